@@ -1,0 +1,1 @@
+"""Rewrites of an exported graph, one per file; each takes and changes an `onnx_ir.Model`."""

@@ -1,0 +1,119 @@
+"""Let the mask head run on the valid detections only.
+
+The network has static counts: D rows per image whether or not they are filled. ONNX Runtime can
+run fewer: the rows that are filled are taken out before the head and put back after it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from export.passes.tag_roles import ROLE_KEY, role_of
+from model.errors import ExportError
+
+_ROLE = "mask_head"
+
+
+def compact_masks(model: ir.Model) -> bool:
+    """Rewrite the graph; answers whether there was a mask head.
+
+    1. A row is wanted when it is below its image's `counts`; the first row always is, because
+       a convolution over no row at all is not run alike everywhere.
+    2. Every value that enters the head row by row goes through Compress.
+    3. The head's output is scattered into zeros at the wanted rows.
+
+    Args:
+        model: tagged by `tag_roles`; changed in place.
+
+    Raises:
+        ExportError: the head has more than one output, so rows could not be put back.
+    """
+    graph = model.graph
+    head = [node for node in graph if role_of(node) == _ROLE]
+    if not head:
+        return False
+    inside = {value for node in head for value in node.outputs}
+    leaving = [v for v in inside if any(u not in head for u, _ in v.uses()) or v.is_graph_output()]
+    if len(leaving) != 1:
+        raise ExportError(f"mask head: expected one output, got {len(leaving)}")
+    build = _Builder("compact_masks")
+    wanted = _wanted_rows(graph, build)
+    for value in _entering(head, inside):
+        _compress(value, wanted, head, build)
+    graph.extend(build.nodes)
+    _scatter_back(leaving[0], wanted, graph)
+    graph.sort()
+    return True
+
+
+class _Builder:
+    """Makes nodes that carry the mask head's role and have names of their own."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.nodes: list[ir.Node] = []
+
+    def add(self, op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        return self._keep(ir.node(op, list(inputs), attributes))
+
+    def constant(self, value: int | float | list[int]) -> ir.Value:
+        dtype = np.float32 if isinstance(value, float) else np.int64
+        return self._keep(ir.node("Constant", [], {"value": ir.tensor(np.array(value, dtype))}))
+
+    def _keep(self, node: ir.Node) -> ir.Value:
+        node.metadata_props[ROLE_KEY] = _ROLE
+        node.name = f"{self._prefix}_{len(self.nodes)}_{node.op_type}"
+        node.outputs[0].name = node.name
+        self.nodes.append(node)
+        return node.outputs[0]
+
+
+def _wanted_rows(graph: ir.Graph, build: _Builder) -> ir.Value:
+    """Bool [N * D]."""
+    outputs = {value.name: value for value in graph.outputs}
+    counts = build.add("Cast", outputs["counts"], to=ir.DataType.INT64)
+    counts = build.add("Unsqueeze", counts, build.constant([1]))
+    zero, one = build.constant(0), build.constant(1)
+    per_image = build.add("Gather", build.add("Shape", outputs["boxes"]), one)
+    position = build.add("Range", zero, per_image, one)  # [D]
+    filled = build.add("Reshape", build.add("Less", position, counts), build.constant([-1]))
+    rows = build.add("Range", zero, build.add("Size", filled), one)
+    return build.add("Or", filled, build.add("Equal", rows, zero))
+
+
+def _entering(head: list[ir.Node], inside: set[ir.Value]) -> list[ir.Value]:
+    """Values that other parts of the network compute and the head reads."""
+    found: list[ir.Value] = []
+    for node in head:
+        for value in node.inputs:
+            if value is None or value in inside or value in found:
+                continue
+            producer = value.producer()
+            if producer is not None and producer.op_type != "Constant":
+                found.append(value)
+    return found
+
+
+def _compress(value: ir.Value, wanted: ir.Value, head: list[ir.Node], build: _Builder) -> None:
+    users = [(node, index) for node, index in value.uses() if node in head]
+    rows = value
+    # Labels arrive as [N, D]; pooled features are [N * D, C, P, P] already.
+    if value.shape is not None and len(value.shape) == 2:
+        rows = build.add("Reshape", value, build.constant([-1]))
+    compact = build.add("Compress", rows, wanted, axis=0)
+    for node, index in users:
+        node.replace_input_with(index, compact)
+
+
+def _scatter_back(masks: ir.Value, wanted: ir.Value, graph: ir.Graph) -> None:
+    build = _Builder("restore_masks")
+    users = list(masks.uses())
+    total = build.add("Reshape", build.add("Size", wanted), build.constant([1]))
+    shape = build.add("Concat", total, build.add("Shape", masks, start=1), axis=0)
+    zeros = build.add("Expand", build.constant(0.0), shape)
+    index = build.add("Transpose", build.add("NonZero", wanted))
+    restored = build.add("ScatterND", zeros, index, masks)
+    for node, position in users:
+        node.replace_input_with(position, restored)
+    graph.extend(build.nodes)

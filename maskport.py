@@ -1,0 +1,84 @@
+"""The `maskport` command: a verb, then the arguments of the module that does it.
+
+Nothing heavy is imported before the verb is known. Also home of the check that the packages
+of this project, whose names are plain words, are really its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "export": ("export.onnx", "a checkpoint to an ONNX file, checked against the eager model"),
+    "predict": ("runtime.predict", "run an artifact on photos: overlays and results"),
+    "evaluate": ("runtime.evaluate", "COCO AP of an artifact on labelled photos"),
+}
+_PACKAGES = ("model", "runtime", "export", "calib")
+_HOME = Path(__file__).resolve().parent
+
+
+def shadowed() -> str | None:
+    """Say in one line which other module stands in the way of a package of ours, if any."""
+    for name in _PACKAGES:
+        found = importlib.util.find_spec(name)
+        origin = getattr(found, "origin", None)
+        if origin is None or Path(origin).resolve() != _HOME / name / "__init__.py":
+            return (
+                f"error: '{name}' resolves to {origin or 'a folder without __init__.py'}, which "
+                f"hides maskport's own '{name}'; run the command `maskport` instead of "
+                "`python -m …`, or start from another folder"
+            )
+    return None
+
+
+def refuse_shadows() -> None:
+    """Stop with one line when a working directory hides one of our packages.
+
+    Raises:
+        SystemExit: status 1, when Python was started with `-m`.
+        ImportError: otherwise.
+    """
+    message = shadowed()
+    if message is None:
+        return
+    if sys.argv[:1] == ["-m"]:
+        print(message, file=sys.stderr)
+        raise SystemExit(1)
+    raise ImportError(message)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {verb:<{width}}  {what}" for verb, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: maskport COMMAND …", "", *rows, "", "maskport COMMAND --help tells more."]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; answers its exit status."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"maskport {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"error: no command '{args[0]}'\n\n{_usage()}", file=sys.stderr)
+        return 2
+    if shadowed() is not None:
+        # The working directory comes first on the path under `python -m maskport`.
+        sys.path.insert(0, str(_HOME))
+    module = importlib.import_module(COMMANDS[args[0]][0])
+    status: int = module.main(args[1:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

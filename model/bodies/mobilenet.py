@@ -1,0 +1,34 @@
+"""torchvision's MobileNet-V3-large trunk as a body."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_large
+
+from model.spec import MobileNetV3Spec
+
+
+class MobileNetV3Body(nn.Sequential):
+    """The `features` of `mobilenet_v3_large`; answers the blocks named in `spec.outputs`."""
+
+    def __init__(self, spec: MobileNetV3Spec) -> None:
+        trunk = mobilenet_v3_large(
+            weights=None,
+            width_mult=spec.width_multiplier,
+            reduced_tail=spec.reduced_tail,
+            norm_layer=partial(nn.BatchNorm2d, eps=spec.norm_eps),
+        ).features
+        super().__init__(*trunk)
+        self.outputs = spec.outputs
+        self.channels = [trunk[i].out_channels for i in spec.outputs]
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
+        """Map [N, 3, H, W] to one feature map per output, finest first."""
+        features = []
+        for index, block in enumerate(self):
+            x = block(x)
+            if index in self.outputs:
+                features.append(x)
+        return features

@@ -1,0 +1,35 @@
+"""Errors that a user can act on. Each message says what, where, expected, got and what to do."""
+
+from __future__ import annotations
+
+
+class MaskportError(Exception):
+    """Base of every error that a command prints as one message, without a traceback."""
+
+
+class UsageError(MaskportError):
+    """The command line or an argument is wrong; a command exits with status 2."""
+
+
+class CheckpointError(MaskportError):
+    """A weights file cannot be read, is unsafe, or is not of a dialect that is known."""
+
+
+class SpecError(MaskportError):
+    """A `ModelSpec`, or a part of one, is malformed or contradicts itself."""
+
+
+class ArtifactError(MaskportError):
+    """A deployable file is damaged, is not ours, or does not fit the request."""
+
+
+class ImageError(MaskportError):
+    """One input image cannot be used; `where` names it."""
+
+
+class MissingDependencyError(MaskportError):
+    """An optional library is needed; the message says what to install."""
+
+
+class ExportError(MaskportError):
+    """The graph could not be produced, or the produced file failed its check."""

@@ -1,0 +1,1 @@
+"""Checkpoint dialects, one file each: a name map plus the spec that the dialect implies."""

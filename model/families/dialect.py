@@ -1,0 +1,56 @@
+"""What a checkpoint dialect has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from model.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """Something the weights cannot tell: what was assumed, and the option that says otherwise."""
+
+    what: str
+    value: str
+    option: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.value} ({self.option})"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A spec read off names and shapes, and what had to be assumed for it."""
+
+    spec: ModelSpec
+    assumptions: tuple[Assumption, ...]
+
+
+class Dialect(Protocol):
+    """One way of naming and meaning a Mask R-CNN's weights."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def landmark(self) -> str:
+        """A tensor name that every checkpoint of the dialect has."""
+
+    def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the names are of this dialect."""
+
+    def read(self, tensors: Mapping[str, Tensor], sha256: str, path: Path) -> Reading:
+        """Read the architecture off names and shapes."""
+
+    def canonical(self, name: str) -> str:
+        """The name that `MaskRCNN` has for the dialect's tensor `name`."""
+
+    def original(self, name: str) -> str:
+        """The dialect's name for `MaskRCNN`'s tensor `name`."""

@@ -1,0 +1,1 @@
+"""Region proposal, box and mask heads, one file each."""

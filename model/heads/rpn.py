@@ -1,0 +1,109 @@
+"""The region proposal network: scores and deltas per anchor, then the best proposals.
+
+Legend: N images, L levels, A anchors per cell, n anchors of a level, K candidates kept per
+level before NMS, R proposals per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.rpn import RPNHead
+
+from model.anchors import cell_anchors, grid_anchors
+from model.box_coding import clip, decode, is_large_enough
+from model.spec import AnchorSpec, RpnSpec
+
+
+class RegionProposalNetwork(nn.Module):
+    """Proposals with static counts: always R rows, of which some may be invalid.
+
+    Source: Faster R-CNN, sec. 3.1; torchvision `RegionProposalNetwork.filter_proposals`.
+    """
+
+    def __init__(
+        self, channels: int, spec: RpnSpec, anchors: AnchorSpec, strides: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.anchors = anchors
+        self.strides = tuple(strides)
+        self.head = RPNHead(channels, anchors.per_cell, spec.conv_depth)
+        for level in range(len(anchors.sizes)):
+            self.register_buffer(f"cell{level}", cell_anchors(anchors, level), persistent=False)
+
+    def forward(
+        self, features: Sequence[Tensor], canvas_hw: tuple[int, int], image_hw: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Propose boxes.
+
+        Args:
+            features: one float32 [N, C, H_l, W_l] per level, finest first.
+            canvas_hw: sides of the canvas in pixels, possibly symbolic.
+            image_hw: float32 [N, 2], each image's true size on the canvas.
+
+        Returns:
+            boxes float32 [N, R, 4] xyxy canvas pixels, scores float32 [N, R], best first;
+            valid bool [N, R]; nms_open int32 [N].
+        """
+        logits, deltas = self.head(list(features))
+        chosen = [
+            self._candidates(level, logits[level], deltas[level], canvas_hw)
+            for level in range(len(features))
+        ]
+        boxes = clip(torch.stack([c[0] for c in chosen], dim=1), image_hw)  # [N, L, K, 4]
+        ranked = torch.stack([c[1] for c in chosen], dim=1)  # [N, L, K]
+        probabilities = torch.sigmoid(ranked)
+        valid = is_large_enough(boxes, self.spec.min_size, self.spec.min_size_inclusive)
+        valid = valid & (probabilities >= self.spec.score_threshold) & (ranked > float("-inf"))
+        scores = probabilities if self.spec.rank_by == "probability" else ranked
+        return self._suppress(boxes, scores, valid)
+
+    def _candidates(
+        self, level: int, logits: Tensor, deltas: Tensor, canvas_hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """The K anchors of one level with the highest logits: boxes [N, K, 4], logits [N, K]."""
+        top, count = self.spec.pre_nms, logits.shape[0]
+        flat = logits.permute(0, 2, 3, 1).reshape(count, -1)  # [N, n], anchor fastest
+        anchors = self._anchors(level, (logits.shape[2], logits.shape[3]), canvas_hw)
+        per_cell = self.anchors.per_cell
+        flat_deltas = deltas.reshape(count, per_cell, 4, deltas.shape[2], deltas.shape[3])
+        flat_deltas = flat_deltas.permute(0, 3, 4, 1, 2).reshape(count, -1, 4)  # [N, n, 4]
+        # A level may have fewer than K anchors; rows of -inf stand in and stay invalid.
+        padded = torch.cat([flat, flat.new_full((count, top), float("-inf"))], dim=1)
+        values, index = padded.topk(top, dim=1)
+        index = torch.minimum(index, torch.full_like(index[:1, :1], 1) * (flat.shape[1] - 1))
+        picked = torch.gather(flat_deltas, 1, index[:, :, None].expand(-1, -1, 4))
+        return decode(picked, anchors[index], self.spec.box_weights), values
+
+    def _anchors(self, level: int, grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Tensor:
+        stride = self.strides[level]
+        stride_yx = (stride, stride)
+        if self.anchors.stride_rule == "canvas":
+            stride_yx = (canvas_hw[0] // grid_hw[0], canvas_hw[1] // grid_hw[1])
+        cell: Tensor = self.get_buffer(f"cell{level}")
+        return grid_anchors(cell, grid_hw, stride_yx, self.anchors.offset)
+
+    def _suppress(
+        self, boxes: Tensor, scores: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """NMS per level, then the best R of all levels together."""
+        levels, top = boxes.shape[1], boxes.shape[2]
+        flat_valid = valid.reshape(-1, top)
+        groups = torch.zeros_like(flat_valid, dtype=torch.int64)
+        keep, undecided = torch.ops.maskrcnn.nms_keep(
+            boxes.reshape(-1, top, 4), flat_valid, groups, 1, self.spec.nms_iou
+        )
+        keep = keep.reshape(-1, levels * top)
+        kept = torch.where(keep, scores.reshape(-1, levels * top), float("-inf"))
+        best, index = kept.topk(min(self.spec.post_nms, levels * top), dim=1)
+        proposals = torch.gather(
+            boxes.reshape(-1, levels * top, 4), 1, index[:, :, None].expand(-1, -1, 4)
+        )
+        is_valid = best > float("-inf")
+        # Dropped rows must not carry NaN or Inf coordinates into the pooling.
+        proposals = torch.where(is_valid[:, :, None], proposals, 0.0)
+        nms_open = undecided.reshape(-1, levels).sum(dim=1).to(torch.int32)
+        return proposals, best, is_valid, nms_open

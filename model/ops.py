@@ -1,0 +1,209 @@
+"""The two opaque operators of the network and their eager bodies.
+
+torch.export keeps each as one node, and every target lowers that node in its own way
+(`export/lowering`). The eager body is the definition that all lowerings are held to.
+
+Legend: N images, R RoIs per image, K boxes per problem, B independent NMS problems,
+C channels, P pooled side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms, roi_align
+
+from model.spec import PoolerSpec
+
+
+def pyramid_levels(
+    rois: Tensor,
+    num_levels: int,
+    finest_level: int,
+    canonical_size: float,
+    canonical_level: int,
+    inner_eps: float,
+    outer_eps: float,
+) -> Tensor:
+    """Choose the pyramid level of each RoI.
+
+    Args:
+        rois: float32 [..., 4] xyxy, canvas pixels.
+        num_levels: how many levels there are.
+        finest_level: log2 of the finest level's stride.
+        canonical_size: side in pixels of a box that belongs to `canonical_level`.
+        canonical_level: level of that box.
+        inner_eps: added inside the logarithm (detectron2: 1e-8).
+        outer_eps: added outside it (torchvision: 1e-6).
+
+    Returns:
+        int64 [...], 0 is the finest level.
+
+    Source: Feature Pyramid Networks, eq. 1; torchvision `LevelMapper`.
+    """
+    side = torch.sqrt((rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1]))
+    level = torch.floor(
+        canonical_level + torch.log2(side / canonical_size + inner_eps) + outer_eps
+    )
+    # clamp() maps the NaN of a degenerate RoI nowhere defined; such rows are never valid.
+    level = torch.nan_to_num(level, nan=float(finest_level))
+    return level.clamp(finest_level, finest_level + num_levels - 1).long() - finest_level
+
+
+@torch.library.custom_op("maskrcnn::pyramid_pool", mutates_args=())
+def pyramid_pool(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    valid: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_size: float,
+    canonical_level: int,
+    inner_eps: float,
+    outer_eps: float,
+) -> Tensor:
+    """Choose the pyramid level of each RoI and pool it there by RoIAlign.
+
+    Args:
+        features: one float32 [N, C, H_l, W_l] per level, finest first.
+        rois: float32 [N, R, 4] xyxy, canvas pixels.
+        valid: bool [N, R]; a row that is False is not pooled and answers zeros.
+        strides: canvas pixels per cell, one per level.
+        output_size: P.
+        sampling_ratio: samples per bin side; 0 or less is adaptive.
+        aligned: shift by half a cell (detectron2's `ROIAlignV2`).
+        canonical_size: see `pyramid_levels`.
+        canonical_level: see `pyramid_levels`.
+        inner_eps: see `pyramid_levels`.
+        outer_eps: see `pyramid_levels`.
+
+    Returns:
+        float32 [N * R, C, P, P], image-major.
+
+    Source: Mask R-CNN, sec. 3; torchvision `MultiScaleRoIAlign`.
+    """
+    num_images, num_rois = rois.shape[:2]
+    flat = rois.reshape(-1, 4)
+    image_index = torch.arange(num_images, device=rois.device).repeat_interleave(num_rois)
+    levels = _levels(flat, strides, canonical_size, canonical_level, inner_eps, outer_eps)
+    pooled = features[0].new_zeros(
+        num_images * num_rois, features[0].shape[1], output_size, output_size
+    )
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        rows = torch.nonzero((levels == level) & valid.reshape(-1)).squeeze(1)
+        indexed = torch.cat([image_index[rows, None].to(flat.dtype), flat[rows]], dim=1)
+        pooled[rows] = roi_align(
+            feature, indexed, output_size, 1.0 / stride, sampling_ratio, aligned
+        )
+    return pooled
+
+
+def _levels(
+    rois: Tensor,
+    strides: Sequence[int],
+    canonical_size: float,
+    canonical_level: int,
+    inner_eps: float,
+    outer_eps: float,
+) -> Tensor:
+    if len(strides) == 1:
+        return torch.zeros(rois.shape[0], dtype=torch.int64, device=rois.device)
+    finest, coarsest = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
+    # Equal strides (MobileNet-V3) leave one level to choose from, as in torchvision.
+    return pyramid_levels(
+        rois,
+        coarsest - finest + 1,
+        finest,
+        canonical_size,
+        canonical_level,
+        inner_eps,
+        outer_eps,
+    )
+
+
+@pyramid_pool.register_fake
+def _(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    valid: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_size: float,
+    canonical_level: int,
+    inner_eps: float,
+    outer_eps: float,
+) -> Tensor:
+    rows = rois.shape[0] * rois.shape[1]
+    return features[0].new_empty(rows, features[0].shape[1], output_size, output_size)
+
+
+class RoIPooler(nn.Module):
+    """`pyramid_pool` with the numbers of a spec, on as many levels as it has strides.
+
+    A module, so that every node of the exported graph knows which pooling it belongs to.
+    """
+
+    def __init__(self, spec: PoolerSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, features: Sequence[Tensor], rois: Tensor, valid: Tensor) -> Tensor:
+        """Pool float32 [N, R, 4] xyxy canvas pixels to float32 [N * R, C, P, P]."""
+        spec = self.spec
+        pooled: Tensor = torch.ops.maskrcnn.pyramid_pool(
+            list(features[: len(spec.strides)]),
+            rois,
+            valid,
+            list(spec.strides),
+            spec.output_size,
+            spec.sampling_ratio,
+            spec.aligned,
+            spec.canonical_size,
+            spec.canonical_level,
+            spec.inner_eps,
+            spec.outer_eps,
+        )
+        return pooled
+
+
+@torch.library.custom_op("maskrcnn::nms_keep", mutates_args=())
+def nms_keep(
+    boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float
+) -> tuple[Tensor, Tensor]:
+    """Exact greedy NMS over boxes that are already sorted by descending score.
+
+    Args:
+        boxes: float32 [B, K, 4] xyxy, canvas pixels, best first; ties go to the first.
+        valid: bool [B, K]; other rows neither stay nor suppress.
+        groups: int64 [B, K] in [0, num_groups); boxes of different groups do not meet.
+        num_groups: number of groups; 1 means that `groups` is not looked at.
+        iou: a box goes when its IoU with a kept one is strictly greater.
+
+    Returns:
+        keep, bool [B, K]; open, int32 [B], the boxes left undecided (always 0 here).
+
+    Source: torchvision `nms` per group.
+    """
+    keep = torch.zeros_like(valid)
+    for problem in range(boxes.shape[0]):
+        for group in range(num_groups):
+            member = valid[problem]
+            if num_groups > 1:
+                member = member & (groups[problem] == group)
+            rows = torch.nonzero(member).squeeze(1)
+            rank = torch.arange(rows.numel(), 0, -1, dtype=boxes.dtype, device=boxes.device)
+            keep[problem, rows[nms(boxes[problem, rows], rank, iou)]] = True
+    return keep, torch.zeros(boxes.shape[0], dtype=torch.int32, device=boxes.device)
+
+
+@nms_keep.register_fake
+def _(
+    boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(valid), boxes.new_empty(boxes.shape[0], dtype=torch.int32)

@@ -1,0 +1,135 @@
+"""`ModelSpec` to JSON and back, strictly: an unknown or missing field is an error that names it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from model.errors import SpecError
+from model.spec import ModelSpec
+
+SCHEMA_VERSION = 1
+
+
+def to_json(spec: ModelSpec, *, indent: int | None = None) -> str:
+    """Write `spec` as JSON text with its schema version."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(spec)}, indent=indent)
+
+
+def from_json(text: str) -> ModelSpec:
+    """Read a spec that `to_json` wrote.
+
+    Raises:
+        SpecError: not JSON, another schema version, or a field that is unknown, missing or of
+            the wrong type; the message has the field's path.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SpecError(f"spec: not valid JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"spec: expected a JSON object, got {type(data).__name__}")
+    version = data.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise SpecError(
+            f"spec: expected schema_version {SCHEMA_VERSION}, got {version}; "
+            "export the model again with this version of maskport"
+        )
+    spec = _build(ModelSpec, data, "spec")
+    assert isinstance(spec, ModelSpec)
+    return spec
+
+
+def merge(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
+    """Answer `spec` with the nested fields of `overrides` replaced, for `--spec` files.
+
+    Raises:
+        SpecError: a field that does not exist or a value of the wrong type.
+    """
+    merged = _merge(asdict(spec), overrides, "spec")
+    built = _build(ModelSpec, merged, "spec")
+    assert isinstance(built, ModelSpec)
+    return built
+
+
+def _merge(base: dict[str, Any], extra: Mapping[str, Any], path: str) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in extra.items():
+        if key not in base:
+            raise SpecError(_unknown(key, list(base), path))
+        if isinstance(value, Mapping) and isinstance(base[key], dict):
+            merged[key] = _merge(base[key], value, f"{path}.{key}")
+        else:
+            merged[key] = value
+    return merged
+
+
+def _unknown(key: str, known: list[str], path: str) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+    return f"{path}: unknown field '{key}'{hint}"
+
+
+def _build(cls: type, data: object, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise SpecError(f"{path}: expected an object, got {type(data).__name__}")
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for key in data:
+        if key not in known:
+            raise SpecError(_unknown(key, known, path))
+    missing = [name for name in known if name not in data]
+    if missing:
+        raise SpecError(f"{path}: missing field '{missing[0]}'")
+    return cls(**{name: _value(hints[name], data[name], f"{path}.{name}") for name in known})
+
+
+def _value(hint: Any, data: Any, path: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _union(get_args(hint), data, path)
+    if origin is tuple:
+        return _tuple(get_args(hint), data, path)
+    if origin is Literal:
+        if data not in get_args(hint):
+            raise SpecError(f"{path}: expected one of {get_args(hint)}, got {data!r}")
+        return data
+    if is_dataclass(hint):
+        return _build(hint, data, path)  # type: ignore[arg-type]
+    return _scalar(hint, data, path)
+
+
+def _scalar(hint: Any, data: Any, path: str) -> Any:
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if type(data) is not hint:
+        raise SpecError(f"{path}: expected {hint.__name__}, got {data!r}")
+    return data
+
+
+def _tuple(args: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(data, list | tuple):
+        raise SpecError(f"{path}: expected a list, got {data!r}")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_value(args[0], item, f"{path}[{i}]") for i, item in enumerate(data))
+    if len(data) != len(args):
+        raise SpecError(f"{path}: expected {len(args)} values, got {len(data)}")
+    pairs = enumerate(zip(args, data, strict=True))
+    return tuple(_value(hint, item, f"{path}[{i}]") for i, (hint, item) in pairs)
+
+
+def _union(args: tuple[Any, ...], data: Any, path: str) -> Any:
+    if data is None and type(None) in args:
+        return None
+    choices = [a for a in args if a is not type(None)]
+    if len(choices) == 1:
+        return _value(choices[0], data, path)
+    by_kind = {get_args(get_type_hints(c)["kind"])[0]: c for c in choices}
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind not in by_kind:
+        raise SpecError(f"{path}.kind: expected one of {sorted(by_kind)}, got {kind!r}")
+    return _build(by_kind[kind], data, path)

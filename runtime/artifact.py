@@ -1,0 +1,72 @@
+"""What an exported file says of itself: the spec and how the file was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from model.errors import ArtifactError, SpecError
+from model.spec import ModelSpec
+from model.spec_json import from_json, to_json
+
+SPEC_KEY = "maskport.spec"
+MANIFEST_KEY = "maskport.manifest"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """How a file was made.
+
+    `batch`, `height` and `width` are None where the graph takes any value; sides are canvas
+    pixels.
+    """
+
+    target: str
+    lowering: str
+    precision: str
+    weights_sha256: str
+    batch: int | None = None
+    height: int | None = None
+    width: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    manifest_version: int = MANIFEST_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that runs, with what is needed to run it right."""
+
+    path: Path
+    spec: ModelSpec
+    manifest: Manifest
+
+
+def to_metadata(spec: ModelSpec, manifest: Manifest) -> dict[str, str]:
+    """The key-value pairs that travel inside the file."""
+    return {SPEC_KEY: to_json(spec), MANIFEST_KEY: json.dumps(asdict(manifest))}
+
+
+def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
+    """Read what `to_metadata` wrote.
+
+    Raises:
+        ArtifactError: the pairs are absent or damaged: the file is not ours.
+    """
+    if SPEC_KEY not in metadata or MANIFEST_KEY not in metadata:
+        raise ArtifactError(
+            f"{path}: holds no maskport metadata; expected a file that `maskport export` wrote"
+        )
+    try:
+        manifest = Manifest(**json.loads(metadata[MANIFEST_KEY]))
+        spec = from_json(metadata[SPEC_KEY])
+    except (json.JSONDecodeError, TypeError, SpecError) as error:
+        raise ArtifactError(f"{path}: damaged metadata ({error}); export it again") from error
+    if manifest.manifest_version != MANIFEST_VERSION:
+        raise ArtifactError(
+            f"{path}: written by another version of maskport (manifest "
+            f"{manifest.manifest_version}, expected {MANIFEST_VERSION}); export it again"
+        )
+    return Artifact(path, spec, manifest)

@@ -1,0 +1,260 @@
+"""`Predictor`: open an artifact, give it photos, get `Detections`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import ArtifactError, ImageError, UsageError
+from model.spec import ModelSpec
+from runtime.artifact import Artifact
+from runtime.detections import Detections, RawDetections, from_raw
+from runtime.preprocess import Canvas, resized_hw, to_canvas
+from runtime.sessions.session import Answer, Session, open_session
+from runtime.sources.photos import Photo, decode
+
+UInt8 = npt.NDArray[np.uint8]
+OnInexact = Literal["warn", "raise", "ignore"]
+
+
+class InexactResultWarning(UserWarning):
+    """A result that the graph could not certify: NMS undecided, or candidates cut."""
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """Seconds spent per stage, summed over photos."""
+
+    photos: int = 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"decode": 0.0, "preprocess": 0.0, "network": 0.0, "results": 0.0}
+    )
+
+    def __str__(self) -> str:
+        count = max(self.photos, 1)
+        parts = [f"{stage} {1e3 * s / count:.1f} ms" for stage, s in self.seconds.items()]
+        return " · ".join(parts)
+
+
+class Predictor:
+    """An opened artifact.
+
+    Photos are paths, Pillow images or uint8 arrays ([h, w, 3] RGB or [h, w] grey). Every photo
+    is answered in its own pixels. `score_threshold` can only be raised above the exported one.
+
+    Args:
+        session: an opened network.
+        on_inexact: what to do when a graph reports that its result is not certainly the greedy
+            one: warn, raise `ArtifactError`, or leave it to `Detections.exact`.
+    """
+
+    def __init__(self, session: Session, on_inexact: OnInexact = "warn") -> None:
+        self._session = session
+        self._on_inexact = on_inexact
+        self.times = StageTimes()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        backend: str | None = None,
+        threads: int | None = None,
+        on_inexact: OnInexact = "warn",
+    ) -> Self:
+        """Open an exported `.onnx` file, or a checkpoint (which needs PyTorch).
+
+        Raises:
+            ArtifactError: no such file, damaged, or not one that maskport wrote.
+            MissingDependencyError: the backend's library is not installed.
+        """
+        return cls(open_session(Path(path), backend, threads), on_inexact)
+
+    @property
+    def artifact(self) -> Artifact:
+        """The opened file's spec and manifest."""
+        return self._session.artifact
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What decides the numbers."""
+        return self._session.artifact.spec
+
+    @overload
+    def predict(
+        self, photos: Photo, *, score_threshold: float | None = None, batch_size: int = 1
+    ) -> Detections: ...
+
+    @overload
+    def predict(
+        self,
+        photos: Sequence[Photo],
+        *,
+        score_threshold: float | None = None,
+        batch_size: int = 1,
+    ) -> list[Detections]: ...
+
+    def predict(
+        self,
+        photos: Photo | Sequence[Photo],
+        *,
+        score_threshold: float | None = None,
+        batch_size: int = 1,
+    ) -> Detections | list[Detections]:
+        """Detect on one photo, or on several.
+
+        Photos of one batch share a canvas that holds the largest, as in the eager model; more
+        padding moves features at a photo's edge a little, so the default takes them one by one.
+
+        Raises:
+            ImageError: a photo that cannot be used, named.
+            UsageError: a score threshold below the exported one, or a batch size that the
+                artifact cannot run.
+        """
+        self._check_threshold(score_threshold)
+        is_list = isinstance(photos, Sequence) and not isinstance(photos, str)
+        given: Sequence[Photo] = photos if is_list else [photos]  # type: ignore[assignment, list-item]
+        found: list[Detections] = []
+        for chunk in _chunks(given, self._batch(batch_size)):
+            found.extend(self._predict_batch(chunk))
+        if score_threshold is not None:
+            found = [d.above(score_threshold) for d in found]
+        return found if is_list else found[0]
+
+    def warm_up(self) -> None:
+        """Run once on a blank photo, so that the first real one is not slowed by set-up."""
+        short, long = self.spec.preprocess.short_side, self.spec.preprocess.long_side
+        self.predict(np.zeros((short, min(long, short * 4 // 3), 3), np.uint8))
+        self.times = StageTimes()
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _batch(self, batch_size: int) -> int:
+        fixed = self.artifact.manifest.batch
+        if batch_size < 1:
+            raise UsageError(f"batch_size: expected at least 1, got {batch_size}")
+        if fixed is not None and batch_size > fixed:
+            raise UsageError(
+                f"batch_size {batch_size}: the artifact was exported for a batch of {fixed}; "
+                f"export it with --batch {batch_size}"
+            )
+        return batch_size if fixed is None else fixed
+
+    def _check_threshold(self, score_threshold: float | None) -> None:
+        exported = self.spec.box.score_threshold
+        if score_threshold is not None and score_threshold < exported:
+            raise UsageError(
+                f"score threshold {score_threshold:g} is below the exported {exported:g}; "
+                f"export with --score-threshold {score_threshold:g}"
+            )
+
+    def _predict_batch(self, photos: Sequence[Photo]) -> list[Detections]:
+        clock = _Clock(self.times, len(photos))
+        decoded = [_decode_named(photo, index) for index, photo in enumerate(photos)]
+        clock.lap("decode")
+        canvas = self._canvas(decoded, photos)
+        clock.lap("preprocess")
+        answer = self._session.run({"images": canvas.images, "image_hw": canvas.image_hw})
+        clock.lap("network")
+        found = [self._result(answer, canvas, row, p) for row, p in enumerate(decoded)]
+        clock.lap("results")
+        for detections in found:
+            self._report_inexact(detections)
+        return found
+
+    def _canvas(self, decoded: Sequence[UInt8], photos: Sequence[Photo]) -> Canvas:
+        manifest = self.artifact.manifest
+        fixed = None
+        if manifest.height is not None and manifest.width is not None:
+            fixed = manifest.height, manifest.width
+        for photo, pixels in zip(photos, decoded, strict=True):
+            try:
+                resized_hw(pixels.shape[:2], self.spec.preprocess, fixed)
+            except ImageError as error:
+                raise ImageError(f"{_name(photo)}: {error}") from error
+        return to_canvas(decoded, self.spec.preprocess, fixed, manifest.batch)
+
+    def _result(self, answer: Answer, canvas: Canvas, row: int, pixels: UInt8) -> Detections:
+        height, width = (int(side) for side in canvas.image_hw[row])
+        return from_raw(
+            raw_rows(answer, row), self.spec, (pixels.shape[0], pixels.shape[1]), (height, width)
+        )
+
+    def _report_inexact(self, detections: Detections) -> None:
+        if detections.exact or self._on_inexact == "ignore":
+            return
+        message = (
+            f"{self.artifact.path}: the graph left NMS undecided or cut candidates that might "
+            "have counted; export with a higher --candidates"
+        )
+        if self._on_inexact == "raise":
+            raise ArtifactError(message)
+        warnings.warn(message, InexactResultWarning, stacklevel=4)
+
+
+class _Clock:
+    """Adds the time since the last lap to a stage."""
+
+    def __init__(self, times: StageTimes, photos: int) -> None:
+        times.photos += photos
+        self._times = times
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._times.seconds[stage] += now - self._last
+        self._last = now
+
+
+def raw_rows(answer: Answer, row: int) -> RawDetections:
+    """One image's valid rows out of a session's answer, in canvas pixels."""
+    count = int(answer["counts"][row])
+    masks = answer.get("masks")
+    return RawDetections(
+        boxes=answer["boxes"][row, :count],
+        scores=answer["scores"][row, :count],
+        labels=answer["labels"][row, :count],
+        masks=None if masks is None else masks[row, :count],
+        nms_open=int(answer["nms_open"][row]),
+        candidates_cut=int(answer["candidates_cut"][row]),
+    )
+
+
+def _chunks(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
+    for start in range(0, len(photos), size):
+        yield photos[start : start + size]
+
+
+def _decode_named(photo: Photo, index: int) -> UInt8:
+    try:
+        return decode(photo)
+    except ImageError as error:
+        # Files carry their name in the message already.
+        if isinstance(photo, str | Path):
+            raise
+        raise ImageError(f"photo {index}: {error}") from error
+
+
+def _name(photo: Photo) -> str:
+    return str(photo) if isinstance(photo, str | Path) else "photo"

@@ -1,0 +1,150 @@
+"""From decoded photos to the network's canvas, as the eager model does it.
+
+Legend: h, w sides of a photo; H, W sides of the canvas, all in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from model.errors import ImageError
+from model.spec import PreprocessSpec
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A batch as the graph takes it.
+
+    images: float32 [N, 3, H, W] in the spec's channel order and value range, zero in the
+    padding; image_hw: float32 [N, 2], each photo's size on the canvas.
+    """
+
+    images: Float32
+    image_hw: Float32
+
+
+def resized_hw(
+    photo_hw: tuple[int, int], spec: PreprocessSpec, canvas_hw: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """Size of a photo after the resize rule, and no larger than a fixed canvas allows.
+
+    Raises:
+        ImageError: the rule leaves less than one pixel, where the eager model fails as well, or
+            so few that it would take a wrong pyramid scale.
+
+    Source: torchvision `_resize_image_and_masks` (floor); detectron2 `ResizeShortestEdge`
+    (round).
+    """
+    height, width = photo_hw
+    if height < 1 or width < 1:
+        raise ImageError(f"the image is {height}x{width}; expected at least one pixel a side")
+    scale = min(spec.short_side / min(height, width), spec.long_side / max(height, width))
+    if canvas_hw is not None:
+        scale = min(scale, canvas_hw[0] / height, canvas_hw[1] / width)
+    if spec.size_rounding == "floor":
+        sides = math.floor(height * scale), math.floor(width * scale)
+    else:
+        sides = _rounded_sides(height, width, spec, scale)
+    if canvas_hw is not None:
+        sides = min(sides[0], canvas_hw[0]), min(sides[1], canvas_hw[1])
+    _refuse_slivers(photo_hw, sides, spec)
+    return sides
+
+
+def _rounded_sides(
+    height: int, width: int, spec: PreprocessSpec, scale: float
+) -> tuple[int, int]:
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def _refuse_slivers(photo_hw: tuple[int, int], sides: tuple[int, int], spec: PreprocessSpec) -> None:
+    height, width = sides
+    what = f"a photo of {photo_hw[0]}x{photo_hw[1]} becomes {height}x{width} by the resize rule"
+    if height < 1 or width < 1:
+        raise ImageError(f"{what}, and the eager model fails on it too; crop it")
+    divisor = spec.size_divisor
+    padded = -(-height // divisor) * divisor
+    # torchvision guesses each level's stride from the unpadded height; this little height over
+    # this much padding makes it round to another power of two and pool the wrong cells.
+    if divisor > 1 and spec.size_rounding == "floor" and round(math.log2(padded / height)) != 0:
+        raise ImageError(f"{what}, too flat for the eager model to place its levels; crop it")
+
+
+def to_canvas(
+    photos: Sequence[UInt8],
+    spec: PreprocessSpec,
+    canvas_hw: tuple[int, int] | None = None,
+    batch: int | None = None,
+) -> Canvas:
+    """Resize photos, put each at the top left of one canvas, and pad.
+
+    Args:
+        photos: uint8 [h, w, 3] RGB each.
+        spec: the resize rule and the graph's value range.
+        canvas_hw: a fixed canvas; None takes the smallest that holds all, rounded up to the
+            spec's divisor, as the eager model does.
+        batch: rows of the batch when it is fixed; missing photos are blank.
+
+    Raises:
+        ImageError: a photo that the resize rule leaves nothing of.
+    """
+    sizes = [resized_hw(p.shape[:2], spec, canvas_hw) for p in photos]
+    if canvas_hw is None:
+        divisor = spec.size_divisor
+        tallest, widest = (max(s[axis] for s in sizes) for axis in (0, 1))
+        canvas_hw = -(-tallest // divisor) * divisor, -(-widest // divisor) * divisor
+    count = len(photos) if batch is None else batch
+    images = np.zeros((count, 3, *canvas_hw), np.float32)
+    image_hw = np.tile(np.array([canvas_hw], np.float32), (count, 1))
+    for row, (photo, (height, width)) in enumerate(zip(photos, sizes, strict=True)):
+        images[row, :, :height, :width] = resize(photo, (height, width), spec)
+        image_hw[row] = height, width
+    return Canvas(images, image_hw)
+
+
+def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
+    """Resize uint8 [h, w, 3] RGB to float32 [3, H, W] in the graph's channels and range."""
+    if spec.channel_order == "bgr":
+        photo = photo[:, :, ::-1]
+    if spec.interpolation == "pillow-bilinear":
+        size_wh = (hw[1], hw[0])
+        image = Image.fromarray(np.ascontiguousarray(photo))
+        resized = np.asarray(image.resize(size_wh, Image.Resampling.BILINEAR), np.float32)
+    else:
+        resized = bilinear(photo, hw)
+    planes = resized.transpose(2, 0, 1)
+    return planes * np.float32(spec.value_range / 255.0)
+
+
+def bilinear(photo: UInt8, hw: tuple[int, int]) -> Float32:
+    """Bilinear resize without antialiasing, half-pixel centres, float32 [H, W, 3] in 0..255.
+
+    Source: torch `interpolate(mode="bilinear", align_corners=False)`, with its float32 index
+    arithmetic.
+    """
+    top, bottom, low = _taps(photo.shape[0], hw[0])
+    left, right, near = _taps(photo.shape[1], hw[1])
+    low, near = low[:, None, None], near[:, None]
+    rows = photo[top] * (1 - low) + photo[bottom] * low  # [H, w, 3]
+    return rows[:, left] * (1 - near) + rows[:, right] * near
+
+
+def _taps(
+    source: int, target: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]:
+    """The two source indices of every target index and the weight of the second."""
+    scale = np.float32(source) / np.float32(target)
+    centre = scale * (np.arange(target, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    centre = np.maximum(centre, np.float32(0.0))
+    first = centre.astype(np.intp)
+    second = np.minimum(first + 1, source - 1)
+    return first, second, (centre - first.astype(np.float32)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Thin wrappers of the libraries that run a network, one file each."""

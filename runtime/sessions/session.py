@@ -1,0 +1,76 @@
+"""What a session is to the rest of the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from model.errors import ArtifactError
+from runtime.artifact import Artifact
+
+Feed = Mapping[str, npt.NDArray[Any]]
+Answer = dict[str, npt.NDArray[Any]]
+
+
+class Session(Protocol):
+    """An opened network. `run` maps the graph's inputs to its outputs by name.
+
+    The inputs are `images` float32 [N, 3, H, W] and `image_hw` float32 [N, 2]; see
+    `model.mask_rcnn.Outputs` for the outputs.
+    """
+
+    @property
+    def artifact(self) -> Artifact:
+        """The spec and the manifest that came with the file."""
+
+    def run(self, feed: Feed) -> Answer:
+        """Run once; safe to call from several threads."""
+
+    def close(self) -> None:
+        """Free what the session holds."""
+
+
+def open_session(path: Path, backend: str | None, threads: int | None) -> Session:
+    """Open a file with the backend of that name, or the one that its suffix asks for.
+
+    Raises:
+        ArtifactError: no such file, or a kind of file that no backend opens.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; expected an exported .onnx or a checkpoint")
+    name = backend or _SUFFIXES.get(path.suffix.lower())
+    if name is None or name not in _BACKENDS:
+        raise ArtifactError(
+            f"{path}: no backend for {'backend ' + repr(backend) if backend else repr(path.suffix)}"
+            f"; known backends: {', '.join(_BACKENDS)}; known files: {', '.join(_SUFFIXES)}"
+        )
+    return _BACKENDS[name](path, threads)
+
+
+def _onnxruntime(path: Path, threads: int | None) -> Session:
+    from runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(path, threads)
+
+
+def _torch(path: Path, threads: int | None) -> Session:
+    from runtime.sessions.torch import TorchSession
+
+    return TorchSession(path, threads)
+
+
+_BACKENDS: dict[str, Callable[[Path, int | None], Session]] = {
+    "onnxruntime": _onnxruntime,
+    "torch": _torch,
+}
+_SUFFIXES = {
+    ".onnx": "onnxruntime",
+    ".pth": "torch",
+    ".pt": "torch",
+    ".safetensors": "torch",
+}
+
+__all__ = ["Answer", "Feed", "Session", "open_session"]

@@ -1,0 +1,53 @@
+"""A checkpoint in PyTorch: the eager network as a session, for parity and for trying weights.
+
+The only place of the runtime that reaches into the network's code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.errors import MissingDependencyError
+from runtime.artifact import Artifact, Manifest
+from runtime.sessions.session import Answer, Feed
+
+
+class TorchSession:
+    """The one forward, eagerly, on the CPU; `threads` None leaves PyTorch's setting."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        try:
+            import torch
+
+            from model.checkpoint import load
+        except ImportError as error:
+            raise MissingDependencyError(
+                "running a checkpoint needs PyTorch; pip install 'maskport[export]', or export "
+                "it to ONNX and run that"
+            ) from error
+        if threads is not None:
+            torch.set_num_threads(threads)
+        checkpoint = load(path)
+        self._torch = torch
+        self._model = checkpoint.build()
+        manifest = Manifest("torch", "eager", "fp32", checkpoint.sha256)
+        self._artifact = Artifact(path, checkpoint.spec, manifest)
+
+    @property
+    def artifact(self) -> Artifact:
+        """The checkpoint's spec."""
+        return self._artifact
+
+    def run(self, feed: Feed) -> Answer:
+        """Run once."""
+        torch = self._torch
+        with torch.inference_mode():
+            outputs = self._model(
+                torch.from_numpy(feed["images"]), torch.from_numpy(feed["image_hw"])
+            )
+        named = outputs._asdict()
+        return {name: value.numpy() for name, value in named.items() if value is not None}
+
+    def close(self) -> None:
+        """Free the network."""
+        del self._model
