@@ -35,6 +35,7 @@ class SpecOptions:
     score_threshold: float | None = None
     nms_iou: float | None = None
     detections: int | None = None
+    candidates: int | None = None
     norm_eps: float | None = None
     names: tuple[str, ...] | None = None
     overrides: Mapping[str, Any] | None = None
@@ -103,15 +104,14 @@ def _apply(spec: ModelSpec, options: SpecOptions) -> ModelSpec:
 
 
 def _preprocess(spec: PreprocessSpec, options: SpecOptions) -> PreprocessSpec:
-    short = options.short_side or spec.short_side
-    long = options.long_side or spec.long_side
-    if options.long_side is None and options.short_side is not None and short > long:
-        raise SpecError(f"--short-side {short} is larger than the long side {long}; set --long-side")
+    short = spec.short_side if options.short_side is None else options.short_side
+    long = spec.long_side if options.long_side is None else options.long_side
     return replace(spec, short_side=short, long_side=long)
 
 
 def _box(spec: BoxHeadSpec, options: SpecOptions) -> BoxHeadSpec:
-    detections = options.detections or spec.detections
+    detections = spec.detections if options.detections is None else options.detections
+    candidates = max(spec.candidates, 4 * detections)
     return replace(
         spec,
         score_threshold=(
@@ -119,7 +119,7 @@ def _box(spec: BoxHeadSpec, options: SpecOptions) -> BoxHeadSpec:
         ),
         nms_iou=spec.nms_iou if options.nms_iou is None else options.nms_iou,
         detections=detections,
-        candidates=max(spec.candidates, 4 * detections),
+        candidates=candidates if options.candidates is None else options.candidates,
     )
 
 

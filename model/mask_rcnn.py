@@ -99,7 +99,7 @@ class MaskRCNN(nn.Module):
         """
         canvas_hw = (images.shape[2], images.shape[3])
         features = self.features(images, image_hw)
-        proposals, _, valid, rpn_open = self.rpn(features, canvas_hw, image_hw)
+        proposals, valid, rpn_open = self.rpn(features, canvas_hw, image_hw)
         logits, deltas = self.box_head(self.box_pool(features, proposals, valid))
         found = self.select(logits, deltas, proposals, valid, image_hw)
         return Outputs(

@@ -129,7 +129,7 @@ class AnchorSpec:
 
 @dataclass(frozen=True, slots=True)
 class RpnSpec:
-    """The region proposal network and its filters; thresholds are on sigmoid probabilities."""
+    """The region proposal network and its filters; the threshold is on sigmoid probabilities."""
 
     conv_depth: int = 1
     pre_nms: int = 1000
@@ -138,7 +138,6 @@ class RpnSpec:
     min_size: float = 1e-3
     min_size_inclusive: bool = True
     score_threshold: float = 0.0
-    rank_by: Literal["probability", "logit"] = "probability"
     box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 
 

@@ -36,7 +36,7 @@ class RegionProposalNetwork(nn.Module):
 
     def forward(
         self, features: Sequence[Tensor], canvas_hw: tuple[int, int], image_hw: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Propose boxes.
 
         Args:
@@ -45,8 +45,8 @@ class RegionProposalNetwork(nn.Module):
             image_hw: float32 [N, 2], each image's true size on the canvas.
 
         Returns:
-            boxes float32 [N, R, 4] xyxy canvas pixels, scores float32 [N, R], best first;
-            valid bool [N, R]; nms_open int32 [N].
+            boxes float32 [N, R, 4] xyxy canvas pixels, best first; valid bool [N, R]; nms_open
+            int32 [N].
         """
         logits, deltas = self.head(list(features))
         chosen = [
@@ -54,12 +54,14 @@ class RegionProposalNetwork(nn.Module):
             for level in range(len(features))
         ]
         boxes = clip(torch.stack([c[0] for c in chosen], dim=1), image_hw)  # [N, L, K, 4]
-        ranked = torch.stack([c[1] for c in chosen], dim=1)  # [N, L, K]
-        probabilities = torch.sigmoid(ranked)
+        # Logits rank as probabilities do, without their ties: float32 sigmoids are all 1 above
+        # a logit of 17, and ONNX Runtime's are all alike below -18.
+        logits_kept = torch.stack([c[1] for c in chosen], dim=1)  # [N, L, K]
         valid = is_large_enough(boxes, self.spec.min_size, self.spec.min_size_inclusive)
-        valid = valid & (probabilities >= self.spec.score_threshold) & (ranked > float("-inf"))
-        scores = probabilities if self.spec.rank_by == "probability" else ranked
-        return self._suppress(boxes, scores, valid)
+        valid = valid & (logits_kept > float("-inf"))
+        if self.spec.score_threshold > 0:
+            valid = valid & (torch.sigmoid(logits_kept) >= self.spec.score_threshold)
+        return self._suppress(boxes, logits_kept, valid)
 
     def _candidates(
         self, level: int, logits: Tensor, deltas: Tensor, canvas_hw: tuple[int, int]
@@ -74,7 +76,7 @@ class RegionProposalNetwork(nn.Module):
         # A level may have fewer than K anchors; rows of -inf stand in and stay invalid.
         padded = torch.cat([flat, flat.new_full((count, top), float("-inf"))], dim=1)
         values, index = padded.topk(top, dim=1)
-        index = torch.minimum(index, torch.full_like(index[:1, :1], 1) * (flat.shape[1] - 1))
+        index = index.clamp(max=flat.shape[1] - 1)
         picked = torch.gather(flat_deltas, 1, index[:, :, None].expand(-1, -1, 4))
         return decode(picked, anchors[index], self.spec.box_weights), values
 
@@ -87,8 +89,8 @@ class RegionProposalNetwork(nn.Module):
         return grid_anchors(cell, grid_hw, stride_yx, self.anchors.offset)
 
     def _suppress(
-        self, boxes: Tensor, scores: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, boxes: Tensor, logits: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """NMS per level, then the best R of all levels together."""
         levels, top = boxes.shape[1], boxes.shape[2]
         flat_valid = valid.reshape(-1, top)
@@ -97,7 +99,7 @@ class RegionProposalNetwork(nn.Module):
             boxes.reshape(-1, top, 4), flat_valid, groups, 1, self.spec.nms_iou
         )
         keep = keep.reshape(-1, levels * top)
-        kept = torch.where(keep, scores.reshape(-1, levels * top), float("-inf"))
+        kept = torch.where(keep, logits.reshape(-1, levels * top), float("-inf"))
         best, index = kept.topk(min(self.spec.post_nms, levels * top), dim=1)
         proposals = torch.gather(
             boxes.reshape(-1, levels * top, 4), 1, index[:, :, None].expand(-1, -1, 4)
@@ -106,4 +108,4 @@ class RegionProposalNetwork(nn.Module):
         # Dropped rows must not carry NaN or Inf coordinates into the pooling.
         proposals = torch.where(is_valid[:, :, None], proposals, 0.0)
         nms_open = undecided.reshape(-1, levels).sum(dim=1).to(torch.int32)
-        return proposals, best, is_valid, nms_open
+        return proposals, is_valid, nms_open

@@ -59,7 +59,7 @@ def _onnxruntime(path: Path, threads: int | None) -> Session:
 def _torch(path: Path, threads: int | None) -> Session:
     from runtime.sessions.torch import TorchSession
 
-    return TorchSession(path, threads)
+    return TorchSession.open(path, threads)
 
 
 _BACKENDS: dict[str, Callable[[Path, int | None], Session]] = {

@@ -6,16 +6,32 @@ The only place of the runtime that reaches into the network's code.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from model.errors import MissingDependencyError
 from runtime.artifact import Artifact, Manifest
 from runtime.sessions.session import Answer, Feed
 
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+
 
 class TorchSession:
-    """The one forward, eagerly, on the CPU; `threads` None leaves PyTorch's setting."""
+    """The one forward of a checkpoint, eagerly, on the CPU."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._model = checkpoint.build()
+        manifest = Manifest("torch", "eager", "fp32", checkpoint.sha256)
+        self._artifact = Artifact(checkpoint.path, checkpoint.spec, manifest)
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> Self:
+        """Read a checkpoint with its dialect's defaults; `threads` None leaves PyTorch's setting.
+
+        Raises:
+            MissingDependencyError: PyTorch is not installed.
+            CheckpointError: see `model.checkpoint.load`.
+        """
         try:
             import torch
 
@@ -27,11 +43,7 @@ class TorchSession:
             ) from error
         if threads is not None:
             torch.set_num_threads(threads)
-        checkpoint = load(path)
-        self._torch = torch
-        self._model = checkpoint.build()
-        manifest = Manifest("torch", "eager", "fp32", checkpoint.sha256)
-        self._artifact = Artifact(path, checkpoint.spec, manifest)
+        return cls(load(path))
 
     @property
     def artifact(self) -> Artifact:
@@ -40,7 +52,8 @@ class TorchSession:
 
     def run(self, feed: Feed) -> Answer:
         """Run once."""
-        torch = self._torch
+        import torch
+
         with torch.inference_mode():
             outputs = self._model(
                 torch.from_numpy(feed["images"]), torch.from_numpy(feed["image_hw"])

@@ -1,0 +1,110 @@
+"""Compare a written file with the eager model on one photo, before the file may exist."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from export.eager import EagerRun, TorchvisionEager
+from model.checkpoint import Checkpoint
+from model.errors import ExportError
+from runtime.compare.limits import FP32_ONNX, Verdict, check
+from runtime.compare.matching import compare
+from runtime.compare.witness import explain
+from runtime.detections import Detections
+from runtime.predictor import Predictor
+
+MIN_DETECTIONS = 20
+_MAX_RANK = 60
+THRESHOLD_INITIALISER = "select.score_threshold"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What the comparison gave, on which photo, at which score threshold."""
+
+    verdict: Verdict
+    photo: str
+    score_threshold: float
+    lowered: bool
+
+    def __str__(self) -> str:
+        how = f" with the score threshold at {self.score_threshold:.2g}" if self.lowered else ""
+        return f"{self.verdict} · against eager PyTorch on {self.photo}{how}"
+
+
+def check_file(
+    checkpoint: Checkpoint, path: Path, photo: npt.NDArray[np.uint8], name: str
+) -> CheckReport:
+    """Run the file in ONNX Runtime and the eager model on one photo.
+
+    Where the eager model finds fewer than 20 objects, the score threshold is lowered on both
+    sides, to the widest gap between its scores, so that the check always compares something.
+
+    Raises:
+        ExportError: a difference beyond the limits of `runtime.compare.limits`, or fewer than
+            20 detections at any threshold.
+    """
+    with Predictor.open(path, on_inexact="ignore") as predictor:
+        manifest = predictor.artifact.manifest
+        canvas = None
+        if manifest.height is not None and manifest.width is not None:
+            canvas = manifest.height, manifest.width
+        eager = TorchvisionEager(checkpoint, canvas)
+        run = eager.run(photo)
+        threshold = checkpoint.spec.box.score_threshold
+        if len(run.detections) >= min(MIN_DETECTIONS, checkpoint.spec.box.detections):
+            return _report(run, predictor.predict(photo), name, threshold, False)
+    threshold = _widest_gap(eager.run(photo, 0.0), name)
+    run = eager.run(photo, threshold)
+    with tempfile.TemporaryDirectory() as folder:
+        lowered = Path(folder) / "lowered.onnx"
+        _with_threshold(path, lowered, threshold)
+        with Predictor.open(lowered, on_inexact="ignore") as predictor:
+            return _report(run, predictor.predict(photo), name, threshold, True)
+
+
+def _widest_gap(run: EagerRun, name: str) -> float:
+    """A threshold in the middle of the widest gap between the scores of rank 20 to 60."""
+    scores = np.sort(run.detections.scores)[::-1][:_MAX_RANK]
+    if len(scores) < MIN_DETECTIONS:
+        raise ExportError(
+            f"check: the eager model finds {len(scores)} objects on {name} at any score, "
+            f"expected at least {MIN_DETECTIONS}; check on another photo with --check-image"
+        )
+    tail = scores[MIN_DETECTIONS - 1 :]
+    if len(tail) == 1:
+        return float(tail[0]) / 2
+    at = int(np.argmax(tail[:-1] - tail[1:]))
+    return float(tail[at] + tail[at + 1]) / 2
+
+
+def _with_threshold(source: Path, target: Path, threshold: float) -> None:
+    model = onnx.load(source)
+    for tensor in model.graph.initializer:
+        if tensor.name == THRESHOLD_INITIALISER:
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.array(threshold, np.float32), tensor.name)
+            )
+            onnx.save(model, target)
+            return
+    raise ExportError(f"check: the graph has no initialiser '{THRESHOLD_INITIALISER}'")
+
+
+def _report(
+    run: EagerRun, found: Detections, name: str, threshold: float, lowered: bool
+) -> CheckReport:
+    comparison = compare(run.detections, found, name)
+    verdict = explain(check([comparison], FP32_ONNX), [comparison], lambda _: run.trace)
+    if not verdict.passed:
+        rows = "; ".join(str(e) for e in verdict.excesses[:3])
+        raise ExportError(
+            f"the file differs from the eager model beyond the limits ({verdict}): {rows}; "
+            "no file was written"
+        )
+    return CheckReport(verdict, name, threshold, lowered)

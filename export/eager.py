@@ -1,0 +1,204 @@
+"""The eager reference on a photo: its detections, and the decisions on the way to them.
+
+Legend: D detections, M mask side, P proposals before NMS, R after, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+from torchvision.ops.boxes import clip_boxes_to_image
+
+from model.checkpoint import Checkpoint
+from model.families.torchvision_eager import eager_model
+from model.spec import ModelSpec
+from runtime.compare.witness import EagerTrace
+from runtime.preprocess import resized_hw
+
+Floats = npt.NDArray[np.float32]
+# Candidates this far below the score threshold are noted too: noise could lift them over it.
+_THRESHOLD_MARGIN = 1e-3
+# torchvision's `batched_nms` shifts boxes by class for up to this many boxes on a CPU.
+_CLASS_SHIFT_UP_TO = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EagerDetections:
+    """torchvision's answer, with torchvision's own paste, in original-image pixels.
+
+    boxes float32 [D, 4] xyxy; scores float32 [D]; labels int64 [D]; mask_probs float32
+    [D, M, M], or None for a box-only model; packed_masks the pasted bool [D, H, W] as bits.
+    """
+
+    boxes: Floats
+    scores: Floats
+    labels: npt.NDArray[np.int64]
+    mask_probs: Floats | None
+    packed_masks: npt.NDArray[np.uint8] | None
+    image_hw: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def masks(self) -> npt.NDArray[np.bool_] | None:
+        """The pasted masks, bool [D, H, W]."""
+        if self.packed_masks is None:
+            return None
+        # Bits, because a run over many photos keeps every result.
+        bits = np.unpackbits(self.packed_masks, axis=-1, count=self.image_hw[1])
+        return bits.view(np.bool_)
+
+    def rle(self) -> Sequence[Mapping[str, object]]:
+        """COCO run lengths of the pasted masks, by pycocotools."""
+        if self.masks is None:
+            return []
+        from pycocotools import mask as coco_mask
+
+        encoded = [coco_mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in self.masks]
+        return [{"size": e["size"], "counts": e["counts"].decode()} for e in encoded]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EagerRun:
+    """One photo through the eager model."""
+
+    detections: EagerDetections
+    trace: EagerTrace
+
+
+class TorchvisionEager:
+    """torchvision's own model of a checkpoint, step by step.
+
+    Args:
+        checkpoint: of the torchvision dialect.
+        canvas_hw: pad to this canvas, and shrink photos to fit it; None pads as torchvision does.
+        model: a model of torchvision's builders with the same weights, instead of one that is
+            built from the spec.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        canvas_hw: tuple[int, int] | None = None,
+        model: GeneralizedRCNN | None = None,
+    ) -> None:
+        self.spec = checkpoint.spec
+        self.model = model or eager_model(checkpoint.spec, checkpoint.original)
+        self._canvas_hw = canvas_hw
+
+    def run(self, photo: npt.NDArray[np.uint8], score_threshold: float | None = None) -> EagerRun:
+        """Detect on one uint8 [h, w, 3] RGB photo, with another score threshold if given."""
+        spec = self.spec
+        if score_threshold is not None:
+            spec = replace(spec, box=replace(spec.box, score_threshold=score_threshold))
+        self.model.roi_heads.score_thresh = spec.box.score_threshold
+        image = torch.tensor(photo).permute(2, 0, 1).float() / 255
+        with torch.inference_mode():
+            return _run(self.model, spec, image, self._batch(image))
+
+    def _batch(self, image: Tensor) -> ImageList:
+        if self._canvas_hw is None:
+            images, _ = self.model.transform([image])
+            return images  # type: ignore[no-any-return]
+        height, width = resized_hw(
+            (image.shape[1], image.shape[2]), self.spec.preprocess, self._canvas_hw
+        )
+        normalised = self.model.transform.normalize(image)
+        resized = interpolate(normalised[None], (height, width), mode="bilinear")
+        canvas = resized.new_zeros(1, 3, *self._canvas_hw)
+        canvas[:, :, :height, :width] = resized
+        return ImageList(canvas, [(height, width)])
+
+
+def _run(model: GeneralizedRCNN, spec: ModelSpec, image: Tensor, images: ImageList) -> EagerRun:
+    features = model.backbone(images.tensors)
+    rpn = _rpn_inputs(model, images, features)
+    proposals, _ = model.rpn(images, features)
+    predicted: list[tuple[Tensor, Tensor]] = []
+    hook = model.roi_heads.box_predictor.register_forward_hook(
+        lambda _module, _inputs, output: predicted.append(output)
+    )
+    try:
+        found, _ = model.roi_heads(features, proposals, images.image_sizes)
+    finally:
+        hook.remove()
+    photo_hw = (image.shape[1], image.shape[2])
+    probabilities = found[0].get("masks")
+    finished = model.transform.postprocess(
+        [dict(found[0])], images.image_sizes, [photo_hw]
+    )[0]
+    detections = EagerDetections(
+        finished["boxes"].numpy(),
+        finished["scores"].numpy(),
+        finished["labels"].numpy(),
+        None if probabilities is None else probabilities[:, 0].numpy(),
+        None if spec.mask is None else _pack(finished["masks"], spec.mask.threshold),
+        photo_hw,
+    )
+    resized = images.image_sizes[0]
+    trace = EagerTrace(
+        spec=spec,
+        canvas_scale_xy=(photo_hw[1] / resized[1], photo_hw[0] / resized[0]),
+        proposals=proposals[0].numpy(),
+        class_shift_up_to=_CLASS_SHIFT_UP_TO,
+        **rpn,
+        **_candidates(model, spec, proposals, predicted[0], resized),
+    )
+    return EagerRun(detections, trace)
+
+
+def _pack(masks: Tensor, threshold: float) -> npt.NDArray[np.uint8]:
+    """Float32 [D, 1, H, W] probabilities to thresholded bits."""
+    return np.packbits((masks[:, 0] > threshold).numpy(), axis=-1)
+
+
+def _rpn_inputs(
+    model: GeneralizedRCNN, images: ImageList, features: dict[str, Tensor]
+) -> dict[str, Any]:
+    """What reaches the RPN's filters, by torchvision's own methods."""
+    rpn, levels = model.rpn, list(features.values())
+    objectness, deltas = rpn.head(levels)
+    anchors = rpn.anchor_generator(images, levels)
+    counts = [o[0].numel() for o in objectness]
+    objectness, deltas = concat_box_prediction_layers(objectness, deltas)
+    boxes = rpn.box_coder.decode(deltas, anchors).view(1, -1, 4)
+    logits = objectness.view(1, -1)
+    top = rpn._get_top_n_idx(logits, counts)[0]
+    level = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return {
+        "rpn_boxes": clip_boxes_to_image(boxes[0, top], images.image_sizes[0]).numpy(),
+        "rpn_scores": torch.sigmoid(logits[0, top]).numpy(),
+        "rpn_levels": level[top].numpy(),
+    }
+
+
+def _candidates(
+    model: GeneralizedRCNN,
+    spec: ModelSpec,
+    proposals: list[Tensor],
+    predicted: tuple[Tensor, Tensor],
+    resized: tuple[int, int],
+) -> dict[str, Any]:
+    """Every (proposal, class) whose score is above the threshold or just below it."""
+    logits, deltas = predicted
+    boxes = model.roi_heads.box_coder.decode(deltas, proposals)  # [R, classes, 4]
+    boxes = clip_boxes_to_image(boxes, resized)
+    scores = torch.softmax(logits, dim=-1)
+    row, label = torch.where(scores > spec.box.score_threshold - _THRESHOLD_MARGIN)
+    row, label = row[label > 0], label[label > 0]
+    return {
+        "candidate_boxes": boxes[row, label].numpy(),
+        "candidate_scores": scores[row, label].numpy(),
+        "candidate_labels": label.numpy(),
+    }

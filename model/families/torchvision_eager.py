@@ -1,0 +1,134 @@
+"""torchvision's own model for a checkpoint: the reference that everything is compared with.
+
+Its transform, RPN, poolers, heads, post-processing and paste are torchvision's code; only the
+body is ours, because torchvision has no builder for free widths (tests hold it to torchvision's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from model.bodies.mobilenet import MobileNetV3Body
+from model.bodies.resnet import ResNetBody
+from model.spec import BoxHeadSpec, MaskHeadSpec, ModelSpec, PoolerSpec, ResNetSpec
+
+
+def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRCNN:
+    """Build torchvision's model and load the checkpoint into it.
+
+    Args:
+        spec: of a checkpoint of the torchvision dialect.
+        tensors: the checkpoint's tensors under torchvision's names.
+
+    Returns:
+        the model in eval mode; it takes a list of float32 [3, h, w] RGB in 0..1.
+    """
+    channels = spec.fpn.channels
+    classes = spec.num_foreground + 1
+    options: dict[str, Any] = {
+        **_transform_options(spec),
+        **_rpn_options(spec),
+        "box_roi_pool": _pooler(spec.box.pooler),
+        "box_head": _box_head(spec.box, channels),
+        "box_predictor": FastRCNNPredictor(spec.box.fc_widths[-1], classes),
+        "box_score_thresh": spec.box.score_threshold,
+        "box_nms_thresh": spec.box.nms_iou,
+        "box_detections_per_img": spec.box.detections,
+        "bbox_reg_weights": spec.box.box_weights,
+    }
+    backbone = _backbone(spec)
+    model: GeneralizedRCNN
+    if spec.mask is None:
+        model = FasterRCNN(backbone, **options)
+    else:
+        model = MaskRCNN(backbone, **options, **_mask_options(spec.mask, channels, classes))
+    missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
+    lost = [n for n in missing if not n.endswith("num_batches_tracked")]
+    if lost or unexpected:
+        raise ValueError(f"not torchvision's names: missing {lost[:3]}, extra {unexpected[:3]}")
+    model.eval().requires_grad_(False)
+    return model
+
+
+def _backbone(spec: ModelSpec) -> BackboneWithFPN:
+    body: nn.Module
+    if isinstance(spec.body, ResNetSpec):
+        body = ResNetBody(spec.body)
+        returned = {f"layer{s + 1}": str(i) for i, s in enumerate(spec.body.outputs)}
+        widths = [spec.body.channels[s] for s in spec.body.outputs]
+    else:
+        body = MobileNetV3Body(spec.body)
+        returned = {str(block): str(i) for i, block in enumerate(spec.body.outputs)}
+        widths = body.channels
+    norm = None
+    if spec.fpn.norm == "batch_norm":
+        norm = partial(nn.BatchNorm2d, eps=spec.fpn.norm_eps)
+    return BackboneWithFPN(
+        body, returned, widths, spec.fpn.channels, LastLevelMaxPool(), norm_layer=norm
+    )
+
+
+def _transform_options(spec: ModelSpec) -> dict[str, Any]:
+    pre = spec.preprocess
+    return {
+        "min_size": pre.short_side,
+        "max_size": pre.long_side,
+        "image_mean": list(pre.mean),
+        "image_std": list(pre.std),
+    }
+
+
+def _rpn_options(spec: ModelSpec) -> dict[str, Any]:
+    anchors = AnchorGenerator(spec.anchors.sizes, spec.anchors.ratios)
+    return {
+        "rpn_anchor_generator": anchors,
+        "rpn_head": RPNHead(spec.fpn.channels, spec.anchors.per_cell, spec.rpn.conv_depth),
+        "rpn_pre_nms_top_n_test": spec.rpn.pre_nms,
+        "rpn_post_nms_top_n_test": spec.rpn.post_nms,
+        "rpn_nms_thresh": spec.rpn.nms_iou,
+        "rpn_score_thresh": spec.rpn.score_threshold,
+    }
+
+
+def _pooler(spec: PoolerSpec) -> MultiScaleRoIAlign:
+    names = [str(i) for i in range(len(spec.strides))]
+    return MultiScaleRoIAlign(names, spec.output_size, spec.sampling_ratio)
+
+
+def _box_head(spec: BoxHeadSpec, channels: int) -> nn.Module:
+    side = spec.pooler.output_size
+    if not spec.conv_widths:
+        return TwoMLPHead(channels * side * side, spec.fc_widths[0])
+    return FastRCNNConvFCHead(
+        (channels, side, side),
+        list(spec.conv_widths),
+        list(spec.fc_widths),
+        norm_layer=partial(nn.BatchNorm2d, eps=spec.norm_eps),
+    )
+
+
+def _mask_options(spec: MaskHeadSpec, channels: int, classes: int) -> dict[str, Any]:
+    norm = partial(nn.BatchNorm2d, eps=spec.norm_eps) if spec.norm == "batch_norm" else None
+    inputs = spec.conv_widths[-1] if spec.conv_widths else channels
+    return {
+        "mask_roi_pool": _pooler(spec.pooler),
+        "mask_head": MaskRCNNHeads(channels, list(spec.conv_widths), 1, norm_layer=norm),
+        "mask_predictor": MaskRCNNPredictor(inputs, spec.deconv_width, classes),
+    }

@@ -1,0 +1,110 @@
+"""Agreement AP: how well a result repeats the eager model's own detections.
+
+Unlike AP against labels it needs no labels and is not blurred by the model's mistakes: an exact
+copy scores 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import UsageError
+from runtime.compare.coco_ap import ApResult, IouType, evaluate, shape_area_px
+from runtime.compare.matching import HasDetections
+
+# Below it the eager model itself is unsure, and ranks turn on noise.
+TRUTH_SCORE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Agreement AP of boxes and of pasted masks; `mask` is None for box-only models."""
+
+    box: ApResult
+    mask: ApResult | None
+
+
+def agreement_ap(
+    references: Sequence[HasDetections],
+    candidates: Sequence[HasDetections],
+    truth_score: float = TRUTH_SCORE,
+) -> Agreement:
+    """COCO AP of all detections of `candidates` against those of `references`.
+
+    Args:
+        references: The eager model's results; rows with a score of at least `truth_score` are
+            the ground truth.
+        candidates: The results to be judged, of the same images in the same order.
+        truth_score: Smallest score that counts as true.
+
+    Raises:
+        UsageError: The two differ in length or are empty, or only some results have masks.
+        MissingDependencyError: pycocotools is not installed.
+    """
+    if not references or len(references) != len(candidates):
+        raise UsageError(
+            "agreement: expected as many candidate as reference results and at least one, got "
+            f"{len(candidates)} and {len(references)}"
+        )
+    with_masks = {result.mask_probs is not None for result in (*references, *candidates)}
+    if len(with_masks) > 1:
+        raise UsageError(
+            "agreement: expected masks in all results or in none, got both kinds; compare results "
+            "of the same model"
+        )
+    return Agreement(
+        _agreement(references, candidates, truth_score, "bbox"),
+        _agreement(references, candidates, truth_score, "segm") if True in with_masks else None,
+    )
+
+
+def _agreement(
+    references: Sequence[HasDetections],
+    candidates: Sequence[HasDetections],
+    truth_score: float,
+    iou_type: IouType,
+) -> ApResult:
+    truth = [row for row in _rows(references, iou_type) if row["score"] >= truth_score]
+    labels = {int(label) for result in references for label in result.labels}
+    ground_truth = {
+        "images": [
+            {"id": image_id, "height": result.image_hw[0], "width": result.image_hw[1]}
+            for image_id, result in enumerate(references)
+        ],
+        "categories": [{"id": label} for label in sorted(labels)],
+        "annotations": [
+            {
+                **row,
+                "id": number,
+                "iscrowd": 0,
+                "area": shape_area_px(row[_key(iou_type)], iou_type),
+            }
+            for number, row in enumerate(truth, start=1)
+        ],
+    }
+    return evaluate(ground_truth, _rows(candidates, iou_type), iou_type, range(len(references)))
+
+
+def _rows(results: Sequence[HasDetections], iou_type: IouType) -> Iterator[dict[str, Any]]:
+    """COCO result rows; `category_id` is the label, `image_id` the place in the sequence."""
+    for image_id, result in enumerate(results):
+        shapes: Sequence[Any] = result.rle() if iou_type == "segm" else _xywh(result)
+        for label, score, shape in zip(result.labels, result.scores, shapes, strict=True):
+            yield {
+                "image_id": image_id,
+                "category_id": int(label),
+                "score": float(score),
+                _key(iou_type): shape,
+            }
+
+
+def _key(iou_type: IouType) -> str:
+    return "segmentation" if iou_type == "segm" else "bbox"
+
+
+def _xywh(result: HasDetections) -> list[list[float]]:
+    return [
+        [float(x0), float(y0), float(x1 - x0), float(y1 - y0)] for x0, y0, x1, y1 in result.boxes
+    ]

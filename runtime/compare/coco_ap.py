@@ -1,0 +1,126 @@
+"""COCO average precision through pycocotools, without its prints and its traps.
+
+The traps: it fails on an empty list of results; it writes into the caller's annotations and rows;
+a row with both a box and a mask has its size class judged by the box even for masks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.errors import MissingDependencyError, UsageError
+
+IouType = Literal["bbox", "segm"]
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ApResult:
+    """COCO's twelve numbers, as fractions of 1; -1 where the ground truth has no such object.
+
+    `ap` is the mean over IoU 0.50:0.95; `ar1` is the recall with one detection per image.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar1: float
+    ar10: float
+    ar100: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+
+
+def evaluate(
+    ground_truth: Json, results: Iterable[Json], iou_type: IouType, image_ids: Sequence[int]
+) -> ApResult:
+    """Score results against annotations; neither is changed.
+
+    Args:
+        ground_truth: COCO JSON with `images`, `annotations` (crowds included: they absorb
+            detections and count for nothing) and `categories`.
+        results: COCO result rows: `image_id`, `category_id`, `score`, and `bbox` (xywh, pixels)
+            or `segmentation` (compressed RLE), as `iou_type` needs.
+        iou_type: Overlap of boxes or of masks.
+        image_ids: Images that count, one or more; results of others are ignored.
+
+    Raises:
+        UsageError: An image of `image_ids` is not in the ground truth, or a row lacks its field.
+        MissingDependencyError: pycocotools is not installed.
+
+    Source: COCOeval of pycocotools, default parameters (at most 100 detections per image).
+    """
+    coco, cocoeval, _ = _pycocotools()
+    wanted = set(image_ids)
+    known = {image["id"]: image for image in ground_truth["images"]}
+    if not wanted or not wanted <= known.keys():
+        missing = sorted(wanted - known.keys())[:3]
+        raise UsageError(
+            f"evaluate: expected one or more ids of the {len(known)} annotated images, got "
+            f"{len(wanted)}, not annotated: {missing}; evaluate the images of this annotation file"
+        )
+    images = [known[image_id] for image_id in sorted(wanted)]
+    truth = [dict(a) for a in ground_truth["annotations"] if a["image_id"] in wanted]
+    found = [row for row in results if row["image_id"] in wanted]
+    rows = [_row(number, row, iou_type) for number, row in enumerate(found, start=1)]
+    categories = [dict(category) for category in ground_truth["categories"]]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = cocoeval.COCOeval(
+            _indexed(coco, images, categories, truth),
+            _indexed(coco, images, categories, rows),
+            iou_type,
+        )
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return ApResult(*(float(value) for value in evaluation.stats))
+
+
+def shape_area_px(shape: Any, iou_type: IouType) -> float:
+    """Area of a box (xywh) or of a mask (compressed RLE), which decides COCO's size class."""
+    if iou_type == "bbox":
+        return float(shape[2] * shape[3])
+    return float(_pycocotools()[2].area(shape))
+
+
+def _pycocotools() -> tuple[Any, Any, Any]:
+    try:
+        from pycocotools import coco, cocoeval, mask
+    except ImportError as error:
+        raise MissingDependencyError(
+            "COCO AP: expected pycocotools, found none; install it with: "
+            "pip install 'maskport[eval]'"
+        ) from error
+    return coco, cocoeval, mask
+
+
+def _indexed(
+    coco: Any, images: Sequence[Json], categories: Sequence[Json], rows: Sequence[Json]
+) -> Any:
+    """A COCO object of these annotations; `loadRes` is not used, for it fails on none."""
+    indexed = coco.COCO()
+    indexed.dataset = {"images": images, "categories": categories, "annotations": rows}
+    indexed.createIndex()
+    return indexed
+
+
+def _row(number: int, row: Json, iou_type: IouType) -> dict[str, Any]:
+    """A result row as an annotation, with the area of what is compared."""
+    key = "bbox" if iou_type == "bbox" else "segmentation"
+    if key not in row:
+        raise UsageError(
+            f"evaluate: expected '{key}' in result row {number}, got {sorted(row)}; predict with a "
+            "model that has it, or evaluate the other kind"
+        )
+    shape = row[key]
+    kept = {name: row[name] for name in ("image_id", "category_id", "score")}
+    area_px = shape_area_px(shape, iou_type)
+    return {**kept, key: shape, "area": area_px, "iscrowd": 0, "id": number}

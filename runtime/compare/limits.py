@@ -1,0 +1,288 @@
+"""Every limit and every epsilon, in one table with its reason, and what exceeds it.
+
+Module legend: a *row* is one detection of one image; scores are probabilities; boxes are in
+original-image pixels unless a name says canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import UsageError
+from runtime.compare.matching import Comparison
+
+Quantity = Literal["unmatched", "score", "box_px", "mask_iou"]
+Side = Literal["reference", "candidate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One number that decides a verdict, and why it is this number."""
+
+    name: str
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Epsilons:
+    """How near to a decision the eager run must stand to excuse a row there."""
+
+    nms_iou: Limit
+    score_logit: Limit
+    edge_relative: Limit
+    mask_probability: Limit
+    local_iou: Limit
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one kind of artifact."""
+
+    name: str
+    score: Limit
+    box_px: Limit
+    mask_iou: Limit
+    mask_iou_small: Limit
+    small_mask_px: Limit
+    witnessed_share: Limit
+    unwitnessed: Limit
+    epsilons: Epsilons
+
+
+_NOISE = (
+    "torchvision's eager R50-FPN against itself with another convolution library, on real photos "
+    "at 320/533 and 800/1333: "
+)
+
+FP32_EPSILONS = Epsilons(
+    nms_iou=Limit(
+        "NMS IoU over aspect",
+        1e-5,
+        _NOISE + "IoUs of 885,807 box pairs moved by up to 8.8e-6 of the longer over the shorter "
+        "side of the thinner box",
+    ),
+    score_logit=Limit("score logit", 6e-5, _NOISE + "91,128 logits moved by up to 5.4e-5"),
+    edge_relative=Limit(
+        "box edge over longer side",
+        1e-5,
+        _NOISE + "edges of 56,030 boxes moved by up to 9.5e-6 of the box's longer side",
+    ),
+    mask_probability=Limit(
+        "mask probability",
+        1e-4,
+        _NOISE + "mask cells moved by up to 3.0e-5; the pixels must also reproduce the mask",
+    ),
+    local_iou=Limit(
+        "IoU that makes a proposal local to a row",
+        0.5,
+        "a proposal that shares less than half with a row rarely becomes it; of 1235 real rows, "
+        "each removed in turn, 12 find a witness at this value, so it excuses next to nothing",
+    ),
+)
+
+FP32_ONNX = Limits(
+    name="fp32-onnx",
+    score=Limit("score", 5e-5, "twelve times what a prototype reached (4e-6)"),
+    box_px=Limit("box, px", 0.01, "a prototype reached 4e-4 px; nobody sees a hundredth"),
+    mask_iou=Limit("mask IoU", 0.999, "one pixel in a thousand may stand at the threshold"),
+    mask_iou_small=Limit(
+        "mask IoU, small", 0.99, "below the area of `small_mask_px` one pixel is over 0.5 %"
+    ),
+    small_mask_px=Limit("small mask area, px", 200, "there one pixel of IoU is 0.005"),
+    witnessed_share=Limit(
+        "witnessed rows / detections",
+        0.005,
+        "4e-4 px of box noise moves 0.2 % of integer paste boxes; the rest is room for near ties",
+    ),
+    unwitnessed=Limit("unwitnessed rows", 0, "a difference that nothing explains is a defect"),
+    epsilons=FP32_EPSILONS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """One quantity of one row beyond its limit.
+
+    `row` counts in the result of `side`; a pair is named by its reference row and `pair`, its
+    index in the comparison (-1 for an unmatched row, whose `got` is its score). `witness` is the
+    line that explains it, empty where nothing does.
+    """
+
+    image: str
+    side: Side
+    row: int
+    pair: int
+    label: int
+    quantity: Quantity
+    got: float
+    limit: float
+    witness: str = ""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        what = (
+            f"unmatched, score {self.got:.6f}"
+            if self.quantity == "unmatched"
+            else f"{self.quantity} {self.got:.6g}, limit {self.limit:g}"
+        )
+        return (
+            f"{self.image}: {self.side} row {self.row}, label {self.label}: {what}; "
+            f"{'witness: ' + self.witness if self.witness else 'no witness'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All excesses of a run, and whether they are few and explained.
+
+    `detections` counts the reference's rows. The worst values are over all pairs, None where no
+    pair has the quantity.
+    """
+
+    limits: Limits
+    images: int
+    detections: int
+    excesses: tuple[Excess, ...]
+    worst_score_diff: float | None
+    worst_box_diff_px: float | None
+    worst_mask_iou: float | None
+
+    def _rows(self, excesses: Sequence[Excess]) -> set[tuple[str, Side, int]]:
+        return {(e.image, e.side, e.row) for e in excesses}
+
+    @property
+    def unwitnessed_rows(self) -> int:
+        """Rows of either side with at least one excess that nothing explains."""
+        return len(self._rows([e for e in self.excesses if not e.witness]))
+
+    @property
+    def witnessed_rows(self) -> int:
+        """Rows of either side beyond a limit, every excess of which is explained."""
+        return len(self._rows(self.excesses)) - self.unwitnessed_rows
+
+    @property
+    def equal_detections(self) -> int:
+        """Rows of the reference that are matched within every limit."""
+        return self.detections - len(
+            self._rows([e for e in self.excesses if e.side == "reference"])
+        )
+
+    @property
+    def passed(self) -> bool:
+        """Whether both counts stand within their limits."""
+        allowed = self.limits.witnessed_share.value * self.detections
+        return (
+            self.unwitnessed_rows <= self.limits.unwitnessed.value
+            and self.witnessed_rows <= allowed
+        )
+
+    def __str__(self) -> str:
+        """The parity line."""
+        parts = [f"{self.equal_detections} of {self.detections} detections equal"]
+        if self.worst_score_diff is not None:
+            parts.append(f"score {self.worst_score_diff:.1e}")
+        if self.worst_box_diff_px is not None:
+            parts.append(f"box {self.worst_box_diff_px:.4f} px")
+        if self.worst_mask_iou is not None:
+            parts.append(f"mask IoU {self.worst_mask_iou:.4f}")
+        if self.excesses:
+            parts.append(f"{self.witnessed_rows} witnessed")
+            parts.append(f"{self.unwitnessed_rows} unwitnessed")
+        return " · ".join(parts)
+
+
+def check(comparisons: Sequence[Comparison], limits: Limits = FP32_ONNX) -> Verdict:
+    """List every excess of a run, none of them witnessed yet (`witness.explain` does that).
+
+    Raises:
+        UsageError: there is nothing to check, or two images have one name.
+    """
+    names = [comparison.image for comparison in comparisons]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(
+            f"check: expected at least one image, each under its own name, got {len(names)} "
+            f"images with {len(set(names))} names; pass compare(..., image=NAME)"
+        )
+    extremes = [comparison.extremes for comparison in comparisons]
+    return Verdict(
+        limits=limits,
+        images=len(names),
+        detections=sum(len(comparison.reference) for comparison in comparisons),
+        excesses=tuple(e for comparison in comparisons for e in _excesses(comparison, limits)),
+        worst_score_diff=_known_max([e.score_diff for e in extremes]),
+        worst_box_diff_px=_known_max([e.box_diff_px for e in extremes]),
+        worst_mask_iou=_known_min([e.mask_iou for e in extremes]),
+    )
+
+
+def _known_max(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    # numpy, because Python's max drops a NaN.
+    return float(np.max(known)) if known else None
+
+
+def _known_min(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.min(known)) if known else None
+
+
+def _excesses(comparison: Comparison, limits: Limits) -> Iterator[Excess]:
+    yield from _unmatched(comparison)
+    # Each test is the negation of "within", so that a NaN is an excess.
+    score, box = comparison.score_diff, comparison.box_diff_px
+    for pair in np.flatnonzero(~(score <= limits.score.value)):
+        yield _of_pair(comparison, int(pair), "score", score[pair], limits.score.value)
+    for pair in np.flatnonzero(~(box <= limits.box_px.value)):
+        yield _of_pair(comparison, int(pair), "box_px", box[pair], limits.box_px.value)
+    if comparison.mask_iou is not None and comparison.mask_area_px is not None:
+        least = mask_limits(comparison.mask_area_px, limits)
+        for pair in np.flatnonzero(~(comparison.mask_iou >= least)):
+            got = comparison.mask_iou[pair]
+            yield _of_pair(comparison, int(pair), "mask_iou", got, least[pair])
+
+
+def mask_limits(area_px: NDArray[np.int64], limits: Limits) -> NDArray[np.float64]:
+    """The smallest permitted mask IoU for each reference area in pixels."""
+    small = area_px < limits.small_mask_px.value
+    return np.where(small, limits.mask_iou_small.value, limits.mask_iou.value)
+
+
+def _unmatched(comparison: Comparison) -> Iterator[Excess]:
+    sides: tuple[Side, Side] = ("reference", "candidate")
+    matching = comparison.matching
+    rests = (matching.unmatched_reference, matching.unmatched_candidate)
+    for side, rest in zip(sides, rests, strict=True):
+        rows = comparison.reference if side == "reference" else comparison.candidate
+        for row in rest:
+            yield Excess(
+                image=comparison.image,
+                side=side,
+                row=int(row),
+                pair=-1,
+                label=int(rows.labels[row]),
+                quantity="unmatched",
+                got=float(rows.scores[row]),
+                limit=0.0,
+            )
+
+
+def _of_pair(
+    comparison: Comparison, pair: int, quantity: Quantity, got: float, limit: float
+) -> Excess:
+    row = int(comparison.matching.pairs[pair, 0])
+    return Excess(
+        image=comparison.image,
+        side="reference",
+        row=row,
+        pair=pair,
+        label=int(comparison.reference.labels[row]),
+        quantity=quantity,
+        got=float(got),
+        limit=float(limit),
+    )

@@ -1,0 +1,73 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from model.errors import ArtifactError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` which replaces it when the block ends well.
+
+    The temporary file keeps the suffix, for writers that look at it. It is flushed to the disk
+    before it takes its place. When the block fails, also by an interrupt, it is removed and what
+    stood at `path` stays as it was.
+
+    Raises:
+        ArtifactError: The file cannot be written; any OSError of the block becomes one.
+    """
+    # A link keeps pointing to the file that it names.
+    target = Path(os.path.realpath(path))
+    # The whole name could exceed the file system's limit with the random part added.
+    temporary = target.parent / f".{target.stem[:40]}.{secrets.token_hex(4)}{target.suffix}"
+    try:
+        _claim(target, temporary)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ArtifactError(_explain(path, temporary, error)) from error
+        raise
+    _flush_directory(target.parent)
+
+
+def _claim(target: Path, temporary: Path) -> None:
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "a device"
+        raise ArtifactError(f"cannot write {target}: expected a file, got {kind}; name another")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_directory(folder: Path) -> None:
+    # Some systems cannot open or flush a folder; the file is complete without it.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _explain(path: Path, temporary: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    named = error.filename
+    if named is not None and os.fspath(named) not in (os.fspath(temporary), os.fspath(path)):
+        reason += f" ({named})"
+    return f"cannot write {path}: {reason}; name a folder that exists, is writable and has room"

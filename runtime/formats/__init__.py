@@ -1,0 +1,1 @@
+"""Results as files: `coco` (COCO results JSON), `jsonl` (one line per image)."""

@@ -1,0 +1,267 @@
+"""From M x M mask probabilities to exact binary crops in the image, touching only the box.
+
+Two rules are reproduced to the bit in float32, as torch evaluates them on a CPU with fused
+multiply-adds (its AVX2 and AVX-512 kernels):
+
+* "integer", torchvision's `paste_masks_in_image`: pad the mask by one cell, grow the box by
+  (M + 2) / M, truncate it to integers, resize the mask onto it bilinearly.
+* "float", detectron2's `paste_masks_in_image`: sample the mask at the pixel centres of the box
+  and of one pixel around it, zeros outside the mask.
+
+Both are separable, so a crop is two small matrix products. These round differently from torch,
+by a few 1e-7; only the pixels that stand that close to the threshold are evaluated again, in
+torch's own order of operations. Crops are computed transposed, [w, h], because COCO's run
+lengths go down the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+# One zero cell before the mask and two after it, so that every sample has an upper neighbour.
+_BEFORE, _AFTER = 1, 2
+# More than ten times what either order of operations can round a probability.
+_RECOMPUTE_WITHIN = 4e-6
+# OpenBLAS multiplies matrices of up to so many products in the calling thread. Waking its other
+# threads costs more than they save here, and a hundred times more on a busy machine.
+_BLOCK_PRODUCTS = 1 << 18
+# Up to this height + width torch resizes with another kernel, which rounds differently.
+_SMALL_KERNEL_PX = 128
+_COORDINATE_LIMIT_PX = np.float32(2.0**31)
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+
+# Four corners and their weights, each [P], to P probabilities in torch's order of operations.
+_Quad = tuple[Float32Array, Float32Array, Float32Array, Float32Array]
+_Operand = Float32Array | np.float32
+_Exact = Callable[[_Quad, _Quad], Float32Array]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """How a mask is pasted and cut; the fields are those of `model.spec.MaskHeadSpec`."""
+
+    paste: Literal["integer", "float"] = "integer"
+    threshold: float = 0.5
+    threshold_inclusive: bool = False
+
+    def __post_init__(self) -> None:
+        # At zero or less every pixel outside the box would be foreground, too.
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(
+                f"mask threshold: expected a number between 0 and 1, got {self.threshold}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskCrop:
+    """The part of a binary mask that its box covers inside the image; the rest is background.
+
+    `columns` is bool [w, h], the transposed crop; its first pixel is at (`x0_px`, `y0_px`) of the
+    image.
+    """
+
+    x0_px: int
+    y0_px: int
+    columns: BoolArray
+
+    @property
+    def rows(self) -> BoolArray:
+        """The crop as bool [h, w], a view."""
+        return self.columns.T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Axis:
+    """Linear interpolation along one axis of the zero-padded mask, for the visible pixels.
+
+    Pixel `start_px + i` is `weight0[i] * grid[cell[i]] + weight1[i] * grid[cell[i] + 1]`.
+    """
+
+    start_px: int
+    cell: NDArray[np.int64]
+    weight0: Float32Array
+    weight1: Float32Array
+
+    def matrix(self, cells: int) -> Float32Array:
+        """The weights as float32 [pixels, cells], two entries in a row."""
+        pixels = self.cell.size
+        dense = np.zeros(pixels * cells, np.float32)
+        lower = np.arange(0, pixels * cells, cells) + self.cell
+        dense[lower] = self.weight0
+        dense[lower + 1] = self.weight1
+        return dense.reshape(pixels, cells)
+
+
+def paste_crops(
+    mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+) -> Iterator[MaskCrop]:
+    """Paste each mask into its box and cut it at the threshold.
+
+    Args:
+        mask_probs: float32 [D, M, M], probabilities, finite.
+        boxes_xyxy: float32 [D, 4], original-image pixels, finite; they may leave the image.
+        image_hw: Height and width of the image in pixels.
+        rule: Paste rule and threshold.
+
+    Yields:
+        One crop per mask, of size zero where the box is inverted or outside the image.
+    """
+    side = mask_probs.shape[-1]
+    grids = np.pad(mask_probs, ((0, 0), (_BEFORE, _AFTER), (_BEFORE, _AFTER)))
+    if rule.paste == "integer":
+        for grid, box in zip(grids, _grown_integer_boxes(boxes_xyxy, side).tolist(), strict=True):
+            yield _paste_integer(grid, box, image_hw, rule)
+    else:
+        for grid, float_box in zip(grids, boxes_xyxy, strict=True):
+            yield _paste_float(grid, float_box, image_hw, rule)
+
+
+def _grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64]:
+    """Torchvision's `expand_boxes` and truncation; the last row and column belong to the box."""
+    boxes = boxes_xyxy.clip(-_COORDINATE_LIMIT_PX, _COORDINATE_LIMIT_PX)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    reach = (high - low) * _HALF * np.float32((side + 2) / side)
+    centre = (high + low) * _HALF
+    return np.concatenate((centre - reach, centre + reach), axis=1).astype(np.int64)
+
+
+def _paste_integer(
+    grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
+) -> MaskCrop:
+    x0, y0, x1, y1 = box_xyxy
+    small = (x1 - x0 + 1) + (y1 - y0 + 1) <= _SMALL_KERNEL_PX
+    across = _resize_axis(x0, x1, image_hw[1], len(grid), small)
+    down = _resize_axis(y0, y1, image_hw[0], len(grid), small)
+    return _cut(grid, across, down, rule, _small_resize if small else _large_resize)
+
+
+def _resize_axis(first_px: int, last_px: int, extent_px: int, cells: int, small: bool) -> _Axis:
+    """Torch's bilinear resize without `align_corners` of the mask with one cell of padding."""
+    size_in, size_out = cells - 1, max(last_px - first_px + 1, 1)
+    start, stop = max(first_px, 0), min(last_px + 1, extent_px)
+    pixel = np.arange(start - first_px, stop - first_px)
+    if size_in == size_out:
+        ones = np.ones(pixel.size, np.float32)
+        return _Axis(start, pixel, ones, ones - _ONE)
+    centre = pixel.astype(np.float32) + _HALF
+    scale = np.float32(size_in) / np.float32(size_out)
+    source = _fma(centre, scale, -_HALF) if small else centre * scale - _HALF
+    source = np.maximum(source, np.float32(0))
+    cell = np.minimum(source.astype(np.int64), size_in - 1)
+    upper = np.minimum(source - cell.astype(np.float32), _ONE)
+    return _Axis(start, cell, _ONE - upper, upper)
+
+
+def _paste_float(
+    grid: Float32Array, box_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+) -> MaskCrop:
+    x0, y0, x1, y1 = box_xyxy
+    across = _sample_axis(x0, x1, image_hw[1], len(grid))
+    down = _sample_axis(y0, y1, image_hw[0], len(grid))
+    return _cut(grid, across, down, rule, _grid_sample)
+
+
+def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) -> _Axis:
+    """Torch's `grid_sample` without `align_corners` at the centres of the box's pixels."""
+    side = cells - _BEFORE - _AFTER
+    start = int(min(max(np.floor(low) - _ONE, 0), extent_px))
+    stop = int(min(np.ceil(high) + _ONE, extent_px)) if high > low else start
+    centre = np.arange(start, stop).astype(np.float32) + _HALF
+    unit = (centre - low) / (high - low) * _TWO - _ONE
+    source = _fma(unit + _ONE, np.float32(side) / _TWO, -_HALF)
+    below = np.floor(source)
+    upper = source - below
+    cell = below.astype(np.int64) + _BEFORE
+    inside = (cell >= 0) & (cell <= side)
+    zero = np.float32(0)
+    return _Axis(
+        start,
+        np.where(inside, cell, 0),
+        np.where(inside, _ONE - upper, zero),
+        np.where(inside, upper, zero),
+    )
+
+
+def _cut(grid: Float32Array, across: _Axis, down: _Axis, rule: MaskRule, exact: _Exact) -> MaskCrop:
+    """Interpolate and threshold, in blocks of columns that stay in the processor's cache."""
+    width, height, cells = across.cell.size, down.cell.size, len(grid)
+    bits = np.empty((width, height), np.bool_)
+    if bits.size:
+        to_columns = across.matrix(cells)
+        to_rows = np.ascontiguousarray(down.matrix(cells).T)
+        step = max(1, _BLOCK_PRODUCTS // (cells * max(height, cells)))
+        for first in range(0, width, step):
+            block = bits[first : first + step]
+            probs = np.matmul(to_columns[first : first + step] @ grid.T, to_rows)
+            column, row = _threshold(probs, rule.threshold, block)
+            if column.size:
+                again = _evaluate(grid, across, down, column + first, row, exact)
+                block[column, row] = _is_foreground(again, rule)
+    return MaskCrop(across.start_px, down.start_px, bits)
+
+
+def _threshold(
+    probs: Float32Array, threshold: float, out: BoolArray
+) -> tuple[NDArray[np.intp], ...]:
+    """Fill `out`, and answer the indices of the pixels that are too close to call."""
+    np.greater(probs, np.float32(threshold + _RECOMPUTE_WITHIN), out=out)
+    at_least = probs > np.float32(threshold - _RECOMPUTE_WITHIN)
+    if np.count_nonzero(at_least) == np.count_nonzero(out):
+        none = np.empty(0, np.intp)
+        return none, none
+    return np.nonzero(at_least != out)
+
+
+def _is_foreground(probs: Float32Array, rule: MaskRule) -> BoolArray:
+    threshold = np.float32(rule.threshold)
+    return probs >= threshold if rule.threshold_inclusive else probs > threshold
+
+
+def _evaluate(
+    grid: Float32Array,
+    across: _Axis,
+    down: _Axis,
+    column: NDArray[np.intp],
+    row: NDArray[np.intp],
+    exact: _Exact,
+) -> Float32Array:
+    """Probabilities of single pixels, given by their place in the crop, to the bit."""
+    x, y = across.cell[column], down.cell[row]
+    corners = (grid[y, x], grid[y, x + 1], grid[y + 1, x], grid[y + 1, x + 1])
+    weights = (across.weight0[column], across.weight1[column], down.weight0[row], down.weight1[row])
+    return exact(corners, weights)
+
+
+def _large_resize(corners: _Quad, weights: _Quad) -> Float32Array:
+    """Torch's generic upsampling kernel: along x first, then along y."""
+    x0, x1, y0, y1 = weights
+    top = _fma(corners[0], x0, corners[1] * x1)
+    bottom = _fma(corners[2], x0, corners[3] * x1)
+    return _fma(top, y0, bottom * y1)
+
+
+def _small_resize(corners: _Quad, weights: _Quad) -> Float32Array:
+    """Torch's upsampling kernel for small outputs: products of the weights first."""
+    x0, x1, y0, y1 = weights
+    total = _fma(corners[0], x0 * y0, corners[1] * (x1 * y0))
+    return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
+
+
+def _grid_sample(corners: _Quad, weights: _Quad) -> Float32Array:
+    """Torch's vectorised `grid_sample`; it differs from the above in the first rounding."""
+    x0, x1, y0, y1 = weights
+    total = _fma(corners[1], x1 * y0, corners[0] * (x0 * y0))
+    return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
+
+
+def _fma(a: Float32Array, b: _Operand, c: _Operand) -> Float32Array:
+    """Fused multiply-add: a float32 product is exact in float64, so only the sum is rounded."""
+    return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)

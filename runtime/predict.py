@@ -1,0 +1,165 @@
+"""`maskport predict`: run an artifact on photos; overlays and results come out.
+
+    python -m runtime.predict model.onnx photos -o out
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from model.errors import ArtifactError, ImageError, UsageError
+from runtime.console import DONE, FAILED, Bar, Parser, run
+from runtime.detections import Detections
+from runtime.files import atomic_path
+from runtime.formats import coco, jsonl
+from runtime.predictor import InexactResultWarning, Predictor
+from runtime.sources.photos import decode, find_photos
+
+KINDS = ("overlay", "json", "jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One photo's result, kept for the files that are written at the end."""
+
+    path: Path
+    image_id: int
+    detections: Detections
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; answers the exit status."""
+    return run(_predict, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="maskport predict", description=__doc__.splitlines()[0])
+    parser.add_argument("artifact", type=Path, help="an exported .onnx file, or a checkpoint")
+    parser.add_argument("photos", nargs="+", help="image files, folders or glob patterns")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder, default out")
+    parser.add_argument(
+        "--save",
+        default="overlay,json",
+        help=f"what to write, of {','.join(KINDS)} (default %(default)s)",
+    )
+    parser.add_argument("--score-threshold", type=float, help="drop rows below this score")
+    parser.add_argument("--backend", help="onnxruntime or torch; default by the file's suffix")
+    parser.add_argument("--threads", type=int, help="threads of the network, default all cores")
+    return parser
+
+
+def _predict(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    kinds = _kinds(args.save)
+    photos = find_photos(args.photos)
+    _make_folder(args.output)
+    with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
+        found, failed = _run(predictor, photos, args.score_threshold, kinds, args.output)
+        written = _write(found, predictor, kinds, args.output)
+        print(f"{len(found)} photos · {predictor.times}")
+    for line in written:
+        print(line)
+    if failed:
+        print(f"error: {failed} of {len(photos)} photos could not be used", file=sys.stderr)
+        return FAILED
+    first = written[0] if written else shlex.quote(str(args.output))
+    print(f"next: ls {first if 'overlay' not in kinds else shlex.quote(str(args.output))}")
+    return DONE
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(k for k in text.split(",") if k)
+    unknown = [k for k in kinds if k not in KINDS]
+    if unknown or not kinds:
+        raise UsageError(f"--save: expected some of {', '.join(KINDS)}, got '{text}'")
+    return kinds
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot make the output folder ({error.strerror}); name another with -o"
+        ) from error
+
+
+def _run(
+    predictor: Predictor,
+    photos: Sequence[Path],
+    score_threshold: float | None,
+    kinds: Sequence[str],
+    folder: Path,
+) -> tuple[list[_Found], int]:
+    """Predict photo by photo; one bad photo is reported and does not stop the others."""
+    found: list[_Found] = []
+    bar = Bar(len(photos), "photos")
+    names = _overlay_names(photos)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("once", InexactResultWarning)
+        for index, path in enumerate(photos):
+            try:
+                pixels = decode(path)
+                detections = predictor.predict(pixels, score_threshold=score_threshold)
+            except ImageError as error:
+                where = "" if str(path) in str(error) else f"{path}: "
+                print(f"error: {where}{error}", file=sys.stderr)
+            else:
+                found.append(_Found(path, _image_id(path, index), detections))
+                if "overlay" in kinds:
+                    _save_overlay(folder / names[index], pixels, detections)
+            bar.advance()
+    return found, len(photos) - len(found)
+
+
+def _overlay_names(photos: Sequence[Path]) -> list[str]:
+    """One file name per photo: its stem, with a number where two photos share it."""
+    seen: dict[str, int] = {}
+    names = []
+    for path in photos:
+        count = seen[path.stem] = seen.get(path.stem, -1) + 1
+        names.append(f"{path.stem}.png" if count == 0 else f"{path.stem}-{count + 1}.png")
+    return names
+
+
+def _image_id(path: Path, index: int) -> int:
+    """COCO photos are named by their id; others are numbered in order."""
+    return int(path.stem) if path.stem.isdecimal() else index
+
+
+def _save_overlay(path: Path, pixels: npt.NDArray[np.uint8], detections: Detections) -> None:
+    picture: Image.Image = detections.draw(pixels)
+    with atomic_path(path) as temporary:
+        picture.save(temporary)
+
+
+def _write(
+    found: Sequence[_Found], predictor: Predictor, kinds: Sequence[str], folder: Path
+) -> list[str]:
+    written = []
+    if "overlay" in kinds and found:
+        written.append(f"overlays: {folder}")
+    if "json" in kinds:
+        path = folder / "results.json"
+        coco.write(path, ((f.image_id, f.detections) for f in found), predictor.spec.classes)
+        written.append(f"COCO results: {path}")
+    if "jsonl" in kinds:
+        path = folder / "results.jsonl"
+        jsonl.write(path, ((str(f.path), f.detections) for f in found))
+        written.append(f"JSON Lines: {path}")
+    return written
+
+
+if __name__ == "__main__":
+    sys.exit(main())

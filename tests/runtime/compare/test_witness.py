@@ -1,0 +1,238 @@
+"""A witness excuses its own row, and nothing excuses a defect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+from model.spec import ModelSpec
+from runtime.compare.limits import FP32_ONNX, Verdict, check
+from runtime.compare.matching import compare
+from runtime.compare.witness import EagerTrace, explain, weigh
+from runtime.detections import Detections
+from tests.runtime.compare.scenes import (
+    SPEC,
+    added,
+    benign_trace,
+    detections,
+    dropped,
+    flipped,
+    relabelled,
+    rows_of,
+    scene,
+    shifted,
+)
+
+FAR = [200.0, 150.0, 260.0, 210.0]
+
+
+def _judge(reference: Detections, candidate: Detections, trace: EagerTrace | None) -> Verdict:
+    comparison = compare(reference, candidate, "a")
+    return explain(check([comparison]), [comparison], lambda _: trace)
+
+
+def _trace(
+    boxes: ArrayLike = (),
+    scores: ArrayLike = (),
+    labels: ArrayLike = (),
+    rpn_boxes: ArrayLike = (),
+    rpn_scores: ArrayLike = (),
+    proposals: ArrayLike = (),
+    spec: ModelSpec = SPEC,
+) -> EagerTrace:
+    return EagerTrace(
+        spec=spec,
+        canvas_scale_xy=(1.0, 1.0),
+        rpn_boxes=np.asarray(rpn_boxes, dtype=np.float32).reshape(-1, 4),
+        rpn_scores=np.asarray(rpn_scores, dtype=np.float32),
+        rpn_levels=np.zeros(np.size(rpn_scores), dtype=np.int64),
+        proposals=np.asarray(proposals, dtype=np.float32).reshape(-1, 4),
+        candidate_boxes=np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+        candidate_scores=np.asarray(scores, dtype=np.float32),
+        candidate_labels=np.asarray(labels, dtype=np.int64),
+    )
+
+
+@pytest.mark.parametrize("corrupt", [shifted, relabelled, dropped, added, flipped])
+@pytest.mark.parametrize("row", range(12))
+def test_negative_controls_fail(corrupt: Callable[[Detections, int], Detections], row: int) -> None:
+    result = scene()
+    verdict = _judge(result, corrupt(result, row), benign_trace(result))
+    assert verdict.excesses
+    assert verdict.unwitnessed_rows >= 1
+    assert verdict.witnessed_rows == 0
+    assert not verdict.passed
+
+
+def test_benign_trace_has_nothing_open() -> None:
+    openings = weigh(benign_trace(scene()), FP32_ONNX)
+    assert not openings.proposals.is_open.any()
+    assert not openings.detections.is_open.any()
+    assert openings.levels == ()
+
+
+def test_without_a_trace_nothing_is_excused() -> None:
+    result = scene()
+    assert _judge(result, dropped(result), None).unwitnessed_rows == 1
+
+
+def test_the_trace_is_asked_only_for_images_with_an_excess() -> None:
+    result, asked = scene(), []
+    comparisons = [compare(result, result, "a"), compare(result, dropped(result), "b")]
+
+    def trace_of(image: str) -> EagerTrace:
+        asked.append(image)
+        return benign_trace(result)
+
+    explain(check(comparisons), comparisons, trace_of)
+    assert asked == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("row", "excused"),
+    [pytest.param(11, True, id="its own"), pytest.param(4, False, id="another row's")],
+)
+def test_score_at_the_threshold_excuses_its_own_row(row: int, excused: bool) -> None:
+    result = scene()
+    scores = result.scores.copy()
+    scores[11] = 0.0500001
+    result = replace(result, scores=scores)
+    verdict = _judge(result, dropped(result, row), benign_trace(result))
+    assert [bool(e.witness) for e in verdict.excesses] == [excused]
+    if excused:
+        assert verdict.excesses[0].witness.startswith("score 0.0500001")
+        assert "from 0.05 (epsilon 3" in verdict.excesses[0].witness
+
+
+@pytest.mark.parametrize(
+    ("row", "excused"),
+    [pytest.param(11, True, id="its own"), pytest.param(4, False, id="another row's")],
+)
+def test_minimum_size_excuses_its_own_row(row: int, excused: bool) -> None:
+    result = scene()
+    boxes = result.boxes.copy()
+    boxes[11] = [0.0, 200.0, 0.0101, 230.0]
+    result = replace(result, boxes=boxes)
+    verdict = _judge(result, dropped(result, row), benign_trace(result))
+    assert [e.witness.startswith("box side 0.010") for e in verdict.excesses] == [excused]
+
+
+# Two boxes of IoU 0.5 in both of which NMS at 0.5 is undecided about the second.
+TIED = [[10.0, 10.0, 60.0, 60.0], [10.0, 10.0, 110.0, 60.0]]
+
+
+@pytest.mark.parametrize(
+    ("row", "excused"),
+    [pytest.param(1, True, id="the tied row"), pytest.param(2, False, id="a row elsewhere")],
+)
+def test_nms_tie_excuses_only_the_row_it_turns(row: int, excused: bool) -> None:
+    result = detections([*TIED, FAR], [0.9, 0.8, 0.7], [1, 1, 1])
+    trace = _trace(result.boxes, result.scores, result.labels)
+    verdict = _judge(result, dropped(result, row), trace)
+    assert [e.witness.startswith("NMS IoU 0.5 stands 0") for e in verdict.excesses] == [excused]
+
+
+def test_nms_tie_of_another_class_excuses_nothing() -> None:
+    result = detections(TIED, [0.9, 0.8], [1, 2])
+    trace = _trace(result.boxes, result.scores, result.labels)
+    assert _judge(result, dropped(result, 1), trace).unwitnessed_rows == 1
+
+
+def test_nms_tie_does_not_excuse_a_row_that_is_no_candidate() -> None:
+    result = detections([*TIED, FAR], [0.9, 0.8, 0.7], [1, 1, 1])
+    trace = _trace(result.boxes, result.scores, result.labels)
+    assert _judge(result, shifted(result, 1), trace).unwitnessed_rows == 1
+
+
+def test_tied_scores_excuse_the_other_choice() -> None:
+    one, other = [10.0, 10.0, 60.0, 60.0], [10.0, 10.0, 62.0, 60.0]
+    trace = _trace([one, other], [0.8, 0.8], [1, 1])
+    verdict = _judge(detections(one, [0.8], [1]), detections(other, [0.8], [1]), trace)
+    assert [e.quantity for e in verdict.excesses] == ["box_px"]
+    assert verdict.excesses[0].witness.startswith("score lead 0 stands 0 from 0")
+
+
+def test_tie_at_the_quota_excuses_both_rows_at_the_cut() -> None:
+    spec = replace(SPEC, box=replace(SPEC.box, detections=2))
+    boxes = [[0.0, 0, 40, 40], [100.0, 0, 140, 40], [200.0, 0, 240, 40]]
+    all_rows = detections(boxes, [0.9, 0.5, 0.5], [1, 1, 1])
+    trace = _trace(all_rows.boxes, all_rows.scores, all_rows.labels, spec=spec)
+    swapped = _judge(rows_of(all_rows, [0, 1]), rows_of(all_rows, [0, 2]), trace)
+    assert [e.witness.startswith("lowest rank 3") for e in swapped.excesses] == [True, True]
+    lost = _judge(rows_of(all_rows, [0, 1]), rows_of(all_rows, [1, 2]), trace)
+    assert [bool(e.witness) for e in lost.excesses] == [False, True]
+    # A cut takes rows away; it changes none.
+    kept = rows_of(all_rows, [0, 1])
+    assert _judge(kept, shifted(kept, 1), trace).unwitnessed_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "excused"),
+    [pytest.param(0, True, id="at its place"), pytest.param(1, False, id="elsewhere")],
+)
+@pytest.mark.parametrize("corrupt", [shifted, relabelled, dropped])
+def test_proposal_tie_excuses_rows_at_its_place(
+    corrupt: Callable[[Detections, int], Detections], row: int, excused: bool
+) -> None:
+    result = detections([[10.0, 10, 78, 60], FAR], [0.9, 0.8], [1, 1])
+    # IoU 0.7 of the first two, the limit of the RPN's NMS.
+    rpn = [[10.0, 10, 80, 60], [10.0, 10, 110, 60], FAR]
+    trace = _trace(result.boxes, result.scores, result.labels, rpn, [0.9, 0.8, 0.7])
+    verdict = _judge(result, corrupt(result, row), trace)
+    assert {e.witness.startswith("NMS IoU 0.7") for e in verdict.excesses} == {excused}
+
+
+@pytest.mark.parametrize(
+    ("last_score", "excused"),
+    [pytest.param(0.01, True, id="tied"), pytest.param(0.02, False, id="clear")],
+)
+def test_cut_before_the_rpn_nms(last_score: float, excused: bool) -> None:
+    spec = replace(SPEC, rpn=replace(SPEC.rpn, pre_nms=3))
+    result = detections([[10.0, 10, 60, 60], FAR], [0.9, 0.8], [1, 1])
+    rpn = [[100.0, 10, 150, 60], [10.0, 10, 60, 60], FAR]
+    scores = [0.9, last_score, 0.01]
+    trace = _trace(result.boxes, result.scores, result.labels, rpn, scores, spec=spec)
+    verdict = _judge(result, dropped(result, 0), trace)
+    assert [e.witness.startswith("score at its level's cut") for e in verdict.excesses] == [excused]
+
+
+@pytest.mark.parametrize(
+    ("side_px", "row", "excused"),
+    [
+        pytest.param(112.0, 0, True, id="at a boundary"),
+        pytest.param(112.0, 1, False, id="another row"),
+        pytest.param(113.0, 0, False, id="off the boundary"),
+    ],
+)
+def test_level_rule_excuses_rows_of_its_proposal(side_px: float, row: int, excused: bool) -> None:
+    result = detections([[10.0, 10, 120, 120], FAR], [0.9, 0.8], [1, 1])
+    proposals = [[8, 8, 8 + side_px, 8 + side_px], FAR]
+    trace = _trace(result.boxes, result.scores, result.labels, proposals=proposals)
+    verdict = _judge(result, shifted(result, row), trace)
+    assert [e.witness.startswith("level rule 3") for e in verdict.excesses] == [excused]
+
+
+def test_boxes_are_compared_on_the_canvas() -> None:
+    result = detections([[20, 40, 156, 240]], [0.9], [1])
+    rpn = [[10, 10, 80, 60], [10, 10, 110, 60]]
+    trace = _trace(rpn_boxes=rpn, rpn_scores=[0.9, 0.8])
+    far = _judge(result, dropped(result, 0), trace)
+    near = _judge(result, dropped(result, 0), replace(trace, canvas_scale_xy=(2.0, 4.0)))
+    assert (far.unwitnessed_rows, near.unwitnessed_rows) == (1, 0)
+
+
+def test_a_trace_that_contradicts_its_spec_is_refused() -> None:
+    trace = benign_trace(scene())
+    wrong = replace(trace, rpn_kept=np.zeros(12, dtype=np.bool_))
+    with pytest.raises(ValueError, match="rpn_kept contradicts the spec"):
+        weigh(wrong, FP32_ONNX)
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    trace = benign_trace(scene())
+    with pytest.raises(ValueError, match=r"expected rpn_levels \(12,\), got \(11,\)"):
+        replace(trace, rpn_levels=trace.rpn_levels[1:])

@@ -1,0 +1,211 @@
+"""From raw network output to detections in the original image."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.errors import ArtifactError
+from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
+from runtime import rle
+from runtime.detections import Detections, RawDetections, from_raw
+
+SPEC = ModelSpec(
+    dialect="torchvision",
+    architecture="maskrcnn_resnet50_fpn",
+    body=ResNetSpec((3, 4, 6, 3), "bottleneck", 64, (64, 128, 256, 512), (256, 512, 1024, 2048)),
+    classes=ClassSpec(("background", "cat", "dog", "cow")),
+    mask=MaskHeadSpec(),
+)
+FLOAT_SPEC = replace(SPEC, mask=MaskHeadSpec(paste="float", threshold_inclusive=True))
+IMAGE_HW, RESIZED_HW = (375, 500), (320, 426)
+
+
+def raw(rows: int = 5, side: int = 28) -> RawDetections:
+    rng = np.random.default_rng(2)
+    corner = rng.uniform(0, 200, (rows, 2))
+    boxes = np.concatenate((corner, corner + rng.uniform(5, 120, (rows, 2))), axis=1)
+    return RawDetections(
+        boxes=boxes.astype(np.float32),
+        scores=np.sort(rng.random(rows, np.float32))[::-1].copy(),
+        labels=rng.integers(1, 4, rows).astype(np.int32),
+        masks=rng.random((rows, side, side), np.float32),
+        nms_open=0,
+        candidates_cut=0,
+    )
+
+
+def detections(rows: int = 5) -> Detections:
+    return from_raw(raw(rows), SPEC, IMAGE_HW, RESIZED_HW)
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "resized_hw"),
+    [((375, 500), (320, 426)), ((4000, 3000), (1066, 800)), ((1, 1), (800, 800))],
+    ids=["grown", "shrunk", "one-pixel"],
+)
+def test_boxes_are_resized_as_torchvision_does(
+    image_hw: tuple[int, int], resized_hw: tuple[int, int]
+) -> None:
+    torch = pytest.importorskip("torch")
+    transform = pytest.importorskip("torchvision.models.detection.transform")
+    network = raw(200)
+    expected = transform.resize_boxes(torch.from_numpy(network.boxes), resized_hw, image_hw)
+    found = from_raw(network, SPEC, image_hw, resized_hw)
+    np.testing.assert_array_equal(found.boxes, expected.numpy())
+    assert found.boxes.dtype == np.float32
+
+
+def test_rows_keep_their_order_labels_and_names() -> None:
+    network = raw()
+    found = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
+    np.testing.assert_array_equal(found.scores, network.scores)
+    np.testing.assert_array_equal(found.labels, network.labels)
+    assert found.labels.dtype == np.int64
+    assert found.names == tuple(SPEC.classes.names[label] for label in network.labels)
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("field", ["boxes", "scores", "masks"])
+@pytest.mark.parametrize("spec", [SPEC, FLOAT_SPEC], ids=["integer", "float"])
+def test_row_with_nan_or_infinity_is_dropped_and_counted(
+    bad: float, field: str, spec: ModelSpec
+) -> None:
+    network = raw()
+    getattr(network, field).reshape(5, -1)[3, 0] = bad
+    found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
+    assert (len(found), found.dropped) == (4, 1)
+    np.testing.assert_array_equal(found.scores, np.delete(network.scores, 3))
+
+
+def test_box_that_overflows_when_scaled_is_dropped() -> None:
+    network = raw()
+    network.boxes[0, 2] = 3.3e38
+    assert from_raw(network, SPEC, (3750, 5000), RESIZED_HW).dropped == 1
+
+
+def test_float_rule_clips_and_removes_empty_boxes() -> None:
+    network = raw(4)
+    network.boxes[:] = [
+        [-20, -30, 100, 100],
+        [400, 300, 900, 900],
+        [50, 50, 50, 90],
+        [430, 10, 500, 90],
+    ]
+    found = from_raw(network, FLOAT_SPEC, RESIZED_HW, RESIZED_HW)
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 100, 100], [400, 300, 426, 320]])
+    assert found.dropped == 0
+    kept = from_raw(network, SPEC, RESIZED_HW, RESIZED_HW)
+    np.testing.assert_array_equal(kept.boxes, network.boxes)
+
+
+@pytest.mark.parametrize(
+    ("nms_open", "candidates_cut", "exact"), [(0, 0, True), (3, 0, False), (0, 1, False)]
+)
+def test_exact_needs_both_certificates(nms_open: int, candidates_cut: int, exact: bool) -> None:
+    network = replace(raw(), nms_open=nms_open, candidates_cut=candidates_cut)
+    assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).exact is exact
+
+
+@pytest.mark.parametrize("label", [4, -1, 2**31 - 1])
+def test_label_without_a_name_is_refused(label: int) -> None:
+    network = raw()
+    network.labels[2] = label
+    with pytest.raises(ArtifactError, match=f"expected labels 0 to 3, got {label}; .* again"):
+        from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
+
+
+def test_masks_without_a_mask_head_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="expected no masks"):
+        from_raw(raw(), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW)
+
+
+def test_paste_rule_is_the_specs() -> None:
+    head = MaskHeadSpec(paste="float", threshold=0.3, threshold_inclusive=True)
+    found = from_raw(raw(), replace(SPEC, mask=head), IMAGE_HW, RESIZED_HW)
+    assert (found.paste, found.mask_threshold, found.mask_threshold_inclusive) == (
+        "float",
+        0.3,
+        True,
+    )
+
+
+@pytest.mark.parametrize("spec", [SPEC, FLOAT_SPEC], ids=["integer", "float"])
+def test_masks_crops_and_rle_hold_the_same_pixels(spec: ModelSpec) -> None:
+    found = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
+    masks, crops, texts = found.masks, found.crops(), found.rle()
+    assert masks is not None
+    assert masks.shape == (5, 375, 500)
+    assert masks.dtype == np.bool_
+    for mask, crop, text in zip(masks, crops, texts, strict=True):
+        np.testing.assert_array_equal(rle.decode(text), mask)
+        assert np.count_nonzero(crop.columns) == rle.area(text) == mask.sum() > 0
+
+
+def test_box_only_model_has_no_masks() -> None:
+    found = from_raw(
+        replace(raw(), masks=None), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW
+    ).above(0.0)
+    assert found.masks is None
+    assert found.crops() == []
+    assert found.rle() == []
+    assert len(found) == 5
+
+
+def test_no_detections() -> None:
+    found = detections(0)
+    assert len(found) == 0
+    assert found.masks is not None
+    assert found.masks.shape == (0, 375, 500)
+    assert found.rle() == []
+
+
+def test_above_keeps_scores_at_the_limit() -> None:
+    found = detections()
+    limit = float(found.scores[2])
+    part = found.above(limit)
+    assert part.names == found.names[:3]
+    np.testing.assert_array_equal(part.scores, found.scores[:3])
+    assert part.mask_probs is not None
+    assert found.mask_probs is not None
+    np.testing.assert_array_equal(part.mask_probs, found.mask_probs[:3])
+    assert len(found) == 5
+    assert len(found.above(1.5)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": np.zeros((4, 4), np.float32)}, "expected boxes as float32"),
+        ({"boxes": np.zeros((5, 4))}, "got float64"),
+        ({"boxes": np.zeros((5, 5), np.float32)}, r"got float32 \[5, 5\]"),
+        ({"scores": np.zeros((5, 1), np.float32)}, "expected scores"),
+        ({"labels": np.ones(5, np.int32)}, "expected labels as int64"),
+        ({"names": ("cat",) * 4}, "expected boxes as float32"),
+        ({"mask_probs": np.zeros((5, 28, 14), np.float32)}, "expected mask_probs"),
+        ({"mask_probs": np.zeros((), np.float32)}, "expected mask_probs"),
+        ({"scores": np.full(5, np.nan, np.float32)}, "expected finite scores"),
+        ({"image_hw": (0, 10)}, "positive image_hw"),
+        ({"mask_threshold": 1.0}, "between 0 and 1"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
+)
+def test_contradictory_fields_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(detections(), **change)
+
+
+def test_import_needs_only_numpy_and_pillow() -> None:
+    code = (
+        "import sys, runtime.detections, runtime.draw, runtime.formats.coco, runtime.formats.jsonl;"
+        "heavy = {'torch', 'torchvision', 'cv2', 'pycocotools', 'matplotlib', 'onnx', 'scipy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
