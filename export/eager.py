@@ -99,31 +99,41 @@ class TorchvisionEager:
 
     def run(self, photo: npt.NDArray[np.uint8], score_threshold: float | None = None) -> EagerRun:
         """Detect on one uint8 [h, w, 3] RGB photo, with another score threshold if given."""
+        return self.run_batch([photo], score_threshold)[0]
+
+    def run_batch(
+        self, photos: Sequence[npt.NDArray[np.uint8]], score_threshold: float | None = None
+    ) -> list[EagerRun]:
+        """Detect on several photos that share one canvas, as the eager model batches them."""
         spec = self.spec
         if score_threshold is not None:
             spec = replace(spec, box=replace(spec.box, score_threshold=score_threshold))
         self.model.roi_heads.score_thresh = spec.box.score_threshold
-        image = torch.tensor(photo).permute(2, 0, 1).float() / 255
+        tensors = [torch.tensor(photo).permute(2, 0, 1).float() / 255 for photo in photos]
         with torch.inference_mode():
-            return _run(self.model, spec, image, self._batch(image))
+            batch = self._batch(tensors)
+            return _run(self.model, spec, [photo.shape[:2] for photo in photos], batch)
 
-    def _batch(self, image: Tensor) -> ImageList:
+    def _batch(self, photos: list[Tensor]) -> ImageList:
         if self._canvas_hw is None:
-            images, _ = self.model.transform([image])
+            images, _ = self.model.transform(photos)
             return images  # type: ignore[no-any-return]
-        height, width = resized_hw(
-            (image.shape[1], image.shape[2]), self.spec.preprocess, self._canvas_hw
-        )
-        normalised = self.model.transform.normalize(image)
-        resized = interpolate(normalised[None], (height, width), mode="bilinear")
-        canvas = resized.new_zeros(1, 3, *self._canvas_hw)
-        canvas[:, :, :height, :width] = resized
-        return ImageList(canvas, [(height, width)])
+        canvas = photos[0].new_zeros(len(photos), 3, *self._canvas_hw)
+        sizes = []
+        for row, photo in enumerate(photos):
+            hw = resized_hw(
+                (photo.shape[1], photo.shape[2]), self.spec.preprocess, self._canvas_hw
+            )
+            normalised = self.model.transform.normalize(photo)
+            canvas[row, :, : hw[0], : hw[1]] = interpolate(normalised[None], hw, mode="bilinear")[0]
+            sizes.append(hw)
+        return ImageList(canvas, sizes)
 
 
-def _run(model: GeneralizedRCNN, spec: ModelSpec, image: Tensor, images: ImageList) -> EagerRun:
+def _run(
+    model: GeneralizedRCNN, spec: ModelSpec, photo_hws: list[tuple[int, int]], images: ImageList
+) -> list[EagerRun]:
     features = model.backbone(images.tensors)
-    rpn = _rpn_inputs(model, images, features)
     proposals, _ = model.rpn(images, features)
     predicted: list[tuple[Tensor, Tensor]] = []
     hook = model.roi_heads.box_predictor.register_forward_hook(
@@ -133,29 +143,39 @@ def _run(model: GeneralizedRCNN, spec: ModelSpec, image: Tensor, images: ImageLi
         found, _ = model.roi_heads(features, proposals, images.image_sizes)
     finally:
         hook.remove()
-    photo_hw = (image.shape[1], image.shape[2])
-    probabilities = found[0].get("masks")
+    rpn = _rpn_inputs(model, images, features)
+    candidates = _candidates(model, spec, proposals, predicted[0], images.image_sizes)
     finished = model.transform.postprocess(
-        [dict(found[0])], images.image_sizes, [photo_hw]
-    )[0]
-    detections = EagerDetections(
+        [dict(each) for each in found], images.image_sizes, photo_hws
+    )
+    return [
+        EagerRun(
+            _detections(finished[row], found[row], spec, photo_hw),
+            EagerTrace(
+                spec=spec,
+                canvas_scale_xy=(photo_hw[1] / resized[1], photo_hw[0] / resized[0]),
+                proposals=proposals[row].numpy(),
+                class_shift_up_to=_CLASS_SHIFT_UP_TO,
+                **rpn[row],
+                **candidates[row],
+            ),
+        )
+        for row, (photo_hw, resized) in enumerate(zip(photo_hws, images.image_sizes, strict=True))
+    ]
+
+
+def _detections(
+    finished: dict[str, Tensor], found: dict[str, Tensor], spec: ModelSpec, hw: tuple[int, int]
+) -> EagerDetections:
+    has_masks = spec.mask is not None
+    return EagerDetections(
         finished["boxes"].numpy(),
         finished["scores"].numpy(),
         finished["labels"].numpy(),
-        None if probabilities is None else probabilities[:, 0].numpy(),
-        None if spec.mask is None else _pack(finished["masks"], spec.mask.threshold),
-        photo_hw,
+        found["masks"][:, 0].numpy() if has_masks else None,
+        _pack(finished["masks"], spec.mask.threshold) if spec.mask is not None else None,
+        hw,
     )
-    resized = images.image_sizes[0]
-    trace = EagerTrace(
-        spec=spec,
-        canvas_scale_xy=(photo_hw[1] / resized[1], photo_hw[0] / resized[0]),
-        proposals=proposals[0].numpy(),
-        class_shift_up_to=_CLASS_SHIFT_UP_TO,
-        **rpn,
-        **_candidates(model, spec, proposals, predicted[0], resized),
-    )
-    return EagerRun(detections, trace)
 
 
 def _pack(masks: Tensor, threshold: float) -> npt.NDArray[np.uint8]:
@@ -165,22 +185,25 @@ def _pack(masks: Tensor, threshold: float) -> npt.NDArray[np.uint8]:
 
 def _rpn_inputs(
     model: GeneralizedRCNN, images: ImageList, features: dict[str, Tensor]
-) -> dict[str, Any]:
-    """What reaches the RPN's filters, by torchvision's own methods."""
+) -> list[dict[str, Any]]:
+    """What reaches the RPN's filters, per image, by torchvision's own methods."""
     rpn, levels = model.rpn, list(features.values())
     objectness, deltas = rpn.head(levels)
     anchors = rpn.anchor_generator(images, levels)
     counts = [o[0].numel() for o in objectness]
     objectness, deltas = concat_box_prediction_layers(objectness, deltas)
-    boxes = rpn.box_coder.decode(deltas, anchors).view(1, -1, 4)
-    logits = objectness.view(1, -1)
-    top = rpn._get_top_n_idx(logits, counts)[0]
+    boxes = rpn.box_coder.decode(deltas, anchors).view(len(anchors), -1, 4)
+    logits = objectness.view(len(anchors), -1)
+    best = rpn._get_top_n_idx(logits, counts)
     level = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    return {
-        "rpn_boxes": clip_boxes_to_image(boxes[0, top], images.image_sizes[0]).numpy(),
-        "rpn_scores": torch.sigmoid(logits[0, top]).numpy(),
-        "rpn_levels": level[top].numpy(),
-    }
+    return [
+        {
+            "rpn_boxes": clip_boxes_to_image(boxes[row, top], resized).numpy(),
+            "rpn_scores": torch.sigmoid(logits[row, top]).numpy(),
+            "rpn_levels": level[top].numpy(),
+        }
+        for row, (top, resized) in enumerate(zip(best, images.image_sizes, strict=True))
+    ]
 
 
 def _candidates(
@@ -188,14 +211,21 @@ def _candidates(
     spec: ModelSpec,
     proposals: list[Tensor],
     predicted: tuple[Tensor, Tensor],
-    resized: tuple[int, int],
-) -> dict[str, Any]:
-    """Every (proposal, class) whose score is above the threshold or just below it."""
+    resized: list[tuple[int, int]],
+) -> list[dict[str, Any]]:
+    """Per image, every (proposal, class) with a score above the threshold or just below it."""
     logits, deltas = predicted
-    boxes = model.roi_heads.box_coder.decode(deltas, proposals)  # [R, classes, 4]
-    boxes = clip_boxes_to_image(boxes, resized)
-    scores = torch.softmax(logits, dim=-1)
-    row, label = torch.where(scores > spec.box.score_threshold - _THRESHOLD_MARGIN)
+    counts = [len(p) for p in proposals]
+    boxes = model.roi_heads.box_coder.decode(deltas, proposals).split(counts)  # [R, classes, 4]
+    scores = torch.softmax(logits, dim=-1).split(counts)
+    return [
+        _candidates_of_image(clip_boxes_to_image(b, hw), s, spec.box.score_threshold)
+        for b, s, hw in zip(boxes, scores, resized, strict=True)
+    ]
+
+
+def _candidates_of_image(boxes: Tensor, scores: Tensor, threshold: float) -> dict[str, Any]:
+    row, label = torch.where(scores > threshold - _THRESHOLD_MARGIN)
     row, label = row[label > 0], label[label > 0]
     return {
         "candidate_boxes": boxes[row, label].numpy(),

@@ -59,15 +59,8 @@ def evaluate(
     Source: COCOeval of pycocotools, default parameters (at most 100 detections per image).
     """
     coco, cocoeval, _ = _pycocotools()
-    wanted = set(image_ids)
-    known = {image["id"]: image for image in ground_truth["images"]}
-    if not wanted or not wanted <= known.keys():
-        missing = sorted(wanted - known.keys())[:3]
-        raise UsageError(
-            f"evaluate: expected one or more ids of the {len(known)} annotated images, got "
-            f"{len(wanted)}, not annotated: {missing}; evaluate the images of this annotation file"
-        )
-    images = [known[image_id] for image_id in sorted(wanted)]
+    images = _named_images(ground_truth, image_ids)
+    wanted = {image["id"] for image in images}
     truth = [dict(a) for a in ground_truth["annotations"] if a["image_id"] in wanted]
     found = [row for row in results if row["image_id"] in wanted]
     rows = [_row(number, row, iou_type) for number, row in enumerate(found, start=1)]
@@ -82,6 +75,19 @@ def evaluate(
         evaluation.accumulate()
         evaluation.summarize()
     return ApResult(*(float(value) for value in evaluation.stats))
+
+
+def _named_images(ground_truth: Json, image_ids: Sequence[int]) -> list[Json]:
+    known = {image["id"]: image for image in ground_truth["images"]}
+    wanted = sorted(set(image_ids))
+    missing = [image_id for image_id in wanted if image_id not in known]
+    if missing or not wanted:
+        raise UsageError(
+            f"evaluate: expected one or more ids of the {len(known)} annotated images, got "
+            f"{len(wanted)}, not annotated: {missing[:3]}; evaluate the images of this annotation "
+            "file"
+        )
+    return [known[image_id] for image_id in wanted]
 
 
 def shape_area_px(shape: Any, iou_type: IouType) -> float:

@@ -151,7 +151,15 @@ def test_float_rule_is_grid_sample_to_the_bit(box: tuple[float, ...], kind: str,
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("case", ["a_mask_rcnn_R_50_FPN", "d_mask_rcnn_R_50_C4"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "a_mask_rcnn_R_50_FPN",
+        "c_mask_rcnn_X_101_32x8d_FPN",
+        "d_mask_rcnn_R_50_C4",
+        "e_mask_rcnn_R_50_DC5",
+    ],
+)
 def test_float_rule_is_detectron2(case: str) -> None:
     folder = GOLDEN / case
     if not folder.is_dir():

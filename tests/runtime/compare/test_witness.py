@@ -105,7 +105,7 @@ def test_score_at_the_threshold_excuses_its_own_row(row: int, excused: bool) -> 
     assert [bool(e.witness) for e in verdict.excesses] == [excused]
     if excused:
         assert verdict.excesses[0].witness.startswith("score 0.0500001")
-        assert "from 0.05 (epsilon 3" in verdict.excesses[0].witness
+        assert "from 0.05 (epsilon 2.9e-06)" in verdict.excesses[0].witness
 
 
 @pytest.mark.parametrize(

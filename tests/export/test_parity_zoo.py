@@ -1,0 +1,59 @@
+"""Every kind of torchvision model against our eager network and the exported ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.eager import TorchvisionEager
+from export.onnx import export_onnx
+from model.checkpoint import SpecOptions, load
+from runtime.compare.limits import Verdict, check
+from runtime.compare.matching import compare
+from runtime.compare.witness import explain
+from runtime.predictor import Predictor
+from runtime.sessions.torch import TorchSession
+from tests.lively import enliven, picture
+from tests.zoo import LONG_SIDE, SHORT_SIDE, ZOO
+
+SIZES_HW = ((150, 200), (260, 170), (181, 333))
+
+
+def _verdict(eager: TorchvisionEager, predictor: Predictor) -> Verdict:
+    """One by one, then the three sizes as one batch."""
+    comparisons, traces = [], {}
+    for seed in range(3):
+        photos = [picture(*hw, seed=10 * seed + i) for i, hw in enumerate(SIZES_HW)]
+        groups: list[Sequence[np.ndarray]] = [[p] for p in photos] if seed else []
+        for group in [*groups, photos]:
+            runs = eager.run_batch(group)
+            found = predictor.predict(list(group), batch_size=len(group))
+            for run, detections in zip(runs, found, strict=True):
+                name = f"{seed}-{len(comparisons)}"
+                traces[name] = run.trace
+                comparisons.append(compare(run.detections, detections, name))
+    return explain(check(comparisons), comparisons, traces.get)
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_eager_and_onnx_equal_torchvision(kind: str, tmp_path: Path) -> None:
+    theirs = enliven(ZOO[kind](), seed=sum(map(ord, kind)))
+    weights = tmp_path / "weights.pth"
+    torch.save(theirs.state_dict(), weights)
+    options = SpecOptions(short_side=SHORT_SIDE, long_side=LONG_SIDE)
+    checkpoint = load(weights, options)
+    eager = TorchvisionEager(checkpoint, model=theirs)
+
+    ours = _verdict(eager, Predictor(TorchSession(checkpoint)))
+    assert ours.detections >= 500
+    assert ours.passed, "\n".join(map(str, [ours, *ours.excesses]))
+
+    path = tmp_path / "model.onnx"
+    export_onnx(weights, path, options, check_photo=None)
+    exported = _verdict(eager, Predictor.open(path))
+    assert exported.detections >= 500
+    assert exported.passed, "\n".join(map(str, [exported, *exported.excesses]))

@@ -1,0 +1,102 @@
+"""Torchvision models of every supported kind, small enough to test, with lively weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torchvision.models import mobilenet_v3_large, resnet
+from torchvision.models.detection import (
+    FasterRCNN,
+    MaskRCNN,
+    fasterrcnn_mobilenet_v3_large_fpn,
+    maskrcnn_resnet50_fpn_v2,
+)
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, _mobilenet_extractor
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+SHORT_SIDE, LONG_SIDE = 160, 288
+_WIDTH = 32
+
+
+def _with_fpn(body: resnet.ResNet, width: int = _WIDTH) -> BackboneWithFPN:
+    last = body.fc.in_features
+    channels = [last // 8, last // 4, last // 2, last]
+    returned = {f"layer{i + 1}": str(i) for i in range(4)}
+    return BackboneWithFPN(body, returned, channels, width, LastLevelMaxPool())
+
+
+def _heads(classes: int, width: int = _WIDTH, masks: bool = True) -> dict[str, Any]:
+    heads: dict[str, Any] = {
+        "box_head": TwoMLPHead(width * 49, 64),
+        "box_predictor": FastRCNNPredictor(64, classes),
+    }
+    if masks:
+        heads["mask_head"] = MaskRCNNHeads(width, (width, width), 1)
+        heads["mask_predictor"] = MaskRCNNPredictor(width, width, classes)
+    return heads
+
+
+def _mask_rcnn(body: Callable[..., resnet.ResNet], classes: int) -> GeneralizedRCNN:
+    backbone = _with_fpn(body(weights=None))
+    return MaskRCNN(
+        backbone, min_size=SHORT_SIDE, max_size=LONG_SIDE, **_heads(classes)
+    )
+
+
+def _v2(classes: int) -> GeneralizedRCNN:
+    return maskrcnn_resnet50_fpn_v2(
+        weights=None,
+        weights_backbone=None,
+        num_classes=classes,
+        min_size=SHORT_SIDE,
+        max_size=LONG_SIDE,
+    )
+
+
+def _mobilenet_mask_rcnn(classes: int) -> GeneralizedRCNN:
+    trunk = mobilenet_v3_large(weights=None, width_mult=0.5, norm_layer=nn.BatchNorm2d)
+    backbone = _mobilenet_extractor(trunk, True, 6)
+    sizes = ((32, 64, 128, 256, 512),) * 3
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 3)
+    return MaskRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        min_size=SHORT_SIDE,
+        max_size=LONG_SIDE,
+        **_heads(classes, 256),
+    )
+
+
+def _mobilenet_faster_rcnn(classes: int) -> GeneralizedRCNN:
+    return fasterrcnn_mobilenet_v3_large_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=classes,
+        min_size=SHORT_SIDE,
+        max_size=LONG_SIDE,
+    )
+
+
+def _faster_rcnn(classes: int) -> GeneralizedRCNN:
+    backbone = _with_fpn(resnet.resnet18(weights=None))
+    return FasterRCNN(
+        backbone, min_size=SHORT_SIDE, max_size=LONG_SIDE, **_heads(classes, masks=False)
+    )
+
+
+ZOO: dict[str, Callable[[], GeneralizedRCNN]] = {
+    "v2-91": partial(_v2, 91),
+    "resnet18-2": partial(_mask_rcnn, resnet.resnet18, 2),
+    "resnet101-5": partial(_mask_rcnn, resnet.resnet101, 5),
+    "resnext50-91": partial(_mask_rcnn, resnet.resnext50_32x4d, 91),
+    "mobilenet-21": partial(_mobilenet_mask_rcnn, 21),
+    "faster-rcnn-resnet18-91": partial(_faster_rcnn, 91),
+    "faster-rcnn-mobilenet-2": partial(_mobilenet_faster_rcnn, 2),
+}
