@@ -177,7 +177,9 @@ def _report(outcomes: list[Outcome], args: argparse.Namespace) -> None:
     )  # fmt: skip
     table = results.table(columns, [_row(o) for o in outcomes])
     excesses = [f"- {e}" for o in outcomes for e in o.verdict.excesses]
-    body = "\n\n".join([table, *(["Excesses and their witnesses:", "\n".join(excesses)] if excesses else [])])
+    body = "\n\n".join(
+        [table, *(["Excesses and their witnesses:", "\n".join(excesses)] if excesses else [])]
+    )
     data = {"rows": [dict(zip(columns, _row(o), strict=True)) for o in outcomes]}
     results.write("Parity with torchvision's eager model", body, data, args.json, args.markdown)
 

@@ -1,6 +1,6 @@
 """The main job on the sample image: export, predict, compare with the eager model.
 
-    make demo
+make demo
 """
 
 from __future__ import annotations

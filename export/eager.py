@@ -117,13 +117,11 @@ class TorchvisionEager:
     def _batch(self, photos: list[Tensor]) -> ImageList:
         if self._canvas_hw is None:
             images, _ = self.model.transform(photos)
-            return images  # type: ignore[no-any-return]
+            return images
         canvas = photos[0].new_zeros(len(photos), 3, *self._canvas_hw)
         sizes = []
         for row, photo in enumerate(photos):
-            hw = resized_hw(
-                (photo.shape[1], photo.shape[2]), self.spec.preprocess, self._canvas_hw
-            )
+            hw = resized_hw((photo.shape[1], photo.shape[2]), self.spec.preprocess, self._canvas_hw)
             normalised = self.model.transform.normalize(photo)
             canvas[row, :, : hw[0], : hw[1]] = interpolate(normalised[None], hw, mode="bilinear")[0]
             sizes.append(hw)
@@ -216,8 +214,9 @@ def _candidates(
     """Per image, every (proposal, class) with a score above the threshold or just below it."""
     logits, deltas = predicted
     counts = [len(p) for p in proposals]
-    boxes = model.roi_heads.box_coder.decode(deltas, proposals).split(counts)  # [R, classes, 4]
-    scores = torch.softmax(logits, dim=-1).split(counts)
+    decoded = model.roi_heads.box_coder.decode(deltas, proposals)  # [R, classes, 4]
+    boxes = torch.split(decoded, counts)
+    scores = torch.split(torch.softmax(logits, dim=-1), counts)
     return [
         _candidates_of_image(clip_boxes_to_image(b, hw), s, spec.box.score_threshold)
         for b, s, hw in zip(boxes, scores, resized, strict=True)

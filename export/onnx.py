@@ -1,11 +1,12 @@
 """`maskport export`: a checkpoint to an ONNX file that is checked against the eager model.
 
-    python -m export.onnx weights.pth -o model.onnx
+python -m export.onnx weights.pth -o model.onnx
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING
 
 from maskport import __version__
 from model.errors import UsageError
-from runtime.console import DONE, Parser, Steps, run
+from runtime.console import DONE, Parser, Steps, fraction, run, whole_number
 from runtime.files import atomic_path
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import onnx_ir as ir
 
     from export.check import CheckReport
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint, SpecOptions
 
 SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
-_SIZE = re.compile(r"(\d+)x(\d+)")
+_SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +65,26 @@ def export_onnx(
         steps: where progress is shown.
 
     Raises:
+        UsageError: an impossible option, or an output that would overwrite an input.
         CheckpointError: the weights cannot be read or are not known.
         ExportError: tracing failed, or the file differs from the eager model beyond the limits.
         ArtifactError: the output cannot be written.
     """
     from export.check import check_file
-    from export.tracing import DEFAULT_OPSET, GraphShape, trace
+    from export.tracing import GraphShape, trace
     from model.checkpoint import load
-    from runtime.sources.photos import decode
 
     show = steps.begin if steps else lambda _: None
-    output, shape = Path(output), shape or GraphShape()
-    photo = None if check_photo is None else decode(Path(check_photo))
+    output, shape, opset = Path(output), shape or GraphShape(), _opset(opset)
+    _refuse_overwrite(output, weights, check_photo)
+    photo = None if check_photo is None else _decode(Path(check_photo))
     show("reading the weights")
     checkpoint = load(weights, options)
     shape.check(checkpoint.spec.preprocess.size_divisor)
-    show("tracing the network")
-    graph = trace(checkpoint.build(), shape, opset or DEFAULT_OPSET)
+    # Claimed before the trace: an output that cannot be written must not cost one.
     with atomic_path(output) as temporary:
+        show("tracing the network")
+        graph = trace(checkpoint.build(), shape, opset)
         show("writing the file")
         _write(graph, temporary, checkpoint, shape)
         report = None
@@ -87,6 +92,20 @@ def export_onnx(
             show("checking it against the eager model")
             report = check_file(checkpoint, temporary, photo, Path(str(check_photo)).name)
     return ExportReport(output, checkpoint, output.stat().st_size, report)
+
+
+def _refuse_overwrite(output: Path, *inputs: str | Path | None) -> None:
+    for path in inputs:
+        if path is not None and os.path.realpath(output) == os.path.realpath(path):
+            raise UsageError(f"{output}: the output would overwrite this input; name another (-o)")
+
+
+def _decode(path: Path) -> npt.NDArray[np.uint8]:
+    from runtime.sources.photos import decode
+
+    if not os.path.isfile(path):  # a pipe would block for ever
+        raise UsageError(f"--check-image {path}: no such file; expected a photo")
+    return decode(path)
 
 
 def _write(graph: ir.Model, path: Path, checkpoint: Checkpoint, shape: GraphShape) -> None:
@@ -126,15 +145,17 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--output", type=Path, help="default: the weights' name with .onnx")
     graph = parser.add_argument_group("graph")
     graph.add_argument("--size", metavar="HxW", help="fixed canvas; default: dynamic")
-    graph.add_argument("--batch", type=int, help="fixed batch; default: dynamic")
+    graph.add_argument("--batch", type=whole_number, help="fixed batch; default: dynamic")
     graph.add_argument("--opset", type=int, help="ONNX operator set, default 18")
     says = parser.add_argument_group("what the weights cannot tell")
-    says.add_argument("--short-side", type=int, metavar="PX")
-    says.add_argument("--long-side", type=int, metavar="PX")
-    says.add_argument("--score-threshold", type=float, metavar="P")
-    says.add_argument("--nms-iou", type=float, metavar="IOU")
-    says.add_argument("--detections", type=int, metavar="D", help="per image")
-    says.add_argument("--candidates", type=int, metavar="K", help="boxes that reach the last NMS")
+    says.add_argument("--short-side", type=whole_number, metavar="PX")
+    says.add_argument("--long-side", type=whole_number, metavar="PX")
+    says.add_argument("--score-threshold", type=fraction, metavar="P")
+    says.add_argument("--nms-iou", type=fraction, metavar="IOU")
+    says.add_argument("--detections", type=whole_number, metavar="D", help="per image")
+    says.add_argument(
+        "--candidates", type=whole_number, metavar="K", help="boxes that reach the last NMS"
+    )
     says.add_argument("--norm-eps", type=float, metavar="EPS", help="of BatchNorm")
     says.add_argument("--names", help="class names: a file with one a line, or a,b,c")
     says.add_argument("--spec", type=Path, help="JSON file with any fields of the spec")
@@ -146,16 +167,16 @@ def _parser() -> Parser:
 
 def _export(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
+    if not args.weights.name:
+        raise UsageError(f"{args.weights}: expected a weights file")
     output = args.output or args.weights.with_suffix(".onnx")
-    if output.resolve() == args.weights.resolve():
-        raise UsageError(f"-o {output}: would overwrite the weights; name another file")
     steps = Steps(3 if args.no_check else 4)
     report = export_onnx(
         args.weights,
         output,
         _options(args),
         _shape(args.size, args.batch),
-        _opset(args.opset),
+        args.opset,
         None if args.no_check else args.check_image,
         steps,
     )
@@ -181,10 +202,17 @@ def _options(args: argparse.Namespace) -> SpecOptions:
 
 
 def _names(text: str) -> tuple[str, ...]:
+    """Class names out of a file with one a line, or out of the text itself."""
     path = Path(text)
-    if "," not in text and not path.is_file():
+    if os.path.isfile(text):
+        try:
+            lines = path.read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--names {text}: not a readable UTF-8 file ({error})") from error
+    elif "," not in text and (path.suffix or path.parent != Path(".")):
         raise UsageError(f"--names {text}: no such file; expected a file, or names like cat,dog")
-    lines = text.split(",") if not path.is_file() else path.read_text("utf-8").splitlines()
+    else:
+        lines = text.split(",")
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -199,10 +227,12 @@ def _shape(size: str | None, batch: int | None) -> GraphShape:
     return GraphShape(batch, int(match[1]), int(match[2]))
 
 
-def _opset(opset: int | None) -> int | None:
-    from export.tracing import OPSETS
+def _opset(opset: int | None) -> int:
+    from export.tracing import DEFAULT_OPSET, OPSETS
 
-    if opset is not None and opset not in OPSETS:
+    if opset is None:
+        return DEFAULT_OPSET
+    if opset not in OPSETS:
         raise UsageError(
             f"--opset: expected one of {', '.join(map(str, OPSETS))}, got {opset} "
             "(ONNX Runtime has no kernel for the RoiAlign of opset 22)"

@@ -44,9 +44,7 @@ def pyramid_levels(
     Source: Feature Pyramid Networks, eq. 1; torchvision `LevelMapper`.
     """
     side = torch.sqrt((rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1]))
-    level = torch.floor(
-        canonical_level + torch.log2(side / canonical_size + inner_eps) + outer_eps
-    )
+    level = torch.floor(canonical_level + torch.log2(side / canonical_size + inner_eps) + outer_eps)
     # clamp() maps the NaN of a degenerate RoI nowhere defined; such rows are never valid.
     level = torch.nan_to_num(level, nan=float(finest_level))
     return level.clamp(finest_level, finest_level + num_levels - 1).long() - finest_level

@@ -9,15 +9,11 @@ Coordinates are continuous pixels, x to the right and y down; `xyxy` means x0, y
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.errors import SpecError
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
+from model.spec_checks import MOST, counts, in_unit_interval, not_negative, positive, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +35,28 @@ class PreprocessSpec:
     size_divisor: int = 32
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             1 <= self.short_side <= self.long_side <= 16384,
             f"preprocess: expected 1 <= short_side <= long_side <= 16384, got short_side "
             f"{self.short_side} and long_side {self.long_side}; set --short-side and --long-side",
         )
-        _require(
-            self.size_divisor >= 1 and all(s > 0 for s in self.std) and self.value_range > 0,
-            "preprocess: size_divisor, std and value_range must be positive",
+        require(
+            1 <= self.size_divisor <= 1024,
+            f"preprocess: size_divisor must be from 1 to 1024, got {self.size_divisor}",
         )
+        positive("preprocess", std=self.std, value_range=(self.value_range,))
+        require(
+            all(map(math.isfinite, self.mean)), f"preprocess: mean must be finite, got {self.mean}"
+        )
+
+
+def _require_outputs(outputs: tuple[int, ...], stages: int) -> None:
+    require(
+        len(outputs) >= 1
+        and list(outputs) == sorted(set(outputs))
+        and 0 <= outputs[0] <= outputs[-1] < stages,
+        f"body: outputs must rise within 0 to {stages - 1}, got {outputs}",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,28 @@ class ResNetSpec:
     outputs: tuple[int, ...] = (0, 1, 2, 3)
     kind: Literal["resnet"] = "resnet"
 
+    def __post_init__(self) -> None:
+        sized = (self.widths, self.channels, self.dilations)
+        require(
+            len(self.blocks) >= 1 and all(len(s) == len(self.blocks) for s in sized),
+            f"body: widths, channels and dilations need one entry per stage, {len(self.blocks)}",
+        )
+        counts(
+            "body",
+            blocks=self.blocks,
+            stem_channels=self.stem_channels,
+            widths=self.widths,
+            channels=self.channels,
+            groups=self.groups,
+            dilations=self.dilations,
+        )
+        not_negative("body", norm_eps=self.norm_eps)
+        _require_outputs(self.outputs, len(self.blocks))
+        require(
+            all(width % self.groups == 0 for width in self.widths),
+            f"body: {self.groups} groups do not divide the widths {self.widths}",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MobileNetV3Spec:
@@ -83,6 +114,17 @@ class MobileNetV3Spec:
     outputs: tuple[int, ...] = (13, 16)
     kind: Literal["mobilenet_v3_large"] = "mobilenet_v3_large"
 
+    def __post_init__(self) -> None:
+        positive("body", width_multiplier=(self.width_multiplier,))
+        counts("body", channels=self.channels)
+        not_negative("body", norm_eps=self.norm_eps)
+        _require_outputs(self.outputs, 17)
+        require(
+            len(self.channels) == len(self.outputs),
+            f"body: expected one of channels per output, got {len(self.channels)} and "
+            f"{len(self.outputs)}",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FpnSpec:
@@ -92,6 +134,10 @@ class FpnSpec:
     norm: Literal["none", "batch_norm"] = "none"
     norm_eps: float = 1e-5
     extra_level: Literal["pool", "none"] = "pool"
+
+    def __post_init__(self) -> None:
+        counts("fpn", channels=self.channels)
+        not_negative("fpn", norm_eps=self.norm_eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +156,19 @@ class AnchorSpec:
     stride_rule: Literal["canvas", "nominal"] = "canvas"
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(self.sizes) == len(self.ratios),
             f"anchors: expected one tuple of ratios per level, got {len(self.sizes)} levels of "
             f"sizes and {len(self.ratios)} of ratios",
         )
         counts = {len(s) * len(r) for s, r in zip(self.sizes, self.ratios, strict=True)}
-        _require(
+        require(
             len(counts) == 1 and counts.pop() > 0,
             "anchors: every level needs the same positive number of anchors per cell",
         )
+        for sizes, ratios in zip(self.sizes, self.ratios, strict=True):
+            positive("anchors", sizes=sizes, ratios=ratios)
+        not_negative("anchors", offset=self.offset)
 
     @property
     def per_cell(self) -> int:
@@ -140,6 +189,12 @@ class RpnSpec:
     score_threshold: float = 0.0
     box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 
+    def __post_init__(self) -> None:
+        counts("rpn", conv_depth=self.conv_depth, pre_nms=self.pre_nms, post_nms=self.post_nms)
+        in_unit_interval("rpn", nms_iou=self.nms_iou, score_threshold=self.score_threshold)
+        not_negative("rpn", min_size=self.min_size)
+        positive("rpn", box_weights=self.box_weights)
+
 
 @dataclass(frozen=True, slots=True)
 class PoolerSpec:
@@ -159,6 +214,17 @@ class PoolerSpec:
     inner_eps: float = 0.0
     outer_eps: float = 1e-6
     kind: Literal["roi_align"] = "roi_align"
+
+    def __post_init__(self) -> None:
+        counts("pooler", output_size=self.output_size, strides=self.strides)
+        require(len(self.strides) >= 1, "pooler: expected at least one stride")
+        positive("pooler", canonical_size=(self.canonical_size,))
+        not_negative(
+            "pooler",
+            sampling_ratio=self.sampling_ratio,
+            inner_eps=self.inner_eps,
+            outer_eps=self.outer_eps,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +250,16 @@ class BoxHeadSpec:
     candidates: int = 2000
 
     def __post_init__(self) -> None:
-        _require(
-            1 <= self.detections <= self.candidates,
-            f"box head: expected 1 <= detections <= candidates, got {self.detections} and "
-            f"{self.candidates}",
+        require(
+            1 <= self.detections <= self.candidates <= MOST,
+            f"box head: expected 1 <= detections <= candidates <= {MOST}, got {self.detections} "
+            f"and {self.candidates}; set --detections and --candidates",
         )
-        for name, value in (("score_threshold", self.score_threshold), ("nms_iou", self.nms_iou)):
-            _require(0.0 <= value <= 1.0, f"box head: {name} must be in [0, 1], got {value}")
+        in_unit_interval("box head", score_threshold=self.score_threshold, nms_iou=self.nms_iou)
+        require(len(self.fc_widths) >= 1, "box head: expected at least one of fc_widths")
+        counts("box head", conv_widths=self.conv_widths, fc_widths=self.fc_widths)
+        not_negative("box head", norm_eps=self.norm_eps, min_size=self.min_size)
+        positive("box head", box_weights=self.box_weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +280,11 @@ class MaskHeadSpec:
     threshold: float = 0.5
     threshold_inclusive: bool = False
 
+    def __post_init__(self) -> None:
+        counts("mask head", conv_widths=self.conv_widths, deconv_width=self.deconv_width)
+        not_negative("mask head", norm_eps=self.norm_eps)
+        in_unit_interval("mask head", threshold=self.threshold)
+
     @property
     def side(self) -> int:
         """Side of the square mask, M."""
@@ -229,7 +303,7 @@ class ClassSpec:
     dataset_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             not self.dataset_ids or len(self.dataset_ids) == len(self.names),
             f"classes: expected one dataset id per name, got {len(self.dataset_ids)} ids and "
             f"{len(self.names)} names",
@@ -254,6 +328,34 @@ class ModelSpec:
     rpn: RpnSpec = field(default_factory=RpnSpec)
     box: BoxHeadSpec = field(default_factory=BoxHeadSpec)
     mask: MaskHeadSpec | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_foreground >= 1, "classes: expected at least one class beside the background"
+        )
+        most = self.rpn.post_nms * self.num_foreground
+        require(
+            self.box.detections <= most,
+            f"box head: {self.box.detections} detections are more than {self.rpn.post_nms} "
+            f"proposals of {self.num_foreground} classes can give ({most}); set --detections",
+        )
+        self._require_levels()
+
+    def _require_levels(self) -> None:
+        """Body, pyramid, anchors and poolers must speak of the same levels."""
+        levels = len(self.body.outputs)
+        poolers = [self.box.pooler] + ([] if self.mask is None else [self.mask.pooler])
+        for pooler in poolers:
+            require(
+                len(pooler.strides) == levels,
+                f"pooler: expected a stride for each of {levels} levels, got {pooler.strides}",
+            )
+        expected = levels + (self.fpn.extra_level == "pool")
+        require(
+            len(self.anchors.sizes) == expected,
+            f"anchors: expected sizes and ratios for {expected} levels, got "
+            f"{len(self.anchors.sizes)}",
+        )
 
     @property
     def num_foreground(self) -> int:

@@ -29,7 +29,7 @@ def from_json(text: str) -> ModelSpec:
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"spec: not valid JSON ({error})") from error
     if not isinstance(data, dict):
         raise SpecError(f"spec: expected a JSON object, got {type(data).__name__}")
@@ -96,7 +96,7 @@ def _value(hint: Any, data: Any, path: str) -> Any:
         return _tuple(get_args(hint), data, path)
     if origin is Literal:
         if data not in get_args(hint):
-            raise SpecError(f"{path}: expected one of {get_args(hint)}, got {data!r}")
+            raise SpecError(f"{path}: expected one of {get_args(hint)}, got {_shown(data)}")
         return data
     if is_dataclass(hint):
         return _build(hint, data, path)  # type: ignore[arg-type]
@@ -104,16 +104,21 @@ def _value(hint: Any, data: Any, path: str) -> Any:
 
 
 def _scalar(hint: Any, data: Any, path: str) -> Any:
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+    if hint is float and type(data) is int and abs(data) <= 2**53:
         return float(data)
     if type(data) is not hint:
-        raise SpecError(f"{path}: expected {hint.__name__}, got {data!r}")
+        raise SpecError(f"{path}: expected {hint.__name__}, got {_shown(data)}")
     return data
+
+
+def _shown(data: object) -> str:
+    # The text of a huge number or of a deep list would fill the screen, or fail.
+    return repr(data)[:60] if isinstance(data, str | float | bool | None) else type(data).__name__
 
 
 def _tuple(args: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(data, list | tuple):
-        raise SpecError(f"{path}: expected a list, got {data!r}")
+        raise SpecError(f"{path}: expected a list, got {_shown(data)}")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_value(args[0], item, f"{path}[{i}]") for i, item in enumerate(data))
     if len(data) != len(args):
@@ -130,6 +135,6 @@ def _union(args: tuple[Any, ...], data: Any, path: str) -> Any:
         return _value(choices[0], data, path)
     by_kind = {get_args(get_type_hints(c)["kind"])[0]: c for c in choices}
     kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in by_kind:
-        raise SpecError(f"{path}.kind: expected one of {sorted(by_kind)}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in by_kind:
+        raise SpecError(f"{path}.kind: expected one of {sorted(by_kind)}, got {_shown(kind)}")
     return _build(by_kind[kind], data, path)

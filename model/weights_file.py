@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import stat
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ from model.errors import CheckpointError
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Far above any network's; they keep the search for the closest name short on hostile files.
+_MAX_TENSORS, _MAX_NAME = 20_000, 300
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -26,17 +30,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: missing, empty, truncated, not weights, or holding anything but plain
-            tensors and containers. Nothing in the file is executed.
+            finite tensors and containers. Nothing in the file is executed.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a .pth or .safetensors file")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path}: the file is empty; expected a .pth or .safetensors file")
-    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    size = _require_file(path)
+    is_safetensors = path.suffix.lower() == ".safetensors"
+    loaded = _read_safetensors(path) if is_safetensors else _read_torch(path)
     tensors = _tensors_only(_unwrap(loaded, path), path)
-    if tensors and all(name.startswith("module.") for name in tensors):
+    _refuse_claims(tensors, size, path)
+    if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): t for name, t in tensors.items()}
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return {name: _as_float32(name, t, path) for name, t in tensors.items()}
 
 
 def sha256_of(path: Path) -> str:
@@ -45,39 +48,61 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _require_file(path: Path) -> int:
+    """Answer the size of a regular file that can be read; a pipe would block for ever."""
+    expected = "expected a .pth or .safetensors file"
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+            raise CheckpointError(f"{path}: {kind}; {expected}")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; {expected}") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be opened ({reason}); {expected}") from error
+    if found.st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty; {expected}")
+    return found.st_size
+
+
 def _read_safetensors(path: Path) -> object:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable .safetensors file ({error})") from error
+    # A damaged header names types and shapes at will, and torch complains in many ways.
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable .safetensors file ({_first_line(error)}); it may be truncated"
+        ) from error
 
 
 def _read_torch(path: Path) -> object:
     _refuse_zip_bomb(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_unsafe(path, error)) from error
+        with warnings.catch_warnings():
+            # Of odd files torch speaks in warnings first; the error says what matters.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on damaged files
-        raise CheckpointError(
-            f"{path}: cannot be read as PyTorch weights, it may be truncated or of another kind "
-            f"({_first_line(error)}); save the weights again with {STATE_DICT_LINE}"
-        ) from error
+        raise CheckpointError(_unreadable(path, error)) from error
 
 
-def _unsafe(path: Path, error: pickle.UnpicklingError) -> str:
+def _unreadable(path: Path, error: Exception) -> str:
     text = str(error)
-    if "GLOBAL" in text or "global" in text:
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text:
         return (
             f"{path}: holds Python objects, not only weights (a pickled model, perhaps); nothing "
             f"in it was executed; save the weights alone with {STATE_DICT_LINE}"
         )
+    reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_first_line(error)})"
     return (
-        f"{path}: cannot be read as PyTorch weights, it may be truncated or of another kind; "
-        f"save the weights with {STATE_DICT_LINE}"
+        f"{path}: cannot be read as PyTorch weights, it may be truncated or of another "
+        f"kind{reason}; save the weights with {STATE_DICT_LINE}"
     )
 
 
@@ -88,16 +113,16 @@ def _refuse_zip_bomb(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged archive ({error})") from error
+    except Exception as error:  # zipfile, too, raises many types on damaged files
+        raise CheckpointError(f"{path}: damaged archive ({_first_line(error)})") from error
     if total > path.stat().st_size:
         raise CheckpointError(
             f"{path}: its entries claim {total} bytes, more than the file has; "
-            "this is no file that PyTorch wrote"
+            f"PyTorch writes no such file; save the weights with {STATE_DICT_LINE}"
         )
 
 
-def _unwrap(loaded: object, path: Path) -> Mapping[str, Any]:
+def _unwrap(loaded: object, path: Path) -> Mapping[Any, Any]:
     for _ in range(2):
         if not isinstance(loaded, Mapping):
             break
@@ -113,17 +138,81 @@ def _unwrap(loaded: object, path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _tensors_only(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _tensors_only(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     tensors = {k: v.detach() for k, v in state.items() if isinstance(v, Tensor)}
     if not tensors:
-        found = ", ".join(repr(k) for k in list(state)[:5]) or "nothing"
+        found = ", ".join(_shown(k) for k in list(state)[:5]) or "nothing"
         raise CheckpointError(
             f"{path}: no tensors in it (found {found}); expected a Mask R-CNN state dict, "
             f"saved with {STATE_DICT_LINE}"
         )
-    return {str(name): tensor for name, tensor in tensors.items()}
+    for name in tensors:
+        if not isinstance(name, str) or len(name) > _MAX_NAME:
+            raise CheckpointError(
+                f"{path}: a tensor's name is {_shown(name)}; expected a state dict, whose names "
+                f"are texts of at most {_MAX_NAME} characters, saved with {STATE_DICT_LINE}"
+            )
+    return tensors
+
+
+def _shown(key: object) -> str:
+    # The repr of a hostile key, a tuple of tuples say, may be longer than memory.
+    return repr(key[:60]) if isinstance(key, str) else f"a key of type {type(key).__name__}"
+
+
+def _refuse_claims(tensors: Mapping[str, Tensor], file_size: int, path: Path) -> None:
+    """Refuse tensors without plain values, and more values than the file can hold."""
+    if len(tensors) > _MAX_TENSORS:
+        raise CheckpointError(f"{path}: {len(tensors)} tensors; expected at most {_MAX_TENSORS}")
+    for name, tensor in tensors.items():
+        kind = _odd_kind(tensor)
+        if kind is not None:
+            raise CheckpointError(
+                f"{path}: tensor '{name}' is {kind}; expected plain numbers, saved with "
+                f"{STATE_DICT_LINE}"
+            )
+    # A view can claim any shape over a few bytes; converting it would fill the memory.
+    claimed = sum(tensor.numel() for tensor in tensors.values())
+    if claimed > file_size:
+        raise CheckpointError(
+            f"{path}: its tensors claim {claimed} values, more than a file of {file_size} bytes "
+            f"holds; save the weights with {STATE_DICT_LINE}"
+        )
+
+
+def _odd_kind(tensor: Tensor) -> str | None:
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return f"sparse ({str(tensor.layout).removeprefix('torch.')})"
+    if tensor.is_meta:
+        return "a meta tensor, a shape without values"
+    if tensor.is_quantized:
+        return f"quantised ({str(tensor.dtype).removeprefix('torch.')})"
+    if tensor.is_complex():
+        return f"complex ({str(tensor.dtype).removeprefix('torch.')})"
+    return f"empty, of shape {tuple(tensor.shape)}" if tensor.numel() == 0 else None
+
+
+def _as_float32(name: str, tensor: Tensor, path: Path) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    try:
+        values = tensor.float()
+    except (RuntimeError, NotImplementedError) as error:  # packed types narrower than a byte
+        raise CheckpointError(
+            f"{path}: tensor '{name}' of {tensor.dtype} cannot become float32; "
+            "save the weights in float32"
+        ) from error
+    if not bool(torch.isfinite(values).all()):
+        raise CheckpointError(
+            f"{path}: tensor '{name}' holds NaN or Inf; the training diverged, or a conversion "
+            "to half precision overflowed; use an earlier checkpoint"
+        )
+    return values
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:120] if text else type(error).__name__
+    """The first sentence; torch's errors go on for pages."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(". ")[0].rstrip(".")[:120]

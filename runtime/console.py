@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn, TextIO
 
 from model.errors import MaskportError, UsageError
 
 DONE, FAILED, USAGE = 0, 1, 2
+_LONGEST = 1000
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,8 +22,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the complaint and leave with status 2."""
-        print(f"error: {message} (--help shows the options)", file=sys.stderr)
+        complain(f"{message} (--help shows the options)")
         raise SystemExit(USAGE)
+
+
+def complain(error: object) -> None:
+    """Print one line that starts with `error:` to stderr.
+
+    Names out of hostile files may be long and hold newlines or terminal codes.
+    """
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error)[:_LONGEST])
+    # Over a progress line that is still open, not behind it.
+    lead = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{lead}error: {text}", file=sys.stderr)
+
+
+def whole_number(text: str) -> int:
+    """An argparse type: 1, 2, 3 and so on."""
+    with suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    with suppress(ValueError):
+        if 0.0 <= float(text) <= 1.0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got '{text}'")
 
 
 def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
@@ -30,19 +60,25 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
         0 done, 1 failed, 2 usage, 130 interrupted.
     """
     try:
-        return command(sys.argv[1:] if argv is None else argv)
+        with warnings.catch_warnings():
+            # Of large or damaged photos the runtime speaks itself, in one line each.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return command(sys.argv[1:] if argv is None else argv)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return USAGE
     except MaskportError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return FAILED
     except MemoryError:
-        print("error: out of memory; try a smaller --size or fewer images at once", file=sys.stderr)
+        complain("out of memory; try a smaller --size or fewer images at once")
         return FAILED
     except BrokenPipeError:
         # The reader went away (`| head`); Python would complain again while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        complain(error)
         return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -50,7 +86,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
 
 
 class Steps:
-    """Named steps of one long job: a line that is rewritten on a terminal, plain lines elsewhere."""
+    """Named steps of one long job: a line rewritten on a terminal, plain lines elsewhere."""
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
         self._total = total

@@ -1,6 +1,6 @@
 """`maskport evaluate`: COCO AP of an artifact on labelled photos.
 
-    python -m runtime.evaluate model.onnx --images DIR --annotations FILE.json
+python -m runtime.evaluate model.onnx --images DIR --annotations FILE.json
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def _evaluate(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     truth = _read_truth(args.annotations)
     photos = _labelled_photos(truth, args.images)
+    if args.run_dir is not None:
+        _make_folder(args.run_dir)
     found: list[Mapping[str, Any]] = []
     with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
         kinds = ("bbox",) if predictor.spec.mask is None else ("bbox", "segm")
@@ -70,6 +72,8 @@ def _read_truth(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"{path}: not a readable JSON file ({error})") from error
     if not isinstance(truth, dict) or not {"images", "annotations", "categories"} <= set(truth):
         raise UsageError(f"{path}: expected COCO's images, annotations and categories")
+    if not all(isinstance(i, dict) and {"id", "file_name"} <= set(i) for i in truth["images"]):
+        raise UsageError(f"{path}: expected an id and a file_name of every image")
     return truth
 
 
@@ -87,6 +91,15 @@ def _labelled_photos(truth: Mapping[str, Any], folder: Path) -> dict[int, Path]:
     return present
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot make the folder ({error.strerror}); name another with --run-dir"
+        ) from error
+
+
 def _write(folder: Path, artifact: Path, photos: int, scores: Mapping[str, ApResult]) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -94,10 +107,6 @@ def _write(folder: Path, artifact: Path, photos: int, scores: Mapping[str, ApRes
         "photos": photos,
         **{kind: asdict(ap) for kind, ap in scores.items()},
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{folder}: cannot make the folder ({error.strerror})") from error
     with atomic_path(folder / "evaluate.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 

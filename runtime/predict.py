@@ -1,10 +1,11 @@
 """`maskport predict`: run an artifact on photos; overlays and results come out.
 
-    python -m runtime.predict model.onnx photos -o out
+python -m runtime.predict model.onnx photos -o out
 """
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 import warnings
@@ -23,7 +24,7 @@ from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import coco, jsonl
 from runtime.predictor import InexactResultWarning, Predictor
-from runtime.sources.photos import decode, find_photos
+from runtime.sources.photos import find_photos
 
 KINDS = ("overlay", "json", "jsonl")
 
@@ -46,7 +47,9 @@ def _parser() -> Parser:
     parser = Parser(prog="maskport predict", description=__doc__.splitlines()[0])
     parser.add_argument("artifact", type=Path, help="an exported .onnx file, or a checkpoint")
     parser.add_argument("photos", nargs="+", help="image files, folders or glob patterns")
-    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder, default out")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("out"), help="folder, default out"
+    )
     parser.add_argument(
         "--save",
         default="overlay,json",
@@ -62,9 +65,10 @@ def _predict(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     kinds = _kinds(args.save)
     photos = find_photos(args.photos)
+    overlays = _overlays(photos, args.output) if "overlay" in kinds else None
     _make_folder(args.output)
     with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
-        found, failed = _run(predictor, photos, args.score_threshold, kinds, args.output)
+        found, failed = _run(predictor, photos, args.score_threshold, overlays)
         written = _write(found, predictor, kinds, args.output)
         print(f"{len(found)} photos · {predictor.times}")
     for line in written:
@@ -98,44 +102,55 @@ def _run(
     predictor: Predictor,
     photos: Sequence[Path],
     score_threshold: float | None,
-    kinds: Sequence[str],
-    folder: Path,
+    overlays: Sequence[Path] | None,
 ) -> tuple[list[_Found], int]:
     """Predict photo by photo; one bad photo is reported and does not stop the others."""
     found: list[_Found] = []
     bar = Bar(len(photos), "photos")
-    names = _overlay_names(photos)
+    ids = _image_ids(photos)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("once", InexactResultWarning)
         for index, path in enumerate(photos):
             try:
-                pixels = decode(path)
+                pixels = predictor.decode(path)
                 detections = predictor.predict(pixels, score_threshold=score_threshold)
             except ImageError as error:
                 where = "" if str(path) in str(error) else f"{path}: "
                 print(f"error: {where}{error}", file=sys.stderr)
             else:
-                found.append(_Found(path, _image_id(path, index), detections))
-                if "overlay" in kinds:
-                    _save_overlay(folder / names[index], pixels, detections)
+                found.append(_Found(path, ids[index], detections))
+                if overlays is not None:
+                    _save_overlay(overlays[index], pixels, detections)
             bar.advance()
     return found, len(photos) - len(found)
 
 
-def _overlay_names(photos: Sequence[Path]) -> list[str]:
-    """One file name per photo: its stem, with a number where two photos share it."""
-    seen: dict[str, int] = {}
-    names = []
+def _overlays(photos: Sequence[Path], folder: Path) -> list[Path]:
+    """One file per photo: its stem, with a number where two photos share it.
+
+    Raises:
+        UsageError: an overlay would replace one of the photos.
+    """
+    given = {path.resolve() for path in photos}
+    taken: set[str] = set()
+    overlays = []
     for path in photos:
-        count = seen[path.stem] = seen.get(path.stem, -1) + 1
-        names.append(f"{path.stem}.png" if count == 0 else f"{path.stem}-{count + 1}.png")
-    return names
+        candidates = (f"{path.stem}{f'-{n}' if n > 1 else ''}.png" for n in itertools.count(1))
+        name = next(name for name in candidates if name not in taken)
+        taken.add(name)
+        if (folder / name).resolve() in given:
+            raise UsageError(f"-o {folder}: {name} would replace a photo; name another folder")
+        overlays.append(folder / name)
+    return overlays
 
 
-def _image_id(path: Path, index: int) -> int:
-    """COCO photos are named by their id; others are numbered in order."""
-    return int(path.stem) if path.stem.isdecimal() else index
+def _image_ids(photos: Sequence[Path]) -> list[int]:
+    """COCO photos are named by their id; where one is not, or two share it, all are numbered."""
+    stems = [path.stem for path in photos]
+    if all(stem.isdecimal() for stem in stems) and len({int(s) for s in stems}) == len(stems):
+        return [int(stem) for stem in stems]
+    return list(range(len(photos)))
 
 
 def _save_overlay(path: Path, pixels: npt.NDArray[np.uint8], detections: Detections) -> None:

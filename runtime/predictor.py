@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -88,8 +89,9 @@ class Predictor:
         """What decides the numbers."""
         return self._session.artifact.spec
 
+    # A str is a sequence too, of str; at run time it is one photo.
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self, photos: Photo, *, score_threshold: float | None = None, batch_size: int = 1
     ) -> Detections: ...
 
@@ -123,11 +125,26 @@ class Predictor:
         is_list = isinstance(photos, Sequence) and not isinstance(photos, str)
         given: Sequence[Photo] = photos if is_list else [photos]  # type: ignore[assignment, list-item]
         found: list[Detections] = []
-        for chunk in _chunks(given, self._batch(batch_size)):
-            found.extend(self._predict_batch(chunk))
+        size = self._batch(batch_size)
+        for start in range(0, len(given), size):
+            found.extend(self._predict_batch(given[start : start + size], start))
         if score_threshold is not None:
             found = [d.above(score_threshold) for d in found]
         return found if is_list else found[0]
+
+    def decode(self, photo: Photo) -> UInt8:
+        """Decode a photo as `predict` does, its time counted; for callers that need its pixels.
+
+        Returns:
+            uint8 [h, w, 3] RGB, which `predict` takes as it is.
+
+        Raises:
+            ImageError: see `runtime.sources.photos.decode`.
+        """
+        clock = _Clock(self.times)
+        pixels = decode(photo)
+        clock.lap("decode")
+        return pixels
 
     def warm_up(self) -> None:
         """Run once on a blank photo, so that the first real one is not slowed by set-up."""
@@ -163,36 +180,42 @@ class Predictor:
 
     def _check_threshold(self, score_threshold: float | None) -> None:
         exported = self.spec.box.score_threshold
-        if score_threshold is not None and score_threshold < exported:
+        if score_threshold is None:
+            return
+        if not 0.0 <= score_threshold <= 1.0:
+            raise UsageError(f"score threshold: expected 0 to 1, got {score_threshold:g}")
+        if score_threshold < exported:
             raise UsageError(
                 f"score threshold {score_threshold:g} is below the exported {exported:g}; "
                 f"export with --score-threshold {score_threshold:g}"
             )
 
-    def _predict_batch(self, photos: Sequence[Photo]) -> list[Detections]:
-        clock = _Clock(self.times, len(photos))
-        decoded = [_decode_named(photo, index) for index, photo in enumerate(photos)]
+    def _predict_batch(self, photos: Sequence[Photo], first: int) -> list[Detections]:
+        """One run of the network; `first` is the number of the first photo, for messages."""
+        clock = _Clock(self.times)
+        decoded = [_decode_named(photo, index) for index, photo in enumerate(photos, first)]
         clock.lap("decode")
-        canvas = self._canvas(decoded, photos)
+        canvas = self._canvas(decoded, [_name(p, index) for index, p in enumerate(photos, first)])
         clock.lap("preprocess")
         answer = self._session.run({"images": canvas.images, "image_hw": canvas.image_hw})
         clock.lap("network")
         found = [self._result(answer, canvas, row, p) for row, p in enumerate(decoded)]
         clock.lap("results")
+        self.times.photos += len(photos)
         for detections in found:
             self._report_inexact(detections)
         return found
 
-    def _canvas(self, decoded: Sequence[UInt8], photos: Sequence[Photo]) -> Canvas:
+    def _canvas(self, decoded: Sequence[UInt8], names: Sequence[str]) -> Canvas:
         manifest = self.artifact.manifest
         fixed = None
         if manifest.height is not None and manifest.width is not None:
             fixed = manifest.height, manifest.width
-        for photo, pixels in zip(photos, decoded, strict=True):
+        for name, pixels in zip(names, decoded, strict=True):
             try:
                 resized_hw(pixels.shape[:2], self.spec.preprocess, fixed)
             except ImageError as error:
-                raise ImageError(f"{_name(photo)}: {error}") from error
+                raise ImageError(f"{name}: {error}") from error
         return to_canvas(decoded, self.spec.preprocess, fixed, manifest.batch)
 
     def _result(self, answer: Answer, canvas: Canvas, row: int, pixels: UInt8) -> Detections:
@@ -216,8 +239,7 @@ class Predictor:
 class _Clock:
     """Adds the time since the last lap to a stage."""
 
-    def __init__(self, times: StageTimes, photos: int) -> None:
-        times.photos += photos
+    def __init__(self, times: StageTimes) -> None:
         self._times = times
         self._last = time.perf_counter()
 
@@ -241,20 +263,15 @@ def raw_rows(answer: Answer, row: int) -> RawDetections:
     )
 
 
-def _chunks(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
-    for start in range(0, len(photos), size):
-        yield photos[start : start + size]
-
-
 def _decode_named(photo: Photo, index: int) -> UInt8:
     try:
         return decode(photo)
     except ImageError as error:
         # Files carry their name in the message already.
-        if isinstance(photo, str | Path):
+        if isinstance(photo, str | os.PathLike):
             raise
-        raise ImageError(f"photo {index}: {error}") from error
+        raise ImageError(f"{_name(photo, index)}: {error}") from error
 
 
-def _name(photo: Photo) -> str:
-    return str(photo) if isinstance(photo, str | Path) else "photo"
+def _name(photo: Photo, index: int) -> str:
+    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo {index}"

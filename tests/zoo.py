@@ -12,24 +12,28 @@ from torchvision.models.detection import (
     FasterRCNN,
     MaskRCNN,
     fasterrcnn_mobilenet_v3_large_fpn,
-    maskrcnn_resnet50_fpn_v2,
 )
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, _mobilenet_extractor
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 SHORT_SIDE, LONG_SIDE = 160, 288
 _WIDTH = 32
 
 
-def _with_fpn(body: resnet.ResNet, width: int = _WIDTH) -> BackboneWithFPN:
+def _with_fpn(body: resnet.ResNet, **options: Any) -> BackboneWithFPN:
     last = body.fc.in_features
     channels = [last // 8, last // 4, last // 2, last]
     returned = {f"layer{i + 1}": str(i) for i in range(4)}
-    return BackboneWithFPN(body, returned, channels, width, LastLevelMaxPool())
+    return BackboneWithFPN(body, returned, channels, _WIDTH, LastLevelMaxPool(), **options)
 
 
 def _heads(classes: int, width: int = _WIDTH, masks: bool = True) -> dict[str, Any]:
@@ -45,16 +49,22 @@ def _heads(classes: int, width: int = _WIDTH, masks: bool = True) -> dict[str, A
 
 def _mask_rcnn(body: Callable[..., resnet.ResNet], classes: int) -> GeneralizedRCNN:
     backbone = _with_fpn(body(weights=None))
-    return MaskRCNN(
-        backbone, min_size=SHORT_SIDE, max_size=LONG_SIDE, **_heads(classes)
-    )
+    return MaskRCNN(backbone, min_size=SHORT_SIDE, max_size=LONG_SIDE, **_heads(classes))
 
 
 def _v2(classes: int) -> GeneralizedRCNN:
-    return maskrcnn_resnet50_fpn_v2(
-        weights=None,
-        weights_backbone=None,
-        num_classes=classes,
+    """`maskrcnn_resnet50_fpn_v2` as torchvision builds it, at an eighth of its width."""
+    norm, width = nn.BatchNorm2d, _WIDTH
+    backbone = _with_fpn(resnet.resnet50(weights=None), norm_layer=norm)
+    anchors = AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), ((0.5, 1.0, 2.0),) * 5)
+    return MaskRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(width, 3, conv_depth=2),
+        box_head=FastRCNNConvFCHead((width, 7, 7), [width] * 4, [64], norm_layer=norm),
+        box_predictor=FastRCNNPredictor(64, classes),
+        mask_head=MaskRCNNHeads(width, [width] * 4, 1, norm_layer=norm),
+        mask_predictor=MaskRCNNPredictor(width, width, classes),
         min_size=SHORT_SIDE,
         max_size=LONG_SIDE,
     )

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 
-# onnxscript's traced values have no public type that mypy could check operators on.
+# onnxscript types its operators for Python constants; while tracing they take traced values.
 Value = Any
+op: Any = opset18
 
 FLOAT, INT32, INT64, BOOL = (
     onnx.TensorProto.FLOAT,

@@ -72,11 +72,11 @@ class _Builder:
 def _wanted_rows(graph: ir.Graph, build: _Builder) -> ir.Value:
     """Bool [N * D]."""
     outputs = {value.name: value for value in graph.outputs}
-    counts = build.add("Cast", outputs["counts"], to=ir.DataType.INT64)
-    counts = build.add("Unsqueeze", counts, build.constant([1]))
     zero, one = build.constant(0), build.constant(1)
     per_image = build.add("Gather", build.add("Shape", outputs["boxes"]), one)
-    position = build.add("Range", zero, per_image, one)  # [D]
+    # In the type of `counts`: a cast of it would take over its name in OpenVINO's reader.
+    position = build.add("Cast", build.add("Range", zero, per_image, one), to=ir.DataType.INT32)
+    counts = build.add("Unsqueeze", outputs["counts"], build.constant([1]))
     filled = build.add("Reshape", build.add("Less", position, counts), build.constant([-1]))
     rows = build.add("Range", zero, build.add("Size", filled), one)
     return build.add("Or", filled, build.add("Equal", rows, zero))

@@ -24,7 +24,7 @@ class MobileNetV3Body(nn.Sequential):
         self.outputs = spec.outputs
         self.channels = [trunk[i].out_channels for i in spec.outputs]
 
-    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> list[Tensor]:
         """Map [N, 3, H, W] to one feature map per output, finest first."""
         features = []
         for index, block in enumerate(self):

@@ -103,7 +103,7 @@ class ResNetBody(nn.Module):
 def _stage(inputs: int, spec: ResNetSpec, stage: int, norm: Norm) -> nn.Sequential:
     block = BasicBlock if spec.block == "basic" else Bottleneck
     stride = 1 if stage == 0 or spec.dilations[stage] > 1 else 2
-    layers: list[nn.Module] = [block(inputs, spec, stage, stride, norm)]
-    for _ in range(1, spec.blocks[stage]):
-        layers.append(block(spec.channels[stage], spec, stage, 1, norm))
-    return nn.Sequential(*layers)
+    first = block(inputs, spec, stage, stride, norm)
+    repeats = range(1, spec.blocks[stage])
+    rest = [block(spec.channels[stage], spec, stage, 1, norm) for _ in repeats]
+    return nn.Sequential(first, *rest)

@@ -14,11 +14,17 @@ from model.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something the weights cannot tell: what was assumed, and the option that says otherwise."""
+    """Something the weights cannot tell: what was assumed, and the option that says otherwise.
+
+    `field` is its path in `ModelSpec`. Where `must_be_said` there is no sensible guess: opening
+    the checkpoint fails unless the user says it.
+    """
 
     what: str
     value: str
     option: str
+    field: str
+    must_be_said: bool = False
 
     def __str__(self) -> str:
         return f"{self.what} {self.value} ({self.option})"

@@ -7,16 +7,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 from torchvision.models.detection import (
+    FasterRCNN_MobileNet_V3_Large_320_FPN_Weights,
     FasterRCNN_ResNet50_FPN_Weights,
     MaskRCNN_ResNet50_FPN_Weights,
 )
 
 from model.errors import CheckpointError
 from model.families.dialect import Assumption, Reading
-from model.families.torchvision_body import read_body
+from model.families.shapes import Shapes
+from model.families.torchvision_body import BodyReading, read_body
 from model.spec import (
     AnchorSpec,
     BoxHeadSpec,
@@ -26,7 +29,7 @@ from model.spec import (
     MobileNetV3Spec,
     ModelSpec,
     PoolerSpec,
-    ResNetSpec,
+    PreprocessSpec,
     RpnSpec,
 )
 
@@ -47,7 +50,11 @@ _PREFIXES = (
 )
 # torchvision runs these two files with epsilon 0.0 (`overwrite_eps`), whatever their keys say.
 _EPS_ZERO_WEIGHTS = (MaskRCNN_ResNet50_FPN_Weights.COCO_V1, FasterRCNN_ResNet50_FPN_Weights.COCO_V1)
+# This one's builder has smaller sides and fewer proposals; its shapes are those of its sibling.
+_SMALL_MOBILENET = FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
 _COCO_CLASSES = 91
+# No name of torchvision's begins so: a name of ours in a file of theirs is not taken for it.
+_FOREIGN = "not-torchvision:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +74,38 @@ class TorchvisionDialect:
         for theirs, ours in _PREFIXES:
             if name.startswith(theirs):
                 return ours + name.removeprefix(theirs)
-        return name
+        return _FOREIGN + name
 
     def original(self, name: str) -> str:
         """Map the network's name to torchvision's."""
         for theirs, ours in sorted(_PREFIXES, key=lambda pair: -len(pair[1])):
             if name.startswith(ours):
                 return theirs + name.removeprefix(ours)
-        return name
+        return name.removeprefix(_FOREIGN)
 
     def read(self, tensors: Mapping[str, Tensor], sha256: str, path: Path) -> Reading:
         """Read widths, depths and counts off the shapes; the rest is torchvision's default."""
-        shapes = {_modern(n): tuple(t.shape) for n, t in tensors.items()}
-        if any(n.startswith("roi_heads.keypoint") for n in shapes):
+        shapes = Shapes(path, {_modern(n): tuple(t.shape) for n, t in tensors.items()})
+        if shapes.has("roi_heads.keypoint"):
             raise CheckpointError(f"{path}: keypoint heads cannot be exported yet")
-        eps, eps_said = _norm_eps(sha256)
-        body = read_body(shapes, eps, path)
-        strides = body.strides
-        channels = _shape(shapes, "backbone.fpn.layer_blocks.0.0.weight", path)[0]
-        anchors, anchors_assumed = _anchors(shapes, strides, path)
-        classes, classes_assumed = _classes(shapes, path)
-        mask = _mask_head(shapes, strides, eps)
+        eps = 0.0 if any(_is(sha256, w.url) for w in _EPS_ZERO_WEIGHTS) else 1e-5
+        is_small = _is(sha256, _SMALL_MOBILENET.url)
+        body = read_body(shapes, eps)
+        channels = shapes.of("backbone.fpn.layer_blocks.0.0.weight", 4)[0]
+        mask = _mask_head(shapes, body.strides, eps)
         spec = ModelSpec(
             dialect=self.name,
             architecture=_architecture(body.name, shapes, mask),
             body=body.spec,
-            classes=classes,
-            fpn=FpnSpec(channels, _norm_kind(shapes, "backbone.fpn.inner_blocks.0.1"), eps),
-            anchors=anchors,
-            rpn=RpnSpec(conv_depth=_count(shapes, r"rpn\.head\.conv\.(\d+)\.0\.weight")),
-            box=_box_head(shapes, strides, channels, eps, path),
+            classes=_classes(shapes),
+            fpn=FpnSpec(channels, _norm_kind(shapes, "backbone.fpn.inner_blocks.0.1."), eps),
+            preprocess=PreprocessSpec(320, 640) if is_small else PreprocessSpec(),
+            anchors=_anchors(shapes, body.strides),
+            rpn=_rpn(shapes, body, mask, is_small),
+            box=_box_head(shapes, body.strides, channels, eps),
             mask=mask,
         )
-        assumed = [] if eps_said else [Assumption("BatchNorm epsilon", f"{eps:g}", "--norm-eps")]
-        assumed += [
-            Assumption("short side", str(spec.preprocess.short_side), "--short-side"),
-            Assumption("long side", str(spec.preprocess.long_side), "--long-side"),
-            Assumption("score threshold", f"{spec.box.score_threshold:g}", "--score-threshold"),
-            Assumption("NMS IoU", f"{spec.box.nms_iou:g}", "--nms-iou"),
-            Assumption("detections per image", str(spec.box.detections), "--detections"),
-        ]
-        return Reading(spec, (*assumed, *anchors_assumed, *classes_assumed))
+        return Reading(spec, _assumptions(spec, is_small))
 
 
 DIALECT = TorchvisionDialect()
@@ -122,114 +120,125 @@ def _modern(name: str) -> str:
     return name
 
 
-def _norm_eps(sha256: str) -> tuple[float, bool]:
-    """Epsilon, and whether the file itself told (its published name holds its hash)."""
-    known = [re.search(r"-([0-9a-f]{8})\.pth$", weights.url) for weights in _EPS_ZERO_WEIGHTS]
-    if any(match and sha256.startswith(match[1]) for match in known):
-        return 0.0, True
-    return 1e-5, False
+def _is(sha256: str, url: str) -> bool:
+    """Whether the file is a published one, whose name holds the start of its hash."""
+    match = re.search(r"-([0-9a-f]{8})\.pth$", url)
+    return match is not None and sha256.startswith(match[1])
 
 
-Shapes = Mapping[str, tuple[int, ...]]
+def _norm_kind(shapes: Shapes, prefix: str) -> Literal["none", "batch_norm"]:
+    return "batch_norm" if shapes.has(prefix) else "none"
 
 
-def _shape(shapes: Shapes, name: str, path: Path) -> tuple[int, ...]:
-    if name not in shapes:
-        raise CheckpointError(
-            f"{path}: tensor '{name}' is missing; expected a torchvision Mask R-CNN or "
-            "Faster R-CNN with a feature pyramid"
-        )
-    return shapes[name]
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    return len({m[1] for n in shapes if (m := re.fullmatch(pattern, n))})
-
-
-def _norm_kind(shapes: Shapes, prefix: str) -> "str":
-    return "batch_norm" if f"{prefix}.running_mean" in shapes else "none"
-
-
-def _anchors(
-    shapes: Shapes, strides: tuple[int, ...], path: Path
-) -> tuple[AnchorSpec, tuple[Assumption, ...]]:
+def _anchors(shapes: Shapes, strides: tuple[int, ...]) -> AnchorSpec:
     """Three anchors per cell are one size per level; fifteen are all five sizes everywhere."""
-    per_cell = _shape(shapes, "rpn.head.cls_logits.weight", path)[0]
+    per_cell = shapes.of("rpn.head.cls_logits.weight", 4)[0]
     levels = len(strides) + 1
-    ratios = ((0.5, 1.0, 2.0),) * levels
-    if per_cell == 3:
-        sizes = tuple((float(8 * s),) for s in (*strides, 2 * strides[-1]))
-    elif per_cell == 15:
-        sizes = ((32.0, 64.0, 128.0, 256.0, 512.0),) * levels
-    else:
-        raise CheckpointError(
-            f"{path}: {per_cell} anchors per cell; torchvision's builders have 3 or 15, so sizes "
-            "and ratios cannot be guessed; give them with --spec ('anchors': sizes, ratios)"
+    if per_cell == 15:
+        return AnchorSpec(
+            ((32.0, 64.0, 128.0, 256.0, 512.0),) * levels, ((0.5, 1.0, 2.0),) * levels
         )
-    shown = ", ".join("/".join(f"{s:g}" for s in level) for level in sizes)
-    return AnchorSpec(sizes, ratios), (Assumption("anchor sizes", shown, "--spec"),)
+    # Other counts are not torchvision's; the ratios only hold the place of what must be said.
+    ratios = (0.5, 1.0, 2.0) if per_cell == 3 else (1.0,) * per_cell
+    sizes = tuple((float(8 * s),) for s in (*strides, 2 * strides[-1]))
+    return AnchorSpec(sizes, (ratios,) * levels)
 
 
-def _classes(shapes: Shapes, path: Path) -> tuple[ClassSpec, tuple[Assumption, ...]]:
-    count = _shape(shapes, DIALECT.landmark, path)[0]
+def _rpn(shapes: Shapes, body: BodyReading, mask: MaskHeadSpec | None, is_small: bool) -> RpnSpec:
+    depth = shapes.count(r"rpn\.head\.conv\.(\d+)\.")
+    if not depth:
+        shapes.of("rpn.head.conv.0.0.weight", 4)
+    top = 150 if is_small else 1000
+    # torchvision's builders of Faster R-CNN on a MobileNet, and only they, have this threshold.
+    is_builders = mask is None and isinstance(body.spec, MobileNetV3Spec)
+    return RpnSpec(depth, top, top, score_threshold=0.05 if is_builders else 0.0)
+
+
+def _classes(shapes: Shapes) -> ClassSpec:
+    count = shapes.of(DIALECT.landmark, 2)[0]
     if count == _COCO_CLASSES:
-        names = tuple(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
-        return ClassSpec(names), (Assumption("class names", "COCO's 91", "--names"),)
-    names = ("__background__", *(f"class_{i}" for i in range(1, count)))
-    return ClassSpec(names), (Assumption("class names", f"class_1 … class_{count - 1}", "--names"),)
+        return ClassSpec(tuple(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]))
+    return ClassSpec(("__background__", *(f"class_{i}" for i in range(1, count))))
 
 
 def _pooler(strides: tuple[int, ...], output_size: int) -> PoolerSpec:
     return PoolerSpec(output_size=output_size, strides=strides)
 
 
-def _box_head(
-    shapes: Shapes, strides: tuple[int, ...], channels: int, eps: float, path: Path
-) -> BoxHeadSpec:
-    weights = [
-        (int(m[1] or 0), s)
-        for n, s in shapes.items()
-        if (m := re.fullmatch(r"roi_heads\.box_head\.(?:fc)?(\d+)(?:\.0)?\.weight", n))
-        and len(s) in (2, 4)
-    ]
-    convs = tuple(s[0] for _, s in sorted(weights) if len(s) == 4)
-    fcs = [s for _, s in sorted(weights) if len(s) == 2]
+def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: float) -> BoxHeadSpec:
+    count = shapes.count(r"roi_heads\.box_head\.(\d+)\.\d")
+    convs = tuple(shapes.of(f"roi_heads.box_head.{i}.0.weight", 4)[0] for i in range(count))
+    linear = re.compile(r"roi_heads\.box_head\.(?:fc)?(\d+)\.weight")
+    found = {int(m[1]): s for n, s in shapes.by_name.items() if (m := linear.fullmatch(n))}
+    fcs = [found[i] for i in sorted(found) if len(found[i]) == 2]
     if not fcs:
-        raise CheckpointError(f"{path}: no fully connected layer under 'roi_heads.box_head.'")
-    cells = fcs[0][1] // (convs[-1] if convs else channels)
-    side = math.isqrt(cells)
-    if side * side * (convs[-1] if convs else channels) != fcs[0][1]:
         raise CheckpointError(
-            f"{path}: the first layer of 'roi_heads.box_head' takes {fcs[0][1]} values, which is "
-            f"no square grid of {convs[-1] if convs else channels} channels"
+            f"{shapes.path}: no fully connected layer under 'roi_heads.box_head.'; expected "
+            "'roi_heads.box_head.fc6.weight'"
         )
-    return BoxHeadSpec(
-        pooler=_pooler(strides, side),
-        conv_widths=convs,
-        fc_widths=tuple(s[0] for s in fcs),
-        norm_eps=eps,
-    )
+    inputs = convs[-1] if convs else channels
+    side = math.isqrt(fcs[0][1] // inputs)
+    if side * side * inputs != fcs[0][1]:
+        raise CheckpointError(
+            f"{shapes.path}: the first layer of 'roi_heads.box_head' takes {fcs[0][1]} values, "
+            f"which is no square grid of {inputs} channels"
+        )
+    widths = tuple(s[0] for s in fcs)
+    return BoxHeadSpec(_pooler(strides, side), convs, widths, norm_eps=eps)
 
 
 def _mask_head(shapes: Shapes, strides: tuple[int, ...], eps: float) -> MaskHeadSpec | None:
-    deconv = shapes.get("roi_heads.mask_predictor.conv5_mask.weight")
-    if deconv is None:
+    if not shapes.has("roi_heads.mask_"):
         return None
-    count = _count(shapes, r"roi_heads\.mask_head\.(\d+)\.0\.weight")
-    widths = tuple(shapes[f"roi_heads.mask_head.{i}.0.weight"][0] for i in range(count))
+    count = shapes.count(r"roi_heads\.mask_head\.(\d+)\.")
     return MaskHeadSpec(
         pooler=_pooler(strides, 14),
-        conv_widths=widths,
-        deconv_width=deconv[1],
-        norm=_norm_kind(shapes, "roi_heads.mask_head.0.1"),
+        conv_widths=tuple(
+            shapes.of(f"roi_heads.mask_head.{i}.0.weight", 4)[0] for i in range(count)
+        ),
+        deconv_width=shapes.of("roi_heads.mask_predictor.conv5_mask.weight", 4)[1],
+        norm=_norm_kind(shapes, "roi_heads.mask_head.0.1."),
         norm_eps=eps,
     )
 
 
 def _architecture(body: str, shapes: Shapes, mask: MaskHeadSpec | None) -> str:
     family = "fasterrcnn" if mask is None else "maskrcnn"
-    second = "_v2" if "roi_heads.box_head.0.0.weight" in shapes else ""
+    second = "_v2" if shapes.has("roi_heads.box_head.0.0.") else ""
     return f"{family}_{body}_fpn{second}"
 
 
-__all__ = ["DIALECT", "MobileNetV3Spec", "ResNetSpec", "TorchvisionDialect"]
+def _assumptions(spec: ModelSpec, is_small: bool) -> tuple[Assumption, ...]:
+    """What the weights do not tell, nor the hash of a published file."""
+    box, pre, names = spec.box, spec.preprocess, spec.classes.names
+    shown = "COCO's 91" if len(names) == _COCO_CLASSES else f"{names[1]} … {names[-1]}"
+    rows = [
+        ("score threshold", f"{box.score_threshold:g}", "--score-threshold", "box.score_threshold"),
+        ("NMS IoU", f"{box.nms_iou:g}", "--nms-iou", "box.nms_iou"),
+        ("detections per image", str(box.detections), "--detections", "box.detections"),
+        ("class names", shown, "--names", "classes.names"),
+    ]
+    if spec.body.norm_eps != 0.0:
+        eps = f"{spec.body.norm_eps:g}"
+        rows.append(("BatchNorm epsilon", eps, "--norm-eps", "body.norm_eps"))
+    if not is_small:
+        rows += [
+            ("short side", str(pre.short_side), "--short-side", "preprocess.short_side"),
+            ("long side", str(pre.long_side), "--long-side", "preprocess.long_side"),
+        ]
+    if isinstance(spec.body, MobileNetV3Spec) and not is_small:
+        threshold = f"{spec.rpn.score_threshold:g}"
+        rows.append(("RPN score threshold", threshold, "--spec", "rpn.score_threshold"))
+    return (*(Assumption(*row) for row in rows), *_anchor_assumptions(spec.anchors))
+
+
+def _anchor_assumptions(anchors: AnchorSpec) -> tuple[Assumption, ...]:
+    unknown = anchors.per_cell not in (3, 15)
+    sizes = ", ".join("/".join(f"{s:g}" for s in level) for level in anchors.sizes)
+    ratios = "/".join(f"{r:g}" for r in anchors.ratios[0])
+    if unknown:
+        sizes = ratios = f"of {anchors.per_cell} anchors per cell"
+    return (
+        Assumption("anchor sizes", sizes, "--spec", "anchors.sizes", unknown),
+        Assumption("anchor ratios", ratios, "--spec", "anchors.ratios", unknown),
+    )

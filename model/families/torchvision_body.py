@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from model.bodies.mobilenet import MobileNetV3Body
 from model.errors import CheckpointError
+from model.families.shapes import Shapes
 from model.spec import MobileNetV3Spec, ResNetSpec
 
-Shapes = Mapping[str, tuple[int, ...]]
 _PREFIX = "backbone.body."
-_RESNETS = {
+_FPN_KINDS = ("inner", "layer")
+_RESNETS: dict[tuple[str, tuple[int, ...], int, int], str] = {
     ("basic", (2, 2, 2, 2), 64, 1): "resnet18",
     ("basic", (3, 4, 6, 3), 64, 1): "resnet34",
     ("bottleneck", (3, 4, 6, 3), 64, 1): "resnet50",
@@ -28,6 +28,8 @@ _RESNETS = {
     ("bottleneck", (3, 4, 23, 3), 128, 1): "wide_resnet101_2",
 }
 _MOBILENET_WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.25, 1.5, 2.0)
+# With fewer tensors alike it is another network, not a damaged file.
+_MOBILENET_LIKENESS = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,104 +41,111 @@ class BodyReading:
     strides: tuple[int, ...]
 
 
-def read_body(shapes: Shapes, norm_eps: float, path: Path) -> BodyReading:
+def read_body(shapes: Shapes, norm_eps: float) -> BodyReading:
     """Recognise the body.
 
     Raises:
         CheckpointError: neither a ResNet nor a MobileNet-V3-large with a feature pyramid.
     """
-    if f"{_PREFIX}layer1.0.conv1.weight" in shapes:
-        return _resnet(shapes, norm_eps, path)
-    if f"{_PREFIX}0.0.weight" in shapes:
-        return _mobilenet(shapes, norm_eps, path)
+    if shapes.has(f"{_PREFIX}layer"):
+        return _resnet(shapes, norm_eps)
+    if shapes.has(f"{_PREFIX}0."):
+        return _mobilenet(shapes, norm_eps)
     raise CheckpointError(
-        f"{path}: no body that is known under 'backbone.body.'; expected a torchvision ResNet, "
-        "ResNeXt or MobileNet-V3-large with a feature pyramid"
+        f"{shapes.path}: no body that is known under 'backbone.body.'; expected a torchvision "
+        "ResNet, ResNeXt or MobileNet-V3-large with a feature pyramid"
     )
 
 
 def _pyramid_inputs(shapes: Shapes) -> list[int]:
     """Channels that each lateral convolution of the pyramid takes, finest first."""
-    found = {
-        int(m[1]): s[1]
-        for n, s in shapes.items()
-        if (m := re.fullmatch(r"backbone\.fpn\.inner_blocks\.(\d+)\.0\.weight", n))
-    }
-    return [found[i] for i in sorted(found)]
+    levels = max(shapes.count(rf"backbone\.fpn\.{kind}_blocks\.(\d+)\.") for kind in _FPN_KINDS)
+    names = [f"backbone.fpn.inner_blocks.{i}.0.weight" for i in range(max(levels, 1))]
+    return [shapes.of(name, 4)[1] for name in names]
 
 
-def _resnet(shapes: Shapes, norm_eps: float, path: Path) -> BodyReading:
-    stages = sorted({m[1] for n in shapes if (m := re.match(r"backbone\.body\.layer(\d+)\.", n))})
-    blocks = tuple(_blocks(shapes, stage) for stage in stages)
-    is_bottleneck = f"{_PREFIX}layer1.0.conv3.weight" in shapes
-    last = "conv3" if is_bottleneck else "conv2"
-    inner = "conv2" if is_bottleneck else "conv1"
-    names = [f"{_PREFIX}layer{s}.0" for s in stages]
-    widths = tuple(shapes[f"{n}.{inner}.weight"][0] for n in names)
-    channels = tuple(shapes[f"{n}.{last}.weight"][0] for n in names)
-    conv2 = shapes[f"{names[0]}.conv2.weight"]
-    groups = conv2[0] // conv2[1] if is_bottleneck else 1
-    outputs = _match_outputs(channels, _pyramid_inputs(shapes), path)
-    block = "bottleneck" if is_bottleneck else "basic"
+def _resnet(shapes: Shapes, norm_eps: float) -> BodyReading:
+    count = shapes.count(r"backbone\.body\.layer(\d+)\.")
+    if not 1 <= count <= 4:
+        raise CheckpointError(
+            f"{shapes.path}: {count} stages under '{_PREFIX}layer'; a ResNet has 1 to 4"
+        )
+    stages = [f"{_PREFIX}layer{i + 1}" for i in range(count)]
+    is_bottleneck = shapes.has(f"{stages[0]}.0.conv3.")
+    block: Literal["basic", "bottleneck"] = "bottleneck" if is_bottleneck else "basic"
+    inner, last = ("conv2", "conv3") if is_bottleneck else ("conv1", "conv2")
+    blocks = tuple(shapes.count(rf"{s.replace('.', '[.]')}\.(\d+)\.") for s in stages)
+    channels = tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages)
+    middle = shapes.of(f"{stages[0]}.0.conv2.weight", 4)
     spec = ResNetSpec(
         blocks=blocks,
         block=block,
-        stem_channels=shapes[f"{_PREFIX}conv1.weight"][0],
-        widths=widths,
+        stem_channels=shapes.of(f"{_PREFIX}conv1.weight", 4)[0],
+        widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
         channels=channels,
-        groups=groups,
-        dilations=(1,) * len(blocks),
+        groups=max(middle[0] // middle[1], 1) if is_bottleneck else 1,
+        dilations=(1,) * count,
         norm_eps=norm_eps,
-        outputs=outputs,
+        outputs=_match_outputs(channels, shapes),
     )
-    name = _RESNETS.get((block, blocks, widths[0], groups), f"resnet_{_depth(spec)}_narrow")
-    return BodyReading(spec, name, tuple(4 * 2**i for i in outputs))
-
-
-def _blocks(shapes: Shapes, stage: str) -> int:
-    pattern = rf"backbone\.body\.layer{stage}\.(\d+)\."
-    return len({m[1] for n in shapes if (m := re.match(pattern, n))})
+    key = (block, blocks, spec.widths[0], spec.groups)
+    name = _RESNETS.get(key, f"resnet_{_depth(spec)}_narrow")
+    return BodyReading(spec, name, tuple(4 * 2**i for i in spec.outputs))
 
 
 def _depth(spec: ResNetSpec) -> int:
     return 2 + sum(spec.blocks) * (3 if spec.block == "bottleneck" else 2)
 
 
-def _match_outputs(channels: tuple[int, ...], inputs: list[int], path: Path) -> tuple[int, ...]:
+def _match_outputs(channels: Sequence[int], shapes: Shapes) -> tuple[int, ...]:
     """The stages that feed the pyramid: consecutive, ending at the last one that fits."""
+    inputs = _pyramid_inputs(shapes)
     for start in range(len(channels) - len(inputs), -1, -1):
-        if inputs and list(channels[start : start + len(inputs)]) == inputs:
+        if list(channels[start : start + len(inputs)]) == inputs:
             return tuple(range(start, start + len(inputs)))
     raise CheckpointError(
-        f"{path}: the pyramid's lateral convolutions take {inputs} channels, which are no "
+        f"{shapes.path}: the pyramid's lateral convolutions take {inputs} channels, which are no "
         f"consecutive stages of a body with {list(channels)}"
     )
 
 
-def _mobilenet(shapes: Shapes, norm_eps: float, path: Path) -> BodyReading:
-    expected = {n.removeprefix(_PREFIX): s for n, s in shapes.items() if n.startswith(_PREFIX)}
-    inputs = _pyramid_inputs(shapes)
-    for width in _MOBILENET_WIDTHS:
-        for reduced_tail in (False, True):
-            spec = MobileNetV3Spec(width, reduced_tail, tuple(inputs), norm_eps=norm_eps)
-            with torch.device("meta"):
-                body = MobileNetV3Body(spec)
-            own = {n: tuple(t.shape) for n, t in body.state_dict().items()}
-            if all(own.get(n) == s for n, s in expected.items()):
-                spec = replace(spec, outputs=_mobilenet_outputs(body, inputs, path))
-                return BodyReading(spec, "mobilenet_v3_large", (32,) * len(inputs))
-    raise CheckpointError(
-        f"{path}: a MobileNet whose widths are none of MobileNet-V3-large at {_MOBILENET_WIDTHS}"
+def _mobilenet(shapes: Shapes, norm_eps: float) -> BodyReading:
+    spec, body = _closest_mobilenet(shapes, norm_eps)
+    strided = [i for i, block in enumerate(body) if getattr(block, "_is_cn", False)]
+    # torchvision's extractor: the stem, the strided blocks, the last convolution.
+    stages = [0, *strided, len(body) - 1]
+    widths = [_width(body[i]) for i in stages]
+    chosen = _match_outputs(widths, shapes)
+    outputs = tuple(stages[i] for i in chosen)
+    strides = tuple(min(2 * 2**i, 32) for i in chosen)
+    channels = tuple(widths[i] for i in chosen)
+    return BodyReading(
+        replace(spec, outputs=outputs, channels=channels), "mobilenet_v3_large", strides
     )
 
 
-def _mobilenet_outputs(body: MobileNetV3Body, inputs: list[int], path: Path) -> tuple[int, ...]:
-    """torchvision's extractor takes the last strided block and the final convolution."""
-    strided = [i for i, b in enumerate(body) if getattr(b, "_is_cn", False)]
-    outputs = (strided[-1], len(body) - 1)
-    if [int(body[i].out_channels) for i in outputs] != inputs:
-        raise CheckpointError(
-            f"{path}: the pyramid takes {inputs} channels; expected those of blocks {outputs} "
-            "of MobileNet-V3-large, as torchvision's builder connects them"
-        )
-    return outputs
+def _width(block: Any) -> int:
+    return int(block.out_channels)
+
+
+def _closest_mobilenet(shapes: Shapes, norm_eps: float) -> tuple[MobileNetV3Spec, MobileNetV3Body]:
+    """The width whose tensors are most alike; `load` names the ones that differ."""
+    given = {n.removeprefix(_PREFIX): s for n, s in shapes.by_name.items() if n.startswith(_PREFIX)}
+    best, likeness = None, _MOBILENET_LIKENESS
+    for width in _MOBILENET_WIDTHS:
+        for reduced_tail in (False, True):
+            spec = MobileNetV3Spec(width, reduced_tail, norm_eps=norm_eps)
+            with torch.device("meta"):
+                body = MobileNetV3Body(spec)
+            own = {n: tuple(t.shape) for n, t in body.state_dict().items()}
+            alike = sum(own.get(n) == s for n, s in given.items()) / len(given)
+            if alike == 1:
+                return spec, body
+            if alike > likeness:
+                best, likeness = (spec, body), alike
+    if best is not None:
+        return best
+    raise CheckpointError(
+        f"{shapes.path}: a MobileNet whose widths are none of MobileNet-V3-large at "
+        f"{', '.join(map(str, _MOBILENET_WIDTHS))}"
+    )

@@ -114,14 +114,15 @@ def _pooler(spec: PoolerSpec) -> MultiScaleRoIAlign:
 
 def _box_head(spec: BoxHeadSpec, channels: int) -> nn.Module:
     side = spec.pooler.output_size
-    if not spec.conv_widths:
-        return TwoMLPHead(channels * side * side, spec.fc_widths[0])
-    return FastRCNNConvFCHead(
-        (channels, side, side),
-        list(spec.conv_widths),
-        list(spec.fc_widths),
-        norm_layer=partial(nn.BatchNorm2d, eps=spec.norm_eps),
-    )
+    head: nn.Module = TwoMLPHead(channels * side * side, spec.fc_widths[0])
+    if spec.conv_widths:
+        head = FastRCNNConvFCHead(
+            (channels, side, side),
+            list(spec.conv_widths),
+            list(spec.fc_widths),
+            norm_layer=partial(nn.BatchNorm2d, eps=spec.norm_eps),
+        )
+    return head
 
 
 def _mask_options(spec: MaskHeadSpec, channels: int, classes: int) -> dict[str, Any]:

@@ -81,7 +81,9 @@ class DetectionSelector(nn.Module):
         super().__init__()
         self.spec = spec
         # A buffer, so that it is a named initialiser of the exported graph and can be changed.
-        self.register_buffer("score_threshold", torch.tensor(spec.score_threshold), persistent=False)
+        self.register_buffer(
+            "score_threshold", torch.tensor(spec.score_threshold), persistent=False
+        )
 
     def forward(
         self, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, image_hw: Tensor
@@ -118,10 +120,8 @@ def _decode_candidates(
 ) -> Tensor:
     count, num_proposals = proposals.shape[:2]
     groups = deltas.shape[1] // 4
-    if groups == 1:
-        entry = row
-    else:
-        entry = row * groups + group + (1 if spec.background == "first" else 0)
+    first_class = 1 if spec.background == "first" else 0
+    entry = row if groups == 1 else row * groups + group + first_class
     table = deltas.reshape(count, num_proposals * groups, 4)
     picked = torch.gather(table, 1, entry[:, :, None].expand(-1, -1, 4))  # [N, K, 4]
     reference = torch.gather(proposals, 1, row[:, :, None].expand(-1, -1, 4))

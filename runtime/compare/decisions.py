@@ -20,6 +20,9 @@ from model.spec import PoolerSpec
 from runtime.compare.limits import Epsilons
 from runtime.compare.matching import Bools, Floats, Ints, box_iou
 
+# A wider band would excuse boxes that do not even touch; only boxes thinner than a pixel reach it.
+_MAX_IOU_EPS = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Witness:
@@ -156,7 +159,10 @@ def _pairs_of_group(
     boxes, rounding = boxes_xyxy[members], edge_rounding_px[members]
     iou = box_iou(boxes, boxes)
     aspect = _aspect(boxes)
-    eps = iou_eps * np.maximum(aspect[:, None], aspect[None]) + _iou_rounding(boxes, rounding)
+    # Boxes whose IoU is near the limit have nearly the same shape; the rounder of the two keeps
+    # an empty box at the border from looking uncertain towards everything.
+    eps = iou_eps * np.minimum(aspect[:, None], aspect[None]) + _iou_rounding(boxes, rounding)
+    eps = np.minimum(eps, _MAX_IOU_EPS)
     near = iou >= limit - eps
     np.fill_diagonal(near, False)
     a, b = np.nonzero(near)

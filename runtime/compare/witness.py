@@ -29,6 +29,7 @@ from runtime.compare.decisions import (
     select,
     suppression,
 )
+from runtime.compare.displacement import explain_displaced
 from runtime.compare.limits import Excess, Limits, Verdict
 from runtime.compare.mask_witness import mask_witness
 from runtime.compare.matching import Bools, Comparison, Floats, HasDetections, Ints, box_iou
@@ -194,6 +195,12 @@ def explain(
         known = openings[image]
         witness = find_witness(excess, by_name[image], known) if known is not None else None
         explained.append(replace(excess, witness=str(witness)) if witness else excess)
+    for image, known in openings.items():
+        if known is not None:
+            of_image = [excess for excess in explained if excess.image == image]
+            others = [excess for excess in explained if excess.image != image]
+            quota = known.trace.spec.box.detections
+            explained = [*others, *explain_displaced(of_image, by_name[image], quota)]
     return replace(verdict, excesses=tuple(explained))
 
 

@@ -46,6 +46,8 @@ class OnnxRuntimeSession:
 
     def run(self, feed: Feed) -> Answer:
         """Run once; ONNX Runtime allows calls from several threads."""
+        if self._session is None:
+            raise ArtifactError(f"{self._artifact.path}: the session is closed; open it again")
         try:
             values = self._session.run(None, dict(feed))
         except Exception as error:

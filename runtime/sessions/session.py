@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
 
 Feed = Mapping[str, npt.NDArray[Any]]
@@ -38,14 +38,19 @@ def open_session(path: Path, backend: str | None, threads: int | None) -> Sessio
 
     Raises:
         ArtifactError: no such file, or a kind of file that no backend opens.
+        UsageError: no backend of that name, or fewer than one thread.
     """
+    if backend is not None and backend not in _BACKENDS:
+        raise UsageError(f"backend: expected one of {', '.join(_BACKENDS)}, got '{backend}'")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected at least 1, got {threads}")
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected an exported .onnx or a checkpoint")
     name = backend or _SUFFIXES.get(path.suffix.lower())
-    if name is None or name not in _BACKENDS:
+    if name is None:
         raise ArtifactError(
-            f"{path}: no backend for {'backend ' + repr(backend) if backend else repr(path.suffix)}"
-            f"; known backends: {', '.join(_BACKENDS)}; known files: {', '.join(_SUFFIXES)}"
+            f"{path}: no backend for '{path.suffix}' files; expected one of "
+            f"{', '.join(_SUFFIXES)}, or name the backend ({', '.join(_BACKENDS)})"
         )
     return _BACKENDS[name](path, threads)
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from model.errors import MissingDependencyError
+from model.errors import ArtifactError, MissingDependencyError
 from runtime.artifact import Artifact, Manifest
 from runtime.sessions.session import Answer, Feed
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
+    from model.mask_rcnn import MaskRCNN
 
 
 class TorchSession:
     """The one forward of a checkpoint, eagerly, on the CPU."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._model = checkpoint.build()
+        self._model: MaskRCNN | None = checkpoint.build()
         manifest = Manifest("torch", "eager", "fp32", checkpoint.sha256)
         self._artifact = Artifact(checkpoint.path, checkpoint.spec, manifest)
 
@@ -54,6 +55,8 @@ class TorchSession:
         """Run once."""
         import torch
 
+        if self._model is None:
+            raise ArtifactError(f"{self._artifact.path}: the session is closed; open it again")
         with torch.inference_mode():
             outputs = self._model(
                 torch.from_numpy(feed["images"]), torch.from_numpy(feed["image_hw"])
@@ -63,4 +66,4 @@ class TorchSession:
 
     def close(self) -> None:
         """Free the network."""
-        del self._model
+        self._model = None

@@ -1,0 +1,49 @@
+"""What the values of a spec may be; each check raises `SpecError` with the field and its value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from model.errors import SpecError
+
+MOST = 1_000_000  # of anything that is counted
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `message` unless the condition holds."""
+    if not condition:
+        raise SpecError(message)
+
+
+def counts(where: str, **counts: int | Sequence[int]) -> None:
+    """Each is a whole number from 1 to `MOST`, or a sequence of them."""
+    for name, value in counts.items():
+        values = [value] if isinstance(value, int) else value
+        require(
+            all(1 <= v <= MOST for v in values),
+            f"{where}: {name} must be from 1 to {MOST}, got {value}",
+        )
+
+
+def in_unit_interval(where: str, **values: float) -> None:
+    """Each lies in [0, 1]; NaN does not."""
+    for name, value in values.items():
+        require(0.0 <= value <= 1.0, f"{where}: {name} must be in [0, 1], got {value}")
+
+
+def positive(where: str, **values: Sequence[float]) -> None:
+    """Each is a sequence of numbers above 0 and below infinity."""
+    for name, numbers in values.items():
+        require(
+            all(0 < v < math.inf for v in numbers),
+            f"{where}: {name} must be positive and finite, got {', '.join(map(str, numbers))}",
+        )
+
+
+def not_negative(where: str, **values: float) -> None:
+    """Each is a number from 0 up, below infinity."""
+    for name, value in values.items():
+        require(
+            0.0 <= value < math.inf, f"{where}: {name} must be 0 or more and finite, got {value}"
+        )

@@ -1,0 +1,140 @@
+"""What a user says about a model, by options or a spec file, laid over what the weights say."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import SpecError, UsageError
+from model.spec import ModelSpec
+from model.spec_json import SCHEMA_VERSION, merge
+
+
+@dataclass(frozen=True, slots=True)
+class SpecOptions:
+    """What a user may say about a model; None keeps what the checkpoint or its dialect says.
+
+    `overrides` is the content of a `--spec` file: nested fields of `ModelSpec` to replace.
+    """
+
+    short_side: int | None = None
+    long_side: int | None = None
+    score_threshold: float | None = None
+    nms_iou: float | None = None
+    detections: int | None = None
+    candidates: int | None = None
+    norm_eps: float | None = None
+    names: tuple[str, ...] | None = None
+    overrides: Mapping[str, Any] | None = None
+
+
+def apply(spec: ModelSpec, options: SpecOptions) -> ModelSpec:
+    """Lay the user's words over a spec; options win over the spec file.
+
+    Raises:
+        UsageError: an option has an impossible value, or the names do not fit the classes.
+        SpecError: the spec file has a field that is unknown, of the wrong type or impossible.
+    """
+    try:
+        said = merge(spec, _said(spec, options))
+    except SpecError as error:
+        if options.overrides:
+            raise
+        raise UsageError(str(error)) from error
+    if len(said.classes.names) != len(spec.classes.names):
+        raise SpecError(
+            f"spec.classes.names: expected {len(spec.classes.names)} names (as many as the "
+            f"weights have, with the background), got {len(said.classes.names)}"
+        )
+    return said
+
+
+def was_said(field: str, options: SpecOptions) -> bool:
+    """Whether the user said the field of `ModelSpec` at a path like `box.nms_iou`."""
+    tree: object = options.overrides
+    for name in field.split("."):
+        if not isinstance(tree, Mapping) or name not in tree:
+            return _by_option(options).get(field) is not None
+        tree = tree[name]
+    return True
+
+
+def read_spec_file(path: Path) -> Mapping[str, Any]:
+    """Read a `--spec` file: a JSON object with the fields of `ModelSpec` to replace.
+
+    Raises:
+        SpecError: no such file, not a JSON object, or of another schema version.
+    """
+    try:
+        if not path.is_file():
+            raise SpecError(f"{path}: no such file; expected JSON with fields of the spec")
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpecError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    version = data.pop("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise SpecError(f"{path}: expected schema_version {SCHEMA_VERSION}, got {version}")
+    return data
+
+
+def _by_option(options: SpecOptions) -> dict[str, object]:
+    """The options under the fields of `ModelSpec` that they set; None where not given."""
+    return {
+        "preprocess.short_side": options.short_side,
+        "preprocess.long_side": options.long_side,
+        "box.score_threshold": options.score_threshold,
+        "box.nms_iou": options.nms_iou,
+        "box.detections": options.detections,
+        "box.candidates": options.candidates,
+        "body.norm_eps": options.norm_eps,
+        "fpn.norm_eps": options.norm_eps,
+        "box.norm_eps": options.norm_eps,
+        "mask.norm_eps": options.norm_eps,
+        "classes.names": options.names,
+    }
+
+
+def _said(spec: ModelSpec, options: SpecOptions) -> dict[str, Any]:
+    """Everything that was said, as one tree of fields."""
+    tree: dict[str, Any] = copy.deepcopy(dict(options.overrides or {}))
+    fields = _by_option(options)
+    if options.detections is not None and options.candidates is None:
+        # More detections need more candidates, or NMS would leave too few.
+        fields["box.candidates"] = max(spec.box.candidates, 4 * options.detections)
+    if options.names is not None:
+        fields["classes.names"] = _with_background(spec, options.names)
+    if spec.mask is None:
+        del fields["mask.norm_eps"]
+    for path, value in fields.items():
+        if value is not None:
+            _put(tree, path, value)
+    return tree
+
+
+def _put(tree: Any, path: str, value: object) -> None:
+    *parents, leaf = path.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            return  # `merge` says what is wrong with it
+    tree[leaf] = value
+
+
+def _with_background(spec: ModelSpec, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names from the user, who may leave out the background."""
+    expected = len(spec.classes.names)
+    has_background = spec.box.background == "first"
+    if has_background and len(names) == expected - 1:
+        names = ("__background__", *names)
+    if len(names) != expected:
+        raise UsageError(
+            f"--names: expected {expected - has_background} class names (or "
+            f"{expected} with the background first), got {len(names)}"
+        )
+    return names

@@ -1,0 +1,81 @@
+"""What several folders of tests share: the demo model, the real photos, what may be skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint, SpecOptions
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "examples" / "demo"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests that need a GPU where there is none."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanting:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real photos and weights: `MASKPORT_DATA`, else `shared/data` beside the checkout."""
+    folder = Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real data here: set MASKPORT_DATA, or put it in ../shared/data")
+    return folder
+
+
+def _demo_options() -> SpecOptions:
+    from model.checkpoint import SpecOptions
+
+    names = tuple((DEMO / "shapes.names").read_text("utf-8").split())
+    return SpecOptions(short_side=320, long_side=533, names=names)
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint() -> Checkpoint:
+    """The demo's weights at 320/533."""
+    from model.checkpoint import load
+
+    return load(DEMO / "shapes.pth", _demo_options())
+
+
+@pytest.fixture(scope="session")
+def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's weights as ONNX at 320/533, all sizes dynamic; made once (15 s)."""
+    from export.onnx import export_onnx
+
+    path = tmp_path_factory.mktemp("demo") / "shapes.onnx"
+    export_onnx(DEMO / "shapes.pth", path, _demo_options(), check_photo=None)
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_photo() -> Path:
+    """The sample photo, 640 wide and 480 high, with 18 shapes."""
+    from export.onnx import SAMPLE_PHOTO
+
+    return SAMPLE_PHOTO
+
+
+@pytest.fixture(scope="session")
+def demo_pixels(demo_photo: Path) -> npt.NDArray[np.uint8]:
+    """The sample photo's pixels, uint8 [480, 640, 3] RGB; not to be changed."""
+    from runtime.sources.photos import decode
+
+    pixels = decode(demo_photo).copy()
+    pixels.setflags(write=False)
+    return pixels

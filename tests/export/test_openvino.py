@@ -1,0 +1,53 @@
+"""A second reader of the exported file: OpenVINO, at FP32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.eager import TorchvisionEager
+from export.onnx import SAMPLE_PHOTO
+from model.checkpoint import Checkpoint
+from runtime.compare.limits import check
+from runtime.compare.matching import compare
+from runtime.compare.witness import explain
+from runtime.detections import from_raw
+from runtime.predictor import raw_rows
+from runtime.preprocess import to_canvas
+from runtime.sources.photos import decode
+from tests.lively import picture
+
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.mark.parametrize(
+    "photos",
+    [
+        pytest.param([decode(SAMPLE_PHOTO)], id="sample"),
+        pytest.param([decode(SAMPLE_PHOTO)[:, ::-1].copy(), picture(300, 200, 1)], id="mixed"),
+        pytest.param([np.zeros((200, 300, 3), np.uint8)], id="blank"),
+    ],
+)
+def test_openvino_equals_eager(
+    demo_onnx: Path, demo_checkpoint: Checkpoint, photos: list[np.ndarray]
+) -> None:
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(demo_onnx), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    spec = demo_checkpoint.spec
+    canvas = to_canvas(photos, spec.preprocess)
+    values = compiled({"images": canvas.images, "image_hw": canvas.image_hw})
+    answer = {port.any_name: values[port] for port in compiled.outputs}
+    runs = TorchvisionEager(demo_checkpoint).run_batch(photos)
+    comparisons, traces = [], {}
+    for row, (photo, run) in enumerate(zip(photos, runs, strict=True)):
+        height, width = canvas.image_hw[row].astype(int).tolist()
+        found = from_raw(raw_rows(answer, row), spec, photo.shape[:2], (height, width))
+        comparisons.append(compare(run.detections, found, str(row)))
+        traces[str(row)] = run.trace
+    verdict = explain(check(comparisons), comparisons, traces.get)
+    assert verdict.detections >= 20
+    assert verdict.passed, "\n".join(map(str, [verdict, *verdict.excesses]))

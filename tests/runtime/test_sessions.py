@@ -1,0 +1,173 @@
+"""Files that open, and files that say in one line why they do not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from model.errors import ArtifactError, MissingDependencyError, UsageError
+from runtime.artifact import MANIFEST_KEY, SPEC_KEY
+from runtime.predictor import Predictor
+from runtime.sessions.session import open_session
+
+
+def identity(**metadata: str) -> onnx.ModelProto:
+    """A sound ONNX file that is not ours."""
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    return model
+
+
+def expect_one_line(
+    path: Path, says: str, error: type[Exception] = ArtifactError, backend: str | None = None
+) -> None:
+    with pytest.raises(error, match=says) as caught:
+        Predictor.open(path, backend=backend)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_opens_with_its_spec(demo_onnx: Path) -> None:
+    session = open_session(demo_onnx, None, 1)
+    assert session.artifact.path == demo_onnx
+    assert session.artifact.spec.preprocess.short_side == 320
+    assert session.artifact.spec.classes.names[0] == "__background__"
+    assert session.artifact.manifest.lowering == "standard"
+    assert session.artifact.manifest.batch is None
+    session.close()
+
+
+def test_other_sizes_of_input_are_refused_by_name(demo_onnx: Path) -> None:
+    session = open_session(demo_onnx, "onnxruntime", 1)
+    feed = {"images": np.zeros((1, 4, 64, 64), np.float32), "image_hw": np.ones((1, 2), np.float32)}
+    with pytest.raises(ArtifactError, match="ONNX Runtime failed") as caught:
+        session.run(feed)
+    assert str(demo_onnx) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_are_at_least_one(demo_onnx: Path, threads: int) -> None:
+    with pytest.raises(UsageError, match="threads: expected at least 1"):
+        open_session(demo_onnx, None, threads)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    expect_one_line(tmp_path / "none.onnx", "no such file")
+    (tmp_path / "folder.onnx").mkdir()
+    expect_one_line(tmp_path / "folder.onnx", "no such file")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"not a model at all\n" * 50, id="text"),
+        pytest.param(bytes(1000), id="zeros"),
+    ],
+)
+def test_garbage(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    expect_one_line(path, "cannot open it|holds no maskport metadata")
+
+
+def test_truncated_file(demo_onnx: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(demo_onnx.read_bytes()[:-100_000])
+    expect_one_line(path, "ONNX Runtime cannot open it")
+
+
+def test_onnx_of_somebody_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(identity(author="somebody"), path)
+    expect_one_line(path, "holds no maskport metadata")
+
+
+def _damage_json(spec: str, manifest: str) -> dict[str, str]:
+    return {SPEC_KEY: spec[:-20], MANIFEST_KEY: manifest}
+
+
+def _damage_field(spec: str, manifest: str) -> dict[str, str]:
+    return {SPEC_KEY: spec.replace('"short_side"', '"shirt_side"'), MANIFEST_KEY: manifest}
+
+
+def _later_version(spec: str, manifest: str) -> dict[str, str]:
+    later = json.loads(manifest) | {"manifest_version": 99}
+    return {SPEC_KEY: spec, MANIFEST_KEY: json.dumps(later)}
+
+
+def _list_manifest(spec: str, _: str) -> dict[str, str]:
+    return {SPEC_KEY: spec, MANIFEST_KEY: "[]"}
+
+
+def _number_manifest(spec: str, _: str) -> dict[str, str]:
+    return {SPEC_KEY: spec, MANIFEST_KEY: "7"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_damage_json, "damaged metadata"),
+        (_damage_field, "damaged metadata"),
+        (_later_version, "written by another version of maskport"),
+        (_list_manifest, "damaged metadata"),
+        (_number_manifest, "damaged metadata"),
+    ],
+)
+def test_damaged_metadata(
+    demo_onnx: Path, tmp_path: Path, change: Callable[[str, str], dict[str, str]], says: str
+) -> None:
+    metadata = {p.key: p.value for p in onnx.load(demo_onnx).metadata_props}
+    path = tmp_path / "model.onnx"
+    onnx.save(identity(**change(metadata[SPEC_KEY], metadata[MANIFEST_KEY])), path)
+    expect_one_line(path, says)
+
+
+def test_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"x")
+    expect_one_line(path, r"no backend for '\.engine' files; expected one of \.onnx")
+
+
+def test_unknown_backend(demo_onnx: Path) -> None:
+    with pytest.raises(UsageError, match="expected one of onnxruntime, torch, got 'tensorflow'"):
+        Predictor.open(demo_onnx, backend="tensorflow")
+
+
+def test_suffix_may_be_any_where_the_backend_is_named(demo_onnx: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(demo_onnx.read_bytes())
+    with Predictor.open(path, backend="onnxruntime", threads=1) as predictor:
+        assert predictor.spec.mask is not None
+
+
+def test_without_onnxruntime(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[cpu\]'"):
+        Predictor.open(demo_onnx)
+
+
+def test_checkpoint_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"x")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[export\]'"):
+        Predictor.open(path)
+
+
+def test_closed_twice(demo_onnx: Path) -> None:
+    predictor = Predictor.open(demo_onnx, threads=1)
+    predictor.close()
+    predictor.close()
+    with pytest.raises(ArtifactError, match="closed"):
+        predictor.predict(np.zeros((64, 64, 3), np.uint8))
