@@ -31,8 +31,9 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from examples.shapes import NAMES, Scene, make_scene
 from torchvision.models.resnet import BasicBlock
+
+from examples.shapes import NAMES, Scene, make_scene
 
 SHORT_SIDE, LONG_SIDE = 320, 533
 STEM = 24
