@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from maskport import __version__
 from model.errors import UsageError
 from runtime.console import DONE, Parser, Steps, fraction, run, whole_number
 from runtime.files import atomic_path
+from runtime.next_step import next_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,8 +252,8 @@ def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
         print(f"assumed: {assumption}")
     if report.check is not None:
         print(f"checked: {report.check}")
-    photo = shlex.quote(str(args.check_image))
-    print(f"next: maskport predict {shlex.quote(str(report.path))} {photo} -o out")
+    photo = os.path.relpath(args.check_image)
+    print(next_step("predict", report.path, photo, "-o", "out"))
 
 
 if __name__ == "__main__":

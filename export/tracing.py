@@ -65,14 +65,15 @@ def trace(model: MaskRCNN, shape: GraphShape, opset: int = DEFAULT_OPSET) -> ir.
         ExportError: the tracer failed.
     """
     has_masks = model.mask_head is not None
+    divisor = model.spec.preprocess.size_divisor
     names = [n for n in Outputs._fields if n != "masks" or has_masks]
     with _quiet():
         try:
             program = torch.onnx.export(
                 model,
-                _example(shape, model.spec.preprocess.size_divisor),
+                _example(divisor),
                 dynamo=True,
-                dynamic_shapes=_dynamic_shapes(shape, model.spec.preprocess.size_divisor),
+                dynamic_shapes=_dynamic_shapes(divisor),
                 opset_version=opset,
                 custom_translation_table=standard.translations(),
                 input_names=["images", "image_hw"],
@@ -91,30 +92,22 @@ def trace(model: MaskRCNN, shape: GraphShape, opset: int = DEFAULT_OPSET) -> ir.
     return graph_model
 
 
-def _example(shape: GraphShape, divisor: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _example(divisor: int) -> tuple[torch.Tensor, torch.Tensor]:
     # Sizes of 1 would be specialised by the tracer, hence two images.
-    batch = shape.batch or 2
-    height = shape.height or -(-_TRACE_SIDES[0] // divisor) * divisor
-    width = shape.width or -(-_TRACE_SIDES[1] // divisor) * divisor
-    image_hw = torch.tensor([[float(height), float(width)]] * batch)
-    return torch.zeros(batch, 3, height, width), image_hw
+    height, width = (-(-side // divisor) * divisor for side in _TRACE_SIDES)
+    return torch.zeros(2, 3, height, width), torch.tensor([[float(height), float(width)]] * 2)
 
 
-def _dynamic_shapes(shape: GraphShape, divisor: int) -> dict[str, dict[int, object]]:
-    images: dict[int, object] = {}
-    image_hw: dict[int, object] = {}
-    if shape.batch is None:
-        batch = torch.export.Dim("batch", min=1, max=1024)
-        images[0], image_hw[0] = batch, batch
-    if shape.height is None:
-        images[2] = divisor * torch.export.Dim("rows", min=1, max=16384 // divisor)
-    if shape.width is None:
-        images[3] = divisor * torch.export.Dim("columns", min=1, max=16384 // divisor)
-    return {"images": images, "image_hw": image_hw}
+def _dynamic_shapes(divisor: int) -> dict[str, dict[int, object]]:
+    """All dynamic: fixed sizes are declared afterwards, and readers fold what follows from them."""
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    height = divisor * torch.export.Dim("rows", min=1, max=16384 // divisor)
+    width = divisor * torch.export.Dim("columns", min=1, max=16384 // divisor)
+    return {"images": {0: batch, 2: height, 3: width}, "image_hw": {0: batch}}
 
 
 def _declare_shapes(graph_model: ir.Model, model: MaskRCNN, shape: GraphShape) -> None:
-    """Plain names for the dynamic sides, and no stale shapes inside."""
+    """Fixed sizes or plain names for the sides, and no stale shapes inside."""
     batch: int | str = shape.batch or "batch"
     rows = model.spec.box.detections
     for node in graph_model.graph.all_nodes():

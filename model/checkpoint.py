@@ -137,13 +137,13 @@ def _key_report(
         name = dialect.original(missing[0])
         close = difflib.get_close_matches(name, [dialect.original(n) for n in extra or given], n=1)
         hint = f" (closest in the file: '{close[0]}')" if close else ""
-        parts.append(f"{len(missing)} tensors are missing, first '{name}'{hint}")
+        parts.append(f"missing tensors: {len(missing)}, first '{name}'{hint}")
     if extra:
         name = dialect.original(extra[0])
         known = [dialect.original(n) for n in missing or expected]
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" (closest expected name: '{close[0]}')" if close else ""
-        parts.append(f"{len(extra)} tensors are not of this network, first '{name}'{hint}")
+        parts.append(f"unexpected tensors: {len(extra)}, first '{name}'{hint}")
     return "; ".join(parts) + f"; expected a {dialect.name} Mask R-CNN or Faster R-CNN"
 
 

@@ -63,7 +63,10 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
         with warnings.catch_warnings():
             # Of large or damaged photos the runtime speaks itself, in one line each.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            return command(sys.argv[1:] if argv is None else argv)
+            status = command(sys.argv[1:] if argv is None else argv)
+            # A reader that went away is noticed here rather than while Python exits.
+            sys.stdout.flush()
+            return status
     except UsageError as error:
         complain(error)
         return USAGE

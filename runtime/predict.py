@@ -6,7 +6,6 @@ python -m runtime.predict model.onnx photos -o out
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.errors import ArtifactError, ImageError, UsageError
-from runtime.console import DONE, FAILED, Bar, Parser, run
+from runtime.console import DONE, FAILED, Bar, Parser, complain, run
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import coco, jsonl
+from runtime.next_step import next_step
 from runtime.predictor import InexactResultWarning, Predictor
 from runtime.sources.photos import find_photos
 
@@ -66,18 +66,17 @@ def _predict(argv: Sequence[str]) -> int:
     kinds = _kinds(args.save)
     photos = find_photos(args.photos)
     overlays = _overlays(photos, args.output) if "overlay" in kinds else None
-    _make_folder(args.output)
     with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
+        _make_folder(args.output)
         found, failed = _run(predictor, photos, args.score_threshold, overlays)
         written = _write(found, predictor, kinds, args.output)
         print(f"{len(found)} photos · {predictor.times}")
     for line in written:
         print(line)
     if failed:
-        print(f"error: {failed} of {len(photos)} photos could not be used", file=sys.stderr)
+        complain(f"{failed} of {len(photos)} photos could not be used")
         return FAILED
-    first = written[0] if written else shlex.quote(str(args.output))
-    print(f"next: ls {first if 'overlay' not in kinds else shlex.quote(str(args.output))}")
+    print(next_step("evaluate", "--help"))
     return DONE
 
 
@@ -117,7 +116,7 @@ def _run(
                 detections = predictor.predict(pixels, score_threshold=score_threshold)
             except ImageError as error:
                 where = "" if str(path) in str(error) else f"{path}: "
-                print(f"error: {where}{error}", file=sys.stderr)
+                complain(f"{where}{error}")
             else:
                 found.append(_Found(path, ids[index], detections))
                 if overlays is not None:

@@ -124,10 +124,12 @@ class Predictor:
         self._check_threshold(score_threshold)
         is_list = isinstance(photos, Sequence) and not isinstance(photos, str)
         given: Sequence[Photo] = photos if is_list else [photos]  # type: ignore[assignment, list-item]
+        names = [_name(photo, index if is_list else None) for index, photo in enumerate(given)]
         found: list[Detections] = []
         size = self._batch(batch_size)
         for start in range(0, len(given), size):
-            found.extend(self._predict_batch(given[start : start + size], start))
+            chunk = slice(start, start + size)
+            found.extend(self._predict_batch(given[chunk], names[chunk]))
         if score_threshold is not None:
             found = [d.above(score_threshold) for d in found]
         return found if is_list else found[0]
@@ -190,12 +192,12 @@ class Predictor:
                 f"export with --score-threshold {score_threshold:g}"
             )
 
-    def _predict_batch(self, photos: Sequence[Photo], first: int) -> list[Detections]:
-        """One run of the network; `first` is the number of the first photo, for messages."""
+    def _predict_batch(self, photos: Sequence[Photo], names: Sequence[str]) -> list[Detections]:
+        """One run of the network; `names` are for messages."""
         clock = _Clock(self.times)
-        decoded = [_decode_named(photo, index) for index, photo in enumerate(photos, first)]
+        decoded = [_decode_named(p, name) for p, name in zip(photos, names, strict=True)]
         clock.lap("decode")
-        canvas = self._canvas(decoded, [_name(p, index) for index, p in enumerate(photos, first)])
+        canvas = self._canvas(decoded, names)
         clock.lap("preprocess")
         answer = self._session.run({"images": canvas.images, "image_hw": canvas.image_hw})
         clock.lap("network")
@@ -215,7 +217,7 @@ class Predictor:
             try:
                 resized_hw(pixels.shape[:2], self.spec.preprocess, fixed)
             except ImageError as error:
-                raise ImageError(f"{name}: {error}") from error
+                raise ImageError(f"{name}{error}") from error
         return to_canvas(decoded, self.spec.preprocess, fixed, manifest.batch)
 
     def _result(self, answer: Answer, canvas: Canvas, row: int, pixels: UInt8) -> Detections:
@@ -263,15 +265,18 @@ def raw_rows(answer: Answer, row: int) -> RawDetections:
     )
 
 
-def _decode_named(photo: Photo, index: int) -> UInt8:
+def _decode_named(photo: Photo, name: str) -> UInt8:
     try:
         return decode(photo)
     except ImageError as error:
         # Files carry their name in the message already.
         if isinstance(photo, str | os.PathLike):
             raise
-        raise ImageError(f"{_name(photo, index)}: {error}") from error
+        raise ImageError(f"{name}{error}") from error
 
 
-def _name(photo: Photo, index: int) -> str:
-    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo {index}"
+def _name(photo: Photo, index: int | None) -> str:
+    """What a message about a photo begins with; one photo that is no file needs no name."""
+    if isinstance(photo, str | os.PathLike):
+        return f"{os.fspath(photo)}: "
+    return "" if index is None else f"photo {index}: "

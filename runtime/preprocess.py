@@ -38,8 +38,7 @@ def resized_hw(
     """Size of a photo after the resize rule, and no larger than a fixed canvas allows.
 
     Raises:
-        ImageError: the rule leaves less than one pixel, where the eager model fails as well, or
-            so few that it would take a wrong pyramid scale.
+        ImageError: the rule leaves less than one pixel, where the eager model fails as well.
 
     Source: torchvision `_resize_image_and_masks` (floor); detectron2 `ResizeShortestEdge`
     (round).
@@ -53,7 +52,11 @@ def resized_hw(
         sides = _rounded_sides(height, width, spec, canvas_hw)
     if canvas_hw is not None:
         sides = min(sides[0], canvas_hw[0]), min(sides[1], canvas_hw[1])
-    _refuse_slivers(photo_hw, sides, spec)
+    if min(sides) < 1:
+        raise ImageError(
+            f"a photo of {height}x{width} becomes {sides[0]}x{sides[1]} by the resize rule, and "
+            "the eager model fails on it too; crop it"
+        )
     return sides
 
 
@@ -85,21 +88,6 @@ def _rounded_sides(
         scale = min(1.0, canvas_hw[0] / new_height, canvas_hw[1] / new_width)
         new_height, new_width = new_height * scale, new_width * scale
     return int(new_height + 0.5), int(new_width + 0.5)
-
-
-def _refuse_slivers(
-    photo_hw: tuple[int, int], sides: tuple[int, int], spec: PreprocessSpec
-) -> None:
-    height, width = sides
-    what = f"a photo of {photo_hw[0]}x{photo_hw[1]} becomes {height}x{width} by the resize rule"
-    if height < 1 or width < 1:
-        raise ImageError(f"{what}, and the eager model fails on it too; crop it")
-    divisor = spec.size_divisor
-    padded = -(-height // divisor) * divisor
-    # torchvision guesses each level's stride from the unpadded height; this little height over
-    # this much padding makes it round to another power of two and pool the wrong cells.
-    if divisor > 1 and spec.size_rounding == "floor" and round(math.log2(padded / height)) != 0:
-        raise ImageError(f"{what}, too flat for the eager model to place its levels; crop it")
 
 
 def to_canvas(

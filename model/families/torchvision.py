@@ -168,22 +168,18 @@ def _pooler(strides: tuple[int, ...], output_size: int) -> PoolerSpec:
 def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: float) -> BoxHeadSpec:
     count = shapes.count(r"roi_heads\.box_head\.(\d+)\.\d")
     convs = tuple(shapes.of(f"roi_heads.box_head.{i}.0.weight", 4)[0] for i in range(count))
+    first = f"roi_heads.box_head.{count + 1 if convs else 'fc6'}.weight"
+    values = shapes.of(first, 2)[1]
     linear = re.compile(r"roi_heads\.box_head\.(?:fc)?(\d+)\.weight")
     found = {int(m[1]): s for n, s in shapes.by_name.items() if (m := linear.fullmatch(n))}
-    fcs = [found[i] for i in sorted(found) if len(found[i]) == 2]
-    if not fcs:
-        raise CheckpointError(
-            f"{shapes.path}: no fully connected layer under 'roi_heads.box_head.'; expected "
-            "'roi_heads.box_head.fc6.weight'"
-        )
     inputs = convs[-1] if convs else channels
-    side = math.isqrt(fcs[0][1] // inputs)
-    if side * side * inputs != fcs[0][1]:
+    side = math.isqrt(values // inputs)
+    if side * side * inputs != values:
         raise CheckpointError(
-            f"{shapes.path}: the first layer of 'roi_heads.box_head' takes {fcs[0][1]} values, "
-            f"which is no square grid of {inputs} channels"
+            f"{shapes.path}: tensor '{first}' takes {values} values, which is no square grid of "
+            f"{inputs} channels"
         )
-    widths = tuple(s[0] for s in fcs)
+    widths = tuple(found[i][0] for i in sorted(found) if len(found[i]) == 2)
     return BoxHeadSpec(_pooler(strides, side), convs, widths, norm_eps=eps)
 
 

@@ -6,6 +6,7 @@ body is ours, because torchvision has no builder for free widths (tests hold it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
 
 from model.bodies.mobilenet import MobileNetV3Body
 from model.bodies.resnet import ResNetBody
@@ -109,7 +111,15 @@ def _rpn_options(spec: ModelSpec) -> dict[str, Any]:
 
 def _pooler(spec: PoolerSpec) -> MultiScaleRoIAlign:
     names = [str(i) for i in range(len(spec.strides))]
-    return MultiScaleRoIAlign(names, spec.output_size, spec.sampling_ratio)
+    pooler = MultiScaleRoIAlign(names, spec.output_size, spec.sampling_ratio)
+    # torchvision guesses the strides from the first photo it sees and keeps them. From a very
+    # flat one it guesses wrong, for every later photo too; these are what it guesses otherwise.
+    pooler.scales = [1.0 / stride for stride in spec.strides]
+    finest, coarsest = (int(math.log2(s)) for s in (spec.strides[0], spec.strides[-1]))
+    pooler.map_levels = initLevelMapper(
+        finest, coarsest, int(spec.canonical_size), spec.canonical_level, spec.outer_eps
+    )
+    return pooler
 
 
 def _box_head(spec: BoxHeadSpec, channels: int) -> nn.Module:

@@ -23,15 +23,15 @@ openvino = pytest.importorskip("openvino")
 
 
 @pytest.mark.parametrize(
-    "photos",
+    ("photos", "at_least"),
     [
-        pytest.param([decode(SAMPLE_PHOTO)], id="sample"),
-        pytest.param([decode(SAMPLE_PHOTO)[:, ::-1].copy(), picture(300, 200, 1)], id="mixed"),
-        pytest.param([np.zeros((200, 300, 3), np.uint8)], id="blank"),
+        pytest.param([decode(SAMPLE_PHOTO)], 20, id="sample"),
+        pytest.param([decode(SAMPLE_PHOTO)[:, ::-1].copy(), picture(300, 200, 1)], 30, id="mixed"),
+        pytest.param([np.zeros((200, 300, 3), np.uint8)], 0, id="blank"),
     ],
 )
 def test_openvino_equals_eager(
-    demo_onnx: Path, demo_checkpoint: Checkpoint, photos: list[np.ndarray]
+    demo_onnx: Path, demo_checkpoint: Checkpoint, photos: list[np.ndarray], at_least: int
 ) -> None:
     core = openvino.Core()
     compiled = core.compile_model(
@@ -49,5 +49,5 @@ def test_openvino_equals_eager(
         comparisons.append(compare(run.detections, found, str(row)))
         traces[str(row)] = run.trace
     verdict = explain(check(comparisons), comparisons, traces.get)
-    assert verdict.detections >= 20
+    assert verdict.detections >= at_least
     assert verdict.passed, "\n".join(map(str, [verdict, *verdict.excesses]))

@@ -1,0 +1,319 @@
+"""Wrong options and places: one line, the documented status, and every file as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from PIL import Image
+
+import export.check
+import export.tracing
+from export.onnx import export_onnx, main
+from export.tracing import GraphShape
+from model.checkpoint import SpecOptions
+from model.errors import ArtifactError, ExportError, UsageError
+from tests.hostile.canary import sound_state
+
+ROOT = Path(__file__).resolve().parents[2]
+USAGE, FAILED = 2, 1
+SPECS = {
+    "typo": {"box": {"nms_iuo": 0.4}},
+    "null": {"box": None},
+    "type": {"box": {"nms_iou": "half"}},
+    "value": {"box": {"nms_iou": 4}},
+    "network": {"box": {"fc_widths": [5, 5]}},
+    "version": {"schema_version": 99},
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with sound weights, a photo, an old export and odd things."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(sound_state(), "w.pth")
+    Image.new("RGB", (64, 48)).save("photo.png")
+    Path("old.onnx").write_text("old")
+    Path("text.txt").write_text("no image\n")
+    Path("latin.txt").write_bytes("façade\nrêve\n".encode("latin-1"))
+    Path("three.txt").write_text("one\ntwo\nthree\nfour\n")
+    Path("broken.json").write_text("{")
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    for name, content in SPECS.items():
+        Path(f"{name}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def _contents(folder: Path) -> dict[str, bytes | None]:
+    return {p.name: p.read_bytes() if p.is_file() else None for p in sorted(folder.iterdir())}
+
+
+def _complaint(
+    args: Sequence[str], status: int, place: Path, capsys: pytest.CaptureFixture[str]
+) -> str:
+    before = _contents(place)
+    try:
+        found = main(args)
+    except SystemExit as stop:  # argparse's way
+        found = stop.code  # type: ignore[assignment]
+    out, err = capsys.readouterr()
+    assert found == status, err
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert _contents(place) == before
+    return err
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ("--size 0x0", "multiple of 32"),
+        ("--size 100x100", "for instance 128"),
+        ("--size 64x100", "width 100"),
+        ("--size 999999x32", "16384"),
+        ("--size 9999999x32", "HEIGHTxWIDTH"),
+        ("--size abc", "'abc'"),
+        ("--size 800", "'800'"),
+        ("--size 800x", "'800x'"),
+        ("--size 32x32x32", "HEIGHTxWIDTH"),
+        ("--size -32x32", "--size"),
+        ("--batch 0", "--batch"),
+        ("--batch -1", "--batch"),
+        ("--batch 1025", "1 to 1024"),
+        ("--batch two", "'two'"),
+        ("--opset 22", "no kernel"),
+        ("--opset 0", "18, 19, 20, 21"),
+        ("--opset x", "--opset"),
+        ("--short-side 0", "--short-side"),
+        ("--short-side -5", "--short-side"),
+        ("--short-side 1334", "--long-side"),
+        ("--long-side 799", "--short-side"),
+        ("--long-side 99999", "16384"),
+        ("--score-threshold 1.5", "from 0 to 1"),
+        ("--score-threshold nan", "from 0 to 1"),
+        ("--score-threshold x", "'x'"),
+        ("--nms-iou -1", "from 0 to 1"),
+        ("--nms-iou nan", "from 0 to 1"),
+        ("--detections 0", "--detections"),
+        ("--detections 100000", "--detections"),
+        ("--detections 99999999", "--detections"),
+        ("--candidates 0", "--candidates"),
+        ("--candidates 99", "--candidates"),
+        ("--norm-eps nan", "norm_eps"),
+        ("--norm-eps -1", "norm_eps"),
+        ("--names one", "expected 2 class names (or 3 with the background first), got 1"),
+        ("--names a,b,c,d", "got 4"),
+        ("--names three.txt", "got 4"),
+        ("--names nothing.txt", "no such file"),
+        ("--names folder/names", "no such file"),
+        ("--names latin.txt", "UTF-8"),
+        ("--names " + ",".join(["name"] * 300), "got 300"),
+        ("--names ,", "got 0"),
+        ("-o w.pth", "overwrite"),
+        ("-o ./folder/../w.pth", "overwrite"),
+        ("-o photo.png --check-image photo.png", "overwrite"),
+        ("--check-image nothing.png", "no such file"),
+        ("--check-image folder", "--check-image"),
+        ("--check-image pipe", "--check-image"),
+        ("--no-such-option", "--no-such-option"),
+        ("-o", "expected one argument"),
+        ("another.pth", "another.pth"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    args: str, says: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in _complaint(["w.pth", *args.split(" ")], USAGE, place, capsys)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ("-o missing/model.onnx", "cannot write missing/model.onnx: No such file"),
+        ("-o folder", "expected a file, got a folder"),
+        ("-o /dev/full", "expected a file, got a device"),
+        ("-o pipe", "expected a file, got a device"),
+        ("-o " + "x" * 400, "File name too long"),
+        ("--check-image text.txt", "text.txt: not an image"),
+        ("--spec nothing.json", "no such file"),
+        ("--spec pipe", "no such file"),
+        ("--spec folder", "no such file"),
+        ("--spec broken.json", "JSON"),
+        ("--spec latin.txt", "JSON"),
+        ("--spec typo.json", "did you mean 'nms_iou'?"),
+        ("--spec null.json", "spec.box: expected an object"),
+        ("--spec type.json", "spec.box.nms_iou: expected float, got 'half'"),
+        ("--spec value.json", "nms_iou must be in [0, 1], got 4.0"),
+        ("--spec network.json", "roi_heads.box_head.fc6.weight"),
+        ("--spec version.json", "schema_version 1, got 99"),
+    ],
+)
+def test_wrong_files_are_failures(
+    args: str, says: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in _complaint(["w.pth", *args.split(" ")], FAILED, place, capsys)
+
+
+@pytest.mark.parametrize("weights", [".", "/", ""])
+def test_weights_without_a_name(
+    weights: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "expected a weights file" in _complaint([weights], USAGE, place, capsys)
+
+
+def test_missing_weights_are_named_before_the_missing_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _complaint(["nowhere/weights.pth"], FAILED, place, capsys)
+    assert line.startswith("error: nowhere/weights.pth: no such file")
+
+
+def test_an_onnx_file_is_no_weights_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "overwrite" in _complaint(["old.onnx"], USAGE, place, capsys)
+    assert "PyTorch weights" in _complaint(["old.onnx", "-o", "n.onnx"], FAILED, place, capsys)
+
+
+@pytest.mark.parametrize("options", [{"opset": 22}, {"opset": 0}, {"shape": GraphShape(batch=0)}])
+def test_the_function_refuses_what_the_command_refuses(
+    options: dict[str, int], place: Path
+) -> None:
+    with pytest.raises(UsageError):
+        export_onnx("w.pth", "model.onnx", check_photo=None, **options)  # type: ignore[arg-type]
+    assert not Path("model.onnx").exists()
+
+
+def test_the_command_itself(place: Path) -> None:
+    command = [sys.executable, "-m", "export.onnx", "w.pth", "--size", "100x100"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    before = _contents(place)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == USAGE
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: --size: height 100 must be a multiple of 32")
+    assert done.stderr.count("\n") == 1
+    assert _contents(place) == before
+
+
+# Failures after the trace; the trace itself is replaced by a graph that takes no time.
+
+
+def _small_graph(*_: object) -> ir.Model:
+    """One addition of 400 kB of weights."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [100_000])
+    total = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [100_000])
+    weights = onnx.numpy_helper.from_array(np.ones(100_000, np.float32), "w")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "w"], ["y"])], "graph", [value], [total], [weights]
+    )
+    opset = onnx.helper.make_opsetid("", 18)
+    return ir.serde.deserialize_model(onnx.helper.make_model(graph, opset_imports=[opset]))
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export.tracing, "trace", _small_graph)
+
+
+@contextmanager
+def _full_disk(limit_bytes: int) -> Iterator[None]:
+    """No file may grow beyond the limit: writing fails as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_sound_export_replaces_the_old_file(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _contents(place)
+    assert main(["w.pth", "-o", "old.onnx", "--no-check", "--names", "cat,dog"]) == 0
+    assert set(_contents(place)) == set(before)
+    assert onnx.load("old.onnx").producer_name == "maskport"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("next: ")
+    assert " old.onnx " in last
+
+
+@pytest.mark.usefixtures("traced")
+def test_assumptions_are_printed_unless_said(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["w.pth", "--no-check"]) == 0
+    plain = capsys.readouterr().out
+    for option in ("--short-side", "--long-side", "--norm-eps", "--names", "--score-threshold"):
+        assert f"({option})" in plain
+    Path("said.json").write_text(json.dumps({"anchors": {"ratios": [[0.5, 1, 2]] * 5}}))
+    said = "--short-side 320 --long-side 533 --norm-eps 0 --names cat,dog --score-threshold 0.1"
+    assert main(["w.pth", "--no-check", *said.split(), "--spec", "said.json"]) == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("assumed: ")]
+    assert lines == [
+        "assumed: NMS IoU 0.5 (--nms-iou)",
+        "assumed: detections per image 100 (--detections)",
+        "assumed: anchor sizes 32, 64, 128, 256, 512 (--spec)",
+    ]
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("target", ["old.onnx", "new.onnx"])
+def test_a_full_disk(target: str, place: Path) -> None:
+    before = _contents(place)
+    with _full_disk(100_000), pytest.raises(ArtifactError) as caught:
+        export_onnx("w.pth", target, check_photo=None)
+    assert str(caught.value).startswith(f"cannot write {target}: ")
+    assert "\n" not in str(caught.value)
+    assert _contents(place) == before
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    "error", [ExportError("differs"), KeyboardInterrupt()], ids=["check", "^C"]
+)
+def test_a_failed_check_leaves_the_old_file(
+    error: BaseException,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    before = _contents(place)
+    monkeypatch.setattr(export.check, "check_file", fail)
+    status = main(["w.pth", "-o", "old.onnx", "--check-image", "photo.png"])
+    assert status == (FAILED if isinstance(error, ExportError) else 130)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == ("error: differs" if isinstance(error, ExportError) else "interrupted")
+    assert _contents(place) == before
+
+
+def test_a_bad_output_costs_no_trace(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("traced although the output cannot be written")
+
+    monkeypatch.setattr(export.tracing, "trace", fail)
+    with pytest.raises(ArtifactError):
+        export_onnx("w.pth", "missing/model.onnx", SpecOptions(), check_photo=None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_is_not_writable(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder").chmod(0o500)
+    line = _complaint(["w.pth", "-o", "folder/model.onnx"], FAILED, place, capsys)
+    assert "Permission denied" in line

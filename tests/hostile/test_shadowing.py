@@ -1,0 +1,121 @@
+"""A working directory with a `model.py`, `export/` or `runtime/` of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a user's folder may hold; the code must never run in our place.
+SHADOWS = {
+    "model.py": ("model.py",),
+    "model-package": ("model/__init__.py",),
+    "runtime.py": ("runtime.py",),
+    "runtime-package": ("runtime/__init__.py", "runtime/console.py"),
+    "calib.py": ("calib.py",),
+    "several": ("model.py", "runtime/__init__.py", "calib.py"),
+}
+EXPORT = ("export/__init__.py",)
+
+
+def _place(folder: Path, files: tuple[str, ...]) -> Path:
+    for name in files:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"open({str(folder / 'canary')!r}, 'w').close()\n")
+    return folder
+
+
+def _run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Python in `folder` with the checkout on its path, but behind the folder itself."""
+    return subprocess.run(
+        [sys.executable, *args],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [
+        *(("export.onnx", kind) for kind in SHADOWS),
+        # With a `runtime` in the folder Python itself never reaches ours.
+        *(("runtime.predict", kind) for kind in SHADOWS if "runtime" not in "".join(SHADOWS[kind])),
+    ],
+)
+def test_a_module_says_who_hides_it(module: str, kind: str, tmp_path: Path) -> None:
+    done = _run(_place(tmp_path, SHADOWS[kind]), "-m", module, "weights.pth")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: '")
+    assert str(tmp_path / SHADOWS[kind][0]) in done.stderr
+    assert "run the command `maskport`" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_hidden_export_is_one_line_of_python(tmp_path: Path) -> None:
+    """No code of ours runs there; Python's own line says that export.onnx is not found."""
+    done = _run(_place(tmp_path, EXPORT), "-m", "export.onnx", "weights.pth")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No module named export.onnx" in done.stderr
+
+
+@pytest.mark.parametrize("kind", [*SHADOWS, "export"])
+@pytest.mark.parametrize("verb", ["export", "predict", "evaluate"])
+def test_the_command_works_in_such_a_folder(kind: str, verb: str, tmp_path: Path) -> None:
+    folder = _place(tmp_path, SHADOWS.get(kind, EXPORT))
+    done = _run(folder, "-m", "maskport", verb, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: maskport {verb}" in done.stdout
+    assert done.stderr == ""
+    assert not (tmp_path / "canary").exists()
+
+
+def test_the_console_script_reads_weights_there(tmp_path: Path) -> None:
+    """As the installed script does, here with the folder first on the path to make it harder."""
+    folder = _place(tmp_path, (*SHADOWS["several"], *EXPORT))
+    code = "import sys, maskport; sys.exit(maskport.main(['export', 'weights.pth']))"
+    done = _run(folder, "-c", code)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: weights.pth: no such file")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_import_says_who_hides_it(tmp_path: Path) -> None:
+    done = _run(_place(tmp_path, ("model.py",)), "-c", "import runtime.predictor")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: error: 'model' resolves to ")
+    assert str(tmp_path / "model.py") in last
+    assert not (tmp_path / "canary").exists()
+
+
+def test_folders_without_code_hide_nothing(tmp_path: Path) -> None:
+    for name in ("model", "export", "runtime", "calib"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    done = _run(tmp_path, "-m", "export.onnx", "--help")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "status"), [(("--version",), 0), (("--help",), 0), ((), 2), (("exprot",), 2)]
+)
+def test_the_table_of_commands_works_anywhere(
+    args: tuple[str, ...], status: int, tmp_path: Path
+) -> None:
+    folder = _place(tmp_path, (*SHADOWS["several"], *EXPORT))
+    done = _run(folder, "-m", "maskport", *args)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "canary").exists()

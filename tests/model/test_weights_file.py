@@ -1,0 +1,158 @@
+"""Tensors out of files of every sound form; the hostile ones are in tests/hostile."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from model.errors import CheckpointError
+from model.weights_file import read_tensors, sha256_of
+from tests.hostile.canary import sound_state
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def _wrapped(state: dict[str, Tensor]) -> dict[str, Callable[[], object]]:
+    parallel = {f"module.{name}": tensor for name, tensor in state.items()}
+    return {
+        "plain": lambda: state,
+        "ordered": lambda: OrderedDict(state),
+        "model": lambda: {"model": state, "optimizer": {"state": [1, 2]}, "epoch": 7},
+        "state_dict": lambda: {"state_dict": state, "best": 0.5},
+        "model_state_dict": lambda: {"model_state_dict": state},
+        "two-wrappers": lambda: {"model": {"state_dict": state}},
+        "module": lambda: parallel,
+        "wrapped-module": lambda: {"model": OrderedDict(parallel)},
+        "parameters": lambda: {
+            n: nn.Parameter(t) if t.is_floating_point() else t for n, t in state.items()
+        },
+        "beside-numbers": lambda: {**state, "epoch": 3, "names": ["cat", "dog"]},
+    }
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+        assert not found[name].requires_grad
+
+
+@pytest.mark.parametrize("kind", _wrapped({}))
+def test_wrappers_come_off(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(_wrapped(sound_state())[kind](), path)
+    assert_equal(read_tensors(path), sound_state())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ""])
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_any_name_and_container(suffix: str, is_zip: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    torch.save(sound_state(), path, _use_new_zipfile_serialization=is_zip)
+    assert_equal(read_tensors(path), sound_state())
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "WEIGHTS.SafeTensors"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_safetensors(name: str, prefix: str, tmp_path: Path) -> None:
+    save_file({prefix + n: t for n, t in sound_state().items()}, tmp_path / name)
+    found = read_tensors(tmp_path / name)
+    assert_equal({n: found[n] for n in sound_state()}, sound_state())
+    assert len(found) == len(sound_state())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_floats_become_float32(dtype: torch.dtype, suffix: str, tmp_path: Path) -> None:
+    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in sound_state().items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    found = read_tensors(path)
+    for name, tensor in state.items():
+        expected = tensor.float() if tensor.is_floating_point() else tensor
+        assert found[name].dtype == expected.dtype
+        assert torch.equal(found[name], expected)
+
+
+def test_a_prefix_of_some_names_stays(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"module.a": torch.ones(2), "b": torch.ones(2)}, path)
+    assert list(read_tensors(path)) == ["module.a", "b"]
+
+
+def test_shared_and_transposed_tensors_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    base = torch.arange(6.0).reshape(2, 3)
+    torch.save({"a": base, "b": base, "c": base.T, "d": base[:, :1]}, path)
+    assert_equal(read_tensors(path), {"a": base, "b": base, "c": base.T, "d": base[:, :1]})
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    target, link = tmp_path / "weights.pth", tmp_path / "link.pth"
+    torch.save(sound_state(), target)
+    link.symlink_to(target)
+    assert_equal(read_tensors(link), sound_state())
+
+
+def test_the_pickled_model_error_shows_what_to_run(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(CheckpointError) as caught:
+        read_tensors(path)
+    message = str(caught.value)
+    assert 'torch.save(model.state_dict(), "weights.pth")' in message
+    assert "nothing in it was executed" in message
+
+
+def test_no_warning_of_torch_comes_through(tmp_path: Path) -> None:
+    """An unusual pickle protocol is torch's business; the file is sound."""
+    path = tmp_path / "weights.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"a": torch.ones(2)}, path, pickle_protocol=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_equal(read_tensors(path), {"a": torch.ones(2)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_single_value_without_number_is_found(value: float, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    tensor = torch.zeros(1000)
+    tensor[617] = value
+    torch.save({"good": torch.ones(3), "bad": tensor}, path)
+    with pytest.raises(CheckpointError, match="tensor 'bad' holds NaN or Inf"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", bytes(range(256)) * 4099], ids=len)
+def test_sha256(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert sha256_of(path) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param({"model": [1, 2], "a": torch.ones(2)}, id="model-is-a-list"),
+        pytest.param({"model": None, "a": torch.ones(2)}, id="model-is-none"),
+        pytest.param({"state_dict": 3, "a": torch.ones(2)}, id="state-dict-is-a-number"),
+    ],
+)
+def test_a_wrapper_name_that_wraps_nothing(state: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    assert list(read_tensors(path)) == ["a"]

@@ -1,0 +1,190 @@
+"""`maskport evaluate`: scores, its file, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from runtime.compare.coco_ap import shape_area_px
+from runtime.evaluate import main
+from runtime.formats.coco import rows
+from runtime.predictor import Predictor
+
+pytest.importorskip("pycocotools")
+
+
+@pytest.fixture(scope="module")
+def labelled(
+    demo_onnx: Path, demo_pixels: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Two photos in `images/` and, as their truth, what the model is sure of in them."""
+    folder = tmp_path_factory.mktemp("labelled")
+    (folder / "images").mkdir()
+    photos = {7: demo_pixels, 9: demo_pixels[:, 200:]}
+    images, annotations = [], []
+    with Predictor.open(demo_onnx, threads=1) as predictor:
+        for image_id, pixels in photos.items():
+            name = f"{image_id}.png"
+            Image.fromarray(pixels).save(folder / "images" / name)
+            found = predictor.predict(pixels, score_threshold=0.5)
+            annotations += rows(found, image_id, predictor.spec.classes)
+            height, width = found.image_hw
+            images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        categories = [{"id": i, "name": n} for i, n in enumerate(predictor.spec.classes.names)][1:]
+    assert len(annotations) >= 10
+    truth = [
+        {
+            **row,
+            "id": number,
+            "iscrowd": 0,
+            "area": shape_area_px(row["segmentation"], "segm"),
+        }
+        for number, row in enumerate(annotations, start=1)
+    ]
+    _write(folder / "truth.json", images, truth, categories)
+    return folder
+
+
+def _write(path: Path, images: Sequence[Any], annotations: Sequence[Any], kinds: Any) -> None:
+    truth = {"images": images, "annotations": annotations, "categories": kinds}
+    path.write_text(json.dumps(truth), "utf-8")
+
+
+def call(model: Path, labelled: Path, *arguments: object, annotations: Path | None = None) -> int:
+    given = annotations or labelled / "truth.json"
+    places = ["--images", labelled / "images", "--annotations", given]
+    return main([str(a) for a in (model, "--threads", 1, *places, *arguments)])
+
+
+def test_its_own_sure_answers_are_found_again(
+    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(demo_onnx, labelled, "--run-dir", tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    # Unsure rows come after the sure ones in the order of scores, so they cost nothing.
+    assert re.search(r"^box  AP 100\.00 · AP50 100\.00 · AP75 100\.00", out, re.MULTILINE)
+    assert re.search(r"^mask AP 100\.00 · AP50 100\.00 · AP75 100\.00", out, re.MULTILINE)
+    assert re.search(r"^2 photos · decode [\d.]+ ms", out, re.MULTILINE)
+    document = json.loads((tmp_path / "run" / "evaluate.json").read_text("utf-8"))
+    assert document["schema_version"] == 1
+    assert document["artifact"] == demo_onnx.name
+    assert document["photos"] == 2
+    assert document["segm"]["ap"] == pytest.approx(1.0)
+    assert set(document["bbox"]) == set(document["segm"])
+
+
+def test_wrong_truth_scores_lower(
+    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = json.loads((labelled / "truth.json").read_text("utf-8"))
+    for annotation in truth["annotations"]:
+        annotation["category_id"] = annotation["category_id"] % len(truth["categories"]) + 1
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth), "utf-8")
+    assert call(demo_onnx, labelled, annotations=path) == 0
+    shown = re.search(r"^mask AP ([\d.]+)", capsys.readouterr().out, re.MULTILINE)
+    assert shown
+    assert float(shown[1]) < 50
+
+
+def test_absent_photos_are_left_out_and_counted(
+    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = json.loads((labelled / "truth.json").read_text("utf-8"))
+    truth["images"].append({"id": 1, "file_name": "none.png", "height": 1, "width": 1})
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth), "utf-8")
+    assert call(demo_onnx, labelled, annotations=path) == 0
+    assert "1 labelled photos are not in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("", "not a readable JSON file", id="empty"),
+        pytest.param("{", "not a readable JSON file", id="cut-off"),
+        pytest.param("[]", "expected COCO's images", id="list"),
+        pytest.param('{"images": []}', "expected COCO's images", id="keys-missing"),
+        pytest.param(
+            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            "an id and a file_name of every image",
+            id="no-file-name",
+        ),
+        pytest.param(
+            '{"images": [{"id": 1, "file_name": "x.png"}], "annotations": [], "categories": []}',
+            "none of the 1 labelled photos is there",
+            id="no-photo-there",
+        ),
+        pytest.param(
+            '{"images": [], "annotations": [], "categories": []}',
+            "none of the 0 labelled photos is there",
+            id="no-photo-labelled",
+        ),
+    ],
+)
+def test_bad_annotations_are_a_usage_error(
+    demo_onnx: Path,
+    labelled: Path,
+    tmp_path: Path,
+    text: str,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "truth.json"
+    path.write_text(text, "utf-8")
+    assert call(demo_onnx, labelled, annotations=path) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_missing_annotations(
+    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(demo_onnx, labelled, annotations=tmp_path / "none.json") == 2
+    assert "none.json: not a readable JSON file" in capsys.readouterr().err
+
+
+def test_missing_model(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(tmp_path / "none.onnx", labelled) == 1
+    assert "none.onnx: no such file" in capsys.readouterr().err
+
+
+def test_run_folder_that_cannot_be_made_is_said_before_the_work(
+    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert call(demo_onnx, labelled, "--run-dir", tmp_path / "file") == 1
+    captured = capsys.readouterr()
+    assert "cannot make the folder" in captured.err
+    assert "photos" not in captured.out
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_damaged_photo_stops_with_its_name(
+    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A score over the readable photos alone would look like the model's."""
+    (tmp_path / "images").mkdir()
+    for name in ("7.png", "9.png"):
+        whole = (labelled / "images" / name).read_bytes()
+        (tmp_path / "images" / name).write_bytes(whole if name == "7.png" else whole[:2000])
+    truth = labelled / "truth.json"
+    assert call(demo_onnx, tmp_path, "--run-dir", tmp_path / "run", annotations=truth) == 1
+    assert f"{tmp_path / 'images' / '9.png'}: damaged or truncated" in capsys.readouterr().err
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["model.onnx"])
+    assert left.value.code == 2
+    assert "--images" in capsys.readouterr().err
