@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -237,7 +238,7 @@ def _interleaved(
     for _ in range(repeats):
         for name, contestant in contestants.items():
             time.sleep(PAUSE_S)
-            seconds[name].append(_timed(lambda call=contestant: call(photo)))
+            seconds[name].append(_timed(partial(contestant, photo)))
             bar.advance()
     return seconds
 

@@ -52,6 +52,13 @@ class Outcome:
     title: str
     verdict: Verdict
     ap: dict[str, tuple[float, float]]
+    refused: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Within the limits, AP equal to two decimals of a hundred, every control refused."""
+        same_ap = all(f"{100 * a:.2f}" == f"{100 * b:.2f}" for a, b in self.ap.values())
+        return self.verdict.passed and same_ap and self.refused == CORRUPTIONS
 
 
 def main() -> int:
@@ -70,7 +77,7 @@ def main() -> int:
             ]
             outcomes += _compare(checkpoint, candidates, files, with_ap, args.corrupt)
     _report(outcomes, args)
-    return 0 if all(o.verdict.passed and _same_ap(o) for o in outcomes) else 1
+    return 0 if all(o.passed for o in outcomes) else 1
 
 
 def _arguments() -> argparse.Namespace:
@@ -117,9 +124,23 @@ def _compare(
             f"{name}, {where}",
             explain(check(rows), rows, lambda image: runs[image].trace),
             _ap(rows, checkpoint.spec) if with_ap else {},
+            _refused(rows[0], runs),
         )
         for name, rows in compared.items()
     ]
+
+
+def _refused(row: Comparison, runs: dict[str, EagerRun]) -> tuple[str, ...]:
+    """The negative controls that are refused: the first photo with each corruption in turn."""
+    found = row.candidate
+    assert isinstance(found, Detections)
+    refused = []
+    for how in CORRUPTIONS:
+        wrong = compare(row.reference, _corrupted(found, how), row.image)
+        verdict = explain(check([wrong]), [wrong], lambda image: runs[image].trace)
+        if not verdict.passed:
+            refused.append(how)
+    return tuple(refused)
 
 
 def _corrupted(found: Detections, how: str) -> Detections:
@@ -165,15 +186,10 @@ def _ap(rows: list[Comparison], spec: ModelSpec) -> dict[str, tuple[float, float
     }
 
 
-def _same_ap(outcome: Outcome) -> bool:
-    """Equal to two decimals of a hundred."""
-    return all(f"{100 * a:.2f}" == f"{100 * b:.2f}" for a, b in outcome.ap.values())
-
-
 def _report(outcomes: list[Outcome], args: argparse.Namespace) -> None:
     columns = (
         "what", "detections", "equal", "score", "box px", "mask IoU", "witnessed", "unwitnessed",
-        "box AP (torchvision)", "mask AP (torchvision)", "verdict",
+        "box AP (torchvision)", "mask AP (torchvision)", "controls refused", "verdict",
     )  # fmt: skip
     table = results.table(columns, [_row(o) for o in outcomes])
     excesses = [f"- {e}" for o in outcomes for e in o.verdict.excesses]
@@ -197,7 +213,8 @@ def _row(outcome: Outcome) -> list[str]:
         str(v.witnessed_rows),
         str(v.unwitnessed_rows),
         *ap,
-        "equal" if v.passed and _same_ap(outcome) else "DIFFERENT",
+        ", ".join(outcome.refused),
+        "equal" if outcome.passed else "DIFFERENT",
     ]
 
 

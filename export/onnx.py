@@ -6,6 +6,7 @@ python -m export.onnx weights.pth -o model.onnx
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskport import __version__
-from model.errors import UsageError
+from model.errors import MissingDependencyError, UsageError
 from runtime.console import DONE, Parser, Steps, fraction, run, whole_number
 from runtime.files import atomic_path
 from runtime.next_step import next_step
@@ -167,6 +168,7 @@ def _parser() -> Parser:
 
 def _export(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
+    _require_libraries()
     if not args.weights.name:
         raise UsageError(f"{args.weights}: expected a weights file")
     output = args.output or args.weights.with_suffix(".onnx")
@@ -183,6 +185,14 @@ def _export(argv: Sequence[str]) -> int:
     steps.end()
     _print_report(report, args)
     return DONE
+
+
+def _require_libraries() -> None:
+    for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependencyError(
+                f"export needs {name}, which is not installed; pip install 'maskport[export]'"
+            )
 
 
 def _options(args: argparse.Namespace) -> SpecOptions:

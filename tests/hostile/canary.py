@@ -9,7 +9,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,6 +45,13 @@ def _values() -> dict[str, Tensor]:
 def sound_state() -> dict[str, Tensor]:
     """Names and shapes as torchvision's, of a Mask R-CNN with 2 classes, small enough to test."""
     return dict(_values())
+
+
+def saved(folder: Path, state: Mapping[str, object] | None = None) -> Path:
+    """Write `weights.pth`, by default the sound one."""
+    path = folder / "weights.pth"
+    torch.save(dict(sound_state() if state is None else state), path)
+    return path
 
 
 @dataclass(frozen=True)

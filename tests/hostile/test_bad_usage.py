@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -165,6 +166,20 @@ def test_wrong_files_are_failures(
     args: str, says: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert says in _complaint(["w.pth", *args.split(" ")], FAILED, place, capsys)
+
+
+@pytest.mark.parametrize("library", ["torch", "onnxscript"])
+def test_a_missing_library_says_what_to_install(
+    library: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            importlib.util, "find_spec", lambda name: None if name == library else find_spec(name)
+        )
+        line = _complaint(["w.pth"], FAILED, place, capsys)
+    assert f"needs {library}," in line
+    assert "pip install 'maskport[export]'" in line
 
 
 @pytest.mark.parametrize("weights", [".", "/", ""])
