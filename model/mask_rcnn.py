@@ -20,7 +20,7 @@ from model.heads.box import BoxHead, DetectionSelector, Selection
 from model.heads.mask import MaskHead
 from model.heads.rpn import RegionProposalNetwork
 from model.ops import RoIPooler
-from model.spec import ModelSpec, PreprocessSpec, ResNetSpec
+from model.spec import FpnSpec, ModelSpec, PreprocessSpec, ResNetSpec
 
 
 class Outputs(NamedTuple):
@@ -76,8 +76,8 @@ class MaskRCNN(nn.Module):
         self.normalise = Normalise(spec.preprocess)
         is_resnet = isinstance(spec.body, ResNetSpec)
         self.body = ResNetBody(spec.body) if is_resnet else MobileNetV3Body(spec.body)  # type: ignore[arg-type]
-        self.fpn = _fpn(spec, self.body.channels)
-        channels = spec.fpn.channels
+        self.fpn = None if spec.fpn is None else _fpn(spec.fpn, self.body.channels)
+        channels = self.body.channels[-1] if spec.fpn is None else spec.fpn.channels
         self.rpn = RegionProposalNetwork(channels, spec.rpn, spec.anchors, _level_strides(spec))
         self.box_pool = RoIPooler(spec.box.pooler)
         self.box_head = BoxHead(channels, spec.box, spec.num_foreground)
@@ -114,7 +114,9 @@ class MaskRCNN(nn.Module):
 
     def features(self, images: Tensor, image_hw: Tensor) -> list[Tensor]:
         """Normalise, zero the padding, and answer one float32 [N, C, H_l, W_l] per level."""
-        body = self.body(self.normalise(images, image_hw))
+        body: list[Tensor] = self.body(self.normalise(images, image_hw))
+        if self.fpn is None:
+            return body
         levels = OrderedDict((str(i), feature) for i, feature in enumerate(body))
         return list(self.fpn(levels).values())
 
@@ -127,14 +129,14 @@ class MaskRCNN(nn.Module):
         return masks.reshape(*found.valid.shape, masks.shape[1], masks.shape[2])
 
 
-def _fpn(spec: ModelSpec, channels: list[int]) -> FeaturePyramidNetwork:
-    norm = partial(nn.BatchNorm2d, eps=spec.fpn.norm_eps) if spec.fpn.norm == "batch_norm" else None
-    extra = LastLevelMaxPool() if spec.fpn.extra_level == "pool" else None
-    return FeaturePyramidNetwork(channels, spec.fpn.channels, extra, norm)
+def _fpn(spec: FpnSpec, channels: list[int]) -> FeaturePyramidNetwork:
+    norm = partial(nn.BatchNorm2d, eps=spec.norm_eps) if spec.norm == "batch_norm" else None
+    extra = LastLevelMaxPool() if spec.extra_level == "pool" else None
+    return FeaturePyramidNetwork(channels, spec.channels, extra, norm)
 
 
 def _level_strides(spec: ModelSpec) -> tuple[int, ...]:
     """Nominal strides of the levels that the RPN sees."""
     strides = spec.box.pooler.strides
-    extra = (2 * strides[-1],) if spec.fpn.extra_level == "pool" else ()
-    return (*strides, *extra)
+    has_extra = spec.fpn is not None and spec.fpn.extra_level == "pool"
+    return (*strides, 2 * strides[-1]) if has_extra else strides

@@ -283,7 +283,10 @@ class MaskHeadSpec:
     def __post_init__(self) -> None:
         counts("mask head", conv_widths=self.conv_widths, deconv_width=self.deconv_width)
         not_negative("mask head", norm_eps=self.norm_eps)
-        in_unit_interval("mask head", threshold=self.threshold)
+        require(
+            0.0 < self.threshold < 1.0,
+            f"mask head: threshold must lie between 0 and 1, got {self.threshold}",
+        )
 
     @property
     def side(self) -> int:
@@ -316,13 +319,16 @@ class ClassSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The whole model; see the module docstring."""
+    """The whole model; see the module docstring.
+
+    `fpn` None means that the heads read the body's outputs themselves (C4, DC5).
+    """
 
     dialect: str
     architecture: str
     body: ResNetSpec | MobileNetV3Spec
     classes: ClassSpec
-    fpn: FpnSpec = field(default_factory=FpnSpec)
+    fpn: FpnSpec | None = field(default_factory=FpnSpec)
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
     anchors: AnchorSpec = field(default_factory=AnchorSpec)
     rpn: RpnSpec = field(default_factory=RpnSpec)
@@ -350,7 +356,7 @@ class ModelSpec:
                 len(pooler.strides) == levels,
                 f"pooler: expected a stride for each of {levels} levels, got {pooler.strides}",
             )
-        expected = levels + (self.fpn.extra_level == "pool")
+        expected = levels + (self.fpn is not None and self.fpn.extra_level == "pool")
         require(
             len(self.anchors.sizes) == expected,
             f"anchors: expected sizes and ratios for {expected} levels, got "

@@ -109,8 +109,9 @@ def _said(spec: ModelSpec, options: SpecOptions) -> dict[str, Any]:
         fields["box.candidates"] = max(spec.box.candidates, 4 * options.detections)
     if options.names is not None:
         fields["classes.names"] = _with_background(spec, options.names)
-    if spec.mask is None:
-        del fields["mask.norm_eps"]
+    for part in ("mask", "fpn"):
+        if getattr(spec, part) is None:
+            del fields[f"{part}.norm_eps"]
     for path, value in fields.items():
         if value is not None:
             _put(tree, path, value)

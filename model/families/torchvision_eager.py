@@ -29,7 +29,8 @@ from torchvision.ops.poolers import initLevelMapper
 
 from model.bodies.mobilenet import MobileNetV3Body
 from model.bodies.resnet import ResNetBody
-from model.spec import BoxHeadSpec, MaskHeadSpec, ModelSpec, PoolerSpec, ResNetSpec
+from model.errors import SpecError
+from model.spec import BoxHeadSpec, FpnSpec, MaskHeadSpec, ModelSpec, PoolerSpec, ResNetSpec
 
 
 def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRCNN:
@@ -42,7 +43,7 @@ def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRC
     Returns:
         the model in eval mode; it takes a list of float32 [3, h, w] RGB in 0..1.
     """
-    channels = spec.fpn.channels
+    channels = _pyramid(spec).channels
     classes = spec.num_foreground + 1
     options: dict[str, Any] = {
         **_transform_options(spec),
@@ -79,12 +80,18 @@ def _backbone(spec: ModelSpec) -> BackboneWithFPN:
         body = MobileNetV3Body(spec.body)
         returned = {str(block): str(i) for i, block in enumerate(spec.body.outputs)}
         widths = body.channels
-    norm = None
-    if spec.fpn.norm == "batch_norm":
-        norm = partial(nn.BatchNorm2d, eps=spec.fpn.norm_eps)
+    fpn, norm = _pyramid(spec), None
+    if fpn.norm == "batch_norm":
+        norm = partial(nn.BatchNorm2d, eps=fpn.norm_eps)
     return BackboneWithFPN(
-        body, returned, widths, spec.fpn.channels, LastLevelMaxPool(), norm_layer=norm
+        body, returned, widths, fpn.channels, LastLevelMaxPool(), norm_layer=norm
     )
+
+
+def _pyramid(spec: ModelSpec) -> FpnSpec:
+    if spec.fpn is None:
+        raise SpecError(f"{spec.architecture}: torchvision has no model without a pyramid")
+    return spec.fpn
 
 
 def _transform_options(spec: ModelSpec) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def _rpn_options(spec: ModelSpec) -> dict[str, Any]:
     anchors = AnchorGenerator(spec.anchors.sizes, spec.anchors.ratios)
     return {
         "rpn_anchor_generator": anchors,
-        "rpn_head": RPNHead(spec.fpn.channels, spec.anchors.per_cell, spec.rpn.conv_depth),
+        "rpn_head": RPNHead(_pyramid(spec).channels, spec.anchors.per_cell, spec.rpn.conv_depth),
         "rpn_pre_nms_top_n_test": spec.rpn.pre_nms,
         "rpn_post_nms_top_n_test": spec.rpn.post_nms,
         "rpn_nms_thresh": spec.rpn.nms_iou,
