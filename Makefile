@@ -28,17 +28,18 @@ results: $(VENV)/.dev
 	$(PY) bench/end_to_end.py --json docs/results/end_to_end.json --markdown docs/results/end_to_end.md
 	$(PY) bench/export.py --json docs/results/export.json --markdown docs/results/export.md
 
-$(VENV)/bin/python:
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is %d.%d; set PYTHON=python3.x" % sys.version_info[:2])'
-	@$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Setting up $(VENV): PyTorch, ONNX and ONNX Runtime from the package index."
-	@echo "About 6 GB on disk, 2 to 5 minutes, once. Nothing outside this folder is changed."
-	@$(PIP) -e '.[export]'
+	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Setting up $(VENV): PyTorch, ONNX and ONNX Runtime from the package index."
+	@echo "About 6 GB on disk, 2 to 5 minutes, once. Nothing outside this folder is changed."
+	@$(PIP) -e '.[export,eval]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Setting up $(VENV) for the tests: PyTorch, ONNX Runtime, OpenVINO, pycocotools, linters."
 	@echo "About 6 GB on disk, 2 to 5 minutes, once. Nothing outside this folder is changed."
 	@$(PIP) -e '.[dev]'

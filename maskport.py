@@ -46,7 +46,9 @@ def refuse_shadows() -> None:
     message = shadowed()
     if message is None:
         return
-    if sys.argv[:1] == ["-m"]:
+    # Python puts the module's path in place of `-m` once it has found the module.
+    started = sys.argv[0] if sys.argv else ""
+    if started == "-m" or Path(started).resolve().parent.parent == _HOME:
         print(message, file=sys.stderr)
         raise SystemExit(1)
     raise ImportError(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from torchvision.models.detection import maskrcnn_resnet50_fpn
@@ -16,7 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def data_folder() -> Path:
     """`MASKPORT_DATA`, else `shared/data` beside the checkout."""
-    return Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+    folder = Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        sys.exit(
+            "error: no photos and weights here; set MASKPORT_DATA to a folder with coco/val2017, "
+            "coco/train2017, coco/annotations and weights/r50_fpn_coco24.pth"
+        )
+    return folder
 
 
 def fitted_weights() -> Path:

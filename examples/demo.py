@@ -67,7 +67,7 @@ def _compare_with_eager() -> tuple[bool, str]:
     options = SpecOptions(
         short_side=SHORT_SIDE,
         long_side=LONG_SIDE,
-        names=tuple((ROOT / NAMES).read_text("utf-8").split()),
+        names=tuple((ROOT / NAMES).read_text("utf-8").splitlines()),
     )
     checkpoint = load(ROOT / WEIGHTS, options)
     photo = decode(ROOT / PHOTO)

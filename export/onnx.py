@@ -84,6 +84,8 @@ def export_onnx(
     shape.check(checkpoint.spec.preprocess.size_divisor)
     # Claimed before the trace: an output that cannot be written must not cost one.
     with atomic_path(output) as temporary:
+        if output.suffix.lower() != ".onnx":
+            raise UsageError(f"-o {output}: expected a name that ends in .onnx")
         show("tracing the network")
         graph = trace(checkpoint.build(), shape, opset)
         show("writing the file")
@@ -145,7 +147,9 @@ def _parser() -> Parser:
     parser.add_argument("weights", type=Path, help="state dict, .pth or .safetensors")
     parser.add_argument("-o", "--output", type=Path, help="default: the weights' name with .onnx")
     graph = parser.add_argument_group("graph")
-    graph.add_argument("--size", metavar="HxW", help="fixed canvas; default: dynamic")
+    graph.add_argument(
+        "--size", metavar="HxW", help="fixed canvas, photos are shrunk to fit; default: dynamic"
+    )
     graph.add_argument("--batch", type=whole_number, help="fixed batch; default: dynamic")
     graph.add_argument("--opset", type=int, help="ONNX operator set, default 18")
     says = parser.add_argument_group("what the weights cannot tell")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 import stat
@@ -17,6 +18,7 @@ from torch import Tensor
 from model.errors import CheckpointError
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
+_WRAPPER_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 # Far above any network's; they keep the search for the closest name short on hostile files.
 _MAX_TENSORS, _MAX_NAME = 20_000, 300
@@ -25,8 +27,8 @@ _MAX_TENSORS, _MAX_NAME = 20_000, 300
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a state dict from `.pth` / `.pt` or `.safetensors`.
 
-    Wrapping dicts (`{"model": …}`, `{"state_dict": …}`) and the `module.` prefix of
-    data-parallel training are taken off; floating tensors become float32.
+    Wrapping dicts (`{"model": …}`, `{"state_dict": …}`) and the prefixes of compiled and
+    data-parallel modules are taken off; floating tensors become float32.
 
     Raises:
         CheckpointError: missing, empty, truncated, not weights, or holding anything but plain
@@ -37,8 +39,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     loaded = _read_safetensors(path) if is_safetensors else _read_torch(path)
     tensors = _tensors_only(_unwrap(loaded, path), path)
     _refuse_claims(tensors, size, path)
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): t for name, t in tensors.items()}
+    for prefix in _WRAPPER_PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
     return {name: _as_float32(name, t, path) for name, t in tensors.items()}
 
 
@@ -87,7 +90,9 @@ def _read_torch(path: Path) -> object:
         with warnings.catch_warnings():
             # Of odd files torch speaks in warnings first; the error says what matters.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # torchvision's own training script keeps its arguments, plain data, beside the weights.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on damaged files
         raise CheckpointError(_unreadable(path, error)) from error
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ArtifactError, UsageError
+from model.spec import ClassSpec
 from runtime.compare.coco_ap import ApResult, evaluate
 from runtime.console import DONE, Bar, Parser, run
 from runtime.files import atomic_path
 from runtime.formats.coco import rows
+from runtime.next_step import next_step
 from runtime.predictor import Predictor
 
 SCHEMA_VERSION = 1
@@ -47,18 +49,38 @@ def _evaluate(argv: Sequence[str]) -> int:
         _make_folder(args.run_dir)
     found: list[Mapping[str, Any]] = []
     with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
+        _require_common_categories(predictor.spec.classes, truth, args.annotations)
         kinds = ("bbox",) if predictor.spec.mask is None else ("bbox", "segm")
         bar = Bar(len(photos), "photos")
         for image_id, path in photos.items():
             found += rows(predictor.predict(path), image_id, predictor.spec.classes)
             bar.advance()
         print(f"{len(photos)} photos · {predictor.times}")
-    scores = {kind: evaluate(truth, found, kind, list(photos)) for kind in kinds}  # type: ignore[arg-type]
+    try:
+        scores = {kind: evaluate(truth, found, kind, list(photos)) for kind in kinds}  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"{args.annotations}: pycocotools cannot use it ({type(error).__name__}: {error}); "
+            "expected COCO instances with sizes of images and boxes, areas, segmentations"
+        ) from error
     for kind, ap in scores.items():
         print(f"{'box ' if kind == 'bbox' else 'mask'} {_line(ap)}")
     if args.run_dir is not None:
         _write(args.run_dir, args.artifact, len(photos), scores)
+    print(next_step("predict", args.artifact, args.images, "-o", "out"))
     return DONE
+
+
+def _require_common_categories(
+    classes: ClassSpec, truth: Mapping[str, Any], annotations: Path
+) -> None:
+    """An AP of 0 because labels mean other things on the two sides is worth an error."""
+    theirs = {category["id"] for category in truth["categories"]}
+    if not theirs & {classes.dataset_id(label) for label in range(len(classes.names))}:
+        raise UsageError(
+            f"{annotations}: none of its category ids {sorted(theirs)[:5]} is one that the model "
+            f"can answer; set 'classes.dataset_ids' with --spec when you export"
+        )
 
 
 def _line(ap: ApResult) -> str:
@@ -72,6 +94,10 @@ def _read_truth(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"{path}: not a readable JSON file ({error})") from error
     if not isinstance(truth, dict) or not {"images", "annotations", "categories"} <= set(truth):
         raise UsageError(f"{path}: expected COCO's images, annotations and categories")
+    if not all(isinstance(truth[part], list) for part in ("images", "annotations", "categories")):
+        raise UsageError(f"{path}: expected lists of images, annotations and categories")
+    if not all(isinstance(c, dict) and "id" in c for c in truth["categories"]):
+        raise UsageError(f"{path}: expected an id of every category")
     if not all(isinstance(i, dict) and {"id", "file_name"} <= set(i) for i in truth["images"]):
         raise UsageError(f"{path}: expected an id and a file_name of every image")
     return truth

@@ -152,6 +152,11 @@ def _image_ids(photos: Sequence[Path]) -> list[int]:
     return list(range(len(photos)))
 
 
+def _id_rule(found: Sequence[_Found]) -> str:
+    named = all(f.path.stem.isdecimal() and int(f.path.stem) == f.image_id for f in found)
+    return "the number in the photo's name" if named else "the photo's place in the list, from 0"
+
+
 def _save_overlay(path: Path, pixels: npt.NDArray[np.uint8], detections: Detections) -> None:
     picture: Image.Image = detections.draw(pixels)
     with atomic_path(path) as temporary:
@@ -167,7 +172,7 @@ def _write(
     if "json" in kinds:
         path = folder / "results.json"
         coco.write(path, ((f.image_id, f.detections) for f in found), predictor.spec.classes)
-        written.append(f"COCO results: {path}")
+        written.append(f"COCO results: {path} (image_id: {_id_rule(found)})")
     if "jsonl" in kinds:
         path = folder / "results.jsonl"
         jsonl.write(path, ((str(f.path), f.detections) for f in found))

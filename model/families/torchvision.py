@@ -225,7 +225,22 @@ def _assumptions(spec: ModelSpec, is_small: bool) -> tuple[Assumption, ...]:
     if isinstance(spec.body, MobileNetV3Spec) and not is_small:
         threshold = f"{spec.rpn.score_threshold:g}"
         rows.append(("RPN score threshold", threshold, "--spec", "rpn.score_threshold"))
-    return (*(Assumption(*row) for row in rows), *_anchor_assumptions(spec.anchors))
+    rest = Assumption("all else as torchvision's builders have it:", _rest(spec), "--spec", "")
+    return (*(Assumption(*row) for row in rows), *_anchor_assumptions(spec.anchors), rest)
+
+
+def _rest(spec: ModelSpec) -> str:
+    """What hardly anybody changes, in one line; a model that did needs it said."""
+    pooler, rpn = spec.box.pooler, spec.rpn
+    parts = ["no dilation", f"sampling ratio {pooler.sampling_ratio}"]
+    if spec.mask is not None:
+        parts.append(f"mask pool {spec.mask.pooler.output_size}")
+    parts += [
+        f"RPN {rpn.pre_nms} → NMS {rpn.nms_iou:g} → {rpn.post_nms}",
+        "box weights " + "/".join(f"{w:g}" for w in spec.box.box_weights),
+        "ImageNet mean and std",
+    ]
+    return ", ".join(parts)
 
 
 def _anchor_assumptions(anchors: AnchorSpec) -> tuple[Assumption, ...]:

@@ -42,7 +42,11 @@ def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRC
 
     Returns:
         the model in eval mode; it takes a list of float32 [3, h, w] RGB in 0..1.
+
+    Raises:
+        SpecError: a field of the spec has a value that torchvision's model cannot have.
     """
+    _require_torchvisions(spec)
     channels = _pyramid(spec).channels
     classes = spec.num_foreground + 1
     options: dict[str, Any] = {
@@ -86,6 +90,38 @@ def _backbone(spec: ModelSpec) -> BackboneWithFPN:
     return BackboneWithFPN(
         body, returned, widths, fpn.channels, LastLevelMaxPool(), norm_layer=norm
     )
+
+
+def _require_torchvisions(spec: ModelSpec) -> None:
+    """Refuse a spec that torchvision's classes cannot follow, or the reference would be wrong."""
+    pre, anchors, rpn, box, mask = spec.preprocess, spec.anchors, spec.rpn, spec.box, spec.mask
+    theirs = {
+        "preprocess.interpolation": pre.interpolation == "bilinear",
+        "preprocess.size_rounding": pre.size_rounding == "floor",
+        "preprocess.channel_order": pre.channel_order == "rgb",
+        "preprocess.value_range": pre.value_range == 1.0,
+        "preprocess.size_divisor": pre.size_divisor == 32,
+        "fpn.extra_level": spec.fpn is not None and spec.fpn.extra_level == "pool",
+        "anchors": (anchors.order, anchors.rounded, anchors.offset, anchors.stride_rule)
+        == ("ratio-major", True, 0.0, "canvas"),
+        "rpn": (rpn.min_size, rpn.min_size_inclusive, rpn.box_weights)
+        == (1e-3, True, (1.0, 1.0, 1.0, 1.0)),
+        "box": (box.class_agnostic, box.background, box.min_size, box.min_size_inclusive)
+        == (False, "first", 1e-2, True),
+        "mask": mask is None
+        or (mask.class_agnostic, mask.paste, mask.threshold_inclusive) == (False, "integer", False),
+        "pooler": not any(p.aligned or p.inner_eps for p in _poolers(spec)),
+    }
+    wrong = [field for field, is_theirs in theirs.items() if not is_theirs]
+    if wrong:
+        raise SpecError(
+            f"spec: '{wrong[0]}' has a value that torchvision's own model cannot have, so there is "
+            "no eager model to compare with; export with --no-check"
+        )
+
+
+def _poolers(spec: ModelSpec) -> list[PoolerSpec]:
+    return [spec.box.pooler] + ([] if spec.mask is None else [spec.mask.pooler])
 
 
 def _pyramid(spec: ModelSpec) -> FpnSpec:

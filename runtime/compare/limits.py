@@ -51,6 +51,7 @@ class Limits:
     mask_iou_small: Limit
     small_mask_px: Limit
     witnessed_share: Limit
+    witnessed_floor: Limit
     unwitnessed: Limit
     epsilons: Epsilons
 
@@ -99,6 +100,12 @@ FP32_ONNX = Limits(
         "witnessed rows / detections",
         0.005,
         "4e-4 px of box noise moves 0.2 % of integer paste boxes; the rest is room for near ties",
+    ),
+    witnessed_floor=Limit(
+        "witnessed rows of a small run",
+        2,
+        "one near tie turns two rows, the one that comes and the one that it pushes out; a share "
+        "of one photo's rows would be less than one row",
     ),
     unwitnessed=Limit("unwitnessed rows", 0, "a difference that nothing explains is a defect"),
     epsilons=FP32_EPSILONS,
@@ -176,7 +183,8 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether both counts stand within their limits."""
-        allowed = self.limits.witnessed_share.value * self.detections
+        share = self.limits.witnessed_share.value * self.detections
+        allowed = max(share, self.limits.witnessed_floor.value)
         return (
             self.unwitnessed_rows <= self.limits.unwitnessed.value
             and self.witnessed_rows <= allowed

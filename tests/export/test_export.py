@@ -16,8 +16,8 @@ from export.eager import TorchvisionEager
 from export.onnx import SAMPLE_PHOTO, export_onnx
 from export.passes.tag_roles import ROLE_KEY
 from export.tracing import GraphShape
-from model.checkpoint import Checkpoint, SpecOptions
-from model.errors import ExportError
+from model.checkpoint import Checkpoint, SpecOptions, load
+from model.errors import ExportError, SpecError
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
 from runtime.compare.witness import explain
@@ -141,3 +141,24 @@ def test_a_wrong_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.Mon
         export_onnx(WEIGHTS, target, OPTIONS)
     assert target.read_bytes() == b"what stood there before"
     assert [p.name for p in tmp_path.iterdir()] == ["wrong.onnx"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"preprocess": {"channel_order": "bgr"}},
+        {
+            "fpn": {"extra_level": "none"},
+            "anchors": {"sizes": [[32]] * 4, "ratios": [[0.5, 1, 2]] * 4},
+        },
+        {"box": {"pooler": {"aligned": True}}},
+        {"mask": {"paste": "float"}},
+    ],
+    ids=["channel-order", "levels", "aligned", "paste"],
+)
+def test_a_spec_that_torchvision_cannot_follow_is_said_not_compared(
+    overrides: dict[str, object],
+) -> None:
+    options = SpecOptions(short_side=320, long_side=533, overrides=overrides)
+    with pytest.raises(SpecError, match="no eager model to compare with; export with --no-check"):
+        TorchvisionEager(load(WEIGHTS, options))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.eager import TorchvisionEager
+from export.eager import EagerRun, TorchvisionEager
 from export.onnx import export_onnx
 from model.checkpoint import SpecOptions, load
 from runtime.compare.limits import Verdict, check
@@ -23,19 +23,24 @@ from tests.zoo import LONG_SIDE, SHORT_SIDE, ZOO
 SIZES_HW = ((150, 200), (260, 170), (181, 333))
 
 
-def _verdict(eager: TorchvisionEager, predictor: Predictor) -> Verdict:
-    """One by one, then the three sizes as one batch."""
+def _groups() -> list[list[np.ndarray]]:
+    """The three sizes one by one, and two batches of all three."""
+    first, second = (
+        [picture(*hw, seed=10 * s + i) for i, hw in enumerate(SIZES_HW)] for s in (0, 1)
+    )
+    return [*([photo] for photo in first), first, second]
+
+
+def _verdict(
+    groups: Sequence[list[np.ndarray]], runs: Sequence[list[EagerRun]], predictor: Predictor
+) -> Verdict:
     comparisons, traces = [], {}
-    for seed in range(2):
-        photos = [picture(*hw, seed=10 * seed + i) for i, hw in enumerate(SIZES_HW)]
-        groups: list[Sequence[np.ndarray]] = [[p] for p in photos] if seed else []
-        for group in [*groups, photos]:
-            runs = eager.run_batch(group)
-            found = predictor.predict(list(group), batch_size=len(group))
-            for run, detections in zip(runs, found, strict=True):
-                name = f"{seed}-{len(comparisons)}"
-                traces[name] = run.trace
-                comparisons.append(compare(run.detections, detections, name))
+    for group, theirs in zip(groups, runs, strict=True):
+        found = predictor.predict(group, batch_size=len(group))
+        for run, detections in zip(theirs, found, strict=True):
+            name = str(len(comparisons))
+            traces[name] = run.trace
+            comparisons.append(compare(run.detections, detections, name))
     return explain(check(comparisons), comparisons, traces.get)
 
 
@@ -46,14 +51,15 @@ def test_eager_and_onnx_equal_torchvision(kind: str, tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), weights)
     options = SpecOptions(short_side=SHORT_SIDE, long_side=LONG_SIDE)
     checkpoint = load(weights, options)
-    eager = TorchvisionEager(checkpoint, model=theirs)
+    eager, groups = TorchvisionEager(checkpoint, model=theirs), _groups()
+    runs = [eager.run_batch(group) for group in groups]
 
-    ours = _verdict(eager, Predictor(TorchSession(checkpoint)))
+    ours = _verdict(groups, runs, Predictor(TorchSession(checkpoint)))
     assert ours.detections >= 500
     assert ours.passed, "\n".join(map(str, [ours, *ours.excesses]))
 
     path = tmp_path / "model.onnx"
     export_onnx(weights, path, options, check_photo=None)
-    exported = _verdict(eager, Predictor.open(path))
+    exported = _verdict(groups, runs, Predictor.open(path))
     assert exported.detections >= 500
     assert exported.passed, "\n".join(map(str, [exported, *exported.excesses]))

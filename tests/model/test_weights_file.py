@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import warnings
 from collections import OrderedDict
@@ -156,3 +157,17 @@ def test_a_wrapper_name_that_wraps_nothing(state: dict[str, Any], tmp_path: Path
     path = tmp_path / "weights.pth"
     torch.save(state, path)
     assert list(read_tensors(path)) == ["a"]
+
+
+def test_arguments_of_a_training_script_do_no_harm(tmp_path: Path) -> None:
+    """torchvision's reference script saves `{"model": …, "args": argparse.Namespace}`."""
+    path = tmp_path / "model_25.pth"
+    args = argparse.Namespace(lr=0.02, data_path="coco", aspect_ratio_group_factor=3)
+    torch.save({"model": {"a": torch.ones(2)}, "args": args, "epoch": 25}, path)
+    assert read_tensors(path)["a"].tolist() == [1.0, 1.0]
+
+
+def test_prefixes_of_compiled_and_parallel_modules(tmp_path: Path) -> None:
+    for prefix in ("_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."):
+        torch.save({f"{prefix}a": torch.ones(1), f"{prefix}b": torch.ones(1)}, tmp_path / "w.pth")
+        assert set(read_tensors(tmp_path / "w.pth")) == {"a", "b"}

@@ -188,3 +188,29 @@ def test_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
         main(["model.onnx"])
     assert left.value.code == 2
     assert "--images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        pytest.param({"annotations": 5}, "expected lists", id="annotations-no-list"),
+        pytest.param({"categories": [{"name": "x"}]}, "an id of every category", id="no-id"),
+        pytest.param({"categories": [{"id": 77}]}, "none of its category ids", id="other-classes"),
+        pytest.param({"annotations": [{"id": 1}]}, "pycocotools cannot use it", id="bare-rows"),
+    ],
+)
+def test_annotations_that_cannot_be_used(
+    wrong: dict[str, Any],
+    says: str,
+    demo_onnx: Path,
+    labelled: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    truth = json.loads((labelled / "truth.json").read_text("utf-8")) | wrong
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(truth), "utf-8")
+    assert call(demo_onnx, labelled, annotations=path) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {path}: ")
+    assert says in error
