@@ -42,7 +42,9 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_results_begin_with_command_commit_date_and_machine() -> None:
-    for path in (ROOT / "docs" / "results").glob("*.md"):
+    found = sorted((ROOT / "docs" / "results").glob("*.md"))
+    assert {p.stem for p in found} >= {"parity", "end_to_end", "paste", "export"}
+    for path in found:
         head = path.read_text("utf-8").splitlines()[2:6]
         starts = [line.split(":")[0] for line in head]
         assert starts == ["- command", "- commit", "- date", "- machine"], path.name

@@ -1,4 +1,7 @@
-"""The fitted R50-FPN on real photos, against torchvision's own builder; all photos: bench/parity."""
+"""The fitted R50-FPN on real photos, against torchvision's own builder.
+
+A few of the photos that `bench/parity.py` takes all of.
+"""
 
 from __future__ import annotations
 
