@@ -83,11 +83,10 @@ def ours(
     masks: NDArray[np.float32], boxes: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> list[str]:
     """The run lengths of all masks, as `Detections.rle` makes them."""
-    from runtime import rle
-    from runtime.paste import MaskRule, paste_crops
+    from runtime.paste import MaskRule
+    from runtime.runs import encode_pasted
 
-    crops = paste_crops(masks, boxes, image_hw, MaskRule())
-    return [rle.encode(c.columns, c.x0_px, c.y0_px, image_hw)["counts"] for c in crops]
+    return [rle["counts"] for rle in encode_pasted(masks, boxes, image_hw, MaskRule())]
 
 
 def reference(

@@ -15,6 +15,7 @@ from model.errors import ArtifactError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec
 from runtime import rle
 from runtime.paste import MaskCrop, MaskRule, paste_crops
+from runtime.runs import encode_pasted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -116,6 +117,8 @@ class Detections:
         """The binary masks as COCO's compressed run lengths; empty for a box-only model."""
         if self.mask_probs is None:
             return []
+        if self.paste == "integer":
+            return encode_pasted(self.mask_probs, self.boxes, self.image_hw, self._rule())
         crops = paste_crops(self.mask_probs, self.boxes, self.image_hw, self._rule())
         return [rle.encode(crop.columns, crop.x0_px, crop.y0_px, self.image_hw) for crop in crops]
 

@@ -34,7 +34,7 @@ _RECOMPUTE_WITHIN = 4e-6
 # threads costs more than they save here, and a hundred times more on a busy machine.
 _BLOCK_PRODUCTS = 1 << 18
 # Up to this height + width torch resizes with another kernel, which rounds differently.
-_SMALL_KERNEL_PX = 128
+SMALL_KERNEL_PX = 128
 _COORDINATE_LIMIT_PX = np.float32(2.0**31)
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
@@ -115,16 +115,21 @@ def paste_crops(
         One crop per mask, of size zero where the box is inverted or outside the image.
     """
     side = mask_probs.shape[-1]
-    grids = np.pad(mask_probs, ((0, 0), (_BEFORE, _AFTER), (_BEFORE, _AFTER)))
+    grids = padded_grids(mask_probs)
     if rule.paste == "integer":
-        for grid, box in zip(grids, _grown_integer_boxes(boxes_xyxy, side).tolist(), strict=True):
+        for grid, box in zip(grids, grown_integer_boxes(boxes_xyxy, side).tolist(), strict=True):
             yield _paste_integer(grid, box, image_hw, rule)
     else:
         for grid, float_box in zip(grids, boxes_xyxy, strict=True):
             yield _paste_float(grid, float_box, image_hw, rule)
 
 
-def _grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64]:
+def padded_grids(mask_probs: Float32Array) -> Float32Array:
+    """Zero cells around each mask, float32 [D, M, M] to [D, M + 3, M + 3]."""
+    return np.pad(mask_probs, ((0, 0), (_BEFORE, _AFTER), (_BEFORE, _AFTER)))
+
+
+def grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64]:
     """Torchvision's `expand_boxes` and truncation; the last row and column belong to the box."""
     boxes = boxes_xyxy.clip(-_COORDINATE_LIMIT_PX, _COORDINATE_LIMIT_PX)
     low, high = boxes[:, :2], boxes[:, 2:]
@@ -137,7 +142,7 @@ def _paste_integer(
     grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
 ) -> MaskCrop:
     x0, y0, x1, y1 = box_xyxy
-    small = (x1 - x0 + 1) + (y1 - y0 + 1) <= _SMALL_KERNEL_PX
+    small = (x1 - x0 + 1) + (y1 - y0 + 1) <= SMALL_KERNEL_PX
     across = _resize_axis(x0, x1, image_hw[1], len(grid), small)
     down = _resize_axis(y0, y1, image_hw[0], len(grid), small)
     return _cut(grid, across, down, rule, _small_resize if small else _large_resize)
@@ -145,19 +150,63 @@ def _paste_integer(
 
 def _resize_axis(first_px: int, last_px: int, extent_px: int, cells: int, small: bool) -> _Axis:
     """Torch's bilinear resize without `align_corners` of the mask with one cell of padding."""
-    size_in, size_out = cells - 1, max(last_px - first_px + 1, 1)
+    size_out = max(last_px - first_px + 1, 1)
     start, stop = max(first_px, 0), min(last_px + 1, extent_px)
     pixel = np.arange(start - first_px, stop - first_px)
-    if size_in == size_out:
-        ones = np.ones(pixel.size, np.float32)
-        return _Axis(start, pixel, ones, ones - _ONE)
+    sizes, smalls = np.full(pixel.size, size_out), np.full(pixel.size, small)
+    cell, upper = resize_taps(pixel, sizes, smalls, cells)
+    return _Axis(start, cell, _ONE - upper, upper)
+
+
+def resize_taps(
+    pixel: NDArray[np.int64], size_out: NDArray[np.int64], is_small: BoolArray, cells: int
+) -> tuple[NDArray[np.int64], Float32Array]:
+    """Torch's float32 index arithmetic: lower cell and weight of the upper one, [P] each.
+
+    Args:
+        pixel: int64 [P], place in the box.
+        size_out: int64 [P], side of the box in pixels.
+        is_small: bool [P], resized by the kernel for small outputs.
+        cells: cells of a padded grid, G.
+    """
+    size_in = cells - 1
     centre = pixel.astype(np.float32) + _HALF
-    scale = np.float32(size_in) / np.float32(size_out)
-    source = _fma(centre, scale, -_HALF) if small else centre * scale - _HALF
+    scale = np.float32(size_in) / size_out.astype(np.float32)
+    source = centre * scale - _HALF
+    if is_small.any():
+        source = np.where(is_small, _fma(centre, scale, -_HALF), source)
     source = np.maximum(source, np.float32(0))
     cell = np.minimum(source.astype(np.int64), size_in - 1)
-    upper = np.minimum(source - cell.astype(np.float32), _ONE)
-    return _Axis(start, cell, _ONE - upper, upper)
+    return cell, np.minimum(source - cell.astype(np.float32), _ONE)
+
+
+def evaluate_resized(
+    grids_xy: Float32Array,
+    mask: NDArray[np.int64],
+    pixel_x: NDArray[np.int64],
+    pixel_y: NDArray[np.int64],
+    size_wh: NDArray[np.int64],
+    is_small: BoolArray,
+    rule: MaskRule,
+) -> BoolArray:
+    """Single pixels of integer-pasted masks to the bit, bool [P].
+
+    Args:
+        grids_xy: float32 [D, G, G], padded, x first.
+        mask: int64 [P], which grid.
+        pixel_x: int64 [P], column in the box.
+        pixel_y: int64 [P], row in the box.
+        size_wh: int64 [P, 2], size of the box.
+        is_small: bool [P], as for `resize_taps`.
+        rule: threshold.
+    """
+    cells = grids_xy.shape[-1]
+    x, right = resize_taps(pixel_x, size_wh[:, 0], is_small, cells)
+    y, lower = resize_taps(pixel_y, size_wh[:, 1], is_small, cells)
+    corners = tuple(grids_xy[mask, x + i, y + j] for j in (0, 1) for i in (0, 1))
+    weights = (_ONE - right, right, _ONE - lower, lower)
+    large, small = _large_resize(corners, weights), _small_resize(corners, weights)  # type: ignore[arg-type]
+    return _is_foreground(np.where(is_small, small, large), rule)
 
 
 def _paste_float(

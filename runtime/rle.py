@@ -8,6 +8,7 @@ Byte-identical to `pycocotools.mask.encode`, which is not needed.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TypedDict
 
 import numpy as np
@@ -47,6 +48,61 @@ def encode(columns: NDArray[np.bool_], x0_px: int, y0_px: int, image_hw: tuple[i
     if edges.size and counts[-1] == 0:
         counts = counts[:-1]
     return {"size": [height, width], "counts": _to_text(counts)}
+
+
+def encode_edges(
+    edges: NDArray[np.int64], edges_per_mask: NDArray[np.int64], image_hw: tuple[int, int]
+) -> list[Rle]:
+    """Encode many masks of one image, given by where their foreground starts and ends.
+
+    Args:
+        edges: int64 [E], column-major positions, mask after mask, strictly rising within each.
+        edges_per_mask: int64 [D].
+        image_hw: Height and width of the image in pixels.
+    """
+    height, width = image_hw
+    runs = edges_per_mask + 1
+    last = np.cumsum(runs) - 1
+    ends = np.empty(edges.size + runs.size, np.int64)
+    is_edge = np.ones(ends.size, np.bool_)
+    is_edge[last] = False
+    ends[is_edge] = edges
+    ends[last] = height * width
+    counts = np.diff(ends, prepend=0)
+    first = last - runs + 1
+    counts[first] = ends[first]
+    place = np.arange(ends.size) - np.repeat(first, runs)
+    # COCO writes no empty run at the end, but an empty mask has its one run.
+    written = (counts > 0) | is_edge | (place == 0)
+    values = counts.copy()
+    later = np.flatnonzero(place > 2)
+    values[later] -= counts[later - 2]
+    text, stops = _texts(values[written])
+    stop_of = np.cumsum(written)[last] - 1
+    bounds = [0, *(stops[stop_of]).tolist()]
+    size = [height, width]
+    return [{"size": list(size), "counts": text[a:b]} for a, b in pairwise(bounds)]
+
+
+def _texts(values: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
+    """All values as one text, and where each value's characters stop."""
+    rest = values.copy()
+    length = np.zeros(values.size, np.int64)
+    active = np.arange(values.size)
+    groups: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    while active.size:
+        low = rest & (2**_GROUP_BITS - 1)
+        rest >>= _GROUP_BITS
+        more = rest != -((low & _SIGN) >> 4)
+        groups.append((active, low + _FIRST_CHAR + more * _MORE))
+        length[active] += 1
+        active, rest = active[more], rest[more]
+    stops = np.cumsum(length)
+    start = stops - length
+    chars = np.empty(int(stops[-1]) if values.size else 0, np.uint8)
+    for index, (of, char) in enumerate(groups):
+        chars[start[of] + index] = char
+    return chars.tobytes().decode("ascii"), stops
 
 
 def decode(rle: Rle) -> NDArray[np.bool_]:
