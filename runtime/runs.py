@@ -142,13 +142,11 @@ def _column_cells(group: _Group, mask: Ints, pixel_x: Ints) -> tuple[Float32Arra
     """The cells of each column, float32 [N, G], which are above, and which masks are close."""
     cells = group.grids_xy.shape[-1]
     cell, upper = resize_taps(pixel_x, group.size_wh[:, 0][mask], group.is_small[mask], cells)
-    flat = group.grids_xy.reshape(-1, cells)
-    place = mask * cells + cell
-    column = flat.take(place, axis=0)
-    column *= (np.float32(1) - upper)[:, None]
-    right = flat.take(place + 1, axis=0)
-    right *= upper[:, None]
-    column += right
+    column = group.grids_xy.reshape(-1, cells).take(mask * cells + cell, axis=0)
+    slopes = np.diff(group.grids_xy, axis=1).reshape(-1, cells)
+    change = slopes.take(mask * (cells - 1) + cell, axis=0)
+    change *= upper[:, None]
+    column += change
     threshold = np.float32(group.rule.threshold)
     above = column > threshold - _CELL_BAND
     close = above != (column > threshold + _CELL_BAND)
