@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ import torch
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from bench import photos, results
+from bench.quiet import Sample, sample
 from export.onnx import export_onnx
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, SpecOptions, load
@@ -40,8 +41,6 @@ SHORT_SIDE, LONG_SIDE = 800, 1333
 CANVAS_HW = (800, 1088)
 FEW = 15
 LEGACY_OPSET = 17
-# Between calls the thread pools of the contestant before have time to fall asleep.
-PAUSE_S = 0.3
 # How many times faster than torchvision's eager model and than its own ONNX file.
 TARGETS = {"about 100": (1.5, 1.2), "about 15": (1.5, 1.0)}
 
@@ -79,6 +78,7 @@ class Row:
     ms: dict[str, float]
     all_ms: dict[str, list[float]]
     stages_ms: dict[str, float]
+    disturbed: float
 
     def ratio(self, other: str) -> float:
         """How many times faster ours is."""
@@ -228,39 +228,33 @@ def _measure(case: str, threshold: float, photo: UInt8, threads: int, repeats: i
         }
         texts = {name: contestant(photo) for name, contestant in contestants.items()}
         ours.stages.clear()
-        seconds = _interleaved(contestants, photo, repeats)
+        samples = _interleaved(contestants, photo, repeats)
     return Row(
         case,
         threshold,
         {name: len(masks) for name, masks in texts.items()},
         {name: len(set(masks) & set(texts["eager"])) for name, masks in texts.items()},
-        {name: _median_ms(times) for name, times in seconds.items()},
-        {name: [round(1e3 * s, 1) for s in times] for name, times in seconds.items()},
+        {name: _median_ms(s.seconds for s in taken) for name, taken in samples.items()},
+        {name: [round(1e3 * s.seconds, 1) for s in taken] for name, taken in samples.items()},
         {stage: _median_ms([s[stage] for s in ours.stages]) for stage in ours.stages[0]},
+        max(s.others for taken in samples.values() for s in taken),
     )
 
 
 def _interleaved(
     contestants: Mapping[str, Contestant], photo: UInt8, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds of every call; the contestants take turns, so that all see the same machine."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+) -> dict[str, list[Sample]]:
+    """Time every call; the contestants take turns, so that all see the same machine."""
+    samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     bar = Bar(repeats * len(contestants), "calls")
     for _ in range(repeats):
         for name, contestant in contestants.items():
-            time.sleep(PAUSE_S)
-            seconds[name].append(_timed(partial(contestant, photo)))
+            samples[name].append(sample(partial(contestant, photo)))
             bar.advance()
-    return seconds
+    return samples
 
 
-def _timed(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def _median_ms(seconds: Sequence[float]) -> float:
+def _median_ms(seconds: Iterable[float]) -> float:
     return round(1e3 * statistics.median(seconds), 2)
 
 
@@ -274,7 +268,11 @@ def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
         ("ours, ms", *rows[0].stages_ms),
         [(row.case, *(f"{ms:.1f}" for ms in row.stages_ms.values())) for row in rows],
     )
-    head = f"{args.threads} threads, {args.repeats} calls each, medians."
+    others = max(row.disturbed for row in rows)
+    head = (
+        f"{args.threads} threads, {args.repeats} calls each, medians; other processes took at "
+        f"most {100 * others:.0f} % of a core during a call."
+    )
     body = "\n\n".join([head, results.table(columns, [_cells(r) for r in rows]), stages])
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     data: dict[str, Any] = {
