@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,19 +28,17 @@ import torch
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from bench import photos, results
-from bench.quiet import Sample, sample
 from export.onnx import export_onnx
-from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, SpecOptions, load
 from runtime.console import Bar
 from runtime.predictor import Predictor
-from runtime.preprocess import to_canvas
 from runtime.sources.photos import decode
 
 SHORT_SIDE, LONG_SIDE = 800, 1333
-CANVAS_HW = (800, 1088)
 FEW = 15
 LEGACY_OPSET = 17
+# Between calls the thread pools of the contestant before have time to fall asleep.
+PAUSE_S = 0.3
 # How many times faster than torchvision's eager model and than its own ONNX file.
 TARGETS = {"about 100": (1.5, 1.2), "about 15": (1.5, 1.0)}
 
@@ -50,13 +48,11 @@ Texts = list[str]
 HOW = (
     "How each is run, on the same uint8 photo in memory:",
     "- ours: `python -m export.onnx weights.pth -o model.onnx --score-threshold T`, then "
-    "`Predictor.open('model.onnx', threads=N).predict(photo).rle()`; any batch, height and width",
-    f"- ours, fixed: the same with `--batch 1 --size {CANVAS_HW[0]}x{CANVAS_HW[1]}`",
+    "`Predictor.open('model.onnx', threads=N).predict(photo).rle()`",
     "- eager: `maskrcnn_resnet50_fpn` in `torch.inference_mode()`, `torch.set_num_threads(N)`: "
     "`model([photo / 255])[0]`, then `masks > 0.5` and pycocotools' `encode` of each",
     "- legacy: `torch.onnx.export(model, ([photo / 255],), dynamo=False, opset_version="
-    f"{LEGACY_OPSET})`, the file in ONNX Runtime with N threads, then `masks > 0.5` and `encode`; "
-    "for photos of this size alone, which is the faster choice",
+    f"{LEGACY_OPSET})`, the file in ONNX Runtime with N threads, then `masks > 0.5` and `encode`",
 )
 
 
@@ -78,7 +74,6 @@ class Row:
     ms: dict[str, float]
     all_ms: dict[str, list[float]]
     stages_ms: dict[str, float]
-    disturbed: float
 
     def ratio(self, other: str) -> float:
         """How many times faster ours is."""
@@ -94,12 +89,10 @@ class Row:
 class Ours:
     """The exported file in the `Predictor`; remembers the time of every stage."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, shape: GraphShape, folder: Path, threads: int
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, folder: Path, threads: int) -> None:
         path = folder / "ours.onnx"
         options = _options(checkpoint.spec.box.score_threshold)
-        export_onnx(checkpoint.path, path, options, shape, check_photo=None)
+        export_onnx(checkpoint.path, path, options, check_photo=None)
         self._predictor = Predictor.open(path, threads=threads)
         self.stages: list[dict[str, float]] = []
 
@@ -180,9 +173,6 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     pixels = decode(args.photo)
     checkpoint = load(photos.fitted_weights(), _options(None))
-    canvas_hw = to_canvas([pixels], checkpoint.spec.preprocess).images.shape[2:]
-    if canvas_hw != CANVAS_HW:
-        raise SystemExit(f"error: {args.photo} gives a canvas of {canvas_hw}, not {CANVAS_HW}")
     thresholds = {
         "about 100": checkpoint.spec.box.score_threshold,
         "about 15": _threshold_for(FEW, checkpoint, pixels),
@@ -200,7 +190,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     default = photos.data_folder() / "coco" / "train2017" / "000000000009.jpg"
-    parser.add_argument("--photo", type=Path, default=default, help="of 640 x 480")
+    parser.add_argument("--photo", type=Path, default=default, help="640 x 480 gives 800 x 1088")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
@@ -219,60 +209,60 @@ def _measure(case: str, threshold: float, photo: UInt8, threads: int, repeats: i
     model.roi_heads.score_thresh = threshold
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours = Ours(checkpoint, GraphShape(), folder, threads)
+        ours = Ours(checkpoint, folder, threads)
         contestants: dict[str, Contestant] = {
             "ours": ours,
-            "ours, fixed": Ours(checkpoint, GraphShape(1, *CANVAS_HW), folder, threads),
             "eager": Eager(model),
             "legacy": Legacy(model, photo, folder, threads),
         }
         texts = {name: contestant(photo) for name, contestant in contestants.items()}
         ours.stages.clear()
-        samples = _interleaved(contestants, photo, repeats)
+        seconds = _interleaved(contestants, photo, repeats)
     return Row(
         case,
         threshold,
         {name: len(masks) for name, masks in texts.items()},
         {name: len(set(masks) & set(texts["eager"])) for name, masks in texts.items()},
-        {name: _median_ms(s.seconds for s in taken) for name, taken in samples.items()},
-        {name: [round(1e3 * s.seconds, 1) for s in taken] for name, taken in samples.items()},
+        {name: _median_ms(times) for name, times in seconds.items()},
+        {name: [round(1e3 * s, 1) for s in times] for name, times in seconds.items()},
         {stage: _median_ms([s[stage] for s in ours.stages]) for stage in ours.stages[0]},
-        max(s.others for taken in samples.values() for s in taken),
     )
 
 
 def _interleaved(
     contestants: Mapping[str, Contestant], photo: UInt8, repeats: int
-) -> dict[str, list[Sample]]:
-    """Time every call; the contestants take turns, so that all see the same machine."""
-    samples: dict[str, list[Sample]] = {name: [] for name in contestants}
+) -> dict[str, list[float]]:
+    """Seconds of every call; the contestants take turns, so that all see the same machine."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     bar = Bar(repeats * len(contestants), "calls")
     for _ in range(repeats):
         for name, contestant in contestants.items():
-            samples[name].append(sample(partial(contestant, photo)))
+            time.sleep(PAUSE_S)
+            seconds[name].append(_timed(partial(contestant, photo)))
             bar.advance()
-    return samples
+    return seconds
 
 
-def _median_ms(seconds: Iterable[float]) -> float:
+def _timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _median_ms(seconds: Sequence[float]) -> float:
     return round(1e3 * statistics.median(seconds), 2)
 
 
 def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
     columns = (
-        "case", "score threshold", "detections", "masks equal to eager's", "ours ms",
-        "ours, fixed ms", "eager ms", "legacy ms", "eager / ours", "legacy / ours", "targets",
-        "verdict",
+        "case", "score threshold", "detections", "masks equal to eager's", "ours ms", "eager ms",
+        "legacy ms", "eager / ours", "legacy / ours", "targets", "verdict",
     )  # fmt: skip
     stages = results.table(
         ("ours, ms", *rows[0].stages_ms),
         [(row.case, *(f"{ms:.1f}" for ms in row.stages_ms.values())) for row in rows],
     )
-    others = max(row.disturbed for row in rows)
-    head = (
-        f"{args.threads} threads, {args.repeats} calls each, medians; other processes took at "
-        f"most {100 * others:.0f} % of a core during a call."
-    )
+    head = f"{args.threads} threads, {args.repeats} calls each, medians."
     body = "\n\n".join([head, results.table(columns, [_cells(r) for r in rows]), stages])
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     data: dict[str, Any] = {
@@ -292,7 +282,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.score_threshold:.4f}",
         " / ".join(str(row.detections[name]) for name in ("ours", "eager", "legacy")),
         " / ".join(str(row.same_masks[name]) for name in ("ours", "eager", "legacy")),
-        *(f"{row.ms[name]:.0f}" for name in ("ours", "ours, fixed", "eager", "legacy")),
+        *(f"{row.ms[name]:.0f}" for name in ("ours", "eager", "legacy")),
         f"{row.ratio('eager'):.2f}×",
         f"{row.ratio('legacy'):.2f}×",
         f"≥ {eager}, ≥ {legacy}",

@@ -35,8 +35,8 @@ Bools = NDArray[np.bool_]
 
 # A group of masks has about so many columns: its arrays then stay in the processor's cache.
 _GROUP_COLUMNS = 1 << 13
-# Ten times what float32 can move a cell of a column, and a pixel near a crossing.
-_CELL_BAND = np.float32(4e-6)
+# Several times what float32 can move a cell of a column, and a pixel near a crossing.
+_CELL_BAND = np.float32(1e-6)
 _PIXEL_BAND = 1e-5
 
 
@@ -109,7 +109,8 @@ def _edges(group: _Group) -> tuple[Ints, Ints, Bools]:
     mask, pixel_x = _columns(group)
     column, above, is_close = _column_cells(group, mask, pixel_x)
     turns = np.flatnonzero(above[:, 1:] != above[:, :-1])
-    at, cell = np.divmod(turns, above.shape[1] - 1)
+    at = turns // (above.shape[1] - 1)
+    cell = turns - at * (above.shape[1] - 1)
     owner = mask[at]
     row = _crossing_rows(group, column, at, cell, owner, pixel_x, above)
     height, width = group.image_hw
@@ -117,13 +118,13 @@ def _edges(group: _Group) -> tuple[Ints, Ints, Bools]:
     place = (pixel_x[at] + group.boxes_xyxy[owner, 0]) * height + row
     # A mask's positions end at height * width, so this key sorts by mask first.
     span = height * width + 1
-    key = np.sort(owner * span + place)
-    # Two ends at one place cancel: a run of no pixel, or one that goes on in the next column.
-    if key.size and (key[1:] == key[:-1]).any():
+    key = owner * span + place
+    if (key[1:] <= key[:-1]).any():
+        # Two ends at one place cancel: a run of no pixel, or one that goes on in the next column.
         key, repeats = np.unique(key, return_counts=True)
         key = key[repeats % 2 == 1]
-    owner, place = np.divmod(key, span)
-    return place, np.bincount(owner, minlength=count), is_close
+        owner = key // span
+    return key - owner * span, np.bincount(owner, minlength=count), is_close
 
 
 def _columns(group: _Group) -> tuple[Ints, Ints]:
