@@ -1,6 +1,7 @@
 """`maskport export`: a checkpoint to an ONNX file that is checked against the eager model.
 
 python -m export.onnx weights.pth -o model.onnx
+python -m export.onnx weights.pth --target tensorrt-rtx --size 800x1344 -o model.rtx.onnx
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.targets import TARGETS, Target, check_native, native_candidates, target_named
 from maskport import __version__
 from model.errors import MissingDependencyError, UsageError
 from runtime.console import DONE, Parser, Steps, fraction, run, whole_number
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from export.check import CheckReport
+    from export.lowering.native import NativeOptions
     from export.tracing import GraphShape
     from model.checkpoint import Checkpoint, SpecOptions
+    from model.spec import ModelSpec
 
 SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
-_SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,21 @@ def export_onnx(
     opset: int | None = None,
     check_photo: str | Path | None = SAMPLE_PHOTO,
     steps: Steps | None = None,
+    target: str = "onnxruntime",
+    native_options: NativeOptions | None = None,
 ) -> ExportReport:
-    """Export a checkpoint to ONNX with the `standard` lowering.
+    """Export a checkpoint to ONNX.
 
     Args:
         weights: a `.pth` or `.safetensors` file.
         output: where the ONNX file goes; nothing is left there when anything fails.
         options: what the weights cannot tell.
-        shape: fixed sizes; dynamic by default.
+        shape: fixed sizes; dynamic by default, which TensorRT targets do not take.
         opset: ONNX operator set, default 18.
         check_photo: photo on which the file is compared with the eager model; None: no check.
         steps: where progress is shown.
+        target: "onnxruntime", "tensorrt" or "tensorrt-rtx"; decides the lowering.
+        native_options: what the `native` lowering may spend.
 
     Raises:
         UsageError: an impossible option, or an output that would overwrite an input.
@@ -72,29 +78,64 @@ def export_onnx(
         ArtifactError: the output cannot be written.
     """
     from export.check import check_file
+    from export.graph_options import checked_opset
+    from export.lowering.native import NativeOptions
     from export.tracing import GraphShape, trace
     from model.checkpoint import load
 
     show = steps.begin if steps else lambda _: None
-    output, shape, opset = Path(output), shape or GraphShape(), _opset(opset)
+    wanted = target_named(target)
+    output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset)
     _refuse_overwrite(output, weights, check_photo)
     photo = None if check_photo is None else _decode(Path(check_photo))
     show("reading the weights")
     checkpoint = load(weights, options)
     shape.check(checkpoint.spec.preprocess.size_divisor)
+    native = None
+    if wanted.lowering == "native":
+        checkpoint = _for_native(checkpoint, options, shape)
+        native = native_options or NativeOptions()
     # Claimed before the trace: an output that cannot be written must not cost one.
     with atomic_path(output) as temporary:
         if output.suffix.lower() != ".onnx":
             raise UsageError(f"-o {output}: expected a name that ends in .onnx")
         show("tracing the network")
-        graph = trace(checkpoint.build(), shape, opset)
+        graph = trace(checkpoint.build(), shape, opset, native)
         show("writing the file")
-        _write(graph, temporary, checkpoint, shape)
+        _write(graph, temporary, checkpoint, shape, wanted)
         report = None
         if photo is not None:
             show("checking it against the eager model")
             report = check_file(checkpoint, temporary, photo, Path(str(check_photo)).name)
     return ExportReport(output, checkpoint, output.stat().st_size, report)
+
+
+def _for_native(
+    checkpoint: Checkpoint, options: SpecOptions | None, shape: GraphShape
+) -> Checkpoint:
+    """The checkpoint with the lowering's own number of candidates, unless one was asked for."""
+    from model.spec_options import was_said
+
+    _require_fixed(checkpoint.spec, shape)
+    spec = checkpoint.spec
+    if options is None or not was_said("box.candidates", options):
+        spec = replace(spec, box=replace(spec.box, candidates=native_candidates(spec)))
+    check_native(spec)
+    return replace(checkpoint, spec=spec)
+
+
+def _require_fixed(spec: ModelSpec, shape: GraphShape) -> None:
+    if shape.height is None or shape.width is None:
+        pre = spec.preprocess
+        long, short = (
+            -(-s // pre.size_divisor) * pre.size_divisor for s in (pre.long_side, pre.short_side)
+        )
+        raise UsageError(
+            f"--size: TensorRT needs a fixed canvas; say --size {short}x{long} for landscape "
+            f"photos, --size {long}x{short} for portrait ones, or export a file for each"
+        )
+    if shape.largest_batch is None:
+        raise UsageError("--batch: TensorRT needs a batch, like 1 or 1:4:8")
 
 
 def _refuse_overwrite(output: Path, *inputs: str | Path | None) -> None:
@@ -111,20 +152,23 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
     return decode(path)
 
 
-def _write(graph: ir.Model, path: Path, checkpoint: Checkpoint, shape: GraphShape) -> None:
+def _write(
+    graph: ir.Model, path: Path, checkpoint: Checkpoint, shape: GraphShape, target: Target
+) -> None:
     import onnx
     import onnx_ir as ir
 
     from runtime.artifact import Manifest, to_metadata
 
     manifest = Manifest(
-        target="onnxruntime",
-        lowering="standard",
+        target=target.name,
+        lowering=target.lowering,
         precision="fp32",
         weights_sha256=checkpoint.sha256,
         batch=shape.batch,
         height=shape.height,
         width=shape.width,
+        batch_range=shape.batch_range,
         versions={
             "maskport": __version__,
             **{p: metadata.version(p) for p in ("torch", "torchvision", "onnx", "onnxscript")},
@@ -148,10 +192,27 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--output", type=Path, help="default: the weights' name with .onnx")
     graph = parser.add_argument_group("graph")
     graph.add_argument(
-        "--size", metavar="HxW", help="fixed canvas, photos are shrunk to fit; default: dynamic"
+        "--target",
+        default="onnxruntime",
+        metavar="NAME",
+        help=f"what will run it: {', '.join(TARGETS)}; default onnxruntime",
     )
-    graph.add_argument("--batch", type=whole_number, help="fixed batch; default: dynamic")
+    graph.add_argument(
+        "--size",
+        metavar="HxW",
+        help="fixed canvas, photos are shrunk to fit; default: dynamic (TensorRT needs one)",
+    )
+    graph.add_argument(
+        "--batch",
+        metavar="N|MIN:USUAL:MAX",
+        help="fixed batch, or a range for TensorRT; default: dynamic, 1 for TensorRT",
+    )
     graph.add_argument("--opset", type=int, help="ONNX operator set, default 18")
+    graph.add_argument(
+        "--nms-rounds",
+        metavar="R[,D]",
+        help="TensorRT: iterations of the proposals' NMS and of the detections'; default 32,20",
+    )
     says = parser.add_argument_group("what the weights cannot tell")
     says.add_argument("--short-side", type=whole_number, metavar="PX")
     says.add_argument("--long-side", type=whole_number, metavar="PX")
@@ -175,16 +236,21 @@ def _export(argv: Sequence[str]) -> int:
     _require_libraries()
     if not args.weights.name:
         raise UsageError(f"{args.weights}: expected a weights file")
-    output = args.output or args.weights.with_suffix(".onnx")
+    from export.graph_options import graph_shape, native_options
+
+    target = target_named(args.target)
+    output = args.output or args.weights.with_suffix(target.suffix)
     steps = Steps(3 if args.no_check else 4)
     report = export_onnx(
         args.weights,
         output,
         _options(args),
-        _shape(args.size, args.batch),
+        graph_shape(args.size, args.batch, target),
         args.opset,
         None if args.no_check else args.check_image,
         steps,
+        target.name,
+        native_options(args.nms_rounds, target),
     )
     steps.end()
     _print_report(report, args)
@@ -230,34 +296,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _shape(size: str | None, batch: int | None) -> GraphShape:
-    from export.tracing import GraphShape
-
-    if size is None:
-        return GraphShape(batch=batch)
-    match = _SIZE.fullmatch(size)
-    if match is None:
-        raise UsageError(f"--size: expected HEIGHTxWIDTH like 800x1344, got '{size}'")
-    return GraphShape(batch, int(match[1]), int(match[2]))
-
-
-def _opset(opset: int | None) -> int:
-    from export.tracing import DEFAULT_OPSET, OPSETS
-
-    if opset is None:
-        return DEFAULT_OPSET
-    if opset not in OPSETS:
-        raise UsageError(
-            f"--opset: expected one of {', '.join(map(str, OPSETS))}, got {opset} "
-            "(ONNX Runtime has no kernel for the RoiAlign of opset 22)"
-        )
-    return opset
-
-
 def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
     spec = report.checkpoint.spec
     sizes = "dynamic canvas" if args.size is None else f"canvas {args.size}"
-    batch = "dynamic batch" if args.batch is None else f"batch {args.batch}"
+    default = "batch 1" if TARGETS[args.target].engine else "dynamic batch"
+    batch = default if args.batch is None else f"batch {args.batch}"
     print(
         f"{report.path} · {report.size_bytes / 1e6:.0f} MB · {spec.architecture} · "
         f"{spec.num_foreground} classes · {sizes}, {batch}"

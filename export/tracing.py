@@ -6,14 +6,19 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
-from export.lowering import standard
+from export.lowering import native, standard
+from export.lowering.native import NativeOptions
 from export.passes.compact_masks import compact_masks
+from export.passes.drop_padding import drop_padding
+from export.passes.narrow_integers import narrow_integers
 from export.passes.tag_roles import tag_roles
 from model.errors import ExportError, UsageError
 from model.mask_rcnn import MaskRCNN, Outputs
@@ -27,11 +32,20 @@ _TRACE_SIDES = (224, 288)
 
 @dataclass(frozen=True, slots=True)
 class GraphShape:
-    """What the graph's inputs may be; None is dynamic. Sides are canvas pixels."""
+    """What the graph's inputs may be; None is dynamic. Sides are canvas pixels.
+
+    `batch_range` is the smallest, the usual and the largest batch, instead of a fixed one.
+    """
 
     batch: int | None = None
     height: int | None = None
     width: int | None = None
+    batch_range: tuple[int, int, int] | None = None
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The most images of one run."""
+        return self.batch if self.batch_range is None else self.batch_range[2]
 
     def check(self, divisor: int) -> None:
         """Refuse what the network cannot run.
@@ -45,74 +59,125 @@ class GraphShape:
                     f"--size: {name} {side} must be a multiple of {divisor} from {divisor} to "
                     f"16384, for instance {min(max(-(-side // divisor), 1) * divisor, 16384)}"
                 )
-        if self.batch is not None and not 1 <= self.batch <= 1024:
-            raise UsageError(f"--batch: expected 1 to 1024, got {self.batch}")
+        for batch in self.batch_range or (self.batch,):
+            if batch is not None and not 1 <= batch <= 1024:
+                raise UsageError(f"--batch: expected 1 to 1024, got {batch}")
+        if self.batch_range is not None and list(self.batch_range) != sorted(self.batch_range):
+            raise UsageError(
+                f"--batch: expected MIN:USUAL:MAX in rising order, like 1:4:8, got "
+                f"{':'.join(map(str, self.batch_range))}"
+            )
 
 
-def trace(model: MaskRCNN, shape: GraphShape, opset: int = DEFAULT_OPSET) -> ir.Model:
-    """Write the network as ONNX with the `standard` lowering.
+def trace(
+    model: MaskRCNN,
+    shape: GraphShape,
+    opset: int = DEFAULT_OPSET,
+    native_options: NativeOptions | None = None,
+) -> ir.Model:
+    """Write the network as ONNX.
 
     Args:
         model: in eval mode.
         shape: fixed or dynamic batch, height and width.
         opset: one of `OPSETS`.
+        native_options: None for the `standard` lowering; else `native`, which needs fixed sides
+            and a batch that is fixed or a range.
 
     Returns:
-        a graph with roles on its nodes, the outputs of `model.mask_rcnn.Outputs` under their
-        names, and the mask head running on valid rows only.
+        a graph with roles on its nodes and the outputs of `model.mask_rcnn.Outputs` under their
+        names.
 
     Raises:
-        ExportError: the tracer failed.
+        ExportError: the tracer failed, or the lowering cannot express the network.
     """
-    has_masks = model.mask_head is not None
+    if native_options is None:
+        graph_model = _standard(model, opset)
+    else:
+        graph_model = _native(model, shape, opset, native_options)
+    _declare_shapes(graph_model, model, shape)
+    return graph_model
+
+
+def _standard(model: MaskRCNN, opset: int) -> ir.Model:
+    """Traced with all sizes dynamic: fixed ones are declared afterwards, and readers fold them."""
     divisor = model.spec.preprocess.size_divisor
-    names = [n for n in Outputs._fields if n != "masks" or has_masks]
+    # Sizes of 1 would be specialised by the tracer, hence two images.
+    height, width = (-(-side // divisor) * divisor for side in _TRACE_SIDES)
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    rows = divisor * torch.export.Dim("rows", min=1, max=16384 // divisor)
+    columns = divisor * torch.export.Dim("columns", min=1, max=16384 // divisor)
+    dynamic = {"images": {0: batch, 2: rows, 3: columns}, "image_hw": {0: batch}}
+    table = standard.translations()
+    graph_model = _run_tracer(model, _example(2, height, width), dynamic, opset, table)
+    compact_masks(graph_model)
+    # The tracer's shapes hold its own names for sizes.
+    for node in graph_model.graph.all_nodes():
+        for value in node.outputs:
+            value.shape = None
+    return graph_model
+
+
+def _native(model: MaskRCNN, shape: GraphShape, opset: int, options: NativeOptions) -> ir.Model:
+    """Traced with the sizes that it will have."""
+    if shape.height is None or shape.width is None or shape.largest_batch is None:
+        raise ExportError("native lowering: expected a fixed canvas and batch, say --size HxW")
+    dynamic = None
+    if shape.batch_range is not None:
+        batch = torch.export.Dim("batch", min=shape.batch_range[0], max=shape.batch_range[2])
+        dynamic = {"images": {0: batch}, "image_hw": {0: batch}}
+    example = _example(shape.batch or shape.largest_batch, shape.height, shape.width)
+    table = native.translations(options, shape.largest_batch)
+    graph_model = _run_tracer(model, example, dynamic, opset, table)
+    drop_padding(graph_model)
+    narrow_integers(graph_model)
+    fold_constants(graph_model, input_size_limit=2**24, output_size_limit=2**24)
+    remove_unused_nodes(graph_model)
+    return graph_model
+
+
+def _example(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return (
+        torch.zeros(batch, 3, height, width),
+        torch.tensor([[float(height), float(width)]] * batch),
+    )
+
+
+def _run_tracer(
+    model: MaskRCNN,
+    example: tuple[torch.Tensor, torch.Tensor],
+    dynamic_shapes: dict[str, dict[int, Any]] | None,
+    opset: int,
+    table: dict[Callable[..., Any], Callable[..., Any]],
+) -> ir.Model:
+    names = [n for n in Outputs._fields if n != "masks" or model.mask_head is not None]
     with _quiet():
         try:
             program = torch.onnx.export(
                 model,
-                _example(divisor),
+                example,
                 dynamo=True,
-                dynamic_shapes=_dynamic_shapes(divisor),
+                dynamic_shapes=dynamic_shapes,
                 opset_version=opset,
-                custom_translation_table=standard.translations(),
+                custom_translation_table=table,
                 input_names=["images", "image_hw"],
                 output_names=names,
                 optimize=True,
                 verbose=False,
             )
         except Exception as error:  # the exporter wraps anything at all
-            raise ExportError(f"tracing failed: {_innermost(error)}") from error
+            raise _explain(error) from error
     if program is None:
         raise ExportError("tracing failed: the exporter answered no program")
     graph_model = program.model
     tag_roles(graph_model, frozenset(name for name, _ in model.named_children()))
-    compact_masks(graph_model)
-    _declare_shapes(graph_model, model, shape)
     return graph_model
 
 
-def _example(divisor: int) -> tuple[torch.Tensor, torch.Tensor]:
-    # Sizes of 1 would be specialised by the tracer, hence two images.
-    height, width = (-(-side // divisor) * divisor for side in _TRACE_SIDES)
-    return torch.zeros(2, 3, height, width), torch.tensor([[float(height), float(width)]] * 2)
-
-
-def _dynamic_shapes(divisor: int) -> dict[str, dict[int, object]]:
-    """All dynamic: fixed sizes are declared afterwards, and readers fold what follows from them."""
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    height = divisor * torch.export.Dim("rows", min=1, max=16384 // divisor)
-    width = divisor * torch.export.Dim("columns", min=1, max=16384 // divisor)
-    return {"images": {0: batch, 2: height, 3: width}, "image_hw": {0: batch}}
-
-
 def _declare_shapes(graph_model: ir.Model, model: MaskRCNN, shape: GraphShape) -> None:
-    """Fixed sizes or plain names for the sides, and no stale shapes inside."""
+    """Fixed sizes, or plain names where they are dynamic, on the graph's inputs and outputs."""
     batch: int | str = shape.batch or "batch"
     rows = model.spec.box.detections
-    for node in graph_model.graph.all_nodes():
-        for value in node.outputs:
-            value.shape = None
     images, image_hw = graph_model.graph.inputs
     images.shape = ir.Shape([batch, 3, shape.height or "height", shape.width or "width"])
     image_hw.shape = ir.Shape([batch, 2])
@@ -142,7 +207,11 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(logger_level)
 
 
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
+def _explain(error: BaseException) -> ExportError:
+    """What a lowering said itself, or the innermost of the tracer's wrapped errors."""
+    while error.__cause__ is not None and not isinstance(error, ExportError):
         error = error.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if isinstance(error, ExportError):
+        return error
+    message = " ".join(str(error).split())[:300]
+    return ExportError(f"tracing failed: {type(error).__name__}: {message}")

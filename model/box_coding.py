@@ -24,18 +24,20 @@ def decode(deltas: Tensor, reference: Tensor, weights: tuple[float, float, float
     Source: Fast R-CNN, appendix C of R-CNN; torchvision `BoxCoder.decode_single`, operation by
     operation, so that float32 results agree.
     """
-    width = reference[..., 2] - reference[..., 0]
-    height = reference[..., 3] - reference[..., 1]
-    center_x = reference[..., 0] + 0.5 * width
-    center_y = reference[..., 1] + 0.5 * height
-    wx, wy, ww, wh = weights
-    center_x = deltas[..., 0] / wx * width + center_x
-    center_y = deltas[..., 1] / wy * height + center_y
-    half_w = 0.5 * (torch.exp((deltas[..., 2] / ww).clamp(max=MAX_LOG_RATIO)) * width)
-    half_h = 0.5 * (torch.exp((deltas[..., 3] / wh).clamp(max=MAX_LOG_RATIO)) * height)
-    return torch.stack(
-        [center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h], dim=-1
-    )
+    start, end = reference[..., :2], reference[..., 2:]
+    size = end - start
+    center = start + 0.5 * size
+    move, grow = deltas[..., :2], deltas[..., 2:]
+    center = _divide(move, weights[:2]) * size + center
+    half = 0.5 * (torch.exp(_divide(grow, weights[2:]).clamp(max=MAX_LOG_RATIO)) * size)
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def _divide(deltas: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """Float32 [..., 2] by one weight per axis."""
+    if weights[0] == weights[1]:
+        return deltas if weights[0] == 1.0 else deltas / weights[0]
+    return deltas / deltas.new_tensor(weights)
 
 
 def clip(boxes: Tensor, image_hw: Tensor) -> Tensor:
@@ -46,8 +48,5 @@ def clip(boxes: Tensor, image_hw: Tensor) -> Tensor:
 
 def is_large_enough(boxes: Tensor, min_size: float, inclusive: bool) -> Tensor:
     """Bool [...] of the boxes whose two sides reach `min_size` pixels (exceed it if exclusive)."""
-    width = boxes[..., 2] - boxes[..., 0]
-    height = boxes[..., 3] - boxes[..., 1]
-    if inclusive:
-        return (width >= min_size) & (height >= min_size)
-    return (width > min_size) & (height > min_size)
+    shorter = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1)
+    return shorter >= min_size if inclusive else shorter > min_size

@@ -172,7 +172,7 @@ class RoIPooler(nn.Module):
 
 @torch.library.custom_op("maskrcnn::nms_keep", mutates_args=())
 def nms_keep(
-    boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float
+    boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
 ) -> tuple[Tensor, Tensor]:
     """Exact greedy NMS over boxes that are already sorted by descending score.
 
@@ -182,6 +182,8 @@ def nms_keep(
         groups: int64 [B, K] in [0, num_groups); boxes of different groups do not meet.
         num_groups: number of groups; 1 means that `groups` is not looked at.
         iou: a box goes when its IoU with a kept one is strictly greater.
+        stage: "proposals" or "detections", which NMS of the network this is; it says nothing
+            about the answer, a lowering may spend differently on the two.
 
     Returns:
         keep, bool [B, K]; open, int32 [B], the boxes left undecided (always 0 here).
@@ -202,6 +204,6 @@ def nms_keep(
 
 @nms_keep.register_fake
 def _(
-    boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float
+    boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(valid), boxes.new_empty(boxes.shape[0], dtype=torch.int32)

@@ -21,7 +21,8 @@ class Manifest:
     """How a file was made.
 
     `batch`, `height` and `width` are None where the graph takes any value; sides are canvas
-    pixels.
+    pixels. `batch_range` is the smallest, usual and largest batch where it is bounded but not
+    fixed.
     """
 
     target: str
@@ -31,8 +32,16 @@ class Manifest:
     batch: int | None = None
     height: int | None = None
     width: int | None = None
+    batch_range: tuple[int, int, int] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     manifest_version: int = MANIFEST_VERSION
+
+    @property
+    def batch_bounds(self) -> tuple[int, int | None]:
+        """The smallest and the largest batch of one run; None where nothing bounds it."""
+        if self.batch_range is not None:
+            return self.batch_range[0], self.batch_range[2]
+        return (1, None) if self.batch is None else (self.batch, self.batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,15 +170,15 @@ class Predictor:
         self.close()
 
     def _batch(self, batch_size: int) -> int:
-        fixed = self.artifact.manifest.batch
+        _, most = self.artifact.manifest.batch_bounds
         if batch_size < 1:
             raise UsageError(f"batch_size: expected at least 1, got {batch_size}")
-        if fixed is not None and batch_size > fixed:
+        if most is not None and batch_size > most:
             raise UsageError(
-                f"batch_size {batch_size}: the artifact was exported for a batch of {fixed}; "
-                f"export it with --batch {batch_size}"
+                f"batch_size {batch_size}: the artifact was exported for a batch of {most} at "
+                f"most; export it with --batch {batch_size}"
             )
-        return batch_size if fixed is None else fixed
+        return batch_size if self.artifact.manifest.batch is None else most or batch_size
 
     def _check_threshold(self, score_threshold: float | None) -> None:
         exported = self.spec.box.score_threshold
@@ -204,8 +204,7 @@ class Predictor:
         found = [self._result(answer, canvas, row, p) for row, p in enumerate(decoded)]
         clock.lap("results")
         self.times.photos += len(photos)
-        for detections in found:
-            self._report_inexact(detections)
+        self._report_inexact(answer, len(photos))
         return found
 
     def _canvas(self, decoded: Sequence[UInt8], names: Sequence[str]) -> Canvas:
@@ -218,7 +217,8 @@ class Predictor:
                 resized_hw(pixels.shape[:2], self.spec.preprocess, fixed)
             except ImageError as error:
                 raise ImageError(f"{name}{error}") from error
-        return to_canvas(decoded, self.spec.preprocess, fixed, manifest.batch)
+        rows = max(len(decoded), manifest.batch_bounds[0])
+        return to_canvas(decoded, self.spec.preprocess, fixed, rows)
 
     def _result(self, answer: Answer, canvas: Canvas, row: int, pixels: UInt8) -> Detections:
         height, width = (int(side) for side in canvas.image_hw[row])
@@ -226,13 +226,11 @@ class Predictor:
             raw_rows(answer, row), self.spec, (pixels.shape[0], pixels.shape[1]), (height, width)
         )
 
-    def _report_inexact(self, detections: Detections) -> None:
-        if detections.exact or self._on_inexact == "ignore":
+    def _report_inexact(self, answer: Answer, photos: int) -> None:
+        remedies = inexact_remedies(answer, photos)
+        if not remedies or self._on_inexact == "ignore":
             return
-        message = (
-            f"{self.artifact.path}: the graph left NMS undecided or cut candidates that might "
-            "have counted; export with a higher --candidates"
-        )
+        message = f"{self.artifact.path}: {'; '.join(remedies)}"
         if self._on_inexact == "raise":
             raise ArtifactError(message)
         warnings.warn(message, InexactResultWarning, stacklevel=4)
@@ -263,6 +261,26 @@ def raw_rows(answer: Answer, row: int) -> RawDetections:
         nms_open=int(answer["nms_open"][row]),
         candidates_cut=int(answer["candidates_cut"][row]),
     )
+
+
+def inexact_remedies(answer: Answer, photos: int) -> list[str]:
+    """What keeps an answer from being certainly the greedy one, and which export option helps.
+
+    Args:
+        answer: of a session.
+        photos: rows of the batch that are photos; the others are filling.
+    """
+    found = []
+    if answer["nms_open"][:photos].any():
+        most = int(answer["nms_open"][:photos].max())
+        found.append(f"NMS left {most} boxes of a photo undecided; export with more --nms-rounds")
+    if answer["candidates_cut"][:photos].any():
+        most = int(answer["candidates_cut"][:photos].max())
+        found.append(
+            f"{most} candidates of a photo were cut that might have counted; export with a "
+            "higher --candidates"
+        )
+    return found
 
 
 def _decode_named(photo: Photo, name: str) -> UInt8:

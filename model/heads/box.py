@@ -104,11 +104,14 @@ class DetectionSelector(nn.Module):
         flat = torch.where(valid.reshape(-1, 1), scores, -1.0)
         flat = flat.reshape(count, num_proposals * classes)
         ranked, index = flat.topk(min(spec.candidates, num_proposals * classes), dim=1)  # [N, K]
-        row, group = index // classes, index % classes
+        row = torch.div(index, classes, rounding_mode="trunc")
+        group = index - row * classes
         boxes = clip(_decode_candidates(deltas, proposals, row, group, spec), image_hw)
         passed = ranked > self.score_threshold
         eligible = passed & is_large_enough(boxes, spec.min_size, spec.min_size_inclusive)
-        keep, nms_open = torch.ops.maskrcnn.nms_keep(boxes, eligible, group, classes, spec.nms_iou)
+        keep, nms_open = torch.ops.maskrcnn.nms_keep(
+            boxes, eligible, group, classes, spec.nms_iou, "detections"
+        )
         left_out = (flat > self.score_threshold).sum(dim=1) - passed.sum(dim=1)
         cut = torch.where(keep.sum(dim=1) < spec.detections, left_out, 0).to(torch.int32)
         labels = group + (1 if spec.background == "first" else 0)

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from model.spec import MaskHeadSpec
@@ -38,8 +39,14 @@ class MaskHead(nn.Module):
         Returns:
             float32 [N * D, M, M] probabilities.
         """
-        logits = self.predictor(self.convs(pooled))
+        predictor = self.predictor
+        hidden = predictor.relu(predictor.conv5_mask(self.convs(pooled)))  # [N * D, C, M, M]
+        weight = predictor.mask_fcn_logits.weight.flatten(1)  # [classes, C]
+        bias = predictor.mask_fcn_logits.bias
         if self.class_agnostic:
-            return torch.sigmoid(logits[:, 0])
-        index = channel.reshape(-1, 1, 1, 1).expand(-1, 1, logits.shape[2], logits.shape[3])
-        return torch.sigmoid(torch.gather(logits, 1, index)[:, 0])
+            channel = torch.zeros_like(channel)
+        # One channel a row is asked for; the convolution would compute those of all classes.
+        row_weight = embedding(channel, weight)[:, None]  # [N * D, 1, C]
+        logits = torch.bmm(row_weight, hidden.flatten(2))[:, 0]  # [N * D, M * M]
+        logits = logits + embedding(channel, bias[:, None])
+        return torch.sigmoid(logits).reshape(-1, *hidden.shape[2:])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 from torchvision.models.detection.rpn import RPNHead
 
 from model.anchors import cell_anchors, grid_anchors
@@ -53,20 +54,24 @@ class RegionProposalNetwork(nn.Module):
             self._candidates(level, logits[level], deltas[level], canvas_hw)
             for level in range(len(features))
         ]
-        boxes = clip(torch.stack([c[0] for c in chosen], dim=1), image_hw)  # [N, L, K, 4]
+        picked, anchors, kept = (torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True))
+        boxes = clip(decode(picked, anchors, self.spec.box_weights), image_hw)  # [N, L * K, 4]
+        valid = is_large_enough(boxes, self.spec.min_size, self.spec.min_size_inclusive)
         # Logits rank as probabilities do, without their ties: float32 sigmoids are all 1 above
         # a logit of 17, and ONNX Runtime's are all alike below -18.
-        logits_kept = torch.stack([c[1] for c in chosen], dim=1)  # [N, L, K]
-        valid = is_large_enough(boxes, self.spec.min_size, self.spec.min_size_inclusive)
-        valid = valid & (logits_kept > float("-inf"))
+        valid = valid & (kept > float("-inf"))
         if self.spec.score_threshold > 0:
-            valid = valid & (torch.sigmoid(logits_kept) >= self.spec.score_threshold)
-        return self._suppress(boxes, logits_kept, valid)
+            valid = valid & (torch.sigmoid(kept) >= self.spec.score_threshold)
+        return self._suppress(boxes, kept, valid)
 
     def _candidates(
         self, level: int, logits: Tensor, deltas: Tensor, canvas_hw: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """The K anchors of one level with the highest logits: boxes [N, K, 4], logits [N, K]."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The K anchors of one level with the highest logits, best first.
+
+        Returns:
+            deltas float32 [N, K, 4]; anchors float32 [N, K, 4]; logits float32 [N, K].
+        """
         top, count = self.spec.pre_nms, logits.shape[0]
         flat = logits.permute(0, 2, 3, 1).reshape(count, -1)  # [N, n], anchor fastest
         anchors = self._anchors(level, (logits.shape[2], logits.shape[3]), canvas_hw)
@@ -78,7 +83,8 @@ class RegionProposalNetwork(nn.Module):
         values, index = padded.topk(top, dim=1)
         index = index.clamp(max=flat.shape[1] - 1)
         picked = torch.gather(flat_deltas, 1, index[:, :, None].expand(-1, -1, 4))
-        return decode(picked, anchors[index], self.spec.box_weights), values
+        # `embedding` is a row lookup, in every framework one plain Gather.
+        return picked, embedding(index, anchors), values
 
     def _anchors(self, level: int, grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Tensor:
         stride = self.strides[level]
@@ -92,18 +98,16 @@ class RegionProposalNetwork(nn.Module):
         self, boxes: Tensor, logits: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """NMS per level, then the best R of all levels together."""
-        levels, top = boxes.shape[1], boxes.shape[2]
+        top = self.spec.pre_nms
+        levels = boxes.shape[1] // top
         flat_valid = valid.reshape(-1, top)
         groups = torch.zeros_like(flat_valid, dtype=torch.int64)
         keep, undecided = torch.ops.maskrcnn.nms_keep(
-            boxes.reshape(-1, top, 4), flat_valid, groups, 1, self.spec.nms_iou
+            boxes.reshape(-1, top, 4), flat_valid, groups, 1, self.spec.nms_iou, "proposals"
         )
-        keep = keep.reshape(-1, levels * top)
-        kept = torch.where(keep, logits.reshape(-1, levels * top), float("-inf"))
+        kept = torch.where(keep.reshape(-1, levels * top), logits, float("-inf"))
         best, index = kept.topk(min(self.spec.post_nms, levels * top), dim=1)
-        proposals = torch.gather(
-            boxes.reshape(-1, levels * top, 4), 1, index[:, :, None].expand(-1, -1, 4)
-        )
+        proposals = torch.gather(boxes, 1, index[:, :, None].expand(-1, -1, 4))
         is_valid = best > float("-inf")
         # Dropped rows must not carry NaN or Inf coordinates into the pooling.
         proposals = torch.where(is_valid[:, :, None], proposals, 0.0)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.lowering.standard import largest_float32_not_above, translations
+from export.lowering.standard import translations
+from export.lowering.values import largest_float32_not_above
 from model.ops import RoIPooler
 from model.spec import PoolerSpec
 from tests.model.test_ops import _random_boxes
@@ -32,7 +33,9 @@ class _Nms(nn.Module):
         self.num_groups, self.limit = num_groups, limit
 
     def forward(self, boxes: Tensor, valid: Tensor, groups: Tensor):
-        return torch.ops.maskrcnn.nms_keep(boxes, valid, groups, self.num_groups, self.limit)
+        return torch.ops.maskrcnn.nms_keep(
+            boxes, valid, groups, self.num_groups, self.limit, "detections"
+        )
 
 
 def _session(module: nn.Module, example: tuple[Tensor, ...], path: Path, names: list[str]):

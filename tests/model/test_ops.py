@@ -120,7 +120,7 @@ def test_nms_equals_the_obvious_loop(seed: int) -> None:
     groups = rng.integers(0, num_groups, (2, count))
     limit = float(rng.choice([0.3, 0.5, 0.7]))
     keep, undecided = torch.ops.maskrcnn.nms_keep(
-        torch.tensor(boxes), torch.tensor(valid), torch.tensor(groups), num_groups, limit
+        *map(torch.tensor, (boxes, valid, groups)), num_groups, limit, "proposals"
     )
     expected = [greedy_nms(boxes[b], valid[b], groups[b], limit) for b in range(2)]
     np.testing.assert_array_equal(keep.numpy(), np.stack(expected))

@@ -183,7 +183,7 @@ def test_static_batch(demo_onnx: Path, demo_pixels: UInt8, tmp_path: Path) -> No
         assert [d.image_hw for d in found] == [p.shape[:2] for p in photos]
         assert_close(static.predict(photos[2]), found[2])
         assert_close(static.predict(photos[1]), found[1])
-        with pytest.raises(UsageError, match=r"exported for a batch of 2; export .*--batch 3"):
+        with pytest.raises(UsageError, match=r"exported for a batch of 2 at most; export .*--batch 3"):
             static.predict(photos, batch_size=3)
 
 

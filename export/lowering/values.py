@@ -1,0 +1,80 @@
+"""The constants and the types that every lowering writes into its graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnxscript import opset18
+
+from model.errors import ExportError
+
+# onnxscript types its operators for Python constants; while tracing they take traced values.
+Value = Any
+op: Any = opset18
+
+FLOAT, FLOAT16, INT32, INT64, BOOL = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.BOOL,
+)
+
+
+def ints(*values: int) -> Value:
+    """Int64 [n], as shapes and axes want it."""
+    return op.Constant(value_ints=list(values))
+
+
+def number(value: float) -> Value:
+    """A float32 scalar."""
+    return op.Constant(value_float=float(value))
+
+
+def scalar(value: int) -> Value:
+    """An int64 scalar."""
+    return array(np.array(value, np.int64))
+
+
+def array(values: npt.NDArray[Any]) -> Value:
+    """Any constant, in the type that it has."""
+    return op.Constant(value=onnx.numpy_helper.from_array(values))
+
+
+def cut(value: Value, length: int, at_most: int, axis: int) -> list[tuple[Value, int]]:
+    """Cut an axis of that length into as few pieces as possible; each with its length.
+
+    All pieces are alike but the last, which may be shorter, as ONNX's Split has it.
+    """
+    size = -(-length // -(-length // at_most))
+    count = -(-length // size)
+    if count == 1:
+        return [(value, length)]
+    pieces = op.Split(value, num_outputs=count, axis=axis)
+    return [(piece, min(size, length - i * size)) for i, piece in enumerate(pieces)]
+
+
+def largest_float32_not_above(value: float) -> float:
+    """The float32 that compares with float32 IoUs as the float64 `value` does.
+
+    torchvision compares a float32 IoU with a float64 limit; 0.3 rounded up to float32 would
+    keep a box that torchvision removes.
+    """
+    rounded = np.float32(value)
+    if float(rounded) > value:
+        rounded = np.nextafter(rounded, np.float32(-np.inf))
+    return float(rounded)
+
+
+def divide_integers(self: Value, other: Value, rounding_mode: str | None = None) -> Value:
+    """`aten::div` of integers with a rounding mode: ONNX's integer Div truncates by itself.
+
+    Raises:
+        ExportError: any other division; the network has none.
+    """
+    if rounding_mode != "trunc":
+        raise ExportError(f"division: expected rounding_mode='trunc', got {rounding_mode!r}")
+    return op.Div(self, other if not isinstance(other, int) else scalar(other))
