@@ -4,7 +4,10 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all lint typecheck results clean
+TENSORRT_VERSIONS := 10.16.1.11 11.4.0.106
+TENSORRT_CODE := -p export.builders -p runtime.sessions -m export.engine
+
+.PHONY: demo test test-all lint typecheck typecheck-tensorrt results clean
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
@@ -21,6 +24,18 @@ lint: $(VENV)/.dev
 
 typecheck: $(VENV)/.dev
 	$(PY) -m mypy
+
+# The builder and the session against the bindings of TensorRT itself, which cannot be installed on
+# every machine: stubs are generated from its wheels, and from TensorRT-RTX under the same name.
+typecheck-tensorrt: $(VENV)/.dev
+	@for version in $(TENSORRT_VERSIONS); do \
+	  $(PY) tests/typing/tensorrt_stubs.py --version $$version --out $(VENV)/stubs/$$version && \
+	  echo "against TensorRT $$version:" && \
+	  MYPYPATH=$(VENV)/stubs/$$version $(PY) -m mypy --no-warn-unused-ignores $(TENSORRT_CODE) || exit 1; \
+	done
+	@$(PY) tests/typing/tensorrt_stubs.py --module tensorrt_rtx --package tensorrt --out $(VENV)/stubs/rtx
+	@echo "against TensorRT-RTX:"
+	@MYPYPATH=$(VENV)/stubs/rtx $(PY) -m mypy --no-warn-unused-ignores $(TENSORRT_CODE)
 
 results: $(VENV)/.dev
 	$(PY) bench/parity.py --json docs/results/parity.json --markdown docs/results/parity.md

@@ -33,3 +33,11 @@ class MissingDependencyError(MaskportError):
 
 class ExportError(MaskportError):
     """The graph could not be produced, or the produced file failed its check."""
+
+
+class EngineBuildError(MaskportError):
+    """A compiler refused the graph or failed; names the node and what to do, where known."""
+
+
+class DeviceError(MaskportError):
+    """There is no usable GPU, or a call to it failed."""

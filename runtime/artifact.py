@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from model.errors import ArtifactError, SpecError
 from model.spec import ModelSpec
@@ -69,9 +70,9 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
             f"{path}: holds no maskport metadata; expected a file that `maskport export` wrote"
         )
     try:
-        manifest = Manifest(**json.loads(metadata[MANIFEST_KEY]))
+        manifest = _manifest(json.loads(metadata[MANIFEST_KEY]))
         spec = from_json(metadata[SPEC_KEY])
-    except (json.JSONDecodeError, TypeError, SpecError) as error:
+    except (ValueError, TypeError, RecursionError, SpecError) as error:
         raise ArtifactError(f"{path}: damaged metadata ({error}); export it again") from error
     if manifest.manifest_version != MANIFEST_VERSION:
         raise ArtifactError(
@@ -79,3 +80,30 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
             f"{manifest.manifest_version}, expected {MANIFEST_VERSION}); export it again"
         )
     return Artifact(path, spec, manifest)
+
+
+def _manifest(data: Mapping[str, Any]) -> Manifest:
+    """Rebuild a manifest, every field of the type that it should have.
+
+    Raises:
+        TypeError: a field is unknown, missing or of another type.
+    """
+    span = data.get("batch_range")
+    manifest = Manifest(**{**data, "batch_range": None if span is None else tuple(span)})
+    for name in ("target", "lowering", "precision", "weights_sha256"):
+        if not isinstance(getattr(manifest, name), str):
+            raise TypeError(f"manifest.{name}: expected a text")
+    for name in ("batch", "height", "width"):
+        if not _is_size(getattr(manifest, name)):
+            raise TypeError(f"manifest.{name}: expected a positive number or null")
+    if manifest.batch_range is not None:
+        rising = all(_is_size(n) and n for n in manifest.batch_range)
+        if not rising or len(manifest.batch_range) != 3:
+            raise TypeError("manifest.batch_range: expected three positive numbers")
+    if not isinstance(manifest.versions, dict):
+        raise TypeError("manifest.versions: expected an object")
+    return manifest
+
+
+def _is_size(value: object) -> bool:
+    return value is None or (type(value) is int and 1 <= value <= 2**20)

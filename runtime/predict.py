@@ -58,6 +58,13 @@ def _parser() -> Parser:
     parser.add_argument("--score-threshold", type=float, help="drop rows below this score")
     parser.add_argument("--backend", help="onnxruntime or torch; default by the file's suffix")
     parser.add_argument("--threads", type=int, help="threads of the network, default all cores")
+    parser.add_argument(
+        "--on-inexact",
+        choices=("warn", "raise", "ignore"),
+        default="warn",
+        help="when a fixed graph cannot certify its NMS for a photo; default warn",
+    )
+    parser.add_argument("--sha256", metavar="HASH", help="refuse an artifact with another hash")
     return parser
 
 
@@ -66,7 +73,14 @@ def _predict(argv: Sequence[str]) -> int:
     kinds = _kinds(args.save)
     photos = find_photos(args.photos)
     overlays = _overlays(photos, args.output) if "overlay" in kinds else None
-    with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
+    opened = Predictor.open(
+        args.artifact,
+        backend=args.backend,
+        threads=args.threads,
+        on_inexact=args.on_inexact,
+        sha256=args.sha256,
+    )
+    with opened as predictor:
         _make_folder(args.output)
         found, failed = _run(predictor, photos, args.score_threshold, overlays)
         written = _write(found, predictor, kinds, args.output)

@@ -70,14 +70,24 @@ class Predictor:
         backend: str | None = None,
         threads: int | None = None,
         on_inexact: OnInexact = "warn",
+        sha256: str | None = None,
     ) -> Self:
-        """Open an exported `.onnx` file, or a checkpoint (which needs PyTorch).
+        """Open an exported `.onnx` file, an `.engine`, or a checkpoint (which needs PyTorch).
+
+        Args:
+            path: the file.
+            backend: "onnxruntime", "tensorrt" or "torch"; None goes by the suffix.
+            threads: of the CPU.
+            on_inexact: see the class.
+            sha256: a hash that the file must have; what is beside an engine cannot prove that it
+                is the one you built, this can.
 
         Raises:
-            ArtifactError: no such file, damaged, or not one that maskport wrote.
+            ArtifactError: no such file, damaged, changed, or not one that maskport wrote.
             MissingDependencyError: the backend's library is not installed.
+            DeviceError: an engine, and no usable GPU.
         """
-        return cls(open_session(Path(path), backend, threads), on_inexact)
+        return cls(open_session(Path(path), backend, threads, sha256), on_inexact)
 
     @property
     def artifact(self) -> Artifact:

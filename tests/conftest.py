@@ -64,6 +64,21 @@ def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def demo_rtx_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's weights for TensorRT-RTX on a 416x544 canvas, 1 to 3 photos; made once."""
+    from export.onnx import export_onnx
+    from export.tracing import GraphShape
+
+    path = tmp_path_factory.mktemp("rtx") / "shapes.rtx.onnx"
+    shape = GraphShape(height=416, width=544, batch_range=(1, 2, 3))
+    options = _demo_options()
+    export_onnx(
+        DEMO / "shapes.pth", path, options, shape, check_photo=None, target="tensorrt-rtx"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
 def demo_photo() -> Path:
     """The sample photo, 640 wide and 480 high, with 18 shapes."""
     from export.onnx import SAMPLE_PHOTO

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,11 +34,19 @@ class Session(Protocol):
         """Free what the session holds."""
 
 
-def open_session(path: Path, backend: str | None, threads: int | None) -> Session:
+def open_session(
+    path: Path, backend: str | None, threads: int | None, sha256: str | None = None
+) -> Session:
     """Open a file with the backend of that name, or the one that its suffix asks for.
 
+    Args:
+        path: the file.
+        backend: one of `_BACKENDS`, or None.
+        threads: of the CPU; None takes the backend's own setting.
+        sha256: a hash that the file must have, or None.
+
     Raises:
-        ArtifactError: no such file, or a kind of file that no backend opens.
+        ArtifactError: no such file, another hash, or a kind of file that no backend opens.
         UsageError: no backend of that name, or fewer than one thread.
     """
     if backend is not None and backend not in _BACKENDS:
@@ -45,34 +54,59 @@ def open_session(path: Path, backend: str | None, threads: int | None) -> Sessio
     if threads is not None and threads < 1:
         raise UsageError(f"threads: expected at least 1, got {threads}")
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; expected an exported .onnx or a checkpoint")
+        raise ArtifactError(
+            f"{path}: no such file; expected an exported .onnx, an .engine or a checkpoint"
+        )
     name = backend or _SUFFIXES.get(path.suffix.lower())
     if name is None:
         raise ArtifactError(
             f"{path}: no backend for '{path.suffix}' files; expected one of "
             f"{', '.join(_SUFFIXES)}, or name the backend ({', '.join(_BACKENDS)})"
         )
-    return _BACKENDS[name](path, threads)
+    return _BACKENDS[name](path, threads, sha256)
 
 
-def _onnxruntime(path: Path, threads: int | None) -> Session:
+def _require_hash(path: Path, sha256: str | None) -> None:
+    if sha256 is None:
+        return
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256.lower():
+        raise ArtifactError(
+            f"{path}: its SHA-256 {found[:16]}… is not the expected {sha256[:16]}…; not loaded"
+        )
+
+
+def _onnxruntime(path: Path, threads: int | None, sha256: str | None) -> Session:
+    _require_hash(path, sha256)
     from runtime.sessions.onnxruntime import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, threads)
 
 
-def _torch(path: Path, threads: int | None) -> Session:
+def _torch(path: Path, threads: int | None, sha256: str | None) -> Session:
+    _require_hash(path, sha256)
     from runtime.sessions.torch import TorchSession
 
     return TorchSession.open(path, threads)
 
 
-_BACKENDS: dict[str, Callable[[Path, int | None], Session]] = {
+def _tensorrt(path: Path, threads: int | None, sha256: str | None) -> Session:
+    if threads is not None:
+        raise UsageError(f"threads: {path} runs on the GPU; leave it out")
+    from runtime.sessions.tensorrt import TensorRTSession
+
+    return TensorRTSession(path, sha256)
+
+
+_BACKENDS: dict[str, Callable[[Path, int | None, str | None], Session]] = {
     "onnxruntime": _onnxruntime,
+    "tensorrt": _tensorrt,
     "torch": _torch,
 }
 _SUFFIXES = {
     ".onnx": "onnxruntime",
+    ".engine": "tensorrt",
     ".pth": "torch",
     ".pt": "torch",
     ".safetensors": "torch",

@@ -183,7 +183,9 @@ def test_static_batch(demo_onnx: Path, demo_pixels: UInt8, tmp_path: Path) -> No
         assert [d.image_hw for d in found] == [p.shape[:2] for p in photos]
         assert_close(static.predict(photos[2]), found[2])
         assert_close(static.predict(photos[1]), found[1])
-        with pytest.raises(UsageError, match=r"exported for a batch of 2 at most; export .*--batch 3"):
+        with pytest.raises(
+            UsageError, match=r"exported for a batch of 2 at most; export .*--batch 3"
+        ):
             static.predict(photos, batch_size=3)
 
 
@@ -276,14 +278,19 @@ class _Changed:
         self._session.close()
 
 
-@pytest.mark.parametrize("diagnostic", ["nms_open", "candidates_cut"])
-def test_uncertified_results(demo_onnx: Path, demo_pixels: UInt8, diagnostic: str) -> None:
+@pytest.mark.parametrize(
+    ("diagnostic", "remedy"),
+    [("nms_open", "export with more --nms-rounds"), ("candidates_cut", "a higher --candidates")],
+)
+def test_uncertified_results(
+    demo_onnx: Path, demo_pixels: UInt8, diagnostic: str, remedy: str
+) -> None:
     session = _Changed(open_session(demo_onnx, None, 1), **{diagnostic: 3})
-    with pytest.warns(InexactResultWarning, match="export with a higher --candidates") as caught:
+    with pytest.warns(InexactResultWarning, match=remedy) as caught:
         found = Predictor(session).predict(demo_pixels)
     assert not found.exact
     assert caught[0].filename == __file__
-    with pytest.raises(ArtifactError, match="export with a higher --candidates"):
+    with pytest.raises(ArtifactError, match=remedy):
         Predictor(session, on_inexact="raise").predict(demo_pixels)
     assert_same(Predictor(session, on_inexact="ignore").predict(demo_pixels), found)
 

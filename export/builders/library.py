@@ -1,0 +1,47 @@
+"""What the builder asks of a library; `tensorrt.py` and `rtx.py` answer."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+from export.builders.options import BuildOptions
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+class Library(Protocol):
+    """TensorRT or TensorRT-RTX.
+
+    Attributes:
+        name: "tensorrt" or "tensorrt_rtx".
+        module: the imported bindings; both have the same builder, network and parser.
+    """
+
+    name: str
+    module: ModuleType
+
+    @property
+    def version(self) -> str:
+        """Version of the installed library."""
+
+    def architectures(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """The architectures to build for, one engine each.
+
+        Raises:
+            UsageError: one that the library cannot build for.
+            DeviceError: the library builds for the local GPU, and there is none.
+        """
+
+    def configure(
+        self, config: trt.IBuilderConfig, architecture: str, options: BuildOptions
+    ) -> None:
+        """Set the library's own part of the builder's configuration.
+
+        Raises:
+            UsageError: an option that this library does not have.
+        """
+
+    def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
+        """Keep what a successful build leaves behind, such as the timing cache."""

@@ -1,0 +1,74 @@
+"""TensorRT-RTX: engines for a named architecture, built ahead of time on any machine."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from export.builders.options import BuildOptions
+from model.errors import MissingDependencyError, UsageError
+
+if TYPE_CHECKING:
+    import tensorrt_rtx as trt
+
+
+class RtxLibrary:
+    """The adapter.
+
+    Timing caches are not touched: RTX has no use for them, and asking for one makes a build need
+    a GPU.
+    """
+
+    name = "tensorrt_rtx"
+
+    def __init__(self) -> None:
+        try:
+            import tensorrt_rtx
+        except ImportError as error:
+            raise MissingDependencyError(
+                "TensorRT-RTX is not installed; pip install 'maskport[rtx]'"
+            ) from error
+        self.module: ModuleType = tensorrt_rtx
+
+    @property
+    def version(self) -> str:
+        """Version of the installed library."""
+        return str(self.module.__version__)
+
+    def architectures(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """The architectures asked for; there is no default, for no GPU need be here."""
+        known = self.known()
+        if not asked:
+            raise UsageError(f"--gpu: expected one or more of {','.join(known)}")
+        for architecture in asked:
+            if architecture not in known:
+                raise UsageError(
+                    f"--gpu {architecture}: TensorRT-RTX {self.version} builds for "
+                    f"{', '.join(known)}; other GPUs need TensorRT (--target tensorrt)"
+                )
+        return tuple(dict.fromkeys(asked))
+
+    def known(self) -> tuple[str, ...]:
+        """Architectures that the library can build for, like "sm89"."""
+        members = self.module.ComputeCapability.__members__
+        names = [name.lower() for name in members if name.startswith("SM")]
+        return tuple(sorted(names, key=lambda name: int(name[2:])))
+
+    def configure(
+        self, config: trt.IBuilderConfig, architecture: str, options: BuildOptions
+    ) -> None:
+        """One compute capability; the options of the data-centre library are refused."""
+        for name, asked in (
+            ("--timing-cache", options.timing_cache is not None),
+            ("--version-compatible", options.version_compatible),
+            ("--hardware-compatible", options.hardware_compatible != "none"),
+        ):
+            if asked:
+                raise UsageError(f"{name}: TensorRT-RTX has no such option; only TensorRT does")
+        config.num_compute_capabilities = 1
+        capability = self.module.ComputeCapability.__members__[architecture.upper()]
+        if not config.set_compute_capability(capability, 0):
+            raise UsageError(f"--gpu {architecture}: refused by TensorRT-RTX {self.version}")
+
+    def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
+        """Nothing is left behind."""

@@ -1,0 +1,98 @@
+"""Read an ONNX file that somebody gave us: our metadata, and no data from outside its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.errors import ArtifactError
+from runtime.artifact import Artifact, from_metadata
+
+if TYPE_CHECKING:
+    import onnx
+
+_MAX_BYTES = 2**31 - 1  # of a protocol buffer
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """A graph in memory with all its data, what it says of itself, and the file's hash."""
+
+    model: onnx.ModelProto
+    artifact: Artifact
+    sha256: str
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read and check a file that maskport wrote.
+
+    Raises:
+        ArtifactError: no such file, damaged, without our metadata, or with external data that is
+            not a plain file in the same folder.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; expected an ONNX file of maskport export")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ArtifactError(f"{path}: larger than 2 GiB, which no ONNX file can be")
+    try:
+        data = path.read_bytes()
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: not a readable ONNX file ({' '.join(str(error).split())[:120]}); "
+            "it is damaged or cut; export it again"
+        ) from error
+    pairs = {entry.key: entry.value for entry in model.metadata_props}
+    artifact = from_metadata(path, pairs)
+    _load_external(model, path)
+    return OnnxFile(model, artifact, hashlib.sha256(data).hexdigest())
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> None:
+    """Bring external tensors in, each from a plain file below the model's own folder."""
+    import onnx
+
+    tensors = [
+        tensor
+        for tensor in onnx.external_data_helper._get_all_tensors(model)
+        if onnx.external_data_helper.uses_external_data(tensor)
+    ]
+    folder = Path(os.path.realpath(path.parent))
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        _check_location(path, folder, tensor.name, entries)
+        try:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:  # onnx raises types of its own here
+            raise ArtifactError(
+                f"{path}: tensor '{tensor.name[:60]}': external data cannot be read "
+                f"({' '.join(str(error).split())[:120]})"
+            ) from error
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _check_location(path: Path, folder: Path, name: str, entries: dict[str, str]) -> None:
+    location = entries.get("location", "")
+    where = f"{path}: tensor '{name[:60]}' takes its data from '{location[:100]}'"
+    target = Path(os.path.normpath(folder / location))
+    if not location or os.path.isabs(location) or not target.is_relative_to(folder):
+        raise ArtifactError(f"{where}: expected a file in the model's folder; not read")
+    try:
+        found = target.lstat()
+    except OSError as error:
+        raise ArtifactError(f"{where}: no such file beside the model") from error
+    is_inside = Path(os.path.realpath(target)) == target
+    if not stat.S_ISREG(found.st_mode) or not is_inside or found.st_nlink != 1:
+        raise ArtifactError(f"{where}: expected a plain file, not a link or a device; not read")
+    for key in ("offset", "length"):
+        value = entries.get(key, "0")
+        if not value.isdecimal() or int(value) > found.st_size:
+            raise ArtifactError(f"{where}: its {key} '{value[:30]}' is not within that file")

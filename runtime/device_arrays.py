@@ -1,0 +1,129 @@
+"""Arrays in GPU memory, taken from and shown to other libraries without a copy.
+
+Taken by `__cuda_array_interface__` (CuPy, Numba, PyTorch) or DLPack (all of them, JAX too);
+shown by `__cuda_array_interface__`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import UsageError
+
+_CUDA, _CUDA_MANAGED = 2, 13
+_DLPACK_TYPES = {(2, 32): "<f4", (2, 16): "<f2", (0, 32): "<i4", (0, 64): "<i8", (1, 8): "|u1"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceArray:
+    """A dense, row-major array on the GPU.
+
+    Attributes:
+        address: of the first element.
+        shape: sides.
+        typestr: NumPy's type text, like "<f4".
+        owner: kept alive as long as this is.
+        stream: where its contents are produced; None when they are ready.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    typestr: str
+    owner: Any = None
+    stream: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * int(self.typestr[2:])
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Version 3 of the protocol."""
+        return {
+            "shape": self.shape,
+            "typestr": self.typestr,
+            "data": (self.address, False),
+            "strides": None,
+            "stream": self.stream,
+            "version": 3,
+        }
+
+
+def take(name: str, value: Any, stream: int) -> DeviceArray:
+    """See another library's device array as ours.
+
+    Args:
+        name: for messages.
+        value: anything with `__cuda_array_interface__` or `__dlpack__`.
+        stream: ours; a DLPack producer makes its contents ready for it.
+
+    Raises:
+        UsageError: no such protocol, memory that is not the GPU's, or an array with gaps.
+    """
+    if isinstance(value, DeviceArray):
+        return value
+    if hasattr(value, "__cuda_array_interface__"):
+        return _from_interface(name, value)
+    if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
+        return _from_dlpack(name, value, stream)
+    raise UsageError(
+        f"{name}: expected an array on the GPU (with __cuda_array_interface__ or __dlpack__), got "
+        f"{type(value).__name__}"
+    )
+
+
+def _from_interface(name: str, value: Any) -> DeviceArray:
+    said = value.__cuda_array_interface__
+    shape = tuple(int(side) for side in said["shape"])
+    typestr = str(said["typestr"])
+    item = int(typestr[2:])
+    strides = said.get("strides")
+    if strides is not None:
+        _require_dense(name, shape, tuple(int(s) // item for s in strides))
+    return DeviceArray(int(said["data"][0]), shape, typestr, value, said.get("stream"))
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def _from_dlpack(name: str, value: Any, stream: int) -> DeviceArray:
+    """Read the tensor of a capsule, which we keep and never consume: its owner frees it."""
+    if int(value.__dlpack_device__()[0]) not in (_CUDA, _CUDA_MANAGED):
+        raise UsageError(f"{name}: expected GPU memory, got an array on the host")
+    capsule = value.__dlpack__(stream=stream)
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    # The managed tensor begins with the tensor itself.
+    tensor = _DLTensor.from_address(pointer(capsule, b"dltensor") or 0)
+    shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
+    if tensor.strides:
+        _require_dense(name, shape, tuple(tensor.strides[i] for i in range(tensor.ndim)))
+    typestr = _DLPACK_TYPES.get((tensor.code, tensor.bits))
+    if typestr is None or tensor.lanes != 1:
+        raise UsageError(f"{name}: element type {tensor.code}/{tensor.bits} of DLPack is not taken")
+    address = int(tensor.data or 0) + int(tensor.byte_offset)
+    return DeviceArray(address, shape, typestr, (capsule, value))
+
+
+def _require_dense(name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    expected = 1
+    for side, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if side != 1 and stride != expected:
+            raise UsageError(f"{name}: expected a dense row-major array, got strides {strides}")
+        expected *= side

@@ -1,0 +1,79 @@
+"""The bindings that run an engine, and the checks before they see it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from model.errors import ArtifactError, MissingDependencyError
+from runtime.engine_file import EngineFile
+
+_EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+
+
+def load_library(read: EngineFile) -> ModuleType:
+    """Import the library that an engine was built with, of a version that can run it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        ArtifactError: another version is.
+    """
+    info, path = read.info, read.artifact.path
+    try:
+        module = importlib.import_module(info.library)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path}: needs {info.library} {info.library_version}, which is not installed; "
+            f"pip install 'maskport[{_EXTRAS[info.library]}]'"
+        ) from error
+    installed = str(module.__version__)
+    if installed != info.library_version and not _is_later(installed, info):
+        raise ArtifactError(
+            f"{path}: was built with {info.library} {info.library_version}, installed is "
+            f"{installed}; build it again with maskport engine, or install that version"
+        )
+    return module
+
+
+def _is_later(installed: str, info: Any) -> bool:
+    """Whether a version-compatible engine may run here: later versions may, earlier ones not."""
+    return bool(info.version_compatible) and _numbers(installed) >= _numbers(info.library_version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def check_architecture(read: EngineFile, local: str) -> None:
+    """Refuse an engine for another GPU before the library sees it.
+
+    Raises:
+        ArtifactError: the engine was built for an architecture that this GPU is not.
+    """
+    info = read.info
+    newer = int(local[2:]) >= int(info.architecture[2:] or 0) and info.architecture.startswith("sm")
+    fits = {
+        "ampere-plus": newer and int(local[2:]) >= 80,
+        "same-compute-capability": local == info.architecture,
+    }.get(info.hardware_compatible, local == info.architecture)
+    if not fits:
+        raise ArtifactError(
+            f"{read.artifact.path}: was built for {info.architecture}, this GPU is {local}; "
+            f"build it for {local} with maskport engine"
+        )
+
+
+def collecting_logger(trt: Any) -> tuple[Any, list[str]]:
+    """A logger of the library, and the list that its errors go to."""
+    errors: list[str] = []
+
+    class _Collector(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity <= trt.ILogger.ERROR:
+                errors.append(" ".join(text.split()))
+
+    return _Collector(), errors

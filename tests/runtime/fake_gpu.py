@@ -1,0 +1,228 @@
+"""A GPU of host memory and a TensorRT that runs ONNX Runtime behind the real one's interface.
+
+They show what the session does with addresses, streams, shapes and graphs on a machine without a
+GPU; they show nothing about TensorRT. Work given to a stream is done when it is awaited, so that a
+missing wait shows as an old answer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import itertools
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from runtime.artifact import from_metadata
+from runtime.engine_file import EngineInfo, TensorInfo, manifest_path, to_text
+
+VERSION = "1.7.1.116"
+_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
+
+
+class FakeCuda:
+    """Implements `runtime.cuda.Cuda`; counts what is alive and what was done."""
+
+    def __init__(self, architecture: str = "sm89") -> None:
+        self._architecture = architecture
+        self._memory: dict[int, np.ndarray] = {}
+        self._streams: dict[int, list[Callable[[], None]]] = {}
+        self._recording: dict[int, list[Callable[[], None]]] = {}
+        self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self._names = itertools.count(1000)
+        self.counts: defaultdict[str, int] = defaultdict(int)
+
+    @property
+    def alive(self) -> int:
+        return len(self._memory) + len(self._streams) + len(self._graphs)
+
+    def architecture(self) -> str:
+        return self._architecture
+
+    def allocate(self, size_bytes: int) -> int:
+        memory = np.full(size_bytes, 0xAB, np.uint8)
+        self._memory[memory.ctypes.data] = memory
+        return int(memory.ctypes.data)
+
+    def free(self, address: int) -> None:
+        del self._memory[address]
+
+    def allocate_pinned(self, size_bytes: int) -> np.ndarray:
+        return self._memory[self.allocate(size_bytes)]
+
+    def free_pinned(self, memory: np.ndarray) -> None:
+        self.free(memory.ctypes.data)
+
+    def create_stream(self) -> int:
+        name = next(self._names)
+        self._streams[name] = []
+        return name
+
+    def destroy_stream(self, stream: int) -> None:
+        del self._streams[stream]
+
+    def synchronise(self, stream: int) -> None:
+        assert stream not in self._recording, "a stream that records must not be awaited"
+        work, self._streams[stream] = self._streams[stream], []
+        for step in work:
+            step()
+
+    def wait_for(self, stream: int, other: int) -> None:
+        self.counts["wait_for"] += 1
+        self.submit(stream, lambda: self.synchronise(other))
+
+    def submit(self, stream: int, step: Callable[[], None]) -> None:
+        assert stream in self._streams, "unknown stream"
+        self._recording.get(stream, self._streams[stream]).append(step)
+
+    def upload(self, address: int, memory: np.ndarray, stream: int) -> None:
+        self.counts["upload"] += 1
+        source, size = memory.ctypes.data, memory.nbytes
+        self.submit(stream, lambda: ctypes.memmove(address, source, size) and None)
+
+    def download(self, memory: np.ndarray, address: int, stream: int) -> None:
+        self.counts["download"] += 1
+        target, size = memory.ctypes.data, memory.nbytes
+        self.submit(stream, lambda: ctypes.memmove(target, address, size) and None)
+
+    def begin_capture(self, stream: int) -> None:
+        self._recording[stream] = []
+
+    def end_capture(self, stream: int) -> int:
+        name = next(self._names)
+        self._graphs[name] = self._recording.pop(stream)
+        return name
+
+    def launch(self, graph: int, stream: int) -> None:
+        self.counts["launch"] += 1
+        for step in self._graphs[graph]:
+            self.submit(stream, step)
+
+    def destroy_graph(self, graph: int) -> None:
+        del self._graphs[graph]
+
+
+class _Context:
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+        self._addresses: dict[str, int] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return name in self._engine.types
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._shapes[name] = tuple(shape)
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        addresses, shapes = dict(self._addresses), dict(self._shapes)
+        self._engine.cuda.submit(stream, lambda: self._run(addresses, shapes))
+        return not self._engine.module.refuses_to_run
+
+    def _run(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+        feed = {}
+        for name, shape in shapes.items():
+            size = int(np.prod(shape)) * 4
+            memory = (ctypes.c_uint8 * size).from_address(addresses[name])
+            feed[name] = np.frombuffer(bytes(memory), np.float32).reshape(shape)
+        names = [o.name for o in self._engine.session.get_outputs()]
+        for name, value in zip(names, self._engine.session.run(names, feed), strict=True):
+            flat = np.ascontiguousarray(value)
+            ctypes.memmove(addresses[name], flat.ctypes.data, flat.nbytes)
+
+
+class _Engine:
+    def __init__(self, module: FakeTensorRT, plan: bytes) -> None:
+        self.module, self.cuda = module, module.cuda
+        self.session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
+        self.types = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
+        self._inputs = {t.name for t in self.session.get_inputs()}
+        self.num_io_tensors = len(self.types)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.types)[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "INPUT" if name in self._inputs else "OUTPUT"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(s if isinstance(s, int) else -1 for s in self.types[name].shape)
+
+    def create_runtime_config(self) -> Any:
+        return self.module.config
+
+    def create_execution_context(self, config: Any = None) -> _Context | None:
+        self.module.contexts += 1
+        return None if self.module.out_of_memory else _Context(self)
+
+
+class _Cache:
+    """A runtime cache that counts how often it was filled."""
+
+    def __init__(self) -> None:
+        self.loaded = b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        self.loaded = blob
+        return True
+
+    def serialize(self) -> bytes:
+        return self.loaded + b"+kernels"
+
+
+class FakeTensorRT:
+    """Stands for the module `tensorrt_rtx`; an engine's bytes are an ONNX file's."""
+
+    TensorIOMode = SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
+
+    class ILogger:
+        ERROR = 1
+
+    def __init__(self, cuda: FakeCuda, version: str = VERSION) -> None:
+        self.__name__, self.__version__ = "tensorrt_rtx", version
+        self.cuda, self.contexts = cuda, 0
+        self.deserialised: list[bytes] = []
+        self.refuses = self.refuses_to_run = self.out_of_memory = False
+        self.cache = _Cache()
+        self.config = SimpleNamespace(
+            create_runtime_cache=lambda: self.cache, set_runtime_cache=lambda cache: None
+        )
+
+    def Runtime(self, logger: Any) -> Any:  # noqa: N802 - the library's own spelling
+        def deserialize_cuda_engine(plan: bytes) -> _Engine | None:
+            self.deserialised.append(plan)
+            if self.refuses:
+                logger.log(1, "Serialization  assertion failed")
+                return None
+            return _Engine(self, plan)
+
+        return SimpleNamespace(deserialize_cuda_engine=deserialize_cuda_engine)
+
+
+def write_engine(onnx_path: Path, engine: Path, **changes: Any) -> Path:
+    """An "engine" whose bytes are the ONNX file's, with a right manifest."""
+    plan = onnx_path.read_bytes()
+    session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
+    sides = [("input", t) for t in session.get_inputs()]
+    sides += [("output", t) for t in session.get_outputs()]
+    tensors = tuple(
+        TensorInfo(
+            t.name, mode, _DTYPES[t.type], tuple(s if isinstance(s, int) else -1 for s in t.shape)
+        )  # type: ignore[arg-type]
+        for mode, t in sides
+    )
+    digest = hashlib.sha256(plan).hexdigest()
+    info = EngineInfo(digest, len(plan), "tensorrt_rtx", VERSION, "sm89", digest, tensors)
+    artifact = from_metadata(engine, session.get_modelmeta().custom_metadata_map)
+    engine.write_bytes(plan)
+    manifest_path(engine).write_text(to_text(artifact, replace(info, **changes)), "utf-8")
+    return engine

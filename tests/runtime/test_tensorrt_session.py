@@ -1,0 +1,429 @@
+"""The engine session: the hash gate, shapes, contexts, graphs and device arrays.
+
+The library and the GPU are the fakes of `fake_gpu`; `tests/gpu` runs the real ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
+from runtime.cuda import CudaRuntime
+from runtime.device_arrays import DeviceArray
+from runtime.engine_file import manifest_path
+from runtime.predictor import Predictor
+from runtime.sessions.session import open_session
+from runtime.sessions.tensorrt import TensorRTSession
+from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT, write_engine
+
+UInt8 = np.ndarray
+
+
+@pytest.fixture
+def cuda() -> FakeCuda:
+    return FakeCuda()
+
+
+@pytest.fixture
+def library(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    fake = FakeTensorRT(cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)  # type: ignore[arg-type]
+    return fake
+
+
+@pytest.fixture
+def engine(demo_rtx_onnx: Path, tmp_path: Path) -> Path:
+    return write_engine(demo_rtx_onnx, tmp_path / "shapes.sm89.engine")
+
+
+@pytest.fixture
+def session(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> Iterator[TensorRTSession]:
+    opened = TensorRTSession(engine, cuda=cuda)
+    yield opened
+    opened.close()
+
+
+def feed(batch: int, seed: int = 0, hw: tuple[int, int] = (416, 544)) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    images = rng.random((batch, 3, *hw), np.float32)
+    return {"images": images, "image_hw": np.tile(np.array([hw], np.float32), (batch, 1))}
+
+
+def test_answers_as_onnx_runtime_does_on_the_same_graph(
+    session: TensorRTSession, demo_rtx_onnx: Path, demo_pixels: UInt8
+) -> None:
+    with Predictor.open(demo_rtx_onnx, threads=1) as expected:
+        wanted = expected.predict([demo_pixels, demo_pixels[:300]], batch_size=2)
+    found = Predictor(session).predict([demo_pixels, demo_pixels[:300]], batch_size=2)
+    assert len(found[0]) > 5
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
+        assert ours.names == theirs.names
+
+
+def test_every_batch_of_the_range_and_then_from_its_graph(
+    session: TensorRTSession, cuda: FakeCuda, demo_rtx_onnx: Path
+) -> None:
+    reference = open_session(demo_rtx_onnx, None, None)
+    for batch in (1, 3, 2):
+        for repeat in range(4):
+            given = feed(batch, seed=repeat)
+            answer = session.run(given)
+            for name, value in reference.run(given).items():
+                np.testing.assert_allclose(answer[name], value, atol=1e-3, err_msg=name)
+    # The first call of a batch runs, the second records, and replays what it recorded.
+    assert cuda.counts["launch"] == 3 * 3
+
+
+def test_without_graphs_nothing_is_recorded(
+    engine: Path, library: FakeTensorRT, cuda: FakeCuda
+) -> None:
+    opened = TensorRTSession(engine, cuda_graphs=False, cuda=cuda)
+    first = [opened.run(feed(1))["scores"] for _ in range(3)]
+    assert cuda.counts["launch"] == 0
+    np.testing.assert_array_equal(first[0], first[2])
+
+
+def test_answers_do_not_change_with_the_next_call(session: TensorRTSession) -> None:
+    first = session.run(feed(1, seed=1))
+    kept = first["boxes"].copy()
+    session.run(feed(1, seed=2))
+    np.testing.assert_array_equal(first["boxes"], kept)
+
+
+def test_threads_share_a_pool_of_contexts(
+    engine: Path, library: FakeTensorRT, cuda: FakeCuda
+) -> None:
+    opened = TensorRTSession(engine, contexts=2, cuda=cuda)
+    feeds = [feed(1, seed=s) for s in range(4)]
+    serial = [opened.run(f)["boxes"] for f in feeds]
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda s: opened.run(feeds[s % 4])["boxes"], range(24)))
+    for index, boxes in enumerate(found):
+        np.testing.assert_array_equal(boxes, serial[index % 4])
+    assert library.contexts <= 2
+
+
+def test_everything_is_given_back(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> None:
+    for _ in range(3):
+        opened = TensorRTSession(engine, cuda=cuda)
+        for batch in (1, 1, 1, 2):
+            opened.run(feed(batch))
+        assert cuda.alive > 0
+        opened.close()
+        opened.close()
+        assert cuda.alive == 0
+    with pytest.raises(ArtifactError, match="the session is closed"):
+        opened.run(feed(1))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        pytest.param(feed(4), "built for a batch of 1 to 3, got 4; export with --batch 4", id="4"),
+        pytest.param(feed(0), "batch of 1 to 3, got 0", id="0"),
+        pytest.param(feed(1, hw=(320, 320)), r"input images: built for .*--size", id="size"),
+        pytest.param({"images": feed(1)["images"]}, "expected inputs images, image_hw", id="name"),
+    ],
+)
+def test_a_feed_outside_the_profile(session: TensorRTSession, given: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        session.run(given)
+    assert session.run(feed(1))["counts"].shape == (1,)
+
+
+def test_a_network_that_does_not_start_leaves_the_context_usable(
+    session: TensorRTSession, library: FakeTensorRT
+) -> None:
+    good = session.run(feed(1))
+    for _ in range(2):
+        library.refuses_to_run = True
+        with pytest.raises(DeviceError, match="could not start"):
+            session.run(feed(1))
+        library.refuses_to_run = False
+    np.testing.assert_array_equal(session.run(feed(1))["boxes"], good["boxes"])
+
+
+def _on_device(cuda: FakeCuda, values: np.ndarray) -> int:
+    address = cuda.allocate(values.nbytes)
+    ctypes.memmove(address, values.ctypes.data, values.nbytes)
+    return address
+
+
+class _Interface:
+    """Like an array of CuPy or PyTorch on the GPU."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], **said: Any) -> None:
+        self.__cuda_array_interface__ = {
+            "data": (address, False), "shape": shape, "typestr": "<f4", "version": 3, **said,
+        }  # fmt: skip
+
+
+def _bytes_at(array: DeviceArray) -> np.ndarray:
+    memory = (ctypes.c_uint8 * array.nbytes).from_address(array.address)
+    return np.frombuffer(bytes(memory), array.typestr).reshape(array.shape)
+
+
+def test_device_arrays_go_in_and_out_without_a_copy(
+    session: TensorRTSession, cuda: FakeCuda
+) -> None:
+    given = feed(2)
+    wanted = session.run(given)
+    cuda.counts.clear()
+    producer, consumer = cuda.create_stream(), cuda.create_stream()
+    arrays = {
+        name: _Interface(_on_device(cuda, v), v.shape, stream=producer) for name, v in given.items()
+    }
+    with session.on_device(arrays, stream=consumer) as answer:
+        assert cuda.counts["upload"] == cuda.counts["download"] == 0
+        assert cuda.counts["wait_for"] == 2
+        cuda.synchronise(consumer)
+        assert answer["boxes"].__cuda_array_interface__["stream"] == consumer
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(_bytes_at(answer[name]), value)
+    # The next host call must read its own buffers again.
+    np.testing.assert_array_equal(session.run(given)["boxes"], wanted["boxes"])
+
+
+def test_dlpack_arrays_are_taken(session: TensorRTSession, cuda: FakeCuda) -> None:
+    class _OnGpu:
+        """NumPy's own capsule with the device changed to a GPU, as a host address serves here."""
+
+        def __init__(self, values: np.ndarray) -> None:
+            self.values = values
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (2, 0)
+
+        def __dlpack__(self, stream: int | None = None) -> Any:
+            assert stream is not None
+            return self.values.__dlpack__()
+
+    given = feed(1)
+    wanted = session.run(given)
+    with session.on_device({n: _OnGpu(v) for n, v in given.items()}) as answer:
+        cuda.synchronise(answer["boxes"].stream or 0)
+        np.testing.assert_array_equal(_bytes_at(answer["boxes"]), wanted["boxes"])
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        pytest.param(np.zeros((1, 3, 416, 544), np.float32), "on the host", id="host"),
+        pytest.param([1.0], "expected an array on the GPU", id="list"),
+        pytest.param(
+            _Interface(64, (1, 3, 416, 544), typestr="<f2"), "float32, got '<f2'", id="f2"
+        ),
+        pytest.param(
+            _Interface(64, (1, 3, 416, 544), strides=(4, 4, 4, 4)), "dense row-major", id="gaps"
+        ),
+        pytest.param(_Interface(64, (1, 3, 416)), "input images: built for", id="rank"),
+    ],
+)
+def test_what_is_not_a_device_array(session: TensorRTSession, value: Any, says: str) -> None:
+    given = {"images": value, "image_hw": _Interface(64, (1, 2))}
+    with pytest.raises(UsageError, match=says), session.on_device(given):
+        pass
+
+
+def test_two_hundred_changed_engines_never_reach_the_library(
+    engine: Path, library: FakeTensorRT, cuda: FakeCuda
+) -> None:
+    """One byte of the engine, or one character of what its manifest says of it."""
+    rng = np.random.default_rng(200)
+    plan, manifest = engine.read_bytes(), manifest_path(engine)
+    text = manifest.read_text("utf-8")
+    for index in range(200):
+        if index % 2:
+            changed = bytearray(plan)
+            changed[int(rng.integers(len(plan)))] ^= 1 << int(rng.integers(8))
+            engine.write_bytes(bytes(changed))
+        else:
+            manifest.write_text(_with_another_hash(text, rng), "utf-8")
+        with pytest.raises(ArtifactError):
+            TensorRTSession(engine, cuda=cuda)
+        engine.write_bytes(plan)
+        manifest.write_text(text, "utf-8")
+    assert library.deserialised == []
+    TensorRTSession(engine, cuda=cuda).close()
+    assert library.deserialised == [plan]
+
+
+def _with_another_hash(text: str, rng: np.random.Generator) -> str:
+    data = json.loads(text)
+    place = int(rng.integers(64))
+    digest = data["engine"]["sha256"]
+    other = "0123456789abcdef".replace(digest[place], "")[int(rng.integers(15))]
+    data["engine"]["sha256"] = digest[:place] + other + digest[place + 1 :]
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(
+            {"library_version": "1.6.0.1"}, "built with tensorrt_rtx 1.6.0.1", id="version"
+        ),
+        pytest.param({"architecture": "sm86"}, "built for sm86, this GPU is sm89", id="gpu"),
+        pytest.param({"size_bytes": 5}, "expected 5 bytes", id="size"),
+        pytest.param({"library": "caffe"}, "not a readable manifest", id="library"),
+        pytest.param({"tensors": ()}, "not those of its manifest", id="tensors"),
+        pytest.param({"build_seconds": "1"}, "build_seconds: expected", id="type"),
+    ],
+)
+def test_manifests_that_do_not_fit(
+    demo_rtx_onnx: Path,
+    tmp_path: Path,
+    library: FakeTensorRT,
+    cuda: FakeCuda,
+    change: dict[str, Any],
+    says: str,
+) -> None:
+    engine = write_engine(demo_rtx_onnx, tmp_path / "odd.sm89.engine", **change)
+    with pytest.raises(ArtifactError, match=says) as caught:
+        TensorRTSession(engine, cuda=cuda)
+    assert "\n" not in str(caught.value)
+    assert bool(library.deserialised) == (says == "not those of its manifest")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"schema_version": 2}',
+        '{"schema_version": 1}',
+        "[" * 100_000,
+        "\x00",
+    ],
+    ids=["empty", "cut", "list", "null", "newer", "parts", "deep", "zero"],
+)
+def test_manifests_that_are_none(
+    engine: Path, library: FakeTensorRT, cuda: FakeCuda, text: str
+) -> None:
+    manifest_path(engine).write_text(text, "utf-8")
+    with pytest.raises(ArtifactError, match="not a readable manifest"):
+        TensorRTSession(engine, cuda=cuda)
+    manifest_path(engine).unlink()
+    with pytest.raises(ArtifactError, match="its manifest .* is not beside it"):
+        TensorRTSession(engine, cuda=cuda)
+    assert library.deserialised == []
+
+
+def test_a_hash_from_outside(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> None:
+    digest = hashlib.sha256(engine.read_bytes()).hexdigest()
+    TensorRTSession(engine, digest.upper(), cuda=cuda).close()
+    with pytest.raises(ArtifactError, match="is not the expected"):
+        TensorRTSession(engine, "0" * 64, cuda=cuda)
+    assert len(library.deserialised) == 1
+
+
+def test_an_engine_that_the_library_refuses(
+    engine: Path, library: FakeTensorRT, cuda: FakeCuda
+) -> None:
+    library.refuses = True
+    with pytest.raises(ArtifactError, match="refuses it .Serialization assertion failed"):
+        TensorRTSession(engine, cuda=cuda)
+
+
+def test_no_memory_for_a_context(session: TensorRTSession, library: FakeTensorRT) -> None:
+    library.out_of_memory = True
+    with pytest.raises(ArtifactError, match="no execution context"):
+        session.run(feed(1))
+    library.out_of_memory = False
+    assert session.run(feed(1))["counts"].shape == (1,)
+
+
+def test_later_versions_run_version_compatible_engines_only(
+    demo_rtx_onnx: Path, tmp_path: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = FakeTensorRT(cuda, "1.10.0.2")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", later)  # type: ignore[arg-type]
+    engine = write_engine(demo_rtx_onnx, tmp_path / "a.engine", version_compatible=True)
+    TensorRTSession(engine, cuda=cuda).close()
+    engine = write_engine(
+        demo_rtx_onnx, engine, version_compatible=True, library_version="1.11.0.0"
+    )
+    with pytest.raises(ArtifactError, match="was built with"):
+        TensorRTSession(engine, cuda=cuda)
+
+
+@pytest.mark.parametrize(
+    ("level", "local", "fits"),
+    [
+        ("none", "sm89", False),
+        ("none", "sm86", True),
+        ("ampere-plus", "sm120", True),
+        ("ampere-plus", "sm80", False),
+        ("ampere-plus", "sm75", False),
+        ("same-compute-capability", "sm86", True),
+        ("same-compute-capability", "sm89", False),
+    ],
+)
+def test_which_gpus_an_engine_of_sm86_runs_on(
+    demo_rtx_onnx: Path, tmp_path: Path, library: FakeTensorRT, level: str, local: str, fits: bool
+) -> None:
+    engine = write_engine(
+        demo_rtx_onnx, tmp_path / "a.engine", hardware_compatible=level, architecture="sm86"
+    )
+    library.cuda = cuda = FakeCuda(local)
+    if fits:
+        TensorRTSession(engine, cuda=cuda).close()
+    else:
+        with pytest.raises(ArtifactError, match=f"built for sm86, this GPU is {local}"):
+            TensorRTSession(engine, cuda=cuda)
+
+
+def test_the_kernels_compiled_for_this_gpu_are_kept(
+    engine: Path, library: FakeTensorRT, cuda: FakeCuda, tmp_path: Path
+) -> None:
+    cache = tmp_path / "kernels.cache"
+    for expected in (b"+kernels", b"+kernels+kernels"):
+        opened = TensorRTSession(engine, runtime_cache=cache, cuda=cuda)
+        opened.run(feed(1))
+        opened.close()
+        assert cache.read_bytes() == expected
+
+
+def test_the_library_is_not_installed(
+    engine: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[rtx\]'"):
+        TensorRTSession(engine, cuda=cuda)
+
+
+def test_no_gpu_is_one_line(
+    engine: Path, library: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = SimpleNamespace(cudaSuccess=0, cudaErrorNoDevice=100)
+    fake = SimpleNamespace(
+        cudaError_t=codes,
+        cudaGetDeviceCount=lambda: (100, None),
+        cudaGetErrorString=lambda status: (0, b"no CUDA-capable device is detected"),
+    )
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=fake))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake)  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match="no CUDA-capable device.*run it where the GPU is"):
+        CudaRuntime()
+    with pytest.raises(DeviceError):
+        Predictor.open(engine)
+    assert library.deserialised == []
+
+
+def test_threads_are_for_the_cpu(engine: Path) -> None:
+    with pytest.raises(UsageError, match="threads: .* runs on the GPU"):
+        Predictor.open(engine, threads=2)
