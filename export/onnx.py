@@ -39,12 +39,16 @@ SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: the file, what was read, and what the check said (None: not checked)."""
+    """What was written: the file, what was read, and what the check said (None: not checked).
+
+    `rounds` is what the `native` lowering spent, None for `standard`.
+    """
 
     path: Path
     checkpoint: Checkpoint
     size_bytes: int
     check: CheckReport | None
+    rounds: NativeOptions | None = None
 
 
 def export_onnx(
@@ -107,7 +111,7 @@ def export_onnx(
         if photo is not None:
             show("checking it against the eager model")
             report = check_file(checkpoint, temporary, photo, Path(str(check_photo)).name)
-    return ExportReport(output, checkpoint, output.stat().st_size, report)
+    return ExportReport(output, checkpoint, output.stat().st_size, report, native)
 
 
 def _for_native(
@@ -307,10 +311,23 @@ def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
     )
     for assumption in report.checkpoint.assumptions:
         print(f"assumed: {assumption}")
+    if report.rounds is not None:
+        print(_rounds(report.rounds, spec))
     if report.check is not None:
         print(f"checked: {report.check}")
     photo = os.path.relpath(args.check_image)
     print(next_step("predict", report.path, photo, "-o", "out"))
+
+
+def _rounds(options: NativeOptions, spec: ModelSpec) -> str:
+    from export.lowering.native import rounds_cost
+
+    cost = rounds_cost(spec, options)
+    return (
+        f"NMS rounds: {options.proposal_rounds} for proposals, {options.detection_rounds} for "
+        f"detections (--nms-rounds), {cost.bytes_read / 1e6:.0f} MB read and "
+        f"{cost.multiply_adds / 1e9:.2f} G multiply-adds a photo"
+    )
 
 
 if __name__ == "__main__":

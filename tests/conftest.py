@@ -72,9 +72,7 @@ def demo_rtx_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rtx") / "shapes.rtx.onnx"
     shape = GraphShape(height=416, width=544, batch_range=(1, 2, 3))
     options = _demo_options()
-    export_onnx(
-        DEMO / "shapes.pth", path, options, shape, check_photo=None, target="tensorrt-rtx"
-    )
+    export_onnx(DEMO / "shapes.pth", path, options, shape, check_photo=None, target="tensorrt-rtx")
     return path
 
 

@@ -3,8 +3,8 @@
 S[j, i] says that box i, which comes before j, would suppress it. Greedy NMS is the one solution
 of keep[j] = valid[j] and no i with keep[i] and S[j, i]: S is strictly triangular, so row by row
 there is nothing to choose. Iterating from keep = valid bounds it from above and below in turn;
-a box on which two successive rounds agree is decided, and exactly so. A chain of L links needs
-L + 1 rounds, and one more to see that nothing changes.
+a box on which two successive rounds agree is decided, and exactly so. A chain of L links stands
+after L rounds; the next one changes nothing, which certifies it.
 
 Values are 0 and 1 in half precision: a sum of up to 2048 ones is exact, and a larger one is
 still not zero, which is all that is asked of it.

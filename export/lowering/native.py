@@ -16,6 +16,7 @@ import torch
 from export.lowering.fixed_point_nms import suppress
 from export.lowering.packed_pool import pool_packed
 from export.lowering.values import Value, divide_integers
+from model.spec import ModelSpec
 
 DEFAULT_ROUNDS = {"proposals": 32, "detections": 20}
 
@@ -35,6 +36,29 @@ class NativeOptions:
     detection_rounds: int = DEFAULT_ROUNDS["detections"]
     nms_block: int = 512
     chunk_bytes: int = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsCost:
+    """What the rounds of a photo cost: bytes of suppression matrices read, multiply-adds."""
+
+    bytes_read: int
+    multiply_adds: int
+
+
+def rounds_cost(spec: ModelSpec, options: NativeOptions) -> RoundsCost:
+    """The price of the NMS rounds for one photo; the matrices hold two bytes an entry."""
+    levels = len(spec.anchors.sizes)
+    proposals = levels * options.proposal_rounds * _own_entries(spec.rpn.pre_nms, options)
+    detections = options.detection_rounds * _own_entries(spec.box.candidates, options)
+    return RoundsCost(2 * (proposals + detections), proposals + detections)
+
+
+def _own_entries(boxes: int, options: NativeOptions) -> int:
+    """Entries of all blocks' own matrices."""
+    size = -(-boxes // -(-boxes // options.nms_block))
+    full, rest = divmod(boxes, size)
+    return full * size**2 + rest**2
 
 
 def translations(

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.lowering.level_rule import choose_level, level_areas
-from export.lowering.packing import Packing, pack
+from export.lowering.level_rule import choose_level
 from export.lowering.values import Value, array, cut, ints, number, op
 from model.errors import ExportError
+from model.level_rule import level_areas
+from model.packing import Packing, pack
 
 # Beyond [-1, 1] by more than a cell of any canvas: GridSample's zero padding answers 0 there.
 _NOWHERE = 4.0
@@ -73,7 +74,7 @@ def pool_packed(
     areas = level_areas(strides, canonical_size, canonical_level, inner_eps, outer_eps)
     used = list(features)[: len(areas) + 1]
     packing = pack([_fixed_hw(feature) for feature in used])
-    canvas = packing.assemble(used)
+    canvas = assemble(packing, used)
     bins = _Bins(output_size, sampling_ratio, aligned)
     grid = _grid(rois, valid, areas, strides, packing, bins)  # [N, R, S * S, 2]
     channels = int(used[0].shape[1])
@@ -84,6 +85,30 @@ def pool_packed(
     ]
     pooled = op.Concat(*pieces, axis=1) if len(pieces) > 1 else pieces[0]  # [N, R, C, P * P]
     return op.Reshape(pooled, ints(-1, channels, output_size, output_size))
+
+
+def assemble(packing: Packing, features: Sequence[Value]) -> Value:
+    """Lay float32 [N, C, H_l, W_l] maps out on one [N, C, H, W] canvas, zero between them."""
+    along = 3 if packing.in_rows else 2
+    across = 5 - along
+    length, breadth = packing.canvas_hw[along - 2], packing.canvas_hw[across - 2]
+    spare = breadth - sum(packing.breadth(group) for group in packing.groups)
+    laid = []
+    for group in packing.groups:
+        room = packing.breadth(group) + (spare if group == packing.groups[-1] else 0)
+        tiles = []
+        for level in group:
+            missing = [0, 0, 0, 0]
+            missing[across] = room - packing.sides_hw[level][across - 2]
+            missing[along] = length - packing.length(group) if level == group[-1] else 0
+            tiles.append(_padded(features[level], missing))
+        laid.append(op.Concat(*tiles, axis=along) if len(tiles) > 1 else tiles[0])
+    return op.Concat(*laid, axis=across) if len(laid) > 1 else laid[0]
+
+
+def _padded(feature: Value, after: Sequence[int]) -> Value:
+    """Zeros after each axis."""
+    return op.Pad(feature, ints(0, 0, 0, 0, *after)) if any(after) else feature
 
 
 def _fixed_hw(feature: Value) -> tuple[int, int]:
@@ -109,7 +134,7 @@ def _grid(
     3. The rest is clamped into the level, so that no sample reads its neighbour's tile.
     4. Only then to the canvas.
     """
-    table = array(_level_table(strides, packing))  # [L, 8]
+    table = array(packing.level_table(strides))  # [L, 8]
     if areas:
         row = op.Unsqueeze(op.Gather(table, choose_level(rois, areas), axis=0), ints(2))
     else:
@@ -129,18 +154,6 @@ def _grid(
     absent = op.Or(outside, op.Not(op.Unsqueeze(valid, ints(2, 3))))
     inside = op.Min(op.Max(samples, number(0.0)), op.Sub(side, number(1.0)))
     return op.Where(absent, number(_NOWHERE), op.Add(op.Mul(inside, slope), shift))
-
-
-def _level_table(strides: Sequence[int], packing: Packing) -> np.ndarray:
-    """Float32 [L, 8], x and y each: scale, side, slope and shift from cells to [-1, 1]."""
-    canvas = np.array([packing.width, packing.height], np.float64)
-    rows = []
-    for stride, (height, width), (top, left) in zip(
-        strides, packing.sides_hw, packing.origins_yx, strict=False
-    ):
-        shift = (2.0 * np.array([left, top]) + 1.0) / canvas - 1.0
-        rows.append([[1 / stride] * 2, [width, height], 2.0 / canvas, shift])
-    return np.array(rows, np.float64).reshape(-1, 8).astype(np.float32)
 
 
 def _positions(bins: _Bins) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.lowering.level_rule import choose_level, level_areas
+from export.lowering.level_rule import choose_level
 from export.lowering.values import (
     BOOL,
     FLOAT,
@@ -26,6 +26,7 @@ from export.lowering.values import (
     op,
     scalar,
 )
+from model.level_rule import level_areas
 
 
 def lower_pyramid_pool(

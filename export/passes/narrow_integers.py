@@ -36,6 +36,7 @@ def narrow_integers(model: ir.Model) -> bool:
     narrowed: set[ir.Value] = set()
     for node in list(graph):
         if node.op_type == "TopK":
+            _follow(node, graph, narrowed)
             _cast_indices(node, graph, narrowed)
         elif node.op_type == "Cast" and _makes_int64(node):
             node.attributes.add(ir.AttrInt64("to", ir.DataType.INT32))
@@ -81,7 +82,8 @@ def _follow(node: ir.Node, graph: ir.Graph, narrowed: set[ir.Value]) -> None:
             cast = _new_cast(value, ir.DataType.INT64, role_of(node))
             graph.insert_before(node, cast)
             node.replace_input_with(position, cast.outputs[0])
-    if node.op_type != "Cast":
+    # What is not in the table got its inputs back as int64 and answers in it.
+    if data and node.op_type != "Cast":
         _narrow_outputs(node, narrowed)
 
 

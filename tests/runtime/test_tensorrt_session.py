@@ -318,7 +318,7 @@ def test_manifests_that_are_none(
     with pytest.raises(ArtifactError, match="not a readable manifest"):
         TensorRTSession(engine, cuda=cuda)
     manifest_path(engine).unlink()
-    with pytest.raises(ArtifactError, match="its manifest .* is not beside it"):
+    with pytest.raises(ArtifactError, match=r"its manifest .* is not beside it"):
         TensorRTSession(engine, cuda=cuda)
     assert library.deserialised == []
 
@@ -335,7 +335,7 @@ def test_an_engine_that_the_library_refuses(
     engine: Path, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:
     library.refuses = True
-    with pytest.raises(ArtifactError, match="refuses it .Serialization assertion failed"):
+    with pytest.raises(ArtifactError, match=r"refuses it .Serialization assertion failed"):
         TensorRTSession(engine, cuda=cuda)
 
 
@@ -417,7 +417,7 @@ def test_no_gpu_is_one_line(
     )
     monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=fake))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake)  # type: ignore[arg-type]
-    with pytest.raises(DeviceError, match="no CUDA-capable device.*run it where the GPU is"):
+    with pytest.raises(DeviceError, match=r"no CUDA-capable device.*run it where the GPU is"):
         CudaRuntime()
     with pytest.raises(DeviceError):
         Predictor.open(engine)
@@ -425,5 +425,5 @@ def test_no_gpu_is_one_line(
 
 
 def test_threads_are_for_the_cpu(engine: Path) -> None:
-    with pytest.raises(UsageError, match="threads: .* runs on the GPU"):
+    with pytest.raises(UsageError, match=r"threads: .* runs on the GPU"):
         Predictor.open(engine, threads=2)

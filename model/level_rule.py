@@ -1,0 +1,44 @@
+"""Where each pyramid level begins, as an area.
+
+The level rule rises with a RoI's area, so each level begins at one float32 area. That area is
+looked for with the eager rule itself: what compares areas needs no logarithm, and agrees with the
+eager model on every RoI, at the boundaries too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from model.ops import pyramid_levels
+
+
+def level_areas(
+    strides: Sequence[int],
+    canonical_size: float,
+    canonical_level: int,
+    inner_eps: float,
+    outer_eps: float,
+) -> list[float]:
+    """Smallest area, in square canvas pixels, of each level but the finest; [] for one level.
+
+    Source: `model.ops.pyramid_levels`, bisected over all float32 numbers.
+    """
+    finest, coarsest = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
+    count = coarsest - finest + 1
+    starts = []
+    for level in range(1, count):
+        # Positive floats are in the order of their bits.
+        below, above = 0, int(np.array(np.finfo(np.float32).max).view(np.int32))
+        while above - below > 1:
+            middle = (below + above) // 2
+            area = float(np.array(middle, np.int32).view(np.float32))
+            roi = torch.tensor([[0.0, 0.0, area, 1.0]])
+            reached = pyramid_levels(
+                roi, count, finest, canonical_size, canonical_level, inner_eps, outer_eps
+            )
+            below, above = (below, middle) if int(reached) >= level else (middle, above)
+        starts.append(float(np.array(above, np.int32).view(np.float32)))
+    return starts

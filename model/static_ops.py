@@ -1,0 +1,156 @@
+"""The two operators with static shapes, in PyTorch: what `torch.compile` and CUDA graphs take.
+
+The eager bodies look at their data to choose rows, which a CUDA graph cannot record. These compute
+what the `native` lowering writes: one sampling of a canvas that holds all levels, and NMS as a
+fixed-point iteration. docs/tensorrt.md explains both.
+
+Legend: N images, R RoIs per image, C channels, P pooled side, s samples per bin side, S = P * s,
+B NMS problems, K boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.level_rule import level_areas
+from model.packing import Packing, pack
+from model.spec import PoolerSpec
+
+# Beyond [-1, 1] by more than a cell of any canvas: zero padding answers 0 there.
+_NOWHERE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class StaticOperators:
+    """Implements `model.ops.Operators`.
+
+    Attributes:
+        rounds: NMS iterations per block, by stage; `open` says when they were too few.
+        nms_block: the most boxes of one block.
+        chunk_bytes: the most that one tensor of RoI samples may take.
+    """
+
+    proposal_rounds: int = 32
+    detection_rounds: int = 20
+    nms_block: int = 512
+    chunk_bytes: int = 256 * 2**20
+
+    def pyramid_pool(
+        self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
+    ) -> Tensor:
+        """See `model.ops.pyramid_pool`; the sampling ratio must not be adaptive."""
+        areas = level_areas(
+            spec.strides,
+            spec.canonical_size,
+            spec.canonical_level,
+            spec.inner_eps,
+            spec.outer_eps,
+        )
+        used = list(features[: len(areas) + 1])
+        packing = pack([(f.shape[2], f.shape[3]) for f in used])
+        canvas = _assemble(packing, used)
+        grid = _grid(rois, valid, areas, packing, spec)  # [N, R, S * S, 2]
+        sample_bytes = 4 * rois.shape[0] * canvas.shape[1] * grid.shape[2]
+        pieces = grid.split(max(self.chunk_bytes // sample_bytes, 1), dim=1)
+        return torch.cat([_sample(canvas, piece, spec) for piece in pieces], dim=1).flatten(0, 1)
+
+    def nms_keep(
+        self,
+        boxes: Tensor,
+        valid: Tensor,
+        groups: Tensor,
+        num_groups: int,
+        iou: float,
+        stage: str,
+    ) -> tuple[Tensor, Tensor]:
+        """See `model.ops.nms_keep`."""
+        rounds = self.proposal_rounds if stage == "proposals" else self.detection_rounds
+        total = boxes.shape[1]
+        size = -(-total // -(-total // self.nms_block))
+        kept: list[Tensor] = []
+        undecided = []
+        pieces = [slice(start, start + size) for start in range(0, total, size)]
+        for place, rows in enumerate(pieces):
+            candidates = valid[:, rows, None].half()
+            group = groups if num_groups > 1 else None
+            for earlier, keep in zip(pieces[:place], kept, strict=True):
+                matrix = _removals(boxes, group, rows, earlier, iou)
+                candidates = functional.relu(candidates - matrix @ keep)
+            own = _removals(boxes, group, rows, rows, iou).tril(-1)
+            before = keep = candidates
+            for _ in range(rounds):
+                before, keep = keep, functional.relu(candidates - own @ keep)
+            kept.append(keep)
+            undecided.append((keep != before).sum(dim=(1, 2)))
+        together = torch.cat(kept, dim=1)[:, :, 0] > 0
+        return together, torch.stack(undecided).sum(dim=0).to(torch.int32)
+
+
+def _removals(
+    boxes: Tensor, groups: Tensor | None, rows: slice, columns: slice, iou: float
+) -> Tensor:
+    """Half [B, b, b']: 1 where the column's box would suppress the row's."""
+    row, column = boxes[:, rows, None], boxes[:, None, columns]
+    low, high = (
+        torch.maximum(row[..., :2], column[..., :2]),
+        torch.minimum(row[..., 2:], column[..., 2:]),
+    )
+    sides = (high - low).clamp(min=0)
+    shared = sides[..., 0] * sides[..., 1]
+    meets = shared / (_area(column) + _area(row) - shared) > iou
+    if groups is not None:
+        meets = meets & (groups[:, rows, None] == groups[:, None, columns])
+    return meets.half()
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _assemble(packing: Packing, features: Sequence[Tensor]) -> Tensor:
+    count, channels = features[0].shape[:2]
+    canvas = features[0].new_zeros(count, channels, *packing.canvas_hw)
+    for feature, (top, left) in zip(features, packing.origins_yx, strict=True):
+        canvas[:, :, top : top + feature.shape[2], left : left + feature.shape[3]] = feature
+    return canvas
+
+
+def _grid(
+    rois: Tensor, valid: Tensor, areas: Sequence[float], packing: Packing, spec: PoolerSpec
+) -> Tensor:
+    table = torch.tensor(packing.level_table(spec.strides), device=rois.device)  # [L, 8]
+    area = _area(rois)
+    level = torch.zeros_like(area, dtype=torch.int64)
+    for start in areas:
+        level = level + (area >= start)
+    scale, side, slope, shift = functional.embedding(level, table)[:, :, None].split(2, dim=3)
+    offset = 0.5 if spec.aligned else 0.0
+    start = rois[:, :, None, :2] * scale - offset
+    extent = rois[:, :, None, 2:] * scale - offset - start
+    if not spec.aligned:
+        extent = extent.clamp(min=1.0)
+    size, ratio = spec.output_size, spec.sampling_ratio
+    steps = torch.arange(size * ratio, device=rois.device).to(rois.dtype)
+    steps = torch.div(steps, ratio, rounding_mode="floor") + (steps % ratio + 0.5) / ratio
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    samples = start + extent / size * torch.stack([x, y], dim=-1).reshape(-1, 2)
+    absent = (samples < -1) | (samples > side) | ~valid[:, :, None, None]
+    inside = torch.minimum(samples.clamp(min=0.0), side - 1)
+    return torch.where(absent, _NOWHERE, inside * slope + shift)
+
+
+def _sample(canvas: Tensor, grid: Tensor, spec: PoolerSpec) -> Tensor:
+    """Float [N, R', C, P, P]."""
+    size, ratio = spec.output_size, spec.sampling_ratio
+    count, rois = grid.shape[:2]
+    flat = grid.reshape(count, rois * size * ratio, size * ratio, 2)
+    sampled = functional.grid_sample(
+        canvas.to(grid.dtype), flat, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    pooled = functional.avg_pool2d(sampled, ratio).to(canvas.dtype)
+    return pooled.reshape(count, -1, rois, size, size).transpose(1, 2)

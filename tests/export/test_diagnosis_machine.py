@@ -1,0 +1,197 @@
+"""What the doctor says of the machine: packages, the traps that are known, the GPU."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import export.diagnosis.machine as machine
+from export.diagnosis.finding import Finding
+from export.diagnosis.packages import PACKAGES, diagnose_packages
+from export.diagnosis.probe import Answer, probe
+from export.doctor import diagnose_machine
+from model.errors import DeviceError, MissingDependencyError
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = {name: package.minimum for name, package in PACKAGES.items()} | {"torch": "2.15.0+cu130"}
+del GOOD["onnxruntime-gpu"]
+
+
+def install(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    def version(name: str) -> str:
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def named(findings: list[Finding], start: str) -> Finding:
+    return next(f for f in findings if f.subject.startswith(start))
+
+
+def problems(findings: list[Finding]) -> list[str]:
+    return [f.line() for f in findings if f.status == "problem"]
+
+
+def test_the_table_is_that_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for package in PACKAGES.values():
+        declared = project["dependencies"] if package.extra is None else extras[package.extra]
+        assert f"{package.name}{package.range}" in declared
+    listed = {r.split(">")[0] for e in extras if e != "dev" for r in extras[e]}
+    assert {name for name in listed if not name.startswith("maskport[")} <= set(PACKAGES)
+
+
+def test_versions_in_range_are_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, GOOD)
+    findings = diagnose_packages()
+    assert problems(findings) == []
+    assert named(findings, "torch ").line() == "ok       torch 2.15.0+cu130"
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "remedy"),
+    [
+        ("torch", "2.13.0", "pip install 'torch>=2.10,!=2.13.*'"),
+        ("torch", "2.9.1+cpu", "pip install 'torch>=2.10,!=2.13.*'"),
+        ("tensorrt", "10.9.0.34", "pip install 'tensorrt>=10.12'"),
+        ("numpy", "1.24.4", "pip install 'numpy>=1.26'"),
+    ],
+)
+def test_versions_out_of_range(
+    name: str, version: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, GOOD | {name: version})
+    found = named(diagnose_packages(), f"{name} {version}")
+    assert (found.status, found.remedy) == ("problem", remedy)
+
+
+def test_the_cpu_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, GOOD | {"torch": "2.13.0"})
+    assert "CPU-only build" in named(diagnose_packages(), "torch 2.13.0").detail
+
+
+def test_both_wheels_of_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, GOOD | {"onnxruntime-gpu": "1.24.0"})
+    (line,) = problems(diagnose_packages())
+    assert "pip uninstall onnxruntime onnxruntime-gpu, then install one" in line
+
+
+@pytest.mark.parametrize("wheel", ["onnxruntime", "onnxruntime-gpu"])
+def test_one_wheel_is_enough(wheel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"onnxruntime": "onnxruntime-gpu", "onnxruntime-gpu": "onnxruntime"}[wheel]
+    versions = {n: v for n, v in GOOD.items() if not n.startswith("onnxruntime")}
+    install(monkeypatch, versions | {wheel: "1.24.0"})
+    findings = diagnose_packages()
+    assert problems(findings) == []
+    found = next(f for f in findings if f.subject == other)
+    assert found.status == "absent"
+    # It must not lead into having both.
+    assert "maskport[" not in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "remedy"),
+    [
+        ("tensorrt-rtx", "absent", "pip install 'maskport[rtx]'"),
+        ("tensorrt", "absent", "pip install 'maskport[tensorrt]'"),
+        ("pycocotools", "absent", "pip install 'maskport[eval]'"),
+        ("onnx-ir", "absent", "pip install 'maskport[export]'"),
+        ("numpy", "problem", "pip install 'maskport'"),
+    ],
+)
+def test_what_is_not_installed(
+    name: str, status: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, {n: v for n, v in GOOD.items() if n != name})
+    found = next(f for f in diagnose_packages() if f.subject == name)
+    assert (found.status, found.detail, found.remedy) == (status, "not installed", remedy)
+
+
+def test_another_name_of_the_same_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = {name: version for name, version in GOOD.items() if name != "tensorrt"}
+    install(monkeypatch, rest | {"tensorrt-cu13": "11.4.0"})
+    assert named(diagnose_packages(), "tensorrt 11.4.0").status == "ok"
+
+
+def test_this_machine_works() -> None:
+    findings = diagnose_machine()
+    assert named(findings, f"torch {metadata.version('torch')}").status == "ok"
+    assert "work together" in named(findings, "torch with torchvision").detail
+    assert "CPU" in named(findings, "ONNX Runtime's providers").detail
+
+
+def test_the_trap_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "RuntimeError: operator torchvision::nms does not exist"
+    monkeypatch.setattr(machine, "probe", lambda code: Answer(False, said))
+    found = named(diagnose_machine(), "torch with torchvision")
+    assert found.status == "problem"
+    assert "operator torchvision::nms does not exist" in found.detail
+    assert "CPU-only build" in found.detail
+    assert found.remedy == "pip install --force-reinstall 'torch>=2.10,!=2.13.*' torchvision"
+
+
+@pytest.mark.parametrize(
+    ("code", "worked", "text"),
+    [
+        ("print('one'); print('two')", True, "two"),
+        ("raise RuntimeError('operator')", False, "RuntimeError: operator"),
+        ("import os; os.abort()", False, "crashed (signal 6)"),
+        ("import time; time.sleep(60)", False, "no answer within 1 s"),
+    ],
+    ids=["works", "raises", "crashes", "hangs"],
+)
+def test_probe(code: str, worked: bool, text: str) -> None:
+    assert probe(code, time_limit_s=1.0 if "sleep" in code else 30.0) == Answer(worked, text)
+
+
+def test_a_file_of_the_working_folder_is_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(3)", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert probe("import json; print(json.dumps([1]))") == Answer(True, "[1]")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeviceError("no CUDA GPU on this machine; run it where the GPU is"),
+        MissingDependencyError("cuda-python is not installed; pip install 'maskport[engine]'"),
+    ],
+    ids=["no GPU", "no bindings"],
+)
+def test_no_gpu_is_absent(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr(machine, "local_architecture", fail)
+    monkeypatch.setattr(machine, "probe", lambda code: Answer(True, "tried"))
+    found = named(diagnose_machine(), "GPU")
+    assert (found.status, f"{found.detail}; {found.remedy}") == ("absent", str(error))
+
+
+def test_a_gpu_that_rtx_does_not_build_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(machine, "local_architecture", lambda: "sm90")
+    monkeypatch.setattr(machine, "probe", lambda code: Answer(True, "tried"))
+    findings = diagnose_machine()
+    assert named(findings, "GPU").detail == "sm90"
+    assert "sm89" in named(findings, "TensorRT-RTX").detail
+    found = named(findings, "TensorRT-RTX on sm90")
+    assert (found.status, found.remedy) == ("absent", "export with --target tensorrt")
+
+
+def test_installed_but_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setattr(machine, "probe", lambda code: Answer(True, "tried"))
+    install(monkeypatch, GOOD)
+    found = next(f for f in diagnose_machine() if f.subject == "TensorRT-RTX")
+    assert found.status == "problem"
+    assert "installed, but cannot be imported" in found.detail
