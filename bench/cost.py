@@ -83,8 +83,8 @@ def _with_candidates(spec: ModelSpec) -> ModelSpec:
 def _count(model: MaskRCNN, plain: bool = False) -> tuple[dict[str, Cost], Cost]:
     """Costs per stage, and of the weighted layers alone."""
     if plain:
-        with _without_passes():
-            graph = tracing.trace(model, SHAPE, native_options=NativeOptions(nms_block=4096))
+        options = NativeOptions(nms_block=4096)
+        graph = tracing.trace(model, SHAPE, native_options=options, native_passes=())
     else:
         graph = tracing.trace(model, SHAPE, native_options=NativeOptions())
     stages: dict[str, Cost] = defaultdict(Cost)
@@ -95,17 +95,6 @@ def _count(model: MaskRCNN, plain: bool = False) -> tuple[dict[str, Cost], Cost]
         if any(value is not None and value.is_initializer() for value in node.inputs[1:2]):
             floor += cost if cost.multiply_adds else Cost()
     return stages, floor
-
-
-class _without_passes:  # noqa: N801 - reads as the context that it is
-    """Trace without the rewrites that this program is to weigh."""
-
-    def __enter__(self) -> None:
-        self._kept = tracing.drop_padding, tracing.narrow_integers
-        tracing.drop_padding = tracing.narrow_integers = lambda model: False
-
-    def __exit__(self, *error: object) -> None:
-        tracing.drop_padding, tracing.narrow_integers = self._kept
 
 
 def _stage(node: ir.Node) -> str:
@@ -128,7 +117,7 @@ def _shape(value: ir.Value | None) -> tuple[int, ...]:
 def _bytes(node: ir.Node) -> int:
     values = [*node.inputs, *node.outputs]
     return sum(
-        prod(_shape(value)) * value.dtype.itemsize
+        int(prod(_shape(value)) * value.dtype.itemsize)
         for value in values
         if value is not None and value.dtype is not None
     )

@@ -62,9 +62,7 @@ def main() -> int:
         sessions = {hw: _export(hw, Path(folder)) for hw in CANVASES}
         for name, files in sets.items():
             tally = _run(files[: args.photos], sessions)
-            verdict = explain(
-                check(tally.native), tally.native, lambda image, t=tally: t.runs[image].trace
-            )
+            verdict = _explained(tally)
             rows.append((name, tally, verdict, check(tally.unpadded)))
     _report(rows, args)
     return 0 if all(_passed(tally, verdict) for _, tally, verdict, _ in rows) else 1
@@ -81,6 +79,10 @@ def _arguments() -> argparse.Namespace:
 def _passed(tally: Tally, verdict: Verdict) -> bool:
     certified = tally.nms_open == 0 and tally.candidates_cut == 0
     return verdict.passed and certified and tally.changed_by_noise == 0
+
+
+def _explained(tally: Tally) -> Verdict:
+    return explain(check(tally.native), tally.native, lambda image: tally.runs[image].trace)
 
 
 def _export(hw: tuple[int, int], folder: Path) -> Session:

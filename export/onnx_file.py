@@ -34,6 +34,19 @@ def read_onnx(path: Path) -> OnnxFile:
         ArtifactError: no such file, damaged, without our metadata, or with external data that is
             not a plain file in the same folder.
     """
+    model, sha256 = parse_onnx(path)
+    pairs = {entry.key: entry.value for entry in model.metadata_props}
+    artifact = from_metadata(path, pairs)
+    load_external(model, path)
+    return OnnxFile(model, artifact, sha256)
+
+
+def parse_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
+    """Any ONNX file, without its external data, and its SHA-256.
+
+    Raises:
+        ArtifactError: no such file, or not a whole ONNX file.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -47,16 +60,20 @@ def read_onnx(path: Path) -> OnnxFile:
     except (DecodeError, OSError, ValueError) as error:
         raise ArtifactError(
             f"{path}: not a readable ONNX file ({' '.join(str(error).split())[:120]}); "
-            "it is damaged or cut; export it again"
+            "it is damaged or cut, export it again"
         ) from error
-    pairs = {entry.key: entry.value for entry in model.metadata_props}
-    artifact = from_metadata(path, pairs)
-    _load_external(model, path)
-    return OnnxFile(model, artifact, hashlib.sha256(data).hexdigest())
+    # The fields stand in this order, so a file that was cut between two of them parses.
+    if not model.graph.node or not model.opset_import:
+        raise ArtifactError(f"{path}: holds no whole graph; it is damaged or cut, export it again")
+    return model, hashlib.sha256(data).hexdigest()
 
 
-def _load_external(model: onnx.ModelProto, path: Path) -> None:
-    """Bring external tensors in, each from a plain file below the model's own folder."""
+def load_external(model: onnx.ModelProto, path: Path) -> None:
+    """Bring external tensors in, each from a plain file below the model's own folder.
+
+    Raises:
+        ArtifactError: a tensor names another place, a link, a device, or more than there is.
+    """
     import onnx
 
     tensors = [

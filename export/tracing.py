@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ DEFAULT_OPSET = 18
 # Runtime 1.31 has no kernel for the RoiAlign of opset 22.
 OPSETS = (18, 19, 20, 21)
 _TRACE_SIDES = (224, 288)
+
+Pass = Callable[[ir.Model], bool]
+NATIVE_PASSES: tuple[Pass, ...] = (drop_padding, narrow_integers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ def trace(
     shape: GraphShape,
     opset: int = DEFAULT_OPSET,
     native_options: NativeOptions | None = None,
+    native_passes: Sequence[Pass] = NATIVE_PASSES,
 ) -> ir.Model:
     """Write the network as ONNX.
 
@@ -83,6 +87,7 @@ def trace(
         opset: one of `OPSETS`.
         native_options: None for the `standard` lowering; else `native`, which needs fixed sides
             and a batch that is fixed or a range.
+        native_passes: rewrites of a `native` graph; fewer only to weigh what they are worth.
 
     Returns:
         a graph with roles on its nodes and the outputs of `model.mask_rcnn.Outputs` under their
@@ -94,7 +99,7 @@ def trace(
     if native_options is None:
         graph_model = _standard(model, opset)
     else:
-        graph_model = _native(model, shape, opset, native_options)
+        graph_model = _native(model, shape, opset, native_options, native_passes)
     _declare_shapes(graph_model, model, shape)
     return graph_model
 
@@ -118,7 +123,13 @@ def _standard(model: MaskRCNN, opset: int) -> ir.Model:
     return graph_model
 
 
-def _native(model: MaskRCNN, shape: GraphShape, opset: int, options: NativeOptions) -> ir.Model:
+def _native(
+    model: MaskRCNN,
+    shape: GraphShape,
+    opset: int,
+    options: NativeOptions,
+    passes: Sequence[Pass],
+) -> ir.Model:
     """Traced with the sizes that it will have."""
     if shape.height is None or shape.width is None or shape.largest_batch is None:
         raise ExportError("native lowering: expected a fixed canvas and batch, say --size HxW")
@@ -129,8 +140,8 @@ def _native(model: MaskRCNN, shape: GraphShape, opset: int, options: NativeOptio
     example = _example(shape.batch or shape.largest_batch, shape.height, shape.width)
     table = native.translations(options, shape.largest_batch)
     graph_model = _run_tracer(model, example, dynamic, opset, table)
-    drop_padding(graph_model)
-    narrow_integers(graph_model)
+    for rewrite in passes:
+        rewrite(graph_model)
     fold_constants(graph_model, input_size_limit=2**24, output_size_limit=2**24)
     remove_unused_nodes(graph_model)
     return graph_model

@@ -56,7 +56,7 @@ class StaticOperators:
         canvas = _assemble(packing, used)
         grid = _grid(rois, valid, areas, packing, spec)  # [N, R, S * S, 2]
         sample_bytes = 4 * rois.shape[0] * canvas.shape[1] * grid.shape[2]
-        pieces = grid.split(max(self.chunk_bytes // sample_bytes, 1), dim=1)
+        pieces = torch.split(grid, max(self.chunk_bytes // sample_bytes, 1), dim=1)
         return torch.cat([_sample(canvas, piece, spec) for piece in pieces], dim=1).flatten(0, 1)
 
     def nms_keep(
@@ -128,17 +128,18 @@ def _grid(
     level = torch.zeros_like(area, dtype=torch.int64)
     for start in areas:
         level = level + (area >= start)
-    scale, side, slope, shift = functional.embedding(level, table)[:, :, None].split(2, dim=3)
-    offset = 0.5 if spec.aligned else 0.0
-    start = rois[:, :, None, :2] * scale - offset
-    extent = rois[:, :, None, 2:] * scale - offset - start
+    row = functional.embedding(level, table)[:, :, None]
+    scale, side, slope, shift = torch.split(row, 2, dim=3)
+    half = 0.5 if spec.aligned else 0.0
+    corner = rois[:, :, None, :2] * scale - half
+    extent = rois[:, :, None, 2:] * scale - half - corner
     if not spec.aligned:
         extent = extent.clamp(min=1.0)
     size, ratio = spec.output_size, spec.sampling_ratio
     steps = torch.arange(size * ratio, device=rois.device).to(rois.dtype)
     steps = torch.div(steps, ratio, rounding_mode="floor") + (steps % ratio + 0.5) / ratio
     y, x = torch.meshgrid(steps, steps, indexing="ij")
-    samples = start + extent / size * torch.stack([x, y], dim=-1).reshape(-1, 2)
+    samples = corner + extent / size * torch.stack([x, y], dim=-1).reshape(-1, 2)
     absent = (samples < -1) | (samples > side) | ~valid[:, :, None, None]
     inside = torch.minimum(samples.clamp(min=0.0), side - 1)
     return torch.where(absent, _NOWHERE, inside * slope + shift)

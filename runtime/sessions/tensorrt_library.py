@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 from typing import Any
 
@@ -52,9 +53,9 @@ def check_architecture(read: EngineFile, local: str) -> None:
         ArtifactError: the engine was built for an architecture that this GPU is not.
     """
     info = read.info
-    newer = int(local[2:]) >= int(info.architecture[2:] or 0) and info.architecture.startswith("sm")
+    here, there = _capability(local), _capability(info.architecture)
     fits = {
-        "ampere-plus": newer and int(local[2:]) >= 80,
+        "ampere-plus": there is not None and here is not None and here >= max(there, 80),
         "same-compute-capability": local == info.architecture,
     }.get(info.hardware_compatible, local == info.architecture)
     if not fits:
@@ -62,6 +63,12 @@ def check_architecture(read: EngineFile, local: str) -> None:
             f"{read.artifact.path}: was built for {info.architecture}, this GPU is {local}; "
             f"build it for {local} with maskport engine"
         )
+
+
+def _capability(architecture: str) -> int | None:
+    """89 of "sm89"; None of anything else."""
+    match = re.fullmatch(r"sm([0-9]{2,3})", architecture)
+    return int(match[1]) if match else None
 
 
 def collecting_logger(trt: Any) -> tuple[Any, list[str]]:

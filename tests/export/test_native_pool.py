@@ -308,10 +308,7 @@ def test_float32_errs_at_most_3_times_as_much_as_torchvision(name: str) -> None:
 
 @pytest.mark.parametrize("name", _PYRAMIDS)
 def test_and_so_it_does_for_every_kind_of_roi_or_by_half_a_step_of_the_grid(name: str) -> None:
-    """RoIs of the whole image have positions that torchvision computes all but exactly.
-
-    There the ratio means little: both are below what a float32 place on the canvas can say.
-    """
+    # torchvision places the samples of whole-image RoIs all but exactly; a ratio says little there.
     found = _measure_all(name)
     step = max(errors.canvas_cells * 2.0**-24 * errors.slope for errors in found)
     over = {}

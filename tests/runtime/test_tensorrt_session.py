@@ -6,8 +6,6 @@ The library and the GPU are the fakes of `fake_gpu`; `tests/gpu` runs the real o
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,6 @@ import pytest
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
 from runtime.cuda import CudaRuntime
 from runtime.device_arrays import DeviceArray
-from runtime.engine_file import manifest_path
 from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
 from runtime.sessions.tensorrt import TensorRTSession
@@ -237,100 +234,6 @@ def test_what_is_not_a_device_array(session: TensorRTSession, value: Any, says: 
         pass
 
 
-def test_two_hundred_changed_engines_never_reach_the_library(
-    engine: Path, library: FakeTensorRT, cuda: FakeCuda
-) -> None:
-    """One byte of the engine, or one character of what its manifest says of it."""
-    rng = np.random.default_rng(200)
-    plan, manifest = engine.read_bytes(), manifest_path(engine)
-    text = manifest.read_text("utf-8")
-    for index in range(200):
-        if index % 2:
-            changed = bytearray(plan)
-            changed[int(rng.integers(len(plan)))] ^= 1 << int(rng.integers(8))
-            engine.write_bytes(bytes(changed))
-        else:
-            manifest.write_text(_with_another_hash(text, rng), "utf-8")
-        with pytest.raises(ArtifactError):
-            TensorRTSession(engine, cuda=cuda)
-        engine.write_bytes(plan)
-        manifest.write_text(text, "utf-8")
-    assert library.deserialised == []
-    TensorRTSession(engine, cuda=cuda).close()
-    assert library.deserialised == [plan]
-
-
-def _with_another_hash(text: str, rng: np.random.Generator) -> str:
-    data = json.loads(text)
-    place = int(rng.integers(64))
-    digest = data["engine"]["sha256"]
-    other = "0123456789abcdef".replace(digest[place], "")[int(rng.integers(15))]
-    data["engine"]["sha256"] = digest[:place] + other + digest[place + 1 :]
-    return json.dumps(data)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        pytest.param(
-            {"library_version": "1.6.0.1"}, "built with tensorrt_rtx 1.6.0.1", id="version"
-        ),
-        pytest.param({"architecture": "sm86"}, "built for sm86, this GPU is sm89", id="gpu"),
-        pytest.param({"size_bytes": 5}, "expected 5 bytes", id="size"),
-        pytest.param({"library": "caffe"}, "not a readable manifest", id="library"),
-        pytest.param({"tensors": ()}, "not those of its manifest", id="tensors"),
-        pytest.param({"build_seconds": "1"}, "build_seconds: expected", id="type"),
-    ],
-)
-def test_manifests_that_do_not_fit(
-    demo_rtx_onnx: Path,
-    tmp_path: Path,
-    library: FakeTensorRT,
-    cuda: FakeCuda,
-    change: dict[str, Any],
-    says: str,
-) -> None:
-    engine = write_engine(demo_rtx_onnx, tmp_path / "odd.sm89.engine", **change)
-    with pytest.raises(ArtifactError, match=says) as caught:
-        TensorRTSession(engine, cuda=cuda)
-    assert "\n" not in str(caught.value)
-    assert bool(library.deserialised) == (says == "not those of its manifest")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        '{"schema_version": 2}',
-        '{"schema_version": 1}',
-        "[" * 100_000,
-        "\x00",
-    ],
-    ids=["empty", "cut", "list", "null", "newer", "parts", "deep", "zero"],
-)
-def test_manifests_that_are_none(
-    engine: Path, library: FakeTensorRT, cuda: FakeCuda, text: str
-) -> None:
-    manifest_path(engine).write_text(text, "utf-8")
-    with pytest.raises(ArtifactError, match="not a readable manifest"):
-        TensorRTSession(engine, cuda=cuda)
-    manifest_path(engine).unlink()
-    with pytest.raises(ArtifactError, match=r"its manifest .* is not beside it"):
-        TensorRTSession(engine, cuda=cuda)
-    assert library.deserialised == []
-
-
-def test_a_hash_from_outside(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> None:
-    digest = hashlib.sha256(engine.read_bytes()).hexdigest()
-    TensorRTSession(engine, digest.upper(), cuda=cuda).close()
-    with pytest.raises(ArtifactError, match="is not the expected"):
-        TensorRTSession(engine, "0" * 64, cuda=cuda)
-    assert len(library.deserialised) == 1
-
-
 def test_an_engine_that_the_library_refuses(
     engine: Path, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:
@@ -345,46 +248,6 @@ def test_no_memory_for_a_context(session: TensorRTSession, library: FakeTensorRT
         session.run(feed(1))
     library.out_of_memory = False
     assert session.run(feed(1))["counts"].shape == (1,)
-
-
-def test_later_versions_run_version_compatible_engines_only(
-    demo_rtx_onnx: Path, tmp_path: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    later = FakeTensorRT(cuda, "1.10.0.2")
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", later)  # type: ignore[arg-type]
-    engine = write_engine(demo_rtx_onnx, tmp_path / "a.engine", version_compatible=True)
-    TensorRTSession(engine, cuda=cuda).close()
-    engine = write_engine(
-        demo_rtx_onnx, engine, version_compatible=True, library_version="1.11.0.0"
-    )
-    with pytest.raises(ArtifactError, match="was built with"):
-        TensorRTSession(engine, cuda=cuda)
-
-
-@pytest.mark.parametrize(
-    ("level", "local", "fits"),
-    [
-        ("none", "sm89", False),
-        ("none", "sm86", True),
-        ("ampere-plus", "sm120", True),
-        ("ampere-plus", "sm80", False),
-        ("ampere-plus", "sm75", False),
-        ("same-compute-capability", "sm86", True),
-        ("same-compute-capability", "sm89", False),
-    ],
-)
-def test_which_gpus_an_engine_of_sm86_runs_on(
-    demo_rtx_onnx: Path, tmp_path: Path, library: FakeTensorRT, level: str, local: str, fits: bool
-) -> None:
-    engine = write_engine(
-        demo_rtx_onnx, tmp_path / "a.engine", hardware_compatible=level, architecture="sm86"
-    )
-    library.cuda = cuda = FakeCuda(local)
-    if fits:
-        TensorRTSession(engine, cuda=cuda).close()
-    else:
-        with pytest.raises(ArtifactError, match=f"built for sm86, this GPU is {local}"):
-            TensorRTSession(engine, cuda=cuda)
 
 
 def test_the_kernels_compiled_for_this_gpu_are_kept(

@@ -1,0 +1,1 @@
+"""What `maskport doctor` looks at: this machine, and a given file."""

@@ -1,0 +1,60 @@
+"""A checkpoint: what it is, what had to be assumed, and what stops which target."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from export.diagnosis.canvas import landscape_hw
+from export.diagnosis.finding import Diagnosis, Finding, of_error
+from export.targets import TARGETS, Target, check_native, native_candidates
+from model.errors import CheckpointError, SpecError, UsageError
+from model.spec import ModelSpec
+
+
+def diagnose_checkpoint(path: Path) -> Diagnosis:
+    """Read a checkpoint as the export does; nothing in it is run."""
+    try:
+        from model.checkpoint import load
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision without its extension
+        reason = " ".join(str(error).split())[:200]
+        remedy = "pip install 'maskport[export]', which torch and torchvision come with"
+        return Diagnosis((Finding("problem", path.name, f"cannot be read ({reason})", remedy),))
+    try:
+        read = load(path)
+    except (CheckpointError, SpecError) as error:
+        return Diagnosis((of_error("problem", path.name, error, path),))
+    spec = read.spec
+    told = f"{spec.dialect}, {spec.architecture}, {spec.num_foreground} classes"
+    findings = [Finding("ok", path.name, told)]
+    findings += [Finding("ok", "assumed", str(assumption)) for assumption in read.assumptions]
+    findings += [diagnose_spec(spec, target) for target in TARGETS.values()]
+    can_export = all(f.status == "ok" for f in findings)
+    return Diagnosis(tuple(findings), ("export", str(path)) if can_export else ())
+
+
+def diagnose_spec(spec: ModelSpec, target: Target) -> Finding:
+    """Whether the network can be exported for a target."""
+    subject = f"target {target.name}"
+    if target.lowering == "standard":
+        return Finding("ok", subject, "nothing stops it")
+    poolers = {"box head": spec.box.pooler} | (
+        {} if spec.mask is None else {"mask head": spec.mask.pooler}
+    )
+    adaptive = [name for name, pooler in poolers.items() if pooler.sampling_ratio < 1]
+    if adaptive:
+        return Finding(
+            "problem",
+            subject,
+            f"{' and '.join(adaptive)}: sampling ratio 0 (adaptive), with which the number of "
+            "samples depends on the RoI",
+            "export with --target onnxruntime",
+        )
+    fewer = min(spec.box.candidates, native_candidates(spec))
+    try:
+        # As the export sets it where the user does not.
+        check_native(replace(spec, box=replace(spec.box, candidates=fewer)))
+    except (UsageError, SpecError) as error:
+        return of_error("problem", subject, error)
+    height, width = landscape_hw(spec.preprocess)
+    return Finding("ok", subject, f"nothing stops it with a fixed canvas, --size {height}x{width}")

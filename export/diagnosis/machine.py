@@ -1,0 +1,132 @@
+"""What works on this machine: Python, packages, libraries that are really tried, the GPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+from export.diagnosis.finding import Finding, of_error
+from export.diagnosis.packages import PACKAGES, diagnose_packages, installed_version
+from export.diagnosis.probe import probe
+from model.errors import DeviceError, MaskportError, MissingDependencyError
+from runtime.cuda import local_architecture
+
+_OLDEST_PYTHON = (3, 11)
+# The operator lives in torchvision's extension, which a CPU-only torch cannot load.
+_TRY_TORCH = """
+import torch, torchvision
+kept = torchvision.ops.nms(torch.tensor([[0., 0, 2, 2], [0, 0, 2, 1.9]]), torch.ones(2), 0.5)
+assert len(kept) == 1, f"nms kept {len(kept)} boxes of 2"
+print(f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only")
+"""
+_TRAP = "operator torchvision::nms does not exist"
+_TRY_ONNXRUNTIME = """
+import onnxruntime
+print(", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()))
+"""
+
+
+def diagnose_machine() -> list[Finding]:
+    """Look at everything that any command needs; takes seconds, for torch is really imported."""
+    architecture, gpu = _gpu()
+    return [
+        _python(),
+        *diagnose_packages(),
+        *_torch(),
+        *_onnxruntime(),
+        *_tensorrt(),
+        gpu,
+        *_rtx(architecture),
+    ]
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info[:2] < _OLDEST_PYTHON:
+        return Finding("problem", f"Python {version}", "expected 3.11 or later", "install one")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding("ok", f"Python {version} on {platform.machine()}, {cores} cores")
+
+
+def _has(name: str) -> bool:
+    return installed_version(name) is not None
+
+
+def _torch() -> list[Finding]:
+    """Import torch and torchvision and call an operator of the latter's extension."""
+    if not (_has("torch") and _has("torchvision")):
+        return []
+    answer = probe(_TRY_TORCH)
+    subject = "torch with torchvision"
+    if answer.worked:
+        return [Finding("ok", subject, f"work together ({answer.text})")]
+    remedy = f"pip install --force-reinstall 'torch{PACKAGES['torch'].range}' torchvision"
+    detail = answer.text
+    if _TRAP in detail:
+        detail = f"{_TRAP}: this torch is a CPU-only build, or not the one torchvision was made for"
+    return [Finding("problem", subject, detail, remedy)]
+
+
+def _onnxruntime() -> list[Finding]:
+    """Import ONNX Runtime and list its providers."""
+    if not (_has("onnxruntime") or _has("onnxruntime-gpu")):
+        return []
+    answer = probe(_TRY_ONNXRUNTIME)
+    if not answer.worked:
+        wheel = "onnxruntime-gpu" if _has("onnxruntime-gpu") else "onnxruntime"
+        remedy = f"pip install --force-reinstall {wheel}"
+        return [Finding("problem", "ONNX Runtime", answer.text, remedy)]
+    return [Finding("ok", "ONNX Runtime's providers", answer.text)]
+
+
+def _tensorrt() -> list[Finding]:
+    """Import TensorRT, where it is installed, and check that it is not too old."""
+    if not _has("tensorrt"):
+        return []
+    from export.builders.tensorrt import TensorRTLibrary
+
+    try:
+        return [Finding("ok", "TensorRT", f"{TensorRTLibrary().version} can be imported")]
+    except MissingDependencyError as error:
+        return [_cannot_import("TensorRT", error)]
+
+
+def _gpu() -> tuple[str | None, Finding]:
+    """The local GPU's architecture, and the finding; a machine without one is no problem."""
+    try:
+        architecture = local_architecture()
+    except (MissingDependencyError, DeviceError) as error:
+        return None, of_error("absent", "GPU", error)
+    return architecture, Finding("ok", "GPU", architecture)
+
+
+def _rtx(architecture: str | None) -> list[Finding]:
+    """Import TensorRT-RTX, and say for which GPUs it builds and whether ours is one."""
+    if not _has("tensorrt-rtx"):
+        return []
+    from export.builders.rtx import RtxLibrary
+
+    try:
+        known = RtxLibrary().known()
+    except MaskportError as error:
+        return [_cannot_import("TensorRT-RTX", error)]
+    findings = [Finding("ok", "TensorRT-RTX", f"builds for {', '.join(known)}")]
+    if architecture is not None and architecture not in known:
+        findings.append(
+            Finding(
+                "absent",
+                f"TensorRT-RTX on {architecture}",
+                "it does not build for the GPU of this machine",
+                "export with --target tensorrt",
+            )
+        )
+    return findings
+
+
+def _cannot_import(library: str, error: MaskportError) -> Finding:
+    """Its files are there, so the adapter's "not installed" is not the reason."""
+    if error.__cause__ is None:  # too old
+        return of_error("problem", library, error)
+    reason = " ".join(str(error.__cause__).split())[:200]
+    return Finding("problem", library, f"installed, but cannot be imported ({reason})")

@@ -1,0 +1,120 @@
+"""An ONNX file: whole, ours, with its data beside it, and what stops which target."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.diagnosis.finding import Diagnosis, Finding, of_error
+from model.errors import ArtifactError, DeviceError, MissingDependencyError
+from runtime.artifact import SPEC_KEY, Artifact, from_metadata
+from runtime.cuda import local_architecture
+
+if TYPE_CHECKING:
+    import onnx
+
+_MOST_BYTES = 2**31 - 1  # of a protocol buffer
+_USUAL_GPU = "sm89"
+
+
+def diagnose_onnx(path: Path) -> Diagnosis:
+    """Judge an ONNX file, ours or not; nothing in it is run."""
+    try:
+        from export.diagnosis.graph import diagnose_graph
+        from export.onnx_file import parse_onnx
+    except ImportError:
+        install = "pip install 'maskport[export]'"
+        return Diagnosis((Finding("problem", path.name, "reading it needs onnx", install),))
+    try:
+        model, _ = parse_onnx(path)
+    except ArtifactError as error:
+        return Diagnosis((of_error("problem", path.name, error, path),))
+    artifact, origin = _origin(model, path)
+    data = _external_data(model, path)
+    findings = [origin, *data]
+    if not data:
+        findings += _well_formed(model)
+    findings += diagnose_graph(model, artifact)
+    is_sound = artifact is not None and all(f.status != "problem" for f in findings)
+    return Diagnosis(tuple(findings), _next(artifact) if artifact and is_sound else ())
+
+
+def _origin(model: onnx.ModelProto, path: Path) -> tuple[Artifact | None, Finding]:
+    """What the file says of itself."""
+    pairs = {entry.key: entry.value for entry in model.metadata_props}
+    if SPEC_KEY not in pairs:
+        who = model.producer_name or "an unnamed program"
+        return None, Finding(
+            "problem",
+            path.name,
+            f"written by {who[:60]}, without maskport's metadata: predict and engine refuse it",
+            "export its checkpoint with python -m export.onnx WEIGHTS",
+        )
+    try:
+        artifact = from_metadata(path, pairs)
+    except ArtifactError as error:
+        return None, of_error("problem", path.name, error, path)
+    said, spec = artifact.manifest, artifact.spec
+    canvas = f"canvas {said.height}x{said.width}" if said.height and said.width else "any canvas"
+    return artifact, Finding(
+        "ok",
+        path.name,
+        f"{spec.architecture}, {spec.num_foreground} classes, {said.precision}, {canvas}, "
+        f"exported by maskport {said.versions.get('maskport', '?')} for {said.target}",
+    )
+
+
+def _external_data(model: onnx.ModelProto, path: Path) -> list[Finding]:
+    """Bring tensors in from other files of the folder; a finding where that is refused."""
+    from export.onnx_file import load_external
+
+    try:
+        load_external(model, path)
+    except ArtifactError as error:
+        remedy = "keep the data file beside the model, or save the model as one file"
+        return [Finding("problem", "external data", str(error).removeprefix(f"{path}: "), remedy)]
+    return []
+
+
+def _well_formed(model: onnx.ModelProto) -> list[Finding]:
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        detail = f"not valid ONNX ({' '.join(str(error).split())[:200]})"
+        return [Finding("problem", "graph", detail, "export it again")]
+    return [Finding("ok", "graph", f"valid ONNX, {len(model.graph.node)} nodes")]
+
+
+def _next(artifact: Artifact) -> tuple[str, ...]:
+    """Compile what is for TensorRT-RTX where that is installed; else predict, where that works."""
+    path = str(artifact.path)
+    if artifact.manifest.target == "tensorrt-rtx":
+        from export.builders.rtx import RtxLibrary
+
+        try:
+            return ("engine", path, "--gpu", _gpu(RtxLibrary().known()))
+        except MissingDependencyError:
+            pass
+    if artifact.manifest.target == "tensorrt" and find_spec("tensorrt") and _local():
+        return ("engine", path)
+    if find_spec("onnxruntime") is None:
+        return ()
+    from export.onnx import SAMPLE_PHOTO
+
+    return ("predict", path, os.path.relpath(SAMPLE_PHOTO), "-o", "out")
+
+
+def _gpu(known: tuple[str, ...]) -> str:
+    local = _local()
+    return local if local in known else _USUAL_GPU
+
+
+def _local() -> str | None:
+    try:
+        return local_architecture()
+    except (MissingDependencyError, DeviceError):
+        return None

@@ -1,0 +1,59 @@
+"""`maskport doctor`: what works on this machine, and what in a file stops which target.
+
+python -m export.doctor
+python -m export.doctor model.rtx.onnx
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from export.diagnosis.file import diagnose_file, examine_file, require_known
+from export.diagnosis.finding import Diagnosis, Finding
+from export.diagnosis.machine import diagnose_machine
+from runtime.console import DONE, FAILED, Parser, run
+from runtime.next_step import next_step
+
+__all__ = ["Finding", "diagnose_file", "diagnose_machine", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; answers the exit status."""
+    return run(_doctor, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="maskport doctor", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="an .onnx file, an .engine or a checkpoint"
+    )
+    return parser
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    if args.file is not None:
+        require_known(args.file)
+    machine = diagnose_machine()
+    _print(machine)
+    judged = Diagnosis((), ("export", "--help"))
+    if args.file is not None:
+        judged = examine_file(args.file)
+        _print(judged.findings)
+    problems = sum(f.status == "problem" for f in (*machine, *judged.findings))
+    if problems:
+        print(f"{problems} problem{'s' if problems > 1 else ''}")
+        return FAILED
+    print(next_step(*judged.next) if judged.next else "0 problems")
+    return DONE
+
+
+def _print(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        print(finding.line(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
