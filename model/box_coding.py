@@ -37,12 +37,13 @@ def _divide(deltas: Tensor, weights: tuple[float, ...]) -> Tensor:
     """Float32 [..., 2] by one weight per axis."""
     if weights[0] == weights[1]:
         return deltas if weights[0] == 1.0 else deltas / weights[0]
-    return deltas / deltas.new_tensor(weights)
+    return torch.cat([deltas[..., :1] / weights[0], deltas[..., 1:] / weights[1]], dim=-1)
 
 
 def clip(boxes: Tensor, image_hw: Tensor) -> Tensor:
     """Clip float32 [N, ..., 4] xyxy boxes to each image's true size, float32 [N, 2]."""
-    limits = image_hw[:, [1, 0, 1, 0]].reshape(-1, *([1] * (boxes.dim() - 2)), 4)
+    width_height = [image_hw[:, 1:], image_hw[:, :1]]
+    limits = torch.cat(width_height * 2, dim=1).reshape(-1, *([1] * (boxes.dim() - 2)), 4)
     return torch.minimum(boxes.clamp(min=0.0), limits)
 
 

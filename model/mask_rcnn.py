@@ -19,7 +19,7 @@ from model.bodies.resnet import ResNetBody
 from model.heads.box import BoxHead, DetectionSelector, Selection
 from model.heads.mask import MaskHead
 from model.heads.rpn import RegionProposalNetwork
-from model.ops import RoIPooler
+from model.ops import Operators, RoIPooler
 from model.spec import FpnSpec, ModelSpec, PreprocessSpec, ResNetSpec
 
 
@@ -111,6 +111,12 @@ class MaskRCNN(nn.Module):
             rpn_open + found.nms_open,
             found.candidates_cut,
         )
+
+    def use_operators(self, operators: Operators) -> None:
+        """Pool and suppress in another way from now on, for instance `StaticOperators`."""
+        for module in self.modules():
+            if isinstance(module, RoIPooler | RegionProposalNetwork | DetectionSelector):
+                module.operators = operators
 
     def features(self, images: Tensor, image_hw: Tensor) -> list[Tensor]:
         """Normalise, zero the padding, and answer one float32 [N, C, H_l, W_l] per level."""

@@ -10,6 +10,7 @@ C channels, P pooled side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -141,35 +142,6 @@ def _(
     return features[0].new_empty(rows, features[0].shape[1], output_size, output_size)
 
 
-class RoIPooler(nn.Module):
-    """`pyramid_pool` with the numbers of a spec, on as many levels as it has strides.
-
-    A module, so that every node of the exported graph knows which pooling it belongs to.
-    """
-
-    def __init__(self, spec: PoolerSpec) -> None:
-        super().__init__()
-        self.spec = spec
-
-    def forward(self, features: Sequence[Tensor], rois: Tensor, valid: Tensor) -> Tensor:
-        """Pool float32 [N, R, 4] xyxy canvas pixels to float32 [N * R, C, P, P]."""
-        spec = self.spec
-        pooled: Tensor = torch.ops.maskrcnn.pyramid_pool(
-            list(features[: len(spec.strides)]),
-            rois,
-            valid,
-            list(spec.strides),
-            spec.output_size,
-            spec.sampling_ratio,
-            spec.aligned,
-            spec.canonical_size,
-            spec.canonical_level,
-            spec.inner_eps,
-            spec.outer_eps,
-        )
-        return pooled
-
-
 @torch.library.custom_op("maskrcnn::nms_keep", mutates_args=())
 def nms_keep(
     boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
@@ -207,3 +179,66 @@ def _(
     boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(valid), boxes.new_empty(boxes.shape[0], dtype=torch.int32)
+
+
+class Operators(Protocol):
+    """How the network pools and suppresses: by the opaque operators, or in another way."""
+
+    def pyramid_pool(
+        self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
+    ) -> Tensor:
+        """As the operator of that name, with the numbers of a spec."""
+
+    def nms_keep(
+        self, boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
+    ) -> tuple[Tensor, Tensor]:
+        """As the operator of that name."""
+
+
+class OpaqueOperators:
+    """The two operators as single nodes: what is exported, and what runs eagerly."""
+
+    def pyramid_pool(
+        self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
+    ) -> Tensor:
+        """Pool on as many levels as the spec has strides."""
+        pooled: Tensor = torch.ops.maskrcnn.pyramid_pool(
+            list(features[: len(spec.strides)]),
+            rois,
+            valid,
+            list(spec.strides),
+            spec.output_size,
+            spec.sampling_ratio,
+            spec.aligned,
+            spec.canonical_size,
+            spec.canonical_level,
+            spec.inner_eps,
+            spec.outer_eps,
+        )
+        return pooled
+
+    def nms_keep(
+        self, boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
+    ) -> tuple[Tensor, Tensor]:
+        """Exact greedy NMS."""
+        keep, undecided = torch.ops.maskrcnn.nms_keep(boxes, valid, groups, num_groups, iou, stage)
+        return keep, undecided
+
+
+OPAQUE = OpaqueOperators()
+
+
+class RoIPooler(nn.Module):
+    """`pyramid_pool` with the numbers of a spec.
+
+    A module, so that every node of the exported graph knows which pooling it belongs to.
+    """
+
+    def __init__(self, spec: PoolerSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.operators: Operators = OPAQUE
+
+    def forward(self, features: Sequence[Tensor], rois: Tensor, valid: Tensor) -> Tensor:
+        """Pool float32 [N, R, 4] xyxy canvas pixels to float32 [N * R, C, P, P]."""
+        return self.operators.pyramid_pool(features, rois, valid, self.spec)

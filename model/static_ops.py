@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from model.level_rule import level_areas
-from model.packing import Packing, pack
+from model.packing import pack
 from model.spec import PoolerSpec
 
 # Beyond [-1, 1] by more than a cell of any canvas: zero padding answers 0 there.
@@ -44,17 +45,12 @@ class StaticOperators:
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
     ) -> Tensor:
         """See `model.ops.pyramid_pool`; the sampling ratio must not be adaptive."""
-        areas = level_areas(
-            spec.strides,
-            spec.canonical_size,
-            spec.canonical_level,
-            spec.inner_eps,
-            spec.outer_eps,
-        )
+        areas = _areas(spec)
         used = list(features[: len(areas) + 1])
-        packing = pack([(f.shape[2], f.shape[3]) for f in used])
-        canvas = _assemble(packing, used)
-        grid = _grid(rois, valid, areas, packing, spec)  # [N, R, S * S, 2]
+        sides_hw = tuple((f.shape[2], f.shape[3]) for f in used)
+        canvas = _assemble(used)
+        table = _level_table(sides_hw, spec, rois.device)  # [L, 8]
+        grid = _grid(rois, valid, areas, table, spec)  # [N, R, S * S, 2]
         sample_bytes = 4 * rois.shape[0] * canvas.shape[1] * grid.shape[2]
         pieces = torch.split(grid, max(self.chunk_bytes // sample_bytes, 1), dim=1)
         return torch.cat([_sample(canvas, piece, spec) for piece in pieces], dim=1).flatten(0, 1)
@@ -91,6 +87,43 @@ class StaticOperators:
         return together, torch.stack(undecided).sum(dim=0).to(torch.int32)
 
 
+# Plain numbers, which depend on the spec and the canvas alone: a compiler need not look inside.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _areas(spec: PoolerSpec) -> list[float]:
+    return level_areas(
+        spec.strides, spec.canonical_size, spec.canonical_level, spec.inner_eps, spec.outer_eps
+    )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _places(sides_hw: tuple[tuple[int, int], ...]) -> list[int]:
+    """Height and width of the canvas, then row and column of each level."""
+    packing = pack(sides_hw)
+    return [*packing.canvas_hw, *(side for origin in packing.origins_yx for side in origin)]
+
+
+def _level_table(
+    sides_hw: tuple[tuple[int, int], ...], spec: PoolerSpec, device: torch.device
+) -> Tensor:
+    if torch.compiler.is_compiling():  # a compiler keeps constants itself
+        return torch.tensor(_level_rows(sides_hw, spec), device=device)
+    return _kept_table(sides_hw, spec, device)
+
+
+# A CUDA graph cannot record a copy from the host; the rehearsal before it makes the copy.
+@lru_cache(maxsize=64)
+def _kept_table(
+    sides_hw: tuple[tuple[int, int], ...], spec: PoolerSpec, device: torch.device
+) -> Tensor:
+    return torch.tensor(_level_rows(sides_hw, spec), device=device)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _level_rows(sides_hw: tuple[tuple[int, int], ...], spec: PoolerSpec) -> list[list[float]]:
+    rows: list[list[float]] = pack(sides_hw).level_table(spec.strides).tolist()
+    return rows
+
+
 def _removals(
     boxes: Tensor, groups: Tensor | None, rows: slice, columns: slice, iou: float
 ) -> Tensor:
@@ -112,18 +145,20 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def _assemble(packing: Packing, features: Sequence[Tensor]) -> Tensor:
-    count, channels = features[0].shape[:2]
-    canvas = features[0].new_zeros(count, channels, *packing.canvas_hw)
-    for feature, (top, left) in zip(features, packing.origins_yx, strict=True):
+def _assemble(features: Sequence[Tensor]) -> Tensor:
+    """All levels on one [N, C, H, W] canvas, zero between them."""
+    sides_hw = tuple((f.shape[2], f.shape[3]) for f in features)
+    height, width, *origins = _places(sides_hw)
+    canvas = features[0].new_zeros(*features[0].shape[:2], height, width)
+    for level, feature in enumerate(features):
+        top, left = origins[2 * level : 2 * level + 2]
         canvas[:, :, top : top + feature.shape[2], left : left + feature.shape[3]] = feature
     return canvas
 
 
 def _grid(
-    rois: Tensor, valid: Tensor, areas: Sequence[float], packing: Packing, spec: PoolerSpec
+    rois: Tensor, valid: Tensor, areas: Sequence[float], table: Tensor, spec: PoolerSpec
 ) -> Tensor:
-    table = torch.tensor(packing.level_table(spec.strides), device=rois.device)  # [L, 8]
     area = _area(rois)
     level = torch.zeros_like(area, dtype=torch.int64)
     for start in areas:

@@ -114,7 +114,7 @@ def check_precision(precision: str, layer_types: dict[str, int], quantize_layers
     Raises:
         EngineBuildError: the promised type is nowhere, or another stands in an FP32 network.
     """
-    promised = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(precision)
+    promised = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
     seen = ", ".join(f"{count} {kind}" for kind, count in sorted(layer_types.items())) or "none"
     others = set(layer_types) - {"float32"}
     if precision == "fp32" and (others or quantize_layers):
@@ -258,15 +258,19 @@ def _interruptible(work: Callable[[], Any], progress: BuildProgress) -> Any:
             answers.append(work())
         except BaseException as error:  # handed to the caller below
             failures.append(error)
+        finally:
+            finished.set()
 
+    finished, interrupted = threading.Event(), False
     thread = threading.Thread(target=body, name="engine build")
     thread.start()
-    interrupted = False
-    while thread.is_alive():
+    # Not join(): Python 3.11 takes a thread for ended when its join is interrupted.
+    while not finished.is_set():
         try:
-            thread.join(0.1)
+            finished.wait(0.1)
         except KeyboardInterrupt:
             interrupted = progress.cancelled = True
+    thread.join()
     if interrupted:
         raise KeyboardInterrupt
     if failures:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
 
 from model.box_coding import clip, decode, is_large_enough
+from model.ops import OPAQUE, Operators
 from model.spec import BoxHeadSpec
 
 
@@ -80,6 +81,7 @@ class DetectionSelector(nn.Module):
     def __init__(self, spec: BoxHeadSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.operators: Operators = OPAQUE
         # A buffer, so that it is a named initialiser of the exported graph and can be changed.
         self.register_buffer(
             "score_threshold", torch.tensor(spec.score_threshold), persistent=False
@@ -109,7 +111,7 @@ class DetectionSelector(nn.Module):
         boxes = clip(_decode_candidates(deltas, proposals, row, group, spec), image_hw)
         passed = ranked > self.score_threshold
         eligible = passed & is_large_enough(boxes, spec.min_size, spec.min_size_inclusive)
-        keep, nms_open = torch.ops.maskrcnn.nms_keep(
+        keep, nms_open = self.operators.nms_keep(
             boxes, eligible, group, classes, spec.nms_iou, "detections"
         )
         left_out = (flat > self.score_threshold).sum(dim=1) - passed.sum(dim=1)

@@ -15,6 +15,7 @@ from torchvision.models.detection.rpn import RPNHead
 
 from model.anchors import cell_anchors, grid_anchors
 from model.box_coding import clip, decode, is_large_enough
+from model.ops import OPAQUE, Operators
 from model.spec import AnchorSpec, RpnSpec
 
 
@@ -29,6 +30,7 @@ class RegionProposalNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.operators: Operators = OPAQUE
         self.anchors = anchors
         self.strides = tuple(strides)
         self.head = RPNHead(channels, anchors.per_cell, spec.conv_depth)
@@ -102,7 +104,7 @@ class RegionProposalNetwork(nn.Module):
         levels = boxes.shape[1] // top
         flat_valid = valid.reshape(-1, top)
         groups = torch.zeros_like(flat_valid, dtype=torch.int64)
-        keep, undecided = torch.ops.maskrcnn.nms_keep(
+        keep, undecided = self.operators.nms_keep(
             boxes.reshape(-1, top, 4), flat_valid, groups, 1, self.spec.nms_iou, "proposals"
         )
         kept = torch.where(keep.reshape(-1, levels * top), logits, float("-inf"))

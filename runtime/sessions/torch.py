@@ -1,28 +1,67 @@
-"""A checkpoint in PyTorch: the eager network as a session, for parity and for trying weights.
+"""A checkpoint in PyTorch: for parity, for trying weights, and where there is PyTorch only.
 
 The only place of the runtime that reaches into the network's code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from model.errors import ArtifactError, MissingDependencyError
+from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
 from runtime.artifact import Artifact, Manifest
 from runtime.sessions.session import Answer, Feed
 
 if TYPE_CHECKING:
+    import torch
+
     from model.checkpoint import Checkpoint
     from model.mask_rcnn import MaskRCNN
 
+Mode = Literal["eager", "static", "compiled", "cuda-graph"]
+MODES: tuple[Mode, ...] = ("eager", "static", "compiled", "cuda-graph")
+
 
 class TorchSession:
-    """The one forward of a checkpoint, eagerly, on the CPU."""
+    """The one forward of a checkpoint.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._model: MaskRCNN | None = checkpoint.build()
-        manifest = Manifest("torch", "eager", "fp32", checkpoint.sha256)
+    Args:
+        checkpoint: read by `model.checkpoint.load`.
+        device: "cpu", "cuda" or "cuda:1".
+        mode: "eager" runs torchvision's own RoIAlign and NMS; "static" the formulas of the
+            `native` lowering, with `nms_open` as in an engine; "compiled" those through
+            `torch.compile`; "cuda-graph" those recorded once per input shape and replayed.
+        half: run convolutions and products in FP16 by autocast; boxes and scores stay FP32.
+
+    Raises:
+        DeviceError: PyTorch does not see the device.
+        UsageError: no such mode, or one that needs a GPU on a CPU.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "cpu",
+        mode: Mode = "eager",
+        half: bool = False,
+    ) -> None:
+        import torch
+
+        if mode not in MODES:
+            raise UsageError(f"mode: expected one of {', '.join(MODES)}, got '{mode}'")
+        if mode == "cuda-graph" and not device.startswith("cuda"):
+            raise UsageError("mode cuda-graph: expected a CUDA device, got " + device)
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise DeviceError(f"device {device}: PyTorch sees no CUDA GPU; run it where one is")
+        self._device, self._half = torch.device(device), half
+        self._model: MaskRCNN | None = checkpoint.build().to(self._device)
+        self._graphs: dict[tuple[int, ...], _Recorded] = {}
+        self._mode = mode
+        self._forward: Callable[..., Any] = self._prepared(self._model)
+        precision = "fp16" if half else "fp32"
+        lowering = "eager" if mode == "eager" else "native"
+        manifest = Manifest("torch", lowering, precision, checkpoint.sha256)
         self._artifact = Artifact(checkpoint.path, checkpoint.spec, manifest)
 
     @classmethod
@@ -55,15 +94,84 @@ class TorchSession:
         """Run once."""
         import torch
 
+        given = [torch.from_numpy(feed[name]).to(self._device) for name in ("images", "image_hw")]
+        outputs = self.run_on_device(*given)
+        return {name: value.cpu().numpy() for name, value in outputs.items()}
+
+    def run_on_device(self, images: torch.Tensor, image_hw: torch.Tensor) -> dict[str, Any]:
+        """Run once on tensors of the session's device; what a CUDA graph answers is its own.
+
+        Args:
+            images: float32 [N, 3, H, W].
+            image_hw: float32 [N, 2].
+
+        Returns:
+            the outputs by name; with "cuda-graph" the next run of that shape overwrites them.
+        """
+        import torch
+
         if self._model is None:
             raise ArtifactError(f"{self._artifact.path}: the session is closed; open it again")
-        with torch.inference_mode():
-            outputs = self._model(
-                torch.from_numpy(feed["images"]), torch.from_numpy(feed["image_hw"])
-            )
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                self._device.type, torch.float16, enabled=self._half, cache_enabled=False
+            ),
+        ):
+            if self._mode == "cuda-graph":
+                outputs = self._replayed(images, image_hw)
+            else:
+                outputs = self._forward(images, image_hw)
         named = outputs._asdict()
-        return {name: value.numpy() for name, value in named.items() if value is not None}
+        return {name: value for name, value in named.items() if value is not None}
 
     def close(self) -> None:
         """Free the network."""
         self._model = None
+        self._graphs.clear()
+
+    def _prepared(self, model: MaskRCNN) -> Callable[..., Any]:
+        if self._mode == "eager":
+            return model
+        import torch
+
+        from model.static_ops import StaticOperators
+
+        model.use_operators(StaticOperators())
+        if self._mode == "compiled":
+            # A graph per shape: on fixed canvases sizes that may change only slow it down.
+            return torch.compile(model, fullgraph=True, dynamic=False)
+        return model
+
+    def _replayed(self, images: torch.Tensor, image_hw: torch.Tensor) -> Any:
+        key = tuple(images.shape)
+        if key not in self._graphs:
+            self._graphs[key] = _Recorded(self._forward, images, image_hw)
+        return self._graphs[key](images, image_hw)
+
+
+class _Recorded:
+    """A CUDA graph of the network for one input shape, with inputs and outputs of its own."""
+
+    def __init__(
+        self, forward: Callable[..., Any], images: torch.Tensor, image_hw: torch.Tensor
+    ) -> None:
+        import torch
+
+        self._images, self._image_hw = images.clone(), image_hw.clone()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        # Libraries choose and allocate in their first runs, which a recording must not see.
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                forward(self._images, self._image_hw)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = forward(self._images, self._image_hw)
+
+    def __call__(self, images: torch.Tensor, image_hw: torch.Tensor) -> Any:
+        self._images.copy_(images)
+        self._image_hw.copy_(image_hw)
+        self._graph.replay()
+        return self._outputs
