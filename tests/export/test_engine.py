@@ -163,7 +163,7 @@ def test_external_data_in_the_folder_is_read(demo_rtx_onnx: Path, tmp_path: Path
 
 def _graph(node: onnx.NodeProto, *initialisers: onnx.TensorProto) -> onnx.ModelProto:
     ends = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8000]),
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8000]),
         helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
     ]
     graph = helper.make_graph([node], "g", ends[:1], ends[1:], list(initialisers))
