@@ -101,7 +101,8 @@ class MaskRCNN(nn.Module):
         features = self.features(images, image_hw)
         proposals, valid, rpn_open = self.rpn(features, canvas_hw, image_hw)
         logits, deltas = self.box_head(self.box_pool(features, proposals, valid))
-        found = self.select(logits, deltas, proposals, valid, image_hw)
+        # Scores and coordinates are float32 whatever type the heads ran in.
+        found = self.select(logits.float(), deltas.float(), proposals, valid, image_hw)
         return Outputs(
             found.boxes,
             found.scores,

@@ -49,4 +49,4 @@ class MaskHead(nn.Module):
         row_weight = embedding(channel, weight)[:, None]  # [N * D, 1, C]
         logits = torch.bmm(row_weight, hidden.flatten(2))[:, 0]  # [N * D, M * M]
         logits = logits + embedding(channel, bias[:, None])
-        return torch.sigmoid(logits).reshape(-1, *hidden.shape[2:])
+        return torch.sigmoid(logits.float()).reshape(-1, *hidden.shape[2:])

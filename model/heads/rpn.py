@@ -53,7 +53,7 @@ class RegionProposalNetwork(nn.Module):
         """
         logits, deltas = self.head(list(features))
         chosen = [
-            self._candidates(level, logits[level], deltas[level], canvas_hw)
+            self._candidates(level, logits[level].float(), deltas[level].float(), canvas_hw)
             for level in range(len(features))
         ]
         picked, anchors, kept = (torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True))
