@@ -15,9 +15,18 @@ from model.checkpoint import Checkpoint, SpecOptions, load
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def _folder() -> Path:
+    return Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+
+
+def has_data() -> bool:
+    """Whether the real photos and weights are here."""
+    return _folder().is_dir()
+
+
 def data_folder() -> Path:
     """`MASKPORT_DATA`, else `shared/data` beside the checkout."""
-    folder = Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+    folder = _folder()
     if not folder.is_dir():
         sys.exit(
             "error: no photos and weights here; set MASKPORT_DATA to a folder with coco/val2017, "
