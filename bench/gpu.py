@@ -131,11 +131,13 @@ def _rows(
         modes += [("cuda-graph", False), ("compiled", True), ("cuda-graph", True)]
     for mode, half in modes:
         name, precision = f"PyTorch, our network, {mode}", "FP16" if half else "FP32"
-        rows.append(
-            _opened(name, precision, lambda m=mode, h=half: TorchSession(checkpoint, device, m, h))
-        )  # type: ignore[misc]
-    from bench import gpu_engines
-
+        opener = partial(TorchSession, checkpoint, device, mode, half)
+        rows.append(_opened(name, precision, opener))
+    try:
+        from bench import gpu_engines
+    except ImportError as error:
+        why = f"{error}; pip install 'maskport[export]'"
+        return [*rows, Row("engines, ONNX Runtime", "FP32", None, why)]
     for name, make in gpu_engines.openers(checkpoint, device, hw, largest, folder):
         rows.append(_opened(name, "FP32", make))
     return rows
