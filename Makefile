@@ -42,6 +42,10 @@ results: $(VENV)/.dev
 	$(PY) bench/paste.py --json docs/results/paste.json --markdown docs/results/paste.md
 	$(PY) bench/end_to_end.py --json docs/results/end_to_end.json --markdown docs/results/end_to_end.md
 	$(PY) bench/export.py --json docs/results/export.json --markdown docs/results/export.md
+	$(PY) bench/native.py --json docs/results/native.json --markdown docs/results/native.md
+	$(PY) bench/rounds.py --json docs/results/rounds.json --markdown docs/results/rounds.md
+	$(PY) bench/engine.py --json docs/results/engine.json --markdown docs/results/engine.md
+	$(PY) bench/cost.py --json docs/results/cost.json --markdown docs/results/cost.md
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is %d.%d; set PYTHON=python3.x" % sys.version_info[:2])'
