@@ -97,6 +97,7 @@ def _build_one(
     library: Library, read: OnnxFile, architecture: str, options: BuildOptions, folder: Path
 ) -> EngineReport:
     from export.builders.builder import build
+    from export.builders.inspection import check_engine_precision, datatypes, inspect_engine
     from export.builders.progress import BuildProgress
 
     source = read.artifact.path
@@ -110,6 +111,9 @@ def _build_one(
             built = build(library, graph, read.artifact.manifest, architecture, options, progress)
         finally:
             progress.end(built is not None)
+        if library.opens_what_it_builds:
+            found = datatypes(inspect_engine(library, bytes(memoryview(built.plan))))
+            check_engine_precision(read.artifact.manifest.precision, found)
         engine_file.write_bytes(memoryview(built.plan))
         info = _info(library, read, architecture, options, built)
         manifest_file.write_text(to_text(_artifact(read, library, output), info), "utf-8")

@@ -73,7 +73,7 @@ def build(
     if not TYPE_CHECKING:
         trt = library.module
     started, messages = time.perf_counter(), Messages()
-    logger = _logger(library, messages)
+    logger = collecting_logger(library, messages)
     builder = trt.Builder(logger)
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     flags = 0 if strongly_typed is None else 1 << int(strongly_typed)
@@ -210,7 +210,8 @@ def _type_name(dtype: trt.DataType) -> str:
     return _TYPE_NAMES.get(name, name.lower())
 
 
-def _logger(library: Library, messages: Messages) -> trt.ILogger:
+def collecting_logger(library: Library, messages: Messages) -> trt.ILogger:
+    """A logger of the library that keeps warnings and errors."""
     if not TYPE_CHECKING:
         trt = library.module
 

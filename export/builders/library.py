@@ -43,5 +43,9 @@ class Library(Protocol):
             UsageError: an option that this library does not have.
         """
 
+    @property
+    def opens_what_it_builds(self) -> bool:
+        """Whether a built engine can be opened here, to see its types."""
+
     def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
         """Keep what a successful build leaves behind, such as the timing cache."""

@@ -70,5 +70,10 @@ class RtxLibrary:
         if not config.set_compute_capability(capability, 0):
             raise UsageError(f"--gpu {architecture}: refused by TensorRT-RTX {self.version}")
 
+    @property
+    def opens_what_it_builds(self) -> bool:
+        """There need be no GPU here, and it compiles its last kernels where one is."""
+        return False
+
     def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
         """Nothing is left behind."""

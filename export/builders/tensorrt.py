@@ -63,6 +63,8 @@ class TensorRTLibrary:
         del architecture
         if not TYPE_CHECKING:
             trt = self.module
+        # What `inspection.py` reads the layers' types from.
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if options.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         level = trt.HardwareCompatibilityLevel
@@ -77,6 +79,11 @@ class TensorRTLibrary:
                     f"--timing-cache {options.timing_cache}: of another TensorRT or GPU; "
                     "remove it or name another"
                 )
+
+    @property
+    def opens_what_it_builds(self) -> bool:
+        """It builds for the GPU that is here."""
+        return True
 
     def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
         """Write the timing cache back."""

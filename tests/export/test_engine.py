@@ -267,6 +267,8 @@ def test_the_tensorrt_adapter_builds_for_the_local_gpu(
     path = _for_tensorrt(demo_rtx_onnx, tmp_path / "m.trt.onnx")
     monkeypatch.setitem(sys.modules, "tensorrt", _AsTensorRT("11.4.0.106"))
     monkeypatch.setattr("export.builders.tensorrt.local_architecture", lambda: "sm86")
+    inspected = '{"Layers": [{"Outputs": [{"Format/Datatype": "Row major linear FP32"}]}]}'
+    monkeypatch.setattr("export.builders.inspection.inspect_engine", lambda *_: inspected)
     options = BuildOptions(workspace_bytes=2**30, optimisation_level=2)
     (report,) = engine.build_engine(path, options=options)
     assert report.path.name == "m.trt.sm86.engine"
