@@ -31,6 +31,15 @@ from runtime.sources.photos import decode
 ALL_CANDIDATES = 6000
 
 
+def stable_topk(values: Tensor, count: int, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """The first of equal values first, as ONNX Runtime has it; PyTorch promises no order.
+
+    A flat part of a photo gives equal logits cell by cell, and their order makes long chains.
+    """
+    ranked, index = values.sort(dim=dim, descending=True, stable=True)
+    return ranked.narrow(dim, 0, count), index.narrow(dim, 0, count)
+
+
 @dataclass(slots=True)
 class CountingOperators(OpaqueOperators):
     """The eager operators, which also iterate as an engine would and count."""
@@ -104,6 +113,7 @@ def _suppresses(boxes: Tensor, iou: float) -> Tensor:
 def main() -> int:
     """Count on all photos."""
     args = _arguments()
+    Tensor.topk = stable_topk  # type: ignore[assignment, method-assign]
     checkpoint, options = photos.load_fitted(800, 1333), NativeOptions()
     spec = checkpoint.spec
     counting = CountingOperators(options.nms_block, native_candidates(spec), spec.box.detections)

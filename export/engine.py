@@ -5,6 +5,7 @@ python -m export.engine model.rtx.onnx --gpu sm86,sm89
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import sys
@@ -111,7 +112,7 @@ def _build_one(
             built = build(library, graph, read.artifact.manifest, architecture, options, progress)
         finally:
             progress.end(built is not None)
-        if library.opens_what_it_builds:
+        if library.opens_what_it_builds and not options.version_compatible:
             found = datatypes(inspect_engine(library, bytes(memoryview(built.plan))))
             check_engine_precision(read.artifact.manifest.precision, found)
         engine_file.write_bytes(memoryview(built.plan))
@@ -163,7 +164,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--gpu", default="", metavar="SM,…", help="TensorRT-RTX: architectures, like sm86,sm89"
     )
-    parser.add_argument("--workspace", type=whole_number, metavar="MIB", help="scratch memory")
+    parser.add_argument("--workspace", type=_mebibytes, metavar="MIB", help="scratch memory")
     parser.add_argument("--level", type=int, choices=range(6), help="optimisation level")
     parser.add_argument("--tf32", action="store_true", help="let FP32 layers use TF32")
     full = parser.add_argument_group("TensorRT only")
@@ -171,6 +172,14 @@ def _parser() -> Parser:
     full.add_argument("--version-compatible", action="store_true", help="for later versions too")
     full.add_argument("--hardware-compatible", choices=HARDWARE_LEVELS, default="none")
     return parser
+
+
+def _mebibytes(text: str) -> int:
+    """An argparse type: up to a tebibyte."""
+    number = whole_number(text)
+    if number > 2**20:
+        raise argparse.ArgumentTypeError(f"expected at most {2**20} MiB, got {text}")
+    return number
 
 
 def _engine(argv: Sequence[str]) -> int:

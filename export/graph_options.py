@@ -59,7 +59,7 @@ def native_options(rounds: str | None, target: Target) -> NativeOptions | None:
     match = _ROUNDS.fullmatch(rounds)
     counts = [int(part) for part in rounds.split(",")] if match else [0]
     if not all(1 <= count <= 1000 for count in counts):
-        raise UsageError(f"--nms-rounds: expected 1 to 1000, like 32 or 32,20, got '{rounds}'")
+        raise UsageError(f"--nms-rounds: expected 1 to 1000, like 64 or 64,20, got '{rounds}'")
     return NativeOptions(counts[0], counts[-1])
 
 

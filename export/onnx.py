@@ -215,7 +215,7 @@ def _parser() -> Parser:
     graph.add_argument(
         "--nms-rounds",
         metavar="R[,D]",
-        help="TensorRT: iterations of the proposals' NMS and of the detections'; default 32,20",
+        help="TensorRT: iterations of the proposals' NMS and of the detections'; default 64,20",
     )
     says = parser.add_argument_group("what the weights cannot tell")
     says.add_argument("--short-side", type=whole_number, metavar="PX")

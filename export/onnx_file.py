@@ -111,5 +111,5 @@ def _check_location(path: Path, folder: Path, name: str, entries: dict[str, str]
         raise ArtifactError(f"{where}: expected a plain file, not a link or a device; not read")
     for key in ("offset", "length"):
         value = entries.get(key, "0")
-        if not value.isdecimal() or int(value) > found.st_size:
+        if not value.isdecimal() or len(value) > 19 or int(value) > found.st_size:
             raise ArtifactError(f"{where}: its {key} '{value[:30]}' is not within that file")

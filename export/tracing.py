@@ -19,6 +19,7 @@ from export.lowering.native import NativeOptions
 from export.passes.compact_masks import compact_masks
 from export.passes.drop_padding import drop_padding
 from export.passes.narrow_integers import narrow_integers
+from export.passes.products_without_gemm import products_without_gemm
 from export.passes.tag_roles import tag_roles
 from model.errors import ExportError, UsageError
 from model.mask_rcnn import MaskRCNN, Outputs
@@ -30,7 +31,7 @@ OPSETS = (18, 19, 20, 21)
 _TRACE_SIDES = (224, 288)
 
 Pass = Callable[[ir.Model], bool]
-NATIVE_PASSES: tuple[Pass, ...] = (drop_padding, narrow_integers)
+NATIVE_PASSES: tuple[Pass, ...] = (drop_padding, narrow_integers, products_without_gemm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _native(
 
 def _example(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (
-        torch.zeros(batch, 3, height, width),
+        torch.zeros(1, 3, height, width).expand(batch, -1, -1, -1),
         torch.tensor([[float(height), float(width)]] * batch),
     )
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.float32 import largest_float32_not_above
 from model.level_rule import level_areas
 from model.packing import pack
 from model.spec import PoolerSpec
 
+# What real photos need is in docs/results/rounds.md; these are at most twice that.
+PROPOSAL_ROUNDS, DETECTION_ROUNDS = 64, 20
 # Beyond [-1, 1] by more than a cell of any canvas: zero padding answers 0 there.
 _NOWHERE = 4.0
 
@@ -31,13 +34,14 @@ class StaticOperators:
     """Implements `model.ops.Operators`.
 
     Attributes:
-        rounds: NMS iterations per block, by stage; `open` says when they were too few.
+        proposal_rounds: NMS iterations per block; `open` says when they were too few.
+        detection_rounds: the same for the last NMS.
         nms_block: the most boxes of one block.
         chunk_bytes: the most that one tensor of RoI samples may take.
     """
 
-    proposal_rounds: int = 32
-    detection_rounds: int = 20
+    proposal_rounds: int = PROPOSAL_ROUNDS
+    detection_rounds: int = DETECTION_ROUNDS
     nms_block: int = 512
     chunk_bytes: int = 256 * 2**20
 
@@ -69,7 +73,7 @@ class StaticOperators:
         total = boxes.shape[1]
         size = -(-total // -(-total // self.nms_block))
         kept: list[Tensor] = []
-        undecided = []
+        undecided: list[Tensor] = []
         pieces = [slice(start, start + size) for start in range(0, total, size)]
         for place, rows in enumerate(pieces):
             candidates = valid[:, rows, None].half()
@@ -82,7 +86,10 @@ class StaticOperators:
             for _ in range(rounds):
                 before, keep = keep, functional.relu(candidates - own @ keep)
             kept.append(keep)
-            undecided.append((keep != before).sum(dim=(1, 2)))
+            changed = (keep != before).sum(dim=(1, 2))
+            if undecided:  # what builds on a block that is open is open as a whole
+                changed = torch.where(undecided[-1] > 0, keep.shape[1], changed)
+            undecided.append(changed)
         together = torch.cat(kept, dim=1)[:, :, 0] > 0
         return together, torch.stack(undecided).sum(dim=0).to(torch.int32)
 
@@ -111,7 +118,7 @@ def _level_table(
 
 
 # A CUDA graph cannot record a copy from the host; the rehearsal before it makes the copy.
-@lru_cache(maxsize=64)
+@cache
 def _kept_table(
     sides_hw: tuple[tuple[int, int], ...], spec: PoolerSpec, device: torch.device
 ) -> Tensor:
@@ -135,7 +142,7 @@ def _removals(
     )
     sides = (high - low).clamp(min=0)
     shared = sides[..., 0] * sides[..., 1]
-    meets = shared / (_area(column) + _area(row) - shared) > iou
+    meets = shared / (_area(column) + _area(row) - shared) > largest_float32_not_above(iou)
     if groups is not None:
         meets = meets & (groups[:, rows, None] == groups[:, None, columns])
     return meets.half()

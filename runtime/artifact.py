@@ -97,9 +97,11 @@ def _manifest(data: Mapping[str, Any]) -> Manifest:
         if not _is_size(getattr(manifest, name)):
             raise TypeError(f"manifest.{name}: expected a positive number or null")
     if manifest.batch_range is not None:
-        rising = all(_is_size(n) and n for n in manifest.batch_range)
-        if not rising or len(manifest.batch_range) != 3:
-            raise TypeError("manifest.batch_range: expected three positive numbers")
+        sizes = [n for n in manifest.batch_range if _is_size(n) and n]
+        if len(sizes) != 3 or len(manifest.batch_range) != 3 or sizes != sorted(sizes):
+            raise TypeError("manifest.batch_range: expected three positive numbers that rise")
+        if manifest.batch is not None:
+            raise TypeError("manifest: expected a batch or a batch_range, not both")
     if not isinstance(manifest.versions, dict):
         raise TypeError("manifest.versions: expected an object")
     return manifest

@@ -20,6 +20,9 @@ class Cuda(Protocol):
     def architecture(self) -> str:
         """Of the current GPU, like "sm89"."""
 
+    def make_current(self) -> None:
+        """Choose this GPU for the calling thread; threads begin with the first one."""
+
     def allocate(self, size_bytes: int) -> int:
         """Device memory."""
 
@@ -82,19 +85,23 @@ class CudaRuntime:
         count = self._call("cudaGetDeviceCount")
         if count < 1:
             raise DeviceError("no CUDA GPU on this machine; run it where the GPU is")
+        self._device = self._call("cudaGetDevice")
 
     def architecture(self) -> str:
         """Of the current GPU, like "sm89"."""
-        device = self._call("cudaGetDevice")
         kinds = self._api.cudaDeviceAttr
         major, minor = (
-            self._call("cudaDeviceGetAttribute", kind, device)
+            self._call("cudaDeviceGetAttribute", kind, self._device)
             for kind in (
                 kinds.cudaDevAttrComputeCapabilityMajor,
                 kinds.cudaDevAttrComputeCapabilityMinor,
             )
         )
         return f"sm{major}{minor}"
+
+    def make_current(self) -> None:
+        """Choose the GPU that was current when this was made, for the calling thread."""
+        self._call("cudaSetDevice", self._device)
 
     def allocate(self, size_bytes: int) -> int:
         """Device memory."""

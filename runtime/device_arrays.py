@@ -14,6 +14,7 @@ from typing import Any
 from model.errors import UsageError
 
 _CUDA, _CUDA_MANAGED = 2, 13
+DEFAULT_STREAM = 1  # as both protocols name it; 0 is ambiguous and forbidden there
 _DLPACK_TYPES = {(2, 32): "<f4", (2, 16): "<f2", (0, 32): "<i4", (0, 64): "<i8", (1, 8): "|u1"}
 
 
@@ -66,10 +67,16 @@ def take(name: str, value: Any, stream: int) -> DeviceArray:
     """
     if isinstance(value, DeviceArray):
         return value
-    if hasattr(value, "__cuda_array_interface__"):
-        return _from_interface(name, value)
-    if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
-        return _from_dlpack(name, value, stream)
+    try:
+        # DLPack first: its producer makes the contents ready for our stream.
+        if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
+            return _from_dlpack(name, value, stream)
+        if hasattr(value, "__cuda_array_interface__"):
+            return _from_interface(name, value)
+    except (RuntimeError, BufferError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {type(value).__name__} does not give its memory: {error}") from (
+            error
+        )
     raise UsageError(
         f"{name}: expected an array on the GPU (with __cuda_array_interface__ or __dlpack__), got "
         f"{type(value).__name__}"
@@ -84,7 +91,9 @@ def _from_interface(name: str, value: Any) -> DeviceArray:
     strides = said.get("strides")
     if strides is not None:
         _require_dense(name, shape, tuple(int(s) // item for s in strides))
-    return DeviceArray(int(said["data"][0]), shape, typestr, value, said.get("stream"))
+    # Before version 3 nothing is said of streams: what made it may be on the default one.
+    stream = said.get("stream", DEFAULT_STREAM)
+    return DeviceArray(int(said["data"][0]), shape, typestr, value, stream)
 
 
 class _DLTensor(ctypes.Structure):

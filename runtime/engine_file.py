@@ -19,6 +19,13 @@ from runtime.artifact import MANIFEST_KEY, SPEC_KEY, Artifact, from_metadata, to
 
 ENGINE_SCHEMA_VERSION = 1
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
+HARDWARE_LEVELS = ("none", "ampere-plus", "same-compute-capability")
+# The libraries' names of types, and NumPy's.
+TYPE_NAMES = {
+    "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT8": "int8", "INT32": "int32",
+    "INT64": "int64", "UINT8": "uint8", "BOOL": "bool", "FP8": "float8",
+}  # fmt: skip
+_IO_TYPES = ("float32", "int32")
 _MAX_MANIFEST_BYTES = 4 * 2**20
 
 
@@ -83,15 +90,20 @@ def manifest_path(engine: Path) -> Path:
 def to_text(artifact: Artifact, info: EngineInfo) -> str:
     """The manifest as JSON."""
     pairs = to_metadata(artifact.spec, artifact.manifest)
-    return json.dumps(
-        {
-            "schema_version": ENGINE_SCHEMA_VERSION,
-            "engine": asdict(info),
-            "manifest": json.loads(pairs[MANIFEST_KEY]),
-            "spec": json.loads(pairs[SPEC_KEY]),
-        },
-        indent=1,
-    )
+    content = {
+        "schema_version": ENGINE_SCHEMA_VERSION,
+        "engine": asdict(info),
+        "manifest": json.loads(pairs[MANIFEST_KEY]),
+        "spec": json.loads(pairs[SPEC_KEY]),
+    }
+    return _dumped(content)
+
+
+def _dumped(content: Mapping[str, Any]) -> str:
+    """The one way to write a manifest; its last entry is the hash of the rest."""
+    plain = json.dumps(content, indent=1)
+    digest = hashlib.sha256(plain.encode()).hexdigest()
+    return json.dumps({**content, "manifest_sha256": digest}, indent=1)
 
 
 def read_engine_file(engine: Path) -> EngineFile:
@@ -154,11 +166,29 @@ def _from_text(engine: Path, text: str) -> EngineFile:
     data = json.loads(text)
     if not isinstance(data, dict) or data.get("schema_version") != ENGINE_SCHEMA_VERSION:
         raise ValueError(f"expected schema_version {ENGINE_SCHEMA_VERSION}")
+    rest = {key: value for key, value in data.items() if key != "manifest_sha256"}
+    if _dumped(rest) != text:
+        raise ValueError("it was changed since it was written")
     for part in ("engine", "manifest", "spec"):
         if not isinstance(data.get(part), dict):
             raise ValueError(f"expected an object '{part}'")
     pairs = {SPEC_KEY: json.dumps(data["spec"]), MANIFEST_KEY: json.dumps(data["manifest"])}
-    return EngineFile(from_metadata(engine, pairs), _info(data["engine"]))
+    read = EngineFile(from_metadata(engine, pairs), _info(data["engine"]))
+    _check_sizes(read)
+    return read
+
+
+def _check_sizes(read: EngineFile) -> None:
+    """What buffers are made from must agree with itself."""
+    manifest, tensors = read.artifact.manifest, read.info.tensors
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise ValueError("engine.tensors: a name twice")
+    batch = manifest.batch if manifest.batch_range is None else -1
+    for tensor in tensors:
+        if tensor.shape[:1] != (batch,) or -1 in tensor.shape[1:]:
+            raise ValueError(f"engine.tensors: '{tensor.name:.40}' has another batch than manifest")
+        if tensor.name == "images" and tensor.shape[2:] != (manifest.height, manifest.width):
+            raise ValueError("engine.tensors: 'images' has another canvas than manifest")
 
 
 _FIELDS: dict[str, tuple[type, ...]] = {
@@ -188,6 +218,10 @@ def _info(data: Mapping[str, Any]) -> EngineInfo:
             raise ValueError(f"engine.{name}: expected {kinds[0].__name__}, got {data[name]!r:.40}")
     if data["library"] not in LIBRARIES:
         raise ValueError(f"engine.library: expected one of {', '.join(LIBRARIES)}")
+    if data["hardware_compatible"] not in HARDWARE_LEVELS:
+        raise ValueError(
+            f"engine.hardware_compatible: expected one of {', '.join(HARDWARE_LEVELS)}"
+        )
     return EngineInfo(**{**data, "tensors": tuple(_tensor(t) for t in data["tensors"])})
 
 
@@ -198,8 +232,8 @@ def _tensor(data: object) -> TensorInfo:
     is_shape = isinstance(shape, list) and all(type(side) is int and side >= -1 for side in shape)
     if mode not in ("input", "output") or not is_shape:
         raise ValueError(f"engine.tensors: malformed '{data['name']!s:.40}'")
-    if not isinstance(data["name"], str) or not isinstance(data["dtype"], str):
-        raise ValueError("engine.tensors: expected a name and a type")
+    if not isinstance(data["name"], str) or data["dtype"] not in _IO_TYPES:
+        raise ValueError(f"engine.tensors: expected a name and one of {', '.join(_IO_TYPES)}")
     return TensorInfo(data["name"], mode, data["dtype"], tuple(shape))
 
 

@@ -19,17 +19,12 @@ from export.builders.options import BuildOptions
 from export.builders.progress import BuildProgress
 from model.errors import EngineBuildError
 from runtime.artifact import Manifest
-from runtime.engine_file import TensorInfo
+from runtime.engine_file import TYPE_NAMES, TensorInfo
 
 # For mypy the bindings are TensorRT's, whose stubs `make typecheck-tensorrt` generates; at run time
 # they are the adapter's, which is why functions begin with `trt = library.module`.
 if TYPE_CHECKING:
     import tensorrt as trt
-
-_TYPE_NAMES = {
-    "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT8": "int8", "INT32": "int32",
-    "INT64": "int64", "UINT8": "uint8", "BOOL": "bool", "FP8": "float8",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,7 @@ def build(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph):
         raise parse_failure(f"{library.name} cannot read the graph", parser.get_error(0))
+    _check_inputs(network, manifest)
     layer_types, quantize_layers = _layer_types(network, library)
     check_precision(manifest.precision, layer_types, quantize_layers)
     config = builder.create_builder_config()
@@ -122,15 +118,33 @@ def check_precision(precision: str, layer_types: dict[str, int], quantize_layers
             f"precision fp32: expected every convolution in float32, got {seen} and "
             f"{quantize_layers} Q nodes; export the graph again"
         )
-    if promised is not None and layer_types.get(promised, 0) == 0:
+    if promised is not None and 2 * layer_types.get(promised, 0) < sum(layer_types.values()):
         raise EngineBuildError(
-            f"precision {precision}: expected convolutions in {promised}, got {seen}; "
+            f"precision {precision}: expected most convolutions in {promised}, got {seen}; "
             "export the graph again"
         )
     if precision.startswith(("int8", "fp8")) and quantize_layers == 0:
         raise EngineBuildError(
             f"precision {precision}: the network has no Q nodes; quantise it again"
         )
+
+
+def _check_inputs(network: trt.INetworkDefinition, manifest: Manifest) -> None:
+    """Refuse a graph whose sizes are not what its metadata says: the runtime goes by those.
+
+    Raises:
+        EngineBuildError: another canvas, or another kind of batch.
+    """
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    for tensor in inputs:
+        shape = tuple(tensor.shape)
+        batch = -1 if manifest.batch_range is not None else manifest.batch
+        expected = (batch, 3, manifest.height, manifest.width)
+        if tensor.name == "images" and shape != expected:
+            raise EngineBuildError(
+                f"the file's metadata says images of {list(expected)}, its graph takes "
+                f"{list(shape)} (-1 is a range); export it again"
+            )
 
 
 def _configure(config: trt.IBuilderConfig, library: Library, options: BuildOptions) -> None:
@@ -207,7 +221,7 @@ def _tensors(network: trt.INetworkDefinition) -> tuple[TensorInfo, ...]:
 
 def _type_name(dtype: trt.DataType) -> str:
     name = str(dtype.name)
-    return _TYPE_NAMES.get(name, name.lower())
+    return TYPE_NAMES.get(name, name.lower())
 
 
 def collecting_logger(library: Library, messages: Messages) -> trt.ILogger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -42,7 +43,9 @@ class BuildProgress:
             phase = self._phases.get(name)
             if phase is not None:
                 phase.done = min(max(phase.done, step + 1), phase.steps)
-            self._show(name)
+            # A closed terminal must not cost the build.
+            with suppress(OSError, ValueError, AttributeError):
+                self._show(name)
         return not self.cancelled
 
     def phase_finish(self, name: str) -> None:
@@ -75,7 +78,8 @@ class BuildProgress:
     def end(self, done: bool) -> None:
         """Replace the bar by one line with the time."""
         seconds = time.perf_counter() - self._started
-        lead = "\r\x1b[K" if self._stream.isatty() else ""
         outcome = f"{seconds:.1f} s" if done else "stopped"
-        self._stream.write(f"{lead}{self._title} {outcome}\n")
-        self._stream.flush()
+        with suppress(OSError, ValueError, AttributeError):
+            lead = "\r\x1b[K" if self._stream.isatty() else ""
+            self._stream.write(f"{lead}{self._title} {outcome}\n")
+            self._stream.flush()

@@ -67,6 +67,8 @@ class TensorRTLibrary:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if options.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+            # Else the engine holds host code, which our session never lets run.
+            config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
         level = trt.HardwareCompatibilityLevel
         if options.hardware_compatible == "ampere-plus":
             config.hardware_compatibility_level = level.AMPERE_PLUS

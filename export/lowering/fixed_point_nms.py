@@ -26,10 +26,10 @@ from export.lowering.values import (
     array,
     cut,
     ints,
-    largest_float32_not_above,
     number,
     op,
 )
+from model.float32 import largest_float32_not_above
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def suppress(
         block: the most boxes of a block.
 
     Returns:
-        keep, bool [B, K]; open, int32 [B], the boxes that the last round still changed.
+        keep, bool [B, K]; open, int32 [B], the boxes that the last round still changed, and all
+        boxes of the blocks after one where it did.
     """
     total = int(boxes.shape[1])
     ones = op.Where(op.Unsqueeze(valid, ints(2)), _half(1), _half(0))  # [B, K, 1]
@@ -89,6 +90,8 @@ def suppress(
         columns.append(_columns(piece, group, start, size))
         keep, changed = _iterate(candidates, _removals(rows, columns[-1], iou, True), rounds)
         kept.append(keep)
+        if undecided:  # what builds on a block that is open is open as a whole
+            changed = op.Where(op.Greater(undecided[-1], number(0.0)), number(size), changed)
         undecided.append(changed)
         start += size
     together = op.Concat(*kept, axis=1) if len(kept) > 1 else kept[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +16,7 @@ from export.lowering.fixed_point_nms import suppress
 from export.lowering.packed_pool import pool_packed
 from export.lowering.values import Value, divide_integers
 from model.spec import ModelSpec
-
-DEFAULT_ROUNDS = {"proposals": 32, "detections": 20}
+from model.static_ops import DETECTION_ROUNDS, PROPOSAL_ROUNDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,8 @@ class NativeOptions:
         chunk_bytes: the most that one tensor of RoI samples may take.
     """
 
-    proposal_rounds: int = DEFAULT_ROUNDS["proposals"]
-    detection_rounds: int = DEFAULT_ROUNDS["detections"]
+    proposal_rounds: int = PROPOSAL_ROUNDS
+    detection_rounds: int = DETECTION_ROUNDS
     nms_block: int = 512
     chunk_bytes: int = 256 * 2**20
 
@@ -87,8 +85,7 @@ def translations(
         inner_eps: float,
         outer_eps: float,
     ) -> Value:
-        pool = partial(pool_packed, batch=batch, chunk_bytes=options.chunk_bytes)
-        return pool(
+        return pool_packed(
             features,
             rois,
             valid,
@@ -100,6 +97,8 @@ def translations(
             canonical_level,
             inner_eps,
             outer_eps,
+            batch=batch,
+            chunk_bytes=options.chunk_bytes,
         )
 
     return {

@@ -21,11 +21,11 @@ from export.lowering.values import (
     array,
     divide_integers,
     ints,
-    largest_float32_not_above,
     number,
     op,
     scalar,
 )
+from model.float32 import largest_float32_not_above
 from model.level_rule import level_areas
 
 

@@ -57,18 +57,6 @@ def cut(value: Value, length: int, at_most: int, axis: int) -> list[tuple[Value,
     return [(piece, min(size, length - i * size)) for i, piece in enumerate(pieces)]
 
 
-def largest_float32_not_above(value: float) -> float:
-    """The float32 that compares with float32 IoUs as the float64 `value` does.
-
-    torchvision compares a float32 IoU with a float64 limit; 0.3 rounded up to float32 would
-    keep a box that torchvision removes.
-    """
-    rounded = np.float32(value)
-    if float(rounded) > value:
-        rounded = np.nextafter(rounded, np.float32(-np.inf))
-    return float(rounded)
-
-
 def divide_integers(self: Value, other: Value, rounding_mode: str | None = None) -> Value:
     """`aten::div` of integers with a rounding mode: ONNX's integer Div truncates by itself.
 

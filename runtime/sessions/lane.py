@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 UInt8 = npt.NDArray[np.uint8]
+
+
+class NoCudaGraphWarning(UserWarning):
+    """An engine runs, but without the CUDA graphs that were asked for."""
 
 
 @dataclass(slots=True)
@@ -48,7 +53,8 @@ class Lane:
     """A context that is kept with everything that it needs.
 
     The first call of a batch size runs step by step; the second records copies and network as one
-    CUDA graph, which later calls replay.
+    CUDA graph, which later calls replay. Another batch size begins anew: a graph holds for the
+    shapes that its context had. The session therefore gives a call the lane of its batch size.
 
     Args:
         context: of the engine.
@@ -69,10 +75,10 @@ class Lane:
         self._context: trt.IExecutionContext | None = context
         self._cuda = cuda
         self._buffers: dict[str, _Buffer] = {}
-        self._graphs: dict[int, int] = {}
-        self._warm: set[int] = set()
+        self._graph: int | None = None
+        self._is_warm = False
         self._use_graphs = use_graphs
-        self._batch: int | None = None
+        self.batch: int | None = None
         self.stream = cuda.create_stream()
         try:
             for info in tensors:
@@ -123,23 +129,33 @@ class Lane:
         finally:
             for buffer in self._side("input"):
                 self._bind(buffer.info.name, buffer.address)
+            # A recording wants a run with the addresses that it will hold before it.
+            self._forget()
         return {
             b.info.name: DeviceArray(b.address, b.shape(batch), b.dtype.str, self, stream)
             for b in self._side("output")
         }
 
     def close(self) -> None:
-        """Free everything."""
-        for graph in self._graphs.values():
-            self._cuda.destroy_graph(graph)
-        self._graphs.clear()
+        """Free everything, whatever of it fails."""
+        with suppress(DeviceError):
+            self._forget()
         for buffer in self._buffers.values():
-            self._cuda.free(buffer.address)
+            with suppress(DeviceError):
+                self._cuda.free(buffer.address)
             if buffer.pinned.size:
-                self._cuda.free_pinned(buffer.pinned)
+                with suppress(DeviceError):
+                    self._cuda.free_pinned(buffer.pinned)
         self._buffers.clear()
         self._context = None
-        self._cuda.destroy_stream(self.stream)
+        with suppress(DeviceError):
+            self._cuda.destroy_stream(self.stream)
+
+    def _forget(self) -> None:
+        """Drop the recorded graph; the next call runs step by step again."""
+        graph, self._graph, self._is_warm = self._graph, None, False
+        if graph is not None:
+            self._cuda.destroy_graph(graph)
 
     def _open(self) -> trt.IExecutionContext:
         if self._context is None:
@@ -150,34 +166,55 @@ class Lane:
         return [b for b in self._buffers.values() if b.info.mode == mode]
 
     def _set_batch(self, batch: int) -> None:
-        if batch == self._batch:
+        if batch == self.batch:
             return
+        self._forget()
+        self.batch = None
         for buffer in self._side("input"):
             if not self._open().set_input_shape(buffer.info.name, buffer.shape(batch)):
                 raise DeviceError(
                     f"TensorRT refuses shape {buffer.shape(batch)} for '{buffer.info.name}'"
                 )
-        self._batch = batch
+        self.batch = batch
 
     def _execute(self, batch: int) -> None:
-        if not self._use_graphs or batch not in self._warm:
-            self._copy_and_run(batch)
-            self._warm.add(batch)
+        if self._use_graphs and self._is_warm and self._graph is None:
+            self._graph = self._record(batch)
+        if self._graph is not None:
+            self._cuda.launch(self._graph, self.stream)
             return
-        if batch not in self._graphs:
-            self._graphs[batch] = self._record(batch)
-        self._cuda.launch(self._graphs[batch], self.stream)
+        self._copy_and_run(batch)
+        self._is_warm = True
 
-    def _record(self, batch: int) -> int:
+    def _record(self, batch: int) -> int | None:
+        """Copies and network as one graph, or None where the library cannot be recorded."""
+        capturable = getattr(self._open(), "is_stream_capturable", None)
+        if capturable is not None and not capturable(self.stream):
+            self._without_graphs("the library says so")
+            return None
         self._cuda.begin_capture(self.stream)
         try:
             self._copy_and_run(batch)
-        except BaseException:
+        except DeviceError as error:
             # A stream that is left recording refuses everything else.
             with suppress(DeviceError):
                 self._cuda.destroy_graph(self._cuda.end_capture(self.stream))
-            raise
-        return self._cuda.end_capture(self.stream)
+            self._without_graphs(str(error))
+            return None
+        try:
+            return self._cuda.end_capture(self.stream)
+        except DeviceError as error:
+            self._without_graphs(str(error))
+            return None
+
+    def _without_graphs(self, why: str) -> None:
+        self._use_graphs = False
+        warnings.warn(
+            f"this engine cannot be recorded as a CUDA graph ({why}); it runs without, which is "
+            "slower; cuda_graphs=False says so beforehand",
+            NoCudaGraphWarning,
+            stacklevel=2,
+        )
 
     def _copy_and_run(self, batch: int) -> None:
         for buffer in self._side("input"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ import numpy as np
 from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
 from runtime.cuda import Cuda, CudaRuntime
-from runtime.device_arrays import DeviceArray, take
-from runtime.engine_file import EngineFile, TensorInfo, load_checked
+from runtime.device_arrays import DEFAULT_STREAM, DeviceArray, take
+from runtime.engine_file import TYPE_NAMES, EngineFile, TensorInfo, load_checked
 from runtime.files import atomic_path
 from runtime.sessions.lane import Lane
 from runtime.sessions.session import Answer, Feed
@@ -57,6 +56,8 @@ class TensorRTSession:
         runtime_cache: Path | None = None,
         cuda: Cuda | None = None,
     ) -> None:
+        if contexts < 1:
+            raise UsageError(f"contexts: expected at least 1, got {contexts}")
         plan, self._file = load_checked(path, sha256)
         self._module = load_library(self._file)
         if not TYPE_CHECKING:
@@ -76,7 +77,8 @@ class TensorRTSession:
         self._config = self._runtime_config()
         self._graphs = cuda_graphs
         self._lock, self._made, self._most = threading.Lock(), 0, contexts
-        self._idle: queue.LifoQueue[Lane] = queue.LifoQueue()
+        self._idle: list[Lane] = []
+        self._returned = threading.Condition(self._lock)
 
     @property
     def artifact(self) -> Artifact:
@@ -95,7 +97,7 @@ class TensorRTSession:
             UsageError: a batch or a size that the engine was not built for.
         """
         batch = self._check_feed({name: np.shape(values) for name, values in feed.items()})
-        with self._lane() as lane:
+        with self._lane(batch) as lane:
             return lane.run(feed, batch)
 
     @contextmanager
@@ -111,54 +113,72 @@ class TensorRTSession:
         Raises:
             UsageError: not device memory, another type, or a shape that the engine does not take.
         """
-        with self._lane() as lane:
-            chosen = lane.stream if stream is None else stream
+        shapes = {name: _shape_of(name, value) for name, value in feed.items()}
+        batch = self._check_feed(shapes)
+        with self._lane(batch) as lane:
+            # PyTorch calls its default stream 0; everybody else means 1 by that.
+            chosen = lane.stream if stream is None else stream or DEFAULT_STREAM
             arrays = {name: take(name, value, chosen) for name, value in feed.items()}
             for name, array in arrays.items():
                 if array.typestr != "<f4":
                     raise UsageError(f"{name}: expected float32, got '{array.typestr}'")
-            batch = self._check_feed({name: array.shape for name, array in arrays.items()})
-            yield lane.run_on_device(arrays, batch, chosen)
-            # The lane's buffers are reused by the next call on another stream.
-            self._cuda.synchronise(chosen)
+            try:
+                yield lane.run_on_device(arrays, batch, chosen)
+            finally:
+                # The lane's buffers are reused by the next call on another stream.
+                self._cuda.synchronise(chosen)
 
     def close(self) -> None:
-        """Free contexts, buffers and the engine."""
-        if self._engine is None:
-            return
+        """Free contexts, buffers and the engine; calls that still run finish first."""
+        with self._returned:
+            if self._engine is None:
+                return
+            self._engine = None
+            idle, self._idle = self._idle, []
+            self._returned.notify_all()
+        for lane in idle:
+            lane.close()
+        self._runtime = None
         self._save_cache()
-        with suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
-        self._engine = self._runtime = None
 
     @contextmanager
-    def _lane(self) -> Iterator[Lane]:
+    def _lane(self, batch: int) -> Iterator[Lane]:
         """A context of one's own for as long as the block."""
-        self._opened()
-        lane = self._borrow()
+        self._cuda.make_current()
+        lane = self._borrow(batch)
         try:
             yield lane
         finally:
-            self._idle.put(lane)
+            self._give_back(lane)
+
+    def _borrow(self, batch: int) -> Lane:
+        """The idle context that last ran this batch size, else a new one, else any."""
+        with self._returned:
+            while True:
+                self._opened()
+                same = [lane for lane in self._idle if lane.batch == batch]
+                if same or (self._idle and self._made >= self._most):
+                    lane = same[-1] if same else self._idle[0]
+                    self._idle.remove(lane)
+                    return lane
+                if self._made < self._most:
+                    lane = self._make_lane()
+                    self._made += 1
+                    return lane
+                self._returned.wait()
+
+    def _give_back(self, lane: Lane) -> None:
+        with self._returned:
+            if self._engine is not None:
+                self._idle.append(lane)
+                self._returned.notify()
+                return
+        lane.close()
 
     def _opened(self) -> trt.ICudaEngine:
         if self._engine is None:
             raise ArtifactError(f"{self.artifact.path}: the session is closed; open it again")
         return self._engine
-
-    def _borrow(self) -> Lane:
-        with suppress(queue.Empty):
-            return self._idle.get_nowait()
-        with self._lock:
-            if self._made < self._most:
-                self._made += 1
-                try:
-                    return self._make_lane()
-                except BaseException:
-                    self._made -= 1
-                    raise
-        return self._idle.get()
 
     def _make_lane(self) -> Lane:
         make = self._opened().create_execution_context
@@ -199,26 +219,34 @@ class TensorRTSession:
         """The engine's own inputs and outputs against the manifest's."""
         if not TYPE_CHECKING:
             trt = self._module
-        engine, found = self._opened(), set()
+        engine = self._opened()
+        found: set[tuple[str, str, str, tuple[int, ...]]] = set()
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            mode, shape = "input" if is_input else "output", tuple(engine.get_tensor_shape(name))
             found.add(
-                (name, "input" if is_input else "output", tuple(engine.get_tensor_shape(name)))
+                (name, mode, TYPE_NAMES.get(str(engine.get_tensor_dtype(name).name), ""), shape)
             )
-        if found != {(t.name, t.mode, t.shape) for t in self._file.info.tensors}:
+        said = self._file.info.tensors
+        if found != {(t.name, t.mode, t.dtype, t.shape) for t in said}:
             raise ArtifactError(
                 f"{self.artifact.path}: its inputs and outputs are not those of its manifest; "
                 "build it again"
             )
 
     def _runtime_config(self) -> Any:
-        """TensorRT-RTX: a configuration with the cache of compiled kernels."""
-        if self._cache_path is None:
-            return None
+        """TensorRT-RTX: how its last kernels are compiled, and where they are kept."""
         if self._module.__name__ != "tensorrt_rtx":
-            raise UsageError("runtime_cache: only TensorRT-RTX compiles kernels when it runs")
+            if self._cache_path is not None:
+                raise UsageError("runtime_cache: only TensorRT-RTX compiles kernels when it runs")
+            return None
         config: Any = self._opened().create_runtime_config()
+        # Else kernels for the shapes at hand come later, when a graph holds the general ones.
+        kinds = self._module.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER
+        if self._cache_path is None:
+            return config
         self._cache = config.create_runtime_cache()
         if self._cache_path.is_file() and self._cache_path.stat().st_size <= _MAX_CACHE_BYTES:
             # One of another GPU or version is refused by the library, and then written anew.
@@ -236,6 +264,15 @@ class TensorRTSession:
 
     def _last_error(self) -> str:
         return self._errors[-1][:200] if self._errors else "it gives no reason"
+
+
+def _shape_of(name: str, value: Any) -> tuple[int, ...]:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        shape = getattr(value, "__cuda_array_interface__", {}).get("shape")
+    if shape is None:
+        raise UsageError(f"{name}: expected an array on the GPU, got {type(value).__name__}")
+    return tuple(int(side) for side in shape)
 
 
 def _text(tensor: TensorInfo) -> str:

@@ -53,9 +53,9 @@ def check_architecture(read: EngineFile, local: str) -> None:
         ArtifactError: the engine was built for an architecture that this GPU is not.
     """
     info = read.info
-    here, there = _capability(local), _capability(info.architecture)
+    here = _capability(local)
     fits = {
-        "ampere-plus": there is not None and here is not None and here >= max(there, 80),
+        "ampere-plus": here is not None and here >= 80,
         "same-compute-capability": local == info.architecture,
     }.get(info.hardware_compatible, local == info.architecture)
     if not fits:

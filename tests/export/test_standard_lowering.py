@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from export.lowering.standard import translations
-from export.lowering.values import largest_float32_not_above
+from model.float32 import largest_float32_not_above
 from model.ops import RoIPooler
 from model.spec import PoolerSpec
 from tests.model.test_ops import _random_boxes

@@ -41,6 +41,20 @@ def test_pooling(spec: PoolerSpec, sides: tuple[int, ...]) -> None:
         torch.testing.assert_close(found, expected, atol=5e-5, rtol=0)
 
 
+@pytest.mark.parametrize("limit", [0.3, 0.5, 0.7])
+def test_nms_on_overlaps_of_just_the_limit(limit: float) -> None:
+    """0.3 and 0.7 as float32 are above and below themselves; sides of tenths meet them."""
+    starts = torch.arange(0, 14) / 2.0
+    rows = [[x, 0.0, x + side, 1.0] for x in starts.tolist() for side in (6.5, 10.0, 13.0)]
+    boxes = torch.tensor(rows)[None]
+    ones = torch.ones(boxes.shape[:2], dtype=torch.bool)
+    given = boxes, ones, ones.long(), 1, limit, "proposals"
+    expected, _ = OPAQUE.nms_keep(*given)
+    keep, undecided = StaticOperators().nms_keep(*given)
+    assert undecided.item() == 0
+    torch.testing.assert_close(keep, expected)
+
+
 @pytest.mark.parametrize("num_groups", [1, 4])
 @pytest.mark.parametrize("block", [64, 200, 512])
 def test_nms(num_groups: int, block: int) -> None:

@@ -46,6 +46,9 @@ class FakeCuda:
     def architecture(self) -> str:
         return self._architecture
 
+    def make_current(self) -> None:
+        self.counts["make_current"] += 1
+
     def allocate(self, size_bytes: int) -> int:
         memory = np.full(size_bytes, 0xAB, np.uint8)
         self._memory[memory.ctypes.data] = memory
@@ -146,6 +149,7 @@ class _Engine:
         self.session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
         self.types = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self._inputs = {t.name for t in self.session.get_inputs()}
+        self.shapes_without_a_run: set[int] = set()
         self.num_io_tensors = len(self.types)
 
     def get_tensor_name(self, index: int) -> str:
@@ -153,6 +157,10 @@ class _Engine:
 
     def get_tensor_mode(self, name: str) -> str:
         return "INPUT" if name in self._inputs else "OUTPUT"
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        kind = {"tensor(float)": "FLOAT", "tensor(int32)": "INT32"}[self.types[name].type]
+        return SimpleNamespace(name=kind)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(s if isinstance(s, int) else -1 for s in self.types[name].shape)
@@ -183,6 +191,7 @@ class FakeTensorRT:
     """Stands for the module `tensorrt_rtx`; an engine's bytes are an ONNX file's."""
 
     TensorIOMode = SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER")
 
     class ILogger:
         ERROR = 1

@@ -199,6 +199,7 @@ def test_dlpack_arrays_are_taken(session: TensorRTSession, cuda: FakeCuda) -> No
 
         def __init__(self, values: np.ndarray) -> None:
             self.values = values
+            self.shape = values.shape
 
         def __dlpack_device__(self) -> tuple[int, int]:
             return (2, 0)

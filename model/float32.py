@@ -1,0 +1,17 @@
+"""Where the rounding of float32 decides a comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def largest_float32_not_above(value: float) -> float:
+    """The float32 that compares with float32 IoUs as the float64 `value` does.
+
+    torchvision compares a float32 IoU with a float64 limit; 0.3 rounded up to float32 would
+    keep a box that torchvision removes.
+    """
+    rounded = np.float32(value)
+    if float(rounded) > value:
+        rounded = np.nextafter(rounded, np.float32(-np.inf))
+    return float(rounded)
