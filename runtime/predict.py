@@ -56,13 +56,18 @@ def _parser() -> Parser:
         help=f"what to write, of {','.join(KINDS)} (default %(default)s)",
     )
     parser.add_argument("--score-threshold", type=float, help="drop rows below this score")
-    parser.add_argument("--backend", help="onnxruntime or torch; default by the file's suffix")
+    parser.add_argument(
+        "--backend", help="onnxruntime, tensorrt or torch; default by the file's suffix"
+    )
     parser.add_argument("--threads", type=int, help="threads of the network, default all cores")
     parser.add_argument(
         "--on-inexact",
         choices=("warn", "raise", "ignore"),
         default="warn",
         help="when a fixed graph cannot certify its NMS for a photo; default warn",
+    )
+    parser.add_argument(
+        "--runtime-cache", type=Path, metavar="FILE", help="TensorRT-RTX: keeps compiled kernels"
     )
     parser.add_argument("--sha256", metavar="HASH", help="refuse an artifact with another hash")
     return parser
@@ -79,6 +84,7 @@ def _predict(argv: Sequence[str]) -> int:
         threads=args.threads,
         on_inexact=args.on_inexact,
         sha256=args.sha256,
+        runtime_cache=args.runtime_cache,
     )
     with opened as predictor:
         _make_folder(args.output)

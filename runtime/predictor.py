@@ -71,6 +71,7 @@ class Predictor:
         threads: int | None = None,
         on_inexact: OnInexact = "warn",
         sha256: str | None = None,
+        runtime_cache: str | Path | None = None,
     ) -> Self:
         """Open an exported `.onnx` file, an `.engine`, or a checkpoint (which needs PyTorch).
 
@@ -81,13 +82,16 @@ class Predictor:
             on_inexact: see the class.
             sha256: a hash that the file must have; what is beside an engine cannot prove that it
                 is the one you built, this can.
+            runtime_cache: a TensorRT-RTX engine: file that keeps the kernels compiled for this
+                GPU; it is code, keep it where only you can write.
 
         Raises:
             ArtifactError: no such file, damaged, changed, or not one that maskport wrote.
             MissingDependencyError: the backend's library is not installed.
             DeviceError: an engine, and no usable GPU.
         """
-        return cls(open_session(Path(path), backend, threads, sha256), on_inexact)
+        cache = None if runtime_cache is None else Path(runtime_cache)
+        return cls(open_session(Path(path), backend, threads, sha256, cache), on_inexact)
 
     @property
     def artifact(self) -> Artifact:

@@ -35,7 +35,11 @@ class Session(Protocol):
 
 
 def open_session(
-    path: Path, backend: str | None, threads: int | None, sha256: str | None = None
+    path: Path,
+    backend: str | None,
+    threads: int | None,
+    sha256: str | None = None,
+    runtime_cache: Path | None = None,
 ) -> Session:
     """Open a file with the backend of that name, or the one that its suffix asks for.
 
@@ -44,6 +48,7 @@ def open_session(
         backend: one of `_BACKENDS`, or None.
         threads: of the CPU; None takes the backend's own setting.
         sha256: a hash that the file must have, or None.
+        runtime_cache: of a TensorRT-RTX engine.
 
     Raises:
         ArtifactError: no such file, another hash, or a kind of file that no backend opens.
@@ -63,6 +68,10 @@ def open_session(
             f"{path}: no backend for '{path.suffix}' files; expected one of "
             f"{', '.join(_SUFFIXES)}, or name the backend ({', '.join(_BACKENDS)})"
         )
+    if name == "tensorrt":
+        return _tensorrt(path, threads, sha256, runtime_cache)
+    if runtime_cache is not None:
+        raise UsageError(f"runtime_cache: {path} is no TensorRT-RTX engine; leave it out")
     return _BACKENDS[name](path, threads, sha256)
 
 
@@ -91,12 +100,14 @@ def _torch(path: Path, threads: int | None, sha256: str | None) -> Session:
     return TorchSession.open(path, threads)
 
 
-def _tensorrt(path: Path, threads: int | None, sha256: str | None) -> Session:
+def _tensorrt(
+    path: Path, threads: int | None, sha256: str | None, runtime_cache: Path | None = None
+) -> Session:
     if threads is not None:
         raise UsageError(f"threads: {path} runs on the GPU; leave it out")
     from runtime.sessions.tensorrt import TensorRTSession
 
-    return TensorRTSession(path, sha256)
+    return TensorRTSession(path, sha256, runtime_cache=runtime_cache)
 
 
 _BACKENDS: dict[str, Callable[[Path, int | None, str | None], Session]] = {

@@ -5,7 +5,10 @@ The only place of the runtime that reaches into the network's code.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from model.mask_rcnn import MaskRCNN
 
 Mode = Literal["eager", "static", "compiled", "cuda-graph"]
+_MOST_GRAPHS = 64  # input shapes that are kept compiled or recorded
 MODES: tuple[Mode, ...] = ("eager", "static", "compiled", "cuda-graph")
 
 
@@ -54,9 +58,13 @@ class TorchSession:
             raise UsageError("mode cuda-graph: expected a CUDA device, got " + device)
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise DeviceError(f"device {device}: PyTorch sees no CUDA GPU; run it where one is")
-        self._device, self._half = torch.device(device), half
+        try:
+            self._device, self._half = torch.device(device), half
+        except RuntimeError as error:
+            raise UsageError(f"device: expected cpu or cuda, got '{device}'") from error
         self._model: MaskRCNN | None = checkpoint.build().to(self._device)
-        self._graphs: dict[tuple[int, ...], _Recorded] = {}
+        self._graphs: OrderedDict[tuple[int, ...], _Recorded] = OrderedDict()
+        self._lock = threading.Lock()
         self._mode = mode
         self._forward: Callable[..., Any] = self._prepared(self._model)
         precision = "fp16" if half else "fp32"
@@ -95,8 +103,10 @@ class TorchSession:
         import torch
 
         given = [torch.from_numpy(feed[name]).to(self._device) for name in ("images", "image_hw")]
-        outputs = self.run_on_device(*given)
-        return {name: value.cpu().numpy() for name, value in outputs.items()}
+        # A recorded graph has one set of inputs and outputs; they must be read before the next.
+        with self._lock if self._mode == "cuda-graph" else nullcontext():
+            outputs = self.run_on_device(*given)
+            return {name: value.cpu().numpy() for name, value in outputs.items()}
 
     def run_on_device(self, images: torch.Tensor, image_hw: torch.Tensor) -> dict[str, Any]:
         """Run once on tensors of the session's device; what a CUDA graph answers is its own.
@@ -140,13 +150,18 @@ class TorchSession:
         model.use_operators(StaticOperators())
         if self._mode == "compiled":
             # A graph per shape: on fixed canvases sizes that may change only slow it down.
+            config = torch._dynamo.config
+            config.recompile_limit = max(config.recompile_limit, _MOST_GRAPHS)
             return torch.compile(model, fullgraph=True, dynamic=False)
         return model
 
     def _replayed(self, images: torch.Tensor, image_hw: torch.Tensor) -> Any:
         key = tuple(images.shape)
         if key not in self._graphs:
+            while len(self._graphs) >= _MOST_GRAPHS:
+                self._graphs.popitem(last=False)
             self._graphs[key] = _Recorded(self._forward, images, image_hw)
+        self._graphs.move_to_end(key)
         return self._graphs[key](images, image_hw)
 
 
@@ -159,6 +174,12 @@ class _Recorded:
         import torch
 
         self._images, self._image_hw = images.clone(), image_hw.clone()
+        with torch.cuda.device(images.device):
+            self._record(forward)
+
+    def _record(self, forward: Callable[..., Any]) -> None:
+        import torch
+
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         # Libraries choose and allocate in their first runs, which a recording must not see.

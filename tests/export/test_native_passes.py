@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ import export.tracing as tracing
 from export.lowering.native import NativeOptions
 from export.passes.drop_padding import drop_padding
 from export.passes.narrow_integers import narrow_integers
+from export.passes.products_without_gemm import products_without_gemm
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint
 from model.level_rule import level_areas
@@ -220,21 +222,41 @@ def test_a_graph_without_integers_is_left_alone() -> None:
     assert _apply(narrow_integers, _graph(nodes, (2, 3), {}, {"y": TensorProto.FLOAT})) is None
 
 
-def test_the_network_computes_with_int32_alone(
-    demo_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network, shape = demo_checkpoint.build(), GraphShape(1, 256, 320)
-    narrow = ir.serde.serialize_model(tracing.trace(network, shape, 18, NativeOptions()))
-    monkeypatch.setattr(tracing, "narrow_integers", lambda model: False)
-    monkeypatch.setattr(tracing, "drop_padding", lambda model: False)
-    plain = ir.serde.serialize_model(tracing.trace(network, shape, 18, NativeOptions()))
+def _traced(checkpoint: Checkpoint, *passes: tracing.Pass) -> onnx.ModelProto:
+    shape = GraphShape(1, 256, 320)
+    graph = tracing.trace(checkpoint.build(), shape, 18, NativeOptions(), passes)
+    return ir.serde.serialize_model(graph)
+
+
+def _picture_feed(seed: int) -> dict[str, np.ndarray]:
+    pixels = picture(256, 320, seed).transpose(2, 0, 1)[None]
+    images = (pixels / 128 - 1).astype(np.float32)
+    return {"images": images, "image_hw": np.array([[250.0, 311.0]], np.float32)}
+
+
+def test_linear_layers_become_convolutions(demo_checkpoint: Checkpoint) -> None:
+    plain, rewritten = (_traced(demo_checkpoint, *p) for p in ((), (products_without_gemm,)))
+    kinds = [collections.Counter(n.op_type for n in m.graph.node) for m in (plain, rewritten)]
+    assert kinds[0]["Gemm"] >= 4
+    assert kinds[1]["Gemm"] == 0
+    assert kinds[1]["Conv"] == kinds[0]["Conv"] + kinds[0]["Gemm"]
+    # The mask predictor's product of one row; NMS's in half precision stay.
+    assert kinds[1]["MatMul"] == kinds[0]["MatMul"] - 1
+    onnx.checker.check_model(rewritten, full_check=True)
+    feed = _picture_feed(0)
+    for before, after in zip(_run(plain, feed), _run(rewritten, feed), strict=True):
+        assert before.shape == after.shape
+        np.testing.assert_allclose(before, after, atol=1e-3)
+
+
+def test_the_network_computes_with_int32_alone(demo_checkpoint: Checkpoint) -> None:
+    narrow = _traced(demo_checkpoint, drop_padding, narrow_integers)
+    plain = _traced(demo_checkpoint)
     assert set(_int64_at_run_time(narrow)) == {"TopK"}
     assert len(set(_int64_at_run_time(plain))) > 5
     assert narrow.graph.output == plain.graph.output
     for seed in range(3):
-        pixels = picture(256, 320, seed).transpose(2, 0, 1)[None]
-        images = (pixels / 128 - 1).astype(np.float32)
-        feed = {"images": images, "image_hw": np.array([[250.0, 311.0]], np.float32)}
+        feed = _picture_feed(seed)
         answers = zip(_run(plain, feed), _run(narrow, feed), strict=True)
         for before, after in answers:
             assert before.dtype == after.dtype
