@@ -61,11 +61,5 @@ def _library(read: EngineFile) -> str:
 
 def _gpu(read: EngineFile) -> str:
     local = local_architecture()
-    try:
-        check_architecture(read, local)
-    except ValueError as error:  # of a damaged manifest
-        raise ArtifactError(
-            f"{read.artifact.path}: its manifest names '{read.info.architecture[:30]}', which is "
-            "no architecture; build it again with maskport engine"
-        ) from error
+    check_architecture(read, local)
     return f"{local}, built for {read.info.architecture}"

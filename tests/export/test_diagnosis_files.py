@@ -234,11 +234,12 @@ def test_an_engine_where_nothing_is_installed(
     assert "maskport[rtx]" in named(findings, "library").remedy
 
 
-def test_an_architecture_that_is_none(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_manifest(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu(monkeypatch)
     manifest = manifest_path(engine)
-    manifest.write_text(manifest.read_text("utf-8").replace('"sm89"', '"smart"'), "utf-8")
-    assert named(diagnose_file(engine), "GPU").status == "problem"
+    manifest.write_text(manifest.read_text("utf-8").replace('"sm89"', '"sm86"'), "utf-8")
+    (found,) = [f for f in diagnose_file(engine) if f.status == "problem"]
+    assert "changed since it was written" in found.detail
 
 
 def test_a_checkpoint() -> None:
