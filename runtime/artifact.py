@@ -88,6 +88,8 @@ def _manifest(data: Mapping[str, Any]) -> Manifest:
     Raises:
         TypeError: a field is unknown, missing or of another type.
     """
+    if not isinstance(data, dict):
+        raise TypeError("manifest: expected an object")
     span = data.get("batch_range")
     manifest = Manifest(**{**data, "batch_range": None if span is None else tuple(span)})
     for name in ("target", "lowering", "precision", "weights_sha256"):

@@ -134,13 +134,15 @@ def test_damaged_metadata(
 
 
 def test_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
-    path = tmp_path / "model.engine"
+    path = tmp_path / "model.plan"
     path.write_bytes(b"x")
-    expect_one_line(path, r"no backend for '\.engine' files; expected one of \.onnx")
+    expect_one_line(path, r"no backend for '\.plan' files; expected one of \.onnx")
 
 
 def test_unknown_backend(demo_onnx: Path) -> None:
-    with pytest.raises(UsageError, match="expected one of onnxruntime, torch, got 'tensorflow'"):
+    with pytest.raises(
+        UsageError, match="expected one of onnxruntime, tensorrt, torch, got 'tensorflow'"
+    ):
         Predictor.open(demo_onnx, backend="tensorflow")
 
 
