@@ -20,9 +20,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import photos, results
-from export.lowering.native import NativeOptions
 from export.targets import native_candidates
 from model.mask_rcnn import MaskRCNN
+from model.native_options import NativeOptions, even_size
 from model.ops import OPAQUE, OpaqueOperators
 from runtime.console import Bar
 from runtime.preprocess import to_canvas
@@ -85,7 +85,7 @@ class CountingOperators(OpaqueOperators):
         if grouped:
             matrix &= groups[:, None] == groups[None, :]
         matrix = matrix.tril(-1).float()
-        size = -(-len(boxes) // -(-len(boxes) // self.block))
+        size = even_size(len(boxes), self.block)
         kept, most = torch.zeros(len(boxes)), 0
         for start in range(0, len(boxes), size):
             rows = slice(start, start + size)

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.builders.options import HARDWARE_LEVELS, BuildOptions
+from export.builders.options import BuildOptions
 from export.targets import TARGETS
 from maskport import __version__
 from model.errors import ArtifactError, UsageError
 from runtime.console import DONE, Parser, run, whole_number
-from runtime.engine_file import EngineInfo, manifest_path, to_text
+from runtime.engine_file import HARDWARE_LEVELS, EngineInfo, manifest_path, to_text
 from runtime.files import atomic_path
 from runtime.next_step import next_step
 

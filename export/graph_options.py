@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from export.lowering.native import NativeOptions
 from export.targets import Target
 from export.tracing import DEFAULT_OPSET, OPSETS, GraphShape
 from model.errors import UsageError
+from model.native_options import NativeOptions
 
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 _BATCH = re.compile(r"([0-9]{1,6})(:[0-9]{1,6}:[0-9]{1,6})?")

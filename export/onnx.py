@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from export.check import CheckReport
-    from export.lowering.native import NativeOptions
     from export.tracing import GraphShape
     from model.checkpoint import Checkpoint, SpecOptions
+    from model.native_options import NativeOptions
     from model.spec import ModelSpec
 
 SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
@@ -83,9 +83,9 @@ def export_onnx(
     """
     from export.check import check_file
     from export.graph_options import checked_opset
-    from export.lowering.native import NativeOptions
     from export.tracing import GraphShape, trace
     from model.checkpoint import load
+    from model.native_options import NativeOptions
 
     show = steps.begin if steps else lambda _: None
     wanted = target_named(target)

@@ -15,7 +15,6 @@ import torch
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
 from export.lowering import native, standard
-from export.lowering.native import NativeOptions
 from export.passes.compact_masks import compact_masks
 from export.passes.drop_padding import drop_padding
 from export.passes.narrow_integers import narrow_integers
@@ -23,6 +22,7 @@ from export.passes.products_without_gemm import products_without_gemm
 from export.passes.tag_roles import tag_roles
 from model.errors import ExportError, UsageError
 from model.mask_rcnn import MaskRCNN, Outputs
+from model.native_options import NativeOptions
 
 DEFAULT_OPSET = 18
 # 18 is what the lowering is written for and what every reader tried so far takes. ONNX

@@ -7,26 +7,19 @@ eager model on every RoI, at the boundaries too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
 from model.ops import pyramid_levels
+from model.spec import PoolerSpec
 
 
-def level_areas(
-    strides: Sequence[int],
-    canonical_size: float,
-    canonical_level: int,
-    inner_eps: float,
-    outer_eps: float,
-) -> list[float]:
+def level_areas(spec: PoolerSpec) -> list[float]:
     """Smallest area, in square canvas pixels, of each level but the finest; [] for one level.
 
     Source: `model.ops.pyramid_levels`, bisected over all float32 numbers.
     """
-    finest, coarsest = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
+    finest, coarsest = spec.strides[0].bit_length() - 1, spec.strides[-1].bit_length() - 1
     count = coarsest - finest + 1
     starts = []
     for level in range(1, count):
@@ -37,7 +30,13 @@ def level_areas(
             area = float(np.array(middle, np.int32).view(np.float32))
             roi = torch.tensor([[0.0, 0.0, area, 1.0]])
             reached = pyramid_levels(
-                roi, count, finest, canonical_size, canonical_level, inner_eps, outer_eps
+                roi,
+                count,
+                finest,
+                spec.canonical_size,
+                spec.canonical_level,
+                spec.inner_eps,
+                spec.outer_eps,
             )
             below, above = (below, middle) if int(reached) >= level else (middle, above)
         starts.append(float(np.array(above, np.int32).view(np.float32)))

@@ -11,7 +11,7 @@ B NMS problems, K boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
@@ -20,30 +20,19 @@ from torch.nn import functional
 
 from model.float32 import largest_float32_not_above
 from model.level_rule import level_areas
+from model.native_options import NativeOptions
 from model.packing import pack
 from model.spec import PoolerSpec
 
-# What real photos need is in docs/results/rounds.md; these are at most twice that.
-PROPOSAL_ROUNDS, DETECTION_ROUNDS = 64, 20
 # Beyond [-1, 1] by more than a cell of any canvas: zero padding answers 0 there.
 _NOWHERE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class StaticOperators:
-    """Implements `model.ops.Operators`.
+    """Implements `model.ops.Operators`."""
 
-    Attributes:
-        proposal_rounds: NMS iterations per block; `open` says when they were too few.
-        detection_rounds: the same for the last NMS.
-        nms_block: the most boxes of one block.
-        chunk_bytes: the most that one tensor of RoI samples may take.
-    """
-
-    proposal_rounds: int = PROPOSAL_ROUNDS
-    detection_rounds: int = DETECTION_ROUNDS
-    nms_block: int = 512
-    chunk_bytes: int = 256 * 2**20
+    options: NativeOptions = field(default_factory=NativeOptions)
 
     def pyramid_pool(
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
@@ -56,7 +45,7 @@ class StaticOperators:
         table = _level_table(sides_hw, spec, rois.device)  # [L, 8]
         grid = _grid(rois, valid, areas, table, spec)  # [N, R, S * S, 2]
         sample_bytes = 4 * rois.shape[0] * canvas.shape[1] * grid.shape[2]
-        pieces = torch.split(grid, max(self.chunk_bytes // sample_bytes, 1), dim=1)
+        pieces = torch.split(grid, max(self.options.chunk_bytes // sample_bytes, 1), dim=1)
         return torch.cat([_sample(canvas, piece, spec) for piece in pieces], dim=1).flatten(0, 1)
 
     def nms_keep(
@@ -69,9 +58,8 @@ class StaticOperators:
         stage: str,
     ) -> tuple[Tensor, Tensor]:
         """See `model.ops.nms_keep`."""
-        rounds = self.proposal_rounds if stage == "proposals" else self.detection_rounds
-        total = boxes.shape[1]
-        size = -(-total // -(-total // self.nms_block))
+        rounds, total = self.options.rounds(stage), boxes.shape[1]
+        size = self.options.block_size(total)
         kept: list[Tensor] = []
         undecided: list[Tensor] = []
         pieces = [slice(start, start + size) for start in range(0, total, size)]
@@ -97,9 +85,7 @@ class StaticOperators:
 # Plain numbers, which depend on the spec and the canvas alone: a compiler need not look inside.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _areas(spec: PoolerSpec) -> list[float]:
-    return level_areas(
-        spec.strides, spec.canonical_size, spec.canonical_level, spec.inner_eps, spec.outer_eps
-    )
+    return level_areas(spec)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

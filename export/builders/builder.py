@@ -20,6 +20,7 @@ from export.builders.progress import BuildProgress
 from model.errors import EngineBuildError
 from runtime.artifact import Manifest
 from runtime.engine_file import TYPE_NAMES, TensorInfo
+from runtime.sessions.tensorrt_library import listening_logger
 
 # For mypy the bindings are TensorRT's, whose stubs `make typecheck-tensorrt` generates; at run time
 # they are the adapter's, which is why functions begin with `trt = library.module`.
@@ -68,7 +69,7 @@ def build(
     if not TYPE_CHECKING:
         trt = library.module
     started, messages = time.perf_counter(), Messages()
-    logger = collecting_logger(library, messages)
+    logger = listening_logger(library.module, messages.add)
     builder = trt.Builder(logger)
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     flags = 0 if strongly_typed is None else 1 << int(strongly_typed)
@@ -222,22 +223,6 @@ def _tensors(network: trt.INetworkDefinition) -> tuple[TensorInfo, ...]:
 def _type_name(dtype: trt.DataType) -> str:
     name = str(dtype.name)
     return TYPE_NAMES.get(name, name.lower())
-
-
-def collecting_logger(library: Library, messages: Messages) -> trt.ILogger:
-    """A logger of the library that keeps warnings and errors."""
-    if not TYPE_CHECKING:
-        trt = library.module
-
-    class _Collector(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                messages.add(msg, severity <= trt.ILogger.ERROR)
-
-    return _Collector()
 
 
 def _monitor(library: Library, progress: BuildProgress) -> trt.IProgressMonitor:

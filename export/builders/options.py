@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-HardwareLevel = Literal["none", "ampere-plus", "same-compute-capability"]
-HARDWARE_LEVELS: tuple[HardwareLevel, ...] = ("none", "ampere-plus", "same-compute-capability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +15,8 @@ class BuildOptions:
         optimisation_level: 0 to 5; higher builds longer and may run faster.
         timing_cache: file that remembers kernel timings between builds (TensorRT only).
         version_compatible: later versions of the library may run the engine (TensorRT only).
-        hardware_compatible: on which other GPUs it may run (TensorRT only).
+        hardware_compatible: one of `HARDWARE_LEVELS`, on which other GPUs it may run (TensorRT
+            only).
         tf32: let FP32 convolutions use TF32 on the GPU; off, so that FP32 means FP32.
     """
 
@@ -27,5 +24,5 @@ class BuildOptions:
     optimisation_level: int | None = None
     timing_cache: Path | None = None
     version_compatible: bool = False
-    hardware_compatible: HardwareLevel = "none"
+    hardware_compatible: str = "none"
     tf32: bool = False

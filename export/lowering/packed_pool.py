@@ -6,7 +6,6 @@ Legend: N images, R RoIs per image, C channels, P pooled side, s samples per bin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,33 +14,17 @@ from export.lowering.values import Value, array, cut, ints, number, op
 from model.errors import ExportError
 from model.level_rule import level_areas
 from model.packing import Packing, pack
+from model.spec import PoolerSpec
 
 # Beyond [-1, 1] by more than a cell of any canvas: GridSample's zero padding answers 0 there.
 _NOWHERE = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Bins:
-    """How RoIs are cut: P, s, and whether coordinates shift by half a cell."""
-
-    output_size: int
-    sampling_ratio: int
-    aligned: bool
 
 
 def pool_packed(
     features: Sequence[Value],
     rois: Value,
     valid: Value,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_size: float,
-    canonical_level: int,
-    inner_eps: float,
-    outer_eps: float,
-    *,
+    spec: PoolerSpec,
     batch: int,
     chunk_bytes: int,
 ) -> Value:
@@ -51,14 +34,7 @@ def pool_packed(
         features: one float32 [N, C, H_l, W_l] per level, of fixed sides, finest first.
         rois: float32 [N, R, 4] xyxy, canvas pixels.
         valid: bool [N, R]; other rows answer zeros.
-        strides: canvas pixels per cell, one per level.
-        output_size: P.
-        sampling_ratio: s.
-        aligned: shift by half a cell.
-        canonical_size: see `model.ops.pyramid_levels`, also for the next three.
-        canonical_level: level of a box of that size.
-        inner_eps: added inside the logarithm.
-        outer_eps: added outside it.
+        spec: strides, bins, samples and level rule.
         batch: the largest N; with `chunk_bytes` it decides how many RoIs are sampled at once.
         chunk_bytes: the most that one tensor of samples may take.
 
@@ -66,25 +42,24 @@ def pool_packed(
         ExportError: a canvas without fixed sides, or adaptive sampling, whose number of samples
             depends on the RoI.
     """
-    if sampling_ratio < 1:
+    if spec.sampling_ratio < 1:
         raise ExportError(
             "native lowering: expected a sampling ratio of at least 1, got 0 (adaptive), whose "
             "number of samples depends on the RoI; export with --target onnxruntime"
         )
-    areas = level_areas(strides, canonical_size, canonical_level, inner_eps, outer_eps)
+    areas = level_areas(spec)
     used = list(features)[: len(areas) + 1]
     packing = pack([_fixed_hw(feature) for feature in used])
     canvas = assemble(packing, used)
-    bins = _Bins(output_size, sampling_ratio, aligned)
-    grid = _grid(rois, valid, areas, strides, packing, bins)  # [N, R, S * S, 2]
+    grid = _grid(rois, valid, areas, packing, spec)  # [N, R, S * S, 2]
     channels = int(used[0].shape[1])
-    sample_bytes = 4 * batch * channels * (output_size * sampling_ratio) ** 2
+    sample_bytes = 4 * batch * channels * (spec.output_size * spec.sampling_ratio) ** 2
     pieces = [
-        _sample(canvas, piece, bins)
+        _sample(canvas, piece, spec)
         for piece, _ in cut(grid, int(rois.shape[1]), max(chunk_bytes // sample_bytes, 1), 1)
     ]
     pooled = op.Concat(*pieces, axis=1) if len(pieces) > 1 else pieces[0]  # [N, R, C, P * P]
-    return op.Reshape(pooled, ints(-1, channels, output_size, output_size))
+    return op.Reshape(pooled, ints(-1, channels, spec.output_size, spec.output_size))
 
 
 def assemble(packing: Packing, features: Sequence[Value]) -> Value:
@@ -122,9 +97,8 @@ def _grid(
     rois: Value,
     valid: Value,
     areas: Sequence[float],
-    strides: Sequence[int],
     packing: Packing,
-    bins: _Bins,
+    spec: PoolerSpec,
 ) -> Value:
     """Float32 [N, R, S * S, 2]: where to sample, x before y, -1 to 1 over the canvas.
 
@@ -134,21 +108,21 @@ def _grid(
     3. The rest is clamped into the level, so that no sample reads its neighbour's tile.
     4. Only then to the canvas.
     """
-    table = array(packing.level_table(strides))  # [L, 8]
+    table = array(packing.level_table(spec.strides))  # [L, 8]
     if areas:
         row = op.Unsqueeze(op.Gather(table, choose_level(rois, areas), axis=0), ints(2))
     else:
         row = op.Reshape(table, ints(1, 1, 1, 8))
     scale, side, slope, shift = op.Split(row, num_outputs=4, axis=3)  # [N, R, 1, 2] each
     corners = op.Mul(op.Unsqueeze(rois, ints(2)), op.Concat(scale, scale, axis=3))
-    if bins.aligned:
+    if spec.aligned:
         corners = op.Sub(corners, number(0.5))
     start, end = op.Split(corners, num_outputs=2, axis=3)
     extent = op.Sub(end, start)
-    if not bins.aligned:
+    if not spec.aligned:
         extent = op.Max(extent, number(1.0))
     samples = op.Add(
-        start, op.Mul(op.Div(extent, number(bins.output_size)), array(_positions(bins)))
+        start, op.Mul(op.Div(extent, number(spec.output_size)), array(_positions(spec)))
     )
     outside = op.Or(op.Less(samples, number(-1.0)), op.Greater(samples, side))
     absent = op.Or(outside, op.Not(op.Unsqueeze(valid, ints(2, 3))))
@@ -156,18 +130,18 @@ def _grid(
     return op.Where(absent, number(_NOWHERE), op.Add(op.Mul(inside, slope), shift))
 
 
-def _positions(bins: _Bins) -> np.ndarray:
+def _positions(spec: PoolerSpec) -> np.ndarray:
     """Float32 [S * S, 2]: each sample's place in the RoI in units of bins, x before y."""
-    steps = np.arange(bins.output_size)[:, None] + (
-        (np.arange(bins.sampling_ratio) + 0.5) / bins.sampling_ratio
+    steps = np.arange(spec.output_size)[:, None] + (
+        (np.arange(spec.sampling_ratio) + 0.5) / spec.sampling_ratio
     )
     y, x = np.meshgrid(steps.reshape(-1), steps.reshape(-1), indexing="ij")
     return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
-def _sample(canvas: Value, grid: Value, bins: _Bins) -> Value:
+def _sample(canvas: Value, grid: Value, spec: PoolerSpec) -> Value:
     """Float32 [N, R', C, P * P]: sample, then average the s * s samples of each bin."""
-    size, ratio = bins.output_size, bins.sampling_ratio
+    size, ratio = spec.output_size, spec.sampling_ratio
     flat = op.Reshape(grid, ints(0, -1, size * ratio, 2))  # [N, R' * S, S, 2]
     sampled = op.GridSample(
         canvas, flat, mode="bilinear", padding_mode="zeros", align_corners=0

@@ -10,16 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from export.lowering.level_rule import choose_level
+from export.lowering.table import operator_table
 from export.lowering.values import (
     BOOL,
     FLOAT,
     INT32,
     Value,
     array,
-    divide_integers,
     ints,
     number,
     op,
@@ -27,55 +26,43 @@ from export.lowering.values import (
 )
 from model.float32 import largest_float32_not_above
 from model.level_rule import level_areas
+from model.spec import PoolerSpec
 
 
-def lower_pyramid_pool(
-    features: Sequence[Value],
-    rois: Value,
-    valid: Value,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_size: float,
-    canonical_level: int,
-    inner_eps: float,
-    outer_eps: float,
-) -> Value:
+def pool_by_level(features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec) -> Value:
     """Route every valid row to its level, pool there, and put the rows back in their places.
 
-    The meaning of the arguments is `model.ops.pyramid_pool`'s.
+    See `model.ops.pyramid_pool`; its numbers are the spec's.
     """
     flat = op.Reshape(rois, ints(-1, 4))
     image_index = _image_index(rois)
     wanted = op.Reshape(valid, ints(-1))
-    areas = level_areas(strides, canonical_size, canonical_level, inner_eps, outer_eps)
+    areas = level_areas(spec)
     levels = op.Reshape(choose_level(rois, areas), ints(-1)) if areas else None
+    frame = "half_pixel" if spec.aligned else "output_half_pixel"
     pooled, rows = [], []
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        here = (
-            wanted
-            if levels is None
-            else op.And(wanted, op.Equal(levels, array(np.array(level, np.int32))))
-        )
+    for level, (feature, stride) in enumerate(zip(features, spec.strides, strict=True)):
+        here = wanted
+        if levels is not None:
+            here = op.And(wanted, op.Equal(levels, array(np.array(level, np.int32))))
         index = op.Reshape(op.NonZero(here), ints(-1))
         pooled.append(
             op.RoiAlign(
                 feature,
                 op.Gather(flat, index),
                 op.Gather(image_index, index),
-                coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
+                coordinate_transformation_mode=frame,
                 mode="avg",
-                output_height=output_size,
-                output_width=output_size,
-                sampling_ratio=max(sampling_ratio, 0),
+                output_height=spec.output_size,
+                output_width=spec.output_size,
+                sampling_ratio=max(spec.sampling_ratio, 0),
                 spatial_scale=1.0 / stride,
             )
         )
         rows.append(index)
         if levels is None:
             break
-    return _scatter_rows(pooled, rows, flat, output_size)
+    return _scatter_rows(pooled, rows, flat, spec.output_size)
 
 
 def _image_index(rois: Value) -> Value:
@@ -101,7 +88,7 @@ def _scatter_rows(
     return op.ScatterND(zeros, op.Unsqueeze(index, ints(1)), together)
 
 
-def lower_nms_keep(
+def suppress_by_class(
     boxes: Value, valid: Value, groups: Value, num_groups: int, iou: float, stage: str
 ) -> tuple[Value, Value]:
     """Greedy NMS by ONNX `NonMaxSuppression`, one of its classes per group.
@@ -136,8 +123,4 @@ def lower_nms_keep(
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The table that `torch.onnx.export` takes for this lowering."""
-    return {
-        torch.ops.maskrcnn.pyramid_pool.default: lower_pyramid_pool,
-        torch.ops.maskrcnn.nms_keep.default: lower_nms_keep,
-        torch.ops.aten.div.Tensor_mode: divide_integers,
-    }
+    return operator_table(pool_by_level, suppress_by_class)

@@ -10,6 +10,7 @@ import onnx
 from onnxscript import opset18
 
 from model.errors import ExportError
+from model.native_options import even_size
 
 # onnxscript types its operators for Python constants; while tracing they take traced values.
 Value = Any
@@ -49,7 +50,7 @@ def cut(value: Value, length: int, at_most: int, axis: int) -> list[tuple[Value,
 
     All pieces are alike but the last, which may be shorter, as ONNX's Split has it.
     """
-    size = -(-length // -(-length // at_most))
+    size = even_size(length, at_most)
     count = -(-length // size)
     if count == 1:
         return [(value, length)]

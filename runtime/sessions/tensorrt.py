@@ -18,7 +18,7 @@ from runtime.engine_file import TYPE_NAMES, EngineFile, TensorInfo, load_checked
 from runtime.files import atomic_path
 from runtime.sessions.lane import Lane
 from runtime.sessions.session import Answer, Feed
-from runtime.sessions.tensorrt_library import check_architecture, collecting_logger, load_library
+from runtime.sessions.tensorrt_library import check_architecture, listening_logger, load_library
 
 # For mypy; at run time the module is the one that the engine was built with.
 if TYPE_CHECKING:
@@ -66,13 +66,12 @@ class TensorRTSession:
         check_architecture(self._file, self._cuda.architecture())
         self._cache_path = runtime_cache
         self._cache: Any = None
-        self._logger, self._errors = collecting_logger(self._module)
+        self._last_error = "it gives no reason"
+        self._logger = listening_logger(self._module, self._hear)
         self._runtime: trt.Runtime | None = trt.Runtime(self._logger)
         self._engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise ArtifactError(
-                f"{path}: {self._module.__name__} refuses it ({self._last_error()})"
-            )
+            raise ArtifactError(f"{path}: {self._module.__name__} refuses it ({self._last_error})")
         self._check_tensors()
         self._config = self._runtime_config()
         self._graphs = cuda_graphs
@@ -185,7 +184,7 @@ class TensorRTSession:
         context = make() if self._config is None else make(self._config)
         if context is None:
             raise ArtifactError(
-                f"{self.artifact.path}: no execution context ({self._last_error()}); "
+                f"{self.artifact.path}: no execution context ({self._last_error}); "
                 "the GPU may be out of memory"
             )
         _, most = self.artifact.manifest.batch_bounds
@@ -262,8 +261,9 @@ class TensorRTSession:
             with atomic_path(self._cache_path) as temporary:
                 temporary.write_bytes(bytes(memoryview(blob)))
 
-    def _last_error(self) -> str:
-        return self._errors[-1][:200] if self._errors else "it gives no reason"
+    def _hear(self, said: str, is_error: bool) -> None:
+        if is_error:
+            self._last_error = said[:200]
 
 
 def _shape_of(name: str, value: Any) -> tuple[int, ...]:

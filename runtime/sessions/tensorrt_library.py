@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -71,16 +72,20 @@ def _capability(architecture: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def collecting_logger(trt: Any) -> tuple[Any, list[str]]:
-    """A logger of the library, and the list that its errors go to."""
-    errors: list[str] = []
+def listening_logger(trt: Any, listen: Callable[[str, bool], None]) -> Any:
+    """A logger of the library that passes warnings and errors on, one line each.
 
-    class _Collector(trt.ILogger):  # type: ignore[misc]
+    Args:
+        trt: the bindings.
+        listen: takes the text, and whether it is an error.
+    """
+
+    class _Listener(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
-        def log(self, severity: Any, text: str) -> None:
-            if severity <= trt.ILogger.ERROR:
-                errors.append(" ".join(text.split()))
+        def log(self, severity: Any, msg: str) -> None:
+            if severity <= trt.ILogger.WARNING:
+                listen(" ".join(msg.split()), bool(severity <= trt.ILogger.ERROR))
 
-    return _Collector(), errors
+    return _Listener()

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.lowering.native import NativeOptions, translations
+from export.lowering.native import translations
+from model.native_options import NativeOptions
 
 
 class _Nms(nn.Module):

@@ -14,14 +14,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import export.tracing as tracing
-from export.lowering.native import NativeOptions
 from export.passes.drop_padding import drop_padding
 from export.passes.narrow_integers import narrow_integers
 from export.passes.products_without_gemm import products_without_gemm
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint
 from model.level_rule import level_areas
+from model.native_options import NativeOptions
 from model.ops import pyramid_levels
+from model.spec import PoolerSpec
 from tests.lively import picture
 
 _LOWEST = -np.inf
@@ -279,7 +280,10 @@ def test_level_areas_are_the_eager_rule(
     strides: tuple[int, ...], inner_eps: float, outer_eps: float
 ) -> None:
     """200 float32 steps around each boundary, boxes of any size, boxes of no sensible size."""
-    areas = np.array(level_areas(strides, 224.0, 4, inner_eps, outer_eps), np.float32)
+    areas = np.array(
+        level_areas(PoolerSpec(strides=strides, inner_eps=inner_eps, outer_eps=outer_eps)),
+        np.float32,
+    )
     assert len(areas) == len(strides) - 1
     bits = areas.view(np.int32)[:, None] + np.arange(-200, 201, dtype=np.int32)
     near = bits.reshape(-1).view(np.float32)

@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.lowering.native import NativeOptions, translations
+from export.lowering.native import translations
 from model.errors import ExportError
+from model.native_options import NativeOptions
 from model.ops import RoIPooler
 from model.ops import _levels as _eager_levels
 from model.packing import pack

@@ -12,10 +12,10 @@ import torch
 
 from export.eager import TorchvisionEager
 from export.engine import build_engine
-from export.lowering.native import NativeOptions
 from export.onnx import export_onnx
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions, load
+from model.native_options import NativeOptions
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
 from runtime.compare.witness import explain

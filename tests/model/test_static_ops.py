@@ -8,6 +8,7 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.errors import ArtifactError, DeviceError, UsageError
+from model.native_options import NativeOptions
 from model.ops import OPAQUE
 from model.spec import PoolerSpec
 from model.static_ops import StaticOperators
@@ -37,7 +38,9 @@ def test_pooling(spec: PoolerSpec, sides: tuple[int, ...]) -> None:
     given = torch.tensor(rois).float(), torch.tensor(rng.random((2, 40)) > 0.2)
     expected = OPAQUE.pyramid_pool(maps, *given, spec)
     for chunk_bytes in (2**28, 1):
-        found = StaticOperators(chunk_bytes=chunk_bytes).pyramid_pool(maps, *given, spec)
+        found = StaticOperators(NativeOptions(chunk_bytes=chunk_bytes)).pyramid_pool(
+            maps, *given, spec
+        )
         torch.testing.assert_close(found, expected, atol=5e-5, rtol=0)
 
 
@@ -63,12 +66,12 @@ def test_nms(num_groups: int, block: int) -> None:
     valid = torch.tensor(rng.random((4, 300)) > 0.1)
     groups = torch.tensor(rng.integers(0, num_groups, (4, 300)))
     expected, _ = OPAQUE.nms_keep(boxes, valid, groups, num_groups, 0.5, "proposals")
-    enough = StaticOperators(proposal_rounds=60, nms_block=block)
+    enough = StaticOperators(NativeOptions(proposal_rounds=60, nms_block=block))
     keep, undecided = enough.nms_keep(boxes, valid, groups, num_groups, 0.5, "proposals")
     assert undecided.tolist() == [0] * 4
     assert undecided.dtype == torch.int32
     torch.testing.assert_close(keep, expected)
-    few = StaticOperators(proposal_rounds=1)
+    few = StaticOperators(NativeOptions(proposal_rounds=1))
     keep, undecided = few.nms_keep(boxes, valid, groups, num_groups, 0.5, "proposals")
     wrong = (keep != expected).any(dim=1)
     assert wrong.any()

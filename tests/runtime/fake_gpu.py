@@ -194,7 +194,7 @@ class FakeTensorRT:
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER")
 
     class ILogger:
-        ERROR = 1
+        ERROR, WARNING = 1, 2
 
     def __init__(self, cuda: FakeCuda, version: str = VERSION) -> None:
         self.__name__, self.__version__ = "tensorrt_rtx", version

@@ -16,23 +16,6 @@ from runtime.sessions.tensorrt import TensorRTSession
 from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT, write_engine
 
 
-@pytest.fixture
-def cuda() -> FakeCuda:
-    return FakeCuda()
-
-
-@pytest.fixture
-def library(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    fake = FakeTensorRT(cuda)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)  # type: ignore[arg-type]
-    return fake
-
-
-@pytest.fixture
-def engine(demo_rtx_onnx: Path, tmp_path: Path) -> Path:
-    return write_engine(demo_rtx_onnx, tmp_path / "shapes.sm89.engine")
-
-
 def test_two_hundred_changed_engines_never_reach_the_library(
     engine: Path, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:

@@ -22,26 +22,9 @@ from runtime.device_arrays import DeviceArray
 from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
 from runtime.sessions.tensorrt import TensorRTSession
-from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT, write_engine
+from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT
 
 UInt8 = np.ndarray
-
-
-@pytest.fixture
-def cuda() -> FakeCuda:
-    return FakeCuda()
-
-
-@pytest.fixture
-def library(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    fake = FakeTensorRT(cuda)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)  # type: ignore[arg-type]
-    return fake
-
-
-@pytest.fixture
-def engine(demo_rtx_onnx: Path, tmp_path: Path) -> Path:
-    return write_engine(demo_rtx_onnx, tmp_path / "shapes.sm89.engine")
 
 
 @pytest.fixture

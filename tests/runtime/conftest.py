@@ -1,0 +1,27 @@
+"""A stand-in for the GPU and for TensorRT-RTX, and an "engine" for them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT, write_engine
+
+
+@pytest.fixture
+def cuda() -> FakeCuda:
+    return FakeCuda()
+
+
+@pytest.fixture
+def library(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    fake = FakeTensorRT(cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)  # type: ignore[arg-type]
+    return fake
+
+
+@pytest.fixture
+def engine(demo_rtx_onnx: Path, tmp_path: Path) -> Path:
+    return write_engine(demo_rtx_onnx, tmp_path / "shapes.sm89.engine")
