@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from export.lowering.native import translations
+from model import ops
 from model.errors import ExportError
 from model.native_options import NativeOptions
-from model.ops import RoIPooler
-from model.ops import _levels as _eager_levels
 from model.packing import pack
 from model.spec import PoolerSpec
 from tests.oracles.roi_align import roi_align
@@ -28,7 +27,7 @@ from tests.oracles.roi_align import roi_align
 class _Pool(nn.Module):
     def __init__(self, spec: PoolerSpec) -> None:
         super().__init__()
-        self.pool = RoIPooler(spec)
+        self.pool = ops.RoIPooler(spec)
 
     def forward(self, features: list[Tensor], rois: Tensor, valid: Tensor):
         return self.pool(features, rois, valid)
@@ -77,7 +76,7 @@ def _kinds(model: onnx.ModelProto) -> list[str]:
 
 def _eager(spec: PoolerSpec, given: _Given) -> np.ndarray:
     maps = [torch.tensor(f) for f in given.features]
-    return RoIPooler(spec)(maps, torch.tensor(given.rois), torch.tensor(given.valid)).numpy()
+    return ops.RoIPooler(spec)(maps, torch.tensor(given.rois), torch.tensor(given.valid)).numpy()
 
 
 def _unrounded(values: np.ndarray) -> np.ndarray:
@@ -133,7 +132,7 @@ def _average(samples: np.ndarray, rois: int, size: int, ratio: int) -> np.ndarra
 def _levels(rois: np.ndarray, spec: PoolerSpec) -> np.ndarray:
     eps = spec.inner_eps, spec.outer_eps
     size = spec.canonical_size, spec.canonical_level
-    return _eager_levels(torch.tensor(rois), spec.strides, *size, *eps).numpy()
+    return ops._levels(torch.tensor(rois), spec.strides, *size, *eps).numpy()
 
 
 def _oracle(spec: PoolerSpec, given: _Given) -> np.ndarray:
