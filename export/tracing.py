@@ -15,7 +15,7 @@ import torch
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
 from export.lowering import native, standard
-from export.passes.compact_masks import compact_masks
+from export.passes.compact_heads import compact_heads
 from export.passes.drop_padding import drop_padding
 from export.passes.narrow_integers import narrow_integers
 from export.passes.products_without_gemm import products_without_gemm
@@ -116,7 +116,7 @@ def _standard(model: MaskRCNN, opset: int) -> ir.Model:
     dynamic = {"images": {0: batch, 2: rows, 3: columns}, "image_hw": {0: batch}}
     table = standard.translations()
     graph_model = _run_tracer(model, _example(2, height, width), dynamic, opset, table)
-    compact_masks(graph_model)
+    compact_heads(graph_model)
     # The tracer's shapes hold its own names for sizes.
     for node in graph_model.graph.all_nodes():
         for value in node.outputs:
@@ -162,7 +162,12 @@ def _run_tracer(
     opset: int,
     table: dict[Callable[..., Any], Callable[..., Any]],
 ) -> ir.Model:
-    names = [n for n in Outputs._fields if n != "masks" or model.mask_head is not None]
+    absent = set()
+    if model.mask_head is None:
+        absent.add("masks")
+    if model.keypoint_head is None:
+        absent.add("keypoint_heatmaps")
+    names = [n for n in Outputs._fields if n not in absent]
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -189,19 +194,21 @@ def _run_tracer(
 def _declare_shapes(graph_model: ir.Model, model: MaskRCNN, shape: GraphShape) -> None:
     """Fixed sizes, or plain names where they are dynamic, on the graph's inputs and outputs."""
     batch: int | str = shape.batch or "batch"
-    rows = model.spec.box.detections
+    rows, spec = model.spec.box.detections, model.spec
+    trailing_of: dict[str, list[int]] = {
+        "boxes": [rows, 4],
+        "scores": [rows],
+        "labels": [rows],
+        "masks": [rows, spec.mask_side, spec.mask_side],
+    }
+    if spec.keypoint is not None:
+        side = spec.keypoint.side
+        trailing_of["keypoint_heatmaps"] = [rows, len(spec.keypoint.names), side, side]
     images, image_hw = graph_model.graph.inputs
     images.shape = ir.Shape([batch, 3, shape.height or "height", shape.width or "width"])
     image_hw.shape = ir.Shape([batch, 2])
     for value in graph_model.graph.outputs:
-        trailing: list[int] = []
-        if value.name in ("boxes", "scores", "labels", "masks"):
-            trailing = [rows]
-        if value.name == "boxes":
-            trailing.append(4)
-        if value.name == "masks" and model.spec.mask is not None:
-            trailing += [model.spec.mask.side] * 2
-        value.shape = ir.Shape([batch, *trailing])
+        value.shape = ir.Shape([batch, *trailing_of.get(value.name or "", [])])
 
 
 @contextlib.contextmanager

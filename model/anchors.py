@@ -26,7 +26,8 @@ def cell_anchors(spec: AnchorSpec, level: int) -> Tensor:
         widths, heights = sizes[:, None] * width_ratio, sizes[:, None] * height_ratio
     widths, heights = widths.reshape(-1), heights.reshape(-1)
     anchors = torch.stack([-widths, -heights, widths, heights], dim=1) / 2
-    return anchors.round() if spec.rounded else anchors
+    anchors = anchors.round() if spec.rounded else anchors
+    return anchors + torch.tensor([0, 0, spec.end_shift, spec.end_shift])
 
 
 def grid_anchors(

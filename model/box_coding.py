@@ -7,16 +7,25 @@ import math
 import torch
 from torch import Tensor
 
+from model.spec.proposals import SizeClamp
+
 MAX_LOG_RATIO = math.log(1000.0 / 16)
 
 
-def decode(deltas: Tensor, reference: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
+def decode(
+    deltas: Tensor,
+    reference: Tensor,
+    weights: tuple[float, float, float, float],
+    size_clamp: SizeClamp,
+) -> Tensor:
     """Apply regression deltas to reference boxes.
 
     Args:
         deltas: float32 [..., 4], dx dy dw dh.
         reference: float32 [..., 4] xyxy, pixels.
         weights: divisors of dx, dy, dw, dh.
+        size_clamp: whether dw and dh are bounded, from above (torchvision, detectron2), on both
+            sides (MMDetection) or not (Matterport).
 
     Returns:
         float32 [..., 4] xyxy, in the reference's frame, not clipped.
@@ -29,7 +38,10 @@ def decode(deltas: Tensor, reference: Tensor, weights: tuple[float, float, float
     center = start + 0.5 * size
     move, grow = deltas[..., :2], deltas[..., 2:]
     center = _divide(move, weights[:2]) * size + center
-    half = 0.5 * (torch.exp(_divide(grow, weights[2:]).clamp(max=MAX_LOG_RATIO)) * size)
+    grow = _divide(grow, weights[2:])
+    if size_clamp != "none":
+        grow = grow.clamp(min=-MAX_LOG_RATIO if size_clamp == "both" else None, max=MAX_LOG_RATIO)
+    half = 0.5 * (torch.exp(grow) * size)
     return torch.cat([center - half, center + half], dim=-1)
 
 
@@ -38,13 +50,6 @@ def _divide(deltas: Tensor, weights: tuple[float, ...]) -> Tensor:
     if weights[0] == weights[1]:
         return deltas if weights[0] == 1.0 else deltas / weights[0]
     return torch.cat([deltas[..., :1] / weights[0], deltas[..., 1:] / weights[1]], dim=-1)
-
-
-def clip(boxes: Tensor, image_hw: Tensor) -> Tensor:
-    """Clip float32 [N, ..., 4] xyxy boxes to each image's true size, float32 [N, 2]."""
-    width_height = [image_hw[:, 1:], image_hw[:, :1]]
-    limits = torch.cat(width_height * 2, dim=1).reshape(-1, *([1] * (boxes.dim() - 2)), 4)
-    return torch.minimum(boxes.clamp(min=0.0), limits)
 
 
 def is_large_enough(boxes: Tensor, min_size: float, inclusive: bool) -> Tensor:

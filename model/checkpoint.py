@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.errors import CheckpointError, SpecError
 from model.families import torchvision as torchvision_dialect
-from model.families.dialect import Assumption, Dialect, Reading
+from model.families.dialect import Assumption, Dialect, Reading, Source
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions, apply, read_spec_file, was_said
@@ -44,12 +44,16 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-def load(path: str | Path, options: SpecOptions | None = None) -> Checkpoint:
+def load(
+    path: str | Path, options: SpecOptions | None = None, config: Path | None = None
+) -> Checkpoint:
     """Read a checkpoint safely and recognise its dialect and architecture.
 
     Args:
         path: a `.pth`, `.pt` or `.safetensors` file.
         options: what the weights cannot tell and the user wants to say.
+        config: the framework's own configuration of the model; None takes one of the name that
+            the framework gives it, where it lies beside the weights.
 
     Raises:
         CheckpointError: the file cannot be read, is of no known dialect, or lacks tensors.
@@ -57,27 +61,31 @@ def load(path: str | Path, options: SpecOptions | None = None) -> Checkpoint:
         SpecError: the same of `options.overrides`.
     """
     path, options = Path(path), options or SpecOptions()
-    original = read_tensors(path)
+    given = read_tensors(path)
     sha256 = sha256_of(path)
-    dialect = next((d for d in DIALECTS if d.recognises(original)), None)
+    dialect = next((d for d in DIALECTS if d.recognises(given)), None)
     if dialect is None:
-        raise CheckpointError(_unknown_dialect(path, original))
-    reading = _read(dialect, original, sha256, path)
+        raise CheckpointError(_unknown_dialect(path, given))
+    source = Source(path, sha256, config or _config_beside(path, dialect))
+    original = dialect.prepare(given, path)
+    reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
     assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
     _refuse_guesses(assumed, path)
-    tensors = {dialect.canonical(name): t for name, t in original.items()}
-    if len(tensors) < len(original):
-        raise CheckpointError(f"{path}: holds tensors twice, under their old and their new names")
-    _check_keys(path, spec, tensors, dialect)
+    tensors = _matched(path, spec, original, dialect)
     return Checkpoint(path, sha256, spec, tensors, original, assumed)
 
 
-def _read(dialect: Dialect, tensors: Mapping[str, Tensor], sha256: str, path: Path) -> Reading:
+def _config_beside(path: Path, dialect: Dialect) -> Path | None:
+    beside = (path.parent / name for name in dialect.config_names)
+    return next((config for config in beside if config.is_file()), None)
+
+
+def _read(dialect: Dialect, tensors: Mapping[str, Tensor], source: Source) -> Reading:
     try:
-        return dialect.read(tensors, sha256, path)
+        return dialect.read(tensors, source)
     except SpecError as error:
-        raise CheckpointError(f"{path}: its shapes are of no network ({error})") from error
+        raise CheckpointError(f"{source.path}: its shapes are of no network ({error})") from error
 
 
 def _refuse_guesses(assumed: Iterable[Assumption], path: Path) -> None:
@@ -95,25 +103,29 @@ def _has_meta_only_buffers(model: MaskRCNN) -> bool:
     return any(b.is_meta for b in model.buffers())
 
 
-def _check_keys(
+def _matched(
     path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], dialect: Dialect
-) -> None:
-    """Every tensor that the spec's network needs is there, with its shape, and no other."""
-    expected = _network_shapes(spec, path)
+) -> dict[str, Tensor]:
+    """Every tensor that the spec's network needs, with its shape, under the network's name."""
+    expected = {
+        dialect.original(name, spec): (name, shape)
+        for name, shape in _network_shapes(spec, path).items()
+    }
     # FrozenBatchNorm has no such counter and inference does not read it.
     missing = [n for n in expected if n not in tensors and not n.endswith(_COUNTER)]
     extra = [n for n in tensors if n not in expected]
     if missing or extra:
         raise CheckpointError(f"{path}: {_key_report(missing, extra, tensors, expected, dialect)}")
     for name, tensor in tensors.items():
-        wanted = expected[name]
-        found = f"{path}: tensor '{dialect.original(name)}' has"
+        wanted = expected[name][1]
+        found = f"{path}: tensor '{name}' has"
         if tuple(tensor.shape) != wanted:
             raise CheckpointError(
                 f"{found} shape {tuple(tensor.shape)}, expected {wanted} for {spec.architecture}"
             )
         if not (tensor.is_floating_point() or name.endswith(_COUNTER)):
             raise CheckpointError(f"{found} type {tensor.dtype}, expected floating point")
+    return {expected[name][0]: tensor for name, tensor in tensors.items()}
 
 
 def _network_shapes(spec: ModelSpec, path: Path) -> dict[str, tuple[int, ...]]:
@@ -134,16 +146,13 @@ def _key_report(
 ) -> str:
     parts = []
     if missing:
-        name = dialect.original(missing[0])
-        close = difflib.get_close_matches(name, [dialect.original(n) for n in extra or given], n=1)
+        close = difflib.get_close_matches(missing[0], extra or list(given), n=1)
         hint = f" (closest in the file: '{close[0]}')" if close else ""
-        parts.append(f"missing tensors: {len(missing)}, first '{name}'{hint}")
+        parts.append(f"missing tensors: {len(missing)}, first '{missing[0]}'{hint}")
     if extra:
-        name = dialect.original(extra[0])
-        known = [dialect.original(n) for n in missing or expected]
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(extra[0], missing or list(expected), n=1)
         hint = f" (closest expected name: '{close[0]}')" if close else ""
-        parts.append(f"unexpected tensors: {len(extra)}, first '{name}'{hint}")
+        parts.append(f"unexpected tensors: {len(extra)}, first '{extra[0]}'{hint}")
     return "; ".join(parts) + f"; expected a {dialect.name} Mask R-CNN or Faster R-CNN"
 
 

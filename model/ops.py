@@ -14,9 +14,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
+from model.pooling import pool
 from model.spec import PoolerSpec
+from model.spec_json import pooler_from_json, pooler_to_json
 
 
 def pyramid_levels(
@@ -53,93 +55,60 @@ def pyramid_levels(
 
 @torch.library.custom_op("maskrcnn::pyramid_pool", mutates_args=())
 def pyramid_pool(
-    features: Sequence[Tensor],
-    rois: Tensor,
-    valid: Tensor,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_size: float,
-    canonical_level: int,
-    inner_eps: float,
-    outer_eps: float,
-) -> Tensor:
-    """Choose the pyramid level of each RoI and pool it there by RoIAlign.
+    features: Sequence[Tensor], rois: Tensor, valid: Tensor, pooler: str
+) -> tuple[Tensor, Tensor]:
+    """Choose the pyramid level of each RoI and pool it there.
 
     Args:
         features: one float32 [N, C, H_l, W_l] per level, finest first.
         rois: float32 [N, R, 4] xyxy, canvas pixels.
         valid: bool [N, R]; a row that is False is not pooled and answers zeros.
-        strides: canvas pixels per cell, one per level.
-        output_size: P.
-        sampling_ratio: samples per bin side; 0 or less is adaptive.
-        aligned: shift by half a cell (detectron2's `ROIAlignV2`).
-        canonical_size: see `pyramid_levels`.
-        canonical_level: see `pyramid_levels`.
-        inner_eps: see `pyramid_levels`.
-        outer_eps: see `pyramid_levels`.
+        pooler: a `PoolerSpec` as `model.spec_json` writes it.
 
     Returns:
-        float32 [N * R, C, P, P], image-major.
+        pooled, float32 [N * R, C, P, P], image-major; samples_cut, int32 [N], the RoIs that would
+        have needed more samples than they were given (always 0 here).
 
-    Source: Mask R-CNN, sec. 3; torchvision `MultiScaleRoIAlign`.
+    Source: Mask R-CNN, sec. 3; torchvision `MultiScaleRoIAlign`; the poolers of `model.pooling`.
     """
+    spec = pooler_from_json(pooler)
     num_images, num_rois = rois.shape[:2]
     flat = rois.reshape(-1, 4)
     image_index = torch.arange(num_images, device=rois.device).repeat_interleave(num_rois)
-    levels = _levels(flat, strides, canonical_size, canonical_level, inner_eps, outer_eps)
+    levels = _levels(flat, spec)
     pooled = features[0].new_zeros(
-        num_images * num_rois, features[0].shape[1], output_size, output_size
+        num_images * num_rois, features[0].shape[1], spec.output_size, spec.output_size
     )
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+    for level, (feature, stride) in enumerate(zip(features, spec.strides, strict=True)):
         rows = torch.nonzero((levels == level) & valid.reshape(-1)).squeeze(1)
         indexed = torch.cat([image_index[rows, None].to(flat.dtype), flat[rows]], dim=1)
-        pooled[rows] = roi_align(
-            feature, indexed, output_size, 1.0 / stride, sampling_ratio, aligned
-        )
-    return pooled
+        pooled[rows] = pool(feature, indexed, stride, spec)
+    return pooled, torch.zeros(num_images, dtype=torch.int32, device=rois.device)
 
 
-def _levels(
-    rois: Tensor,
-    strides: Sequence[int],
-    canonical_size: float,
-    canonical_level: int,
-    inner_eps: float,
-    outer_eps: float,
-) -> Tensor:
-    if len(strides) == 1:
+def _levels(rois: Tensor, spec: PoolerSpec) -> Tensor:
+    if len(spec.strides) == 1:
         return torch.zeros(rois.shape[0], dtype=torch.int64, device=rois.device)
-    finest, coarsest = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
+    finest, coarsest = spec.strides[0].bit_length() - 1, spec.strides[-1].bit_length() - 1
     # Equal strides (MobileNet-V3) leave one level to choose from, as in torchvision.
     return pyramid_levels(
         rois,
         coarsest - finest + 1,
         finest,
-        canonical_size,
-        canonical_level,
-        inner_eps,
-        outer_eps,
+        spec.canonical_size,
+        spec.canonical_level,
+        spec.inner_eps,
+        spec.outer_eps,
     )
 
 
 @pyramid_pool.register_fake
 def _(
-    features: Sequence[Tensor],
-    rois: Tensor,
-    valid: Tensor,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_size: float,
-    canonical_level: int,
-    inner_eps: float,
-    outer_eps: float,
-) -> Tensor:
-    rows = rois.shape[0] * rois.shape[1]
-    return features[0].new_empty(rows, features[0].shape[1], output_size, output_size)
+    features: Sequence[Tensor], rois: Tensor, valid: Tensor, pooler: str
+) -> tuple[Tensor, Tensor]:
+    spec, rows = pooler_from_json(pooler), rois.shape[0] * rois.shape[1]
+    pooled = features[0].new_empty(rows, features[0].shape[1], spec.output_size, spec.output_size)
+    return pooled, rois.new_empty(rois.shape[0], dtype=torch.int32)
 
 
 @torch.library.custom_op("maskrcnn::nms_keep", mutates_args=())
@@ -186,7 +155,7 @@ class Operators(Protocol):
 
     def pyramid_pool(
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """As the operator of that name, with the numbers of a spec."""
 
     def nms_keep(
@@ -200,22 +169,11 @@ class OpaqueOperators:
 
     def pyramid_pool(
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Pool on as many levels as the spec has strides."""
-        pooled: Tensor = torch.ops.maskrcnn.pyramid_pool(
-            list(features[: len(spec.strides)]),
-            rois,
-            valid,
-            list(spec.strides),
-            spec.output_size,
-            spec.sampling_ratio,
-            spec.aligned,
-            spec.canonical_size,
-            spec.canonical_level,
-            spec.inner_eps,
-            spec.outer_eps,
-        )
-        return pooled
+        levels = list(features[: len(spec.strides)])
+        pooled, cut = torch.ops.maskrcnn.pyramid_pool(levels, rois, valid, pooler_to_json(spec))
+        return pooled, cut
 
     def nms_keep(
         self, boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
@@ -239,6 +197,12 @@ class RoIPooler(nn.Module):
         self.spec = spec
         self.operators: Operators = OPAQUE
 
-    def forward(self, features: Sequence[Tensor], rois: Tensor, valid: Tensor) -> Tensor:
-        """Pool float32 [N, R, 4] xyxy canvas pixels to float32 [N * R, C, P, P]."""
+    def forward(
+        self, features: Sequence[Tensor], rois: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Pool float32 [N, R, 4] xyxy canvas pixels.
+
+        Returns:
+            float32 [N * R, C, P, P]; samples_cut, int32 [N].
+        """
         return self.operators.pyramid_pool(features, rois, valid, self.spec)

@@ -7,12 +7,13 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from model.errors import SpecError
-from model.spec import ModelSpec
+from model.spec import ModelSpec, PoolerSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def to_json(spec: ModelSpec, *, indent: int | None = None) -> str:
@@ -42,6 +43,24 @@ def from_json(text: str) -> ModelSpec:
     spec = _build(ModelSpec, data, "spec")
     assert isinstance(spec, ModelSpec)
     return spec
+
+
+@cache
+def pooler_to_json(spec: PoolerSpec) -> str:
+    """Write one pooler, as the argument of an operator."""
+    return json.dumps(asdict(spec))
+
+
+@cache
+def pooler_from_json(text: str) -> PoolerSpec:
+    """Read what `pooler_to_json` wrote.
+
+    Raises:
+        SpecError: a field that is unknown, missing or of the wrong type.
+    """
+    pooler = _build(PoolerSpec, json.loads(text), "pooler")
+    assert isinstance(pooler, PoolerSpec)
+    return pooler
 
 
 def merge(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:

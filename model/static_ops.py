@@ -36,7 +36,7 @@ class StaticOperators:
 
     def pyramid_pool(
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """See `model.ops.pyramid_pool`; the sampling ratio must not be adaptive."""
         areas = _areas(spec)
         used = list(features[: len(areas) + 1])
@@ -46,7 +46,8 @@ class StaticOperators:
         grid = _grid(rois, valid, areas, table, spec)  # [N, R, S * S, 2]
         sample_bytes = 4 * rois.shape[0] * canvas.shape[1] * grid.shape[2]
         pieces = torch.split(grid, max(self.options.chunk_bytes // sample_bytes, 1), dim=1)
-        return torch.cat([_sample(canvas, piece, spec) for piece in pieces], dim=1).flatten(0, 1)
+        pooled = torch.cat([_sample(canvas, piece, spec) for piece in pieces], dim=1)
+        return pooled.flatten(0, 1), rois.new_zeros(rois.shape[0], dtype=torch.int32)
 
     def nms_keep(
         self,

@@ -6,13 +6,13 @@ Shape shorthand: D detections, M side of the network's square masks, H x W the o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from model.errors import ArtifactError
-from model.spec import ClassSpec, MaskHeadSpec, ModelSpec
+from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, PasteRule
 from runtime import rle
 from runtime.paste import MaskCrop, MaskRule, paste_crops
 from runtime.runs import encode_pasted
@@ -71,7 +71,7 @@ class Detections:
     names: tuple[str, ...]
     mask_probs: Float32Array | None
     image_hw: tuple[int, int]
-    paste: Literal["integer", "float"] = "integer"
+    paste: PasteRule = "integer"
     mask_threshold: float = 0.5
     mask_threshold_inclusive: bool = False
     exact: bool = True

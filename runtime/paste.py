@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.spec import PasteRule
 
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -48,7 +49,7 @@ _Exact = Callable[[_Quad, _Quad], Float32Array]
 class MaskRule:
     """How a mask is pasted and cut; the fields are those of `model.spec.MaskHeadSpec`."""
 
-    paste: Literal["integer", "float"] = "integer"
+    paste: PasteRule = "integer"
     threshold: float = 0.5
     threshold_inclusive: bool = False
 

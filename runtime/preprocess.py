@@ -46,7 +46,7 @@ def resized_hw(
     height, width = photo_hw
     if height < 1 or width < 1:
         raise ImageError(f"the image is {height}x{width}; expected at least one pixel a side")
-    if spec.size_rounding == "floor":
+    if spec.resize_rule == "torchvision":
         sides = _floored_sides(height, width, spec, canvas_hw)
     else:
         sides = _rounded_sides(height, width, spec, canvas_hw)

@@ -17,6 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
 
 
+def pytest_configure() -> None:
+    """One thread for torch: its bilinear resize rounds differently with two, by up to 5e-6."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests that need a GPU where there is none."""
     wanting = [item for item in items if item.get_closest_marker("gpu")]

@@ -46,7 +46,9 @@ def translations(
 ) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The table that `torch.onnx.export` takes for this lowering; `batch` is the largest one."""
 
-    def pool(features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec) -> Value:
+    def pool(
+        features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec
+    ) -> tuple[Value, Value]:
         return pool_packed(features, rois, valid, spec, batch, options.chunk_bytes)
 
     def keep(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.lowering.level_rule import choose_level
-from export.lowering.values import Value, array, cut, ints, number, op
+from export.lowering.values import Value, array, cut, ints, none_open, number, op
 from model.errors import ExportError
 from model.level_rule import level_areas
 from model.packing import Packing, pack
@@ -27,7 +27,7 @@ def pool_packed(
     spec: PoolerSpec,
     batch: int,
     chunk_bytes: int,
-) -> Value:
+) -> tuple[Value, Value]:
     """Sample every RoI from the packed canvas, average each bin, answer [N * R, C, P, P].
 
     Args:
@@ -59,7 +59,8 @@ def pool_packed(
         for piece, _ in cut(grid, int(rois.shape[1]), max(chunk_bytes // sample_bytes, 1), 1)
     ]
     pooled = op.Concat(*pieces, axis=1) if len(pieces) > 1 else pieces[0]  # [N, R, C, P * P]
-    return op.Reshape(pooled, ints(-1, channels, spec.output_size, spec.output_size))
+    together = op.Reshape(pooled, ints(-1, channels, spec.output_size, spec.output_size))
+    return together, none_open(valid)
 
 
 def assemble(packing: Packing, features: Sequence[Value]) -> Value:

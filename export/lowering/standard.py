@@ -16,10 +16,10 @@ from export.lowering.table import operator_table
 from export.lowering.values import (
     BOOL,
     FLOAT,
-    INT32,
     Value,
     array,
     ints,
+    none_open,
     number,
     op,
     scalar,
@@ -29,7 +29,9 @@ from model.level_rule import level_areas
 from model.spec import PoolerSpec
 
 
-def pool_by_level(features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec) -> Value:
+def pool_by_level(
+    features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec
+) -> tuple[Value, Value]:
     """Route every valid row to its level, pool there, and put the rows back in their places.
 
     See `model.ops.pyramid_pool`; its numbers are the spec's.
@@ -62,7 +64,7 @@ def pool_by_level(features: Sequence[Value], rois: Value, valid: Value, spec: Po
         rows.append(index)
         if levels is None:
             break
-    return _scatter_rows(pooled, rows, flat, spec.output_size)
+    return _scatter_rows(pooled, rows, flat, spec.output_size), none_open(valid)
 
 
 def _image_index(rois: Value) -> Value:
@@ -115,10 +117,7 @@ def suppress_by_class(
     ones = op.Expand(op.Constant(value_ints=[1]), op.Shape(selected, start=0, end=1))
     zeros = op.Expand(op.Constant(value_ints=[0]), shape)
     keep = op.Cast(op.ScatterND(zeros, place, ones), to=BOOL)
-    undecided = op.Expand(
-        op.Cast(op.Constant(value_ints=[0]), to=INT32), op.Shape(valid, start=0, end=1)
-    )
-    return keep, undecided
+    return keep, none_open(valid)
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

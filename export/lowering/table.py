@@ -9,6 +9,7 @@ import torch
 
 from export.lowering.values import Value, divide_integers
 from model.spec import PoolerSpec
+from model.spec_json import pooler_from_json
 
 
 class Pool(Protocol):
@@ -16,7 +17,7 @@ class Pool(Protocol):
 
     def __call__(
         self, features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec
-    ) -> Value:
+    ) -> tuple[Value, Value]:
         """See `model.ops.pyramid_pool`; its numbers are the spec's."""
 
 
@@ -33,17 +34,9 @@ def operator_table(pool: Pool, suppress: Suppress) -> dict[Callable[..., Any], C
     """The table that `torch.onnx.export` takes."""
 
     def pyramid_pool(
-        features: Sequence[Value],
-        rois: Value,
-        valid: Value,
-        strides: Sequence[int],
-        output_size: int,
-        sampling_ratio: int,
-        aligned: bool,
-        *level_rule: float,
-    ) -> Value:
-        spec = PoolerSpec(output_size, sampling_ratio, aligned, tuple(strides), *level_rule)  # type: ignore[arg-type]
-        return pool(features, rois, valid, spec)
+        features: Sequence[Value], rois: Value, valid: Value, pooler: str
+    ) -> tuple[Value, Value]:
+        return pool(features, rois, valid, pooler_from_json(pooler))
 
     return {
         torch.ops.maskrcnn.pyramid_pool.default: pyramid_pool,

@@ -58,6 +58,12 @@ def cut(value: Value, length: int, at_most: int, axis: int) -> list[tuple[Value,
     return [(piece, min(size, length - i * size)) for i, piece in enumerate(pieces)]
 
 
+def none_open(valid: Value) -> Value:
+    """Int32 [B] zeros for bool [B, K]: nothing is left open."""
+    zero = op.Cast(op.Constant(value_ints=[0]), to=INT32)
+    return op.Expand(zero, op.Shape(valid, start=0, end=1))
+
+
 def divide_integers(self: Value, other: Value, rounding_mode: str | None = None) -> Value:
     """`aten::div` of integers with a rounding mode: ONNX's integer Div truncates by itself.
 

@@ -38,6 +38,15 @@ class Reading:
     assumptions: tuple[Assumption, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a dialect reads besides tensors: the file's name and hash, and its configuration."""
+
+    path: Path
+    sha256: str
+    config: Path | None = None
+
+
 class Dialect(Protocol):
     """One way of naming and meaning a Mask R-CNN's weights."""
 
@@ -49,14 +58,22 @@ class Dialect(Protocol):
     def landmark(self) -> str:
         """A tensor name that every checkpoint of the dialect has."""
 
+    @property
+    def config_names(self) -> tuple[str, ...]:
+        """Names of a configuration beside the weights that is used unasked; none if empty."""
+
     def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether the names are of this dialect."""
 
-    def read(self, tensors: Mapping[str, Tensor], sha256: str, path: Path) -> Reading:
-        """Read the architecture off names and shapes."""
+    def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+        """Tensors as the network takes them, under the dialect's present names.
 
-    def canonical(self, name: str) -> str:
-        """The name that `MaskRCNN` has for the dialect's tensor `name`."""
+        Old names become new ones, what inference does not read is left out, and what the dialect
+        stores in another layout or in two parts is brought into the network's.
+        """
 
-    def original(self, name: str) -> str:
+    def read(self, tensors: Mapping[str, Tensor], source: Source) -> Reading:
+        """Read the architecture off prepared tensors, and the rest off the configuration."""
+
+    def original(self, name: str, spec: ModelSpec) -> str:
         """The dialect's name for `MaskRCNN`'s tensor `name`."""

@@ -17,7 +17,7 @@ from torchvision.models.detection import (
 )
 
 from model.errors import CheckpointError
-from model.families.dialect import Assumption, Reading
+from model.families.dialect import Assumption, Reading, Source
 from model.families.shapes import Shapes
 from model.families.torchvision_body import BodyReading, read_body
 from model.spec import (
@@ -53,8 +53,6 @@ _EPS_ZERO_WEIGHTS = (MaskRCNN_ResNet50_FPN_Weights.COCO_V1, FasterRCNN_ResNet50_
 # This one's builder has smaller sides and fewer proposals; its shapes are those of its sibling.
 _SMALL_MOBILENET = FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
 _COCO_CLASSES = 91
-# No name of torchvision's begins so: a name of ours in a file of theirs is not taken for it.
-_FOREIGN = "not-torchvision:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +61,33 @@ class TorchvisionDialect:
 
     name: str = "torchvision"
     landmark: str = "roi_heads.box_predictor.cls_score.weight"
+    config_names: tuple[str, ...] = ()
 
     def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether torchvision's box predictor and RPN are there under its names."""
         return self.landmark in tensors and any(n.startswith("rpn.head.") for n in tensors)
 
-    def canonical(self, name: str) -> str:
-        """Map a torchvision name, old or new, to the network's."""
-        name = _modern(name)
-        for theirs, ours in _PREFIXES:
-            if name.startswith(theirs):
-                return ours + name.removeprefix(theirs)
-        return _FOREIGN + name
+    def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+        """Old names to new ones."""
+        modern = {_modern(name): tensor for name, tensor in tensors.items()}
+        if len(modern) < len(tensors):
+            raise CheckpointError(f"{path}: holds tensors twice, under their old and new names")
+        return modern
 
-    def original(self, name: str) -> str:
+    def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to torchvision's."""
         for theirs, ours in sorted(_PREFIXES, key=lambda pair: -len(pair[1])):
             if name.startswith(ours):
                 return theirs + name.removeprefix(ours)
-        return name.removeprefix(_FOREIGN)
+        return name
 
-    def read(self, tensors: Mapping[str, Tensor], sha256: str, path: Path) -> Reading:
+    def read(self, tensors: Mapping[str, Tensor], source: Source) -> Reading:
         """Read widths, depths and counts off the shapes; the rest is torchvision's default."""
-        shapes = Shapes(path, {_modern(n): tuple(t.shape) for n, t in tensors.items()})
+        shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
         if shapes.has("roi_heads.keypoint"):
-            raise CheckpointError(f"{path}: keypoint heads cannot be exported yet")
-        eps = 0.0 if any(_is(sha256, w.url) for w in _EPS_ZERO_WEIGHTS) else 1e-5
-        is_small = _is(sha256, _SMALL_MOBILENET.url)
+            raise CheckpointError(f"{source.path}: keypoint heads cannot be exported yet")
+        eps = 0.0 if any(_is(source.sha256, w.url) for w in _EPS_ZERO_WEIGHTS) else 1e-5
+        is_small = _is(source.sha256, _SMALL_MOBILENET.url)
         body = read_body(shapes, eps)
         channels = shapes.of("backbone.fpn.layer_blocks.0.0.weight", 4)[0]
         mask = _mask_head(shapes, body.strides, eps)
@@ -151,7 +149,7 @@ def _rpn(shapes: Shapes, body: BodyReading, mask: MaskHeadSpec | None, is_small:
     top = 150 if is_small else 1000
     # torchvision's builders of Faster R-CNN on a MobileNet, and only they, have this threshold.
     is_builders = mask is None and isinstance(body.spec, MobileNetV3Spec)
-    return RpnSpec(depth, top, top, score_threshold=0.05 if is_builders else 0.0)
+    return RpnSpec((0,) * depth, top, top, score_threshold=0.05 if is_builders else 0.0)
 
 
 def _classes(shapes: Shapes) -> ClassSpec:
@@ -170,8 +168,10 @@ def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: floa
     convs = tuple(shapes.of(f"roi_heads.box_head.{i}.0.weight", 4)[0] for i in range(count))
     first = f"roi_heads.box_head.{count + 1 if convs else 'fc6'}.weight"
     values = shapes.of(first, 2)[1]
-    linear = re.compile(r"roi_heads\.box_head\.(?:fc)?(\d+)\.weight")
-    found = {int(m[1]): s for n, s in shapes.by_name.items() if (m := linear.fullmatch(n))}
+    # `TwoMLPHead` always has two; after convolutions there may be any number.
+    number = r"(\d+)" if convs else "fc([67])"
+    linear = re.compile(rf"(roi_heads\.box_head\.{number})\.(?:weight|bias)")
+    found = {int(m[2]): m[1] for n in shapes.by_name if (m := linear.fullmatch(n))}
     inputs = convs[-1] if convs else channels
     side = math.isqrt(values // inputs)
     if side * side * inputs != values:
@@ -179,7 +179,7 @@ def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: floa
             f"{shapes.path}: tensor '{first}' takes {values} values, which is no square grid of "
             f"{inputs} channels"
         )
-    widths = tuple(found[i][0] for i in sorted(found) if len(found[i]) == 2)
+    widths = tuple(shapes.of(f"{found[i]}.weight", 2)[0] for i in sorted(found))
     return BoxHeadSpec(_pooler(strides, side), convs, widths, norm_eps=eps)
 
 

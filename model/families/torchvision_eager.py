@@ -97,7 +97,7 @@ def _require_torchvisions(spec: ModelSpec) -> None:
     pre, anchors, rpn, box, mask = spec.preprocess, spec.anchors, spec.rpn, spec.box, spec.mask
     theirs = {
         "preprocess.interpolation": pre.interpolation == "bilinear",
-        "preprocess.size_rounding": pre.size_rounding == "floor",
+        "preprocess.resize_rule": pre.resize_rule == "torchvision",
         "preprocess.channel_order": pre.channel_order == "rgb",
         "preprocess.value_range": pre.value_range == 1.0,
         "preprocess.size_divisor": pre.size_divisor == 32,
@@ -144,7 +144,9 @@ def _rpn_options(spec: ModelSpec) -> dict[str, Any]:
     anchors = AnchorGenerator(spec.anchors.sizes, spec.anchors.ratios)
     return {
         "rpn_anchor_generator": anchors,
-        "rpn_head": RPNHead(_pyramid(spec).channels, spec.anchors.per_cell, spec.rpn.conv_depth),
+        "rpn_head": RPNHead(
+            _pyramid(spec).channels, spec.anchors.per_cell, len(spec.rpn.conv_widths)
+        ),
         "rpn_pre_nms_top_n_test": spec.rpn.pre_nms,
         "rpn_post_nms_top_n_test": spec.rpn.post_nms,
         "rpn_nms_thresh": spec.rpn.nms_iou,

@@ -5,13 +5,12 @@ Legend: N images, D detections, M mask side.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
+from model.bodies.norm import norm_layer
 from model.spec import MaskHeadSpec
 
 
@@ -23,7 +22,7 @@ class MaskHead(nn.Module):
 
     def __init__(self, channels: int, spec: MaskHeadSpec, num_outputs: int) -> None:
         super().__init__()
-        norm = partial(nn.BatchNorm2d, eps=spec.norm_eps) if spec.norm == "batch_norm" else None
+        norm = norm_layer(spec.norm, spec.norm_eps)
         self.class_agnostic = spec.class_agnostic
         self.convs = MaskRCNNHeads(channels, list(spec.conv_widths), 1, norm_layer=norm)
         inputs = spec.conv_widths[-1] if spec.conv_widths else channels

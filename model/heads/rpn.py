@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
-from torchvision.models.detection.rpn import RPNHead
 
 from model.anchors import cell_anchors, grid_anchors
-from model.box_coding import clip, decode, is_large_enough
+from model.box_coding import decode, is_large_enough
+from model.heads.rpn_head import RpnHead
 from model.ops import OPAQUE, Operators
+from model.placement import Windows
 from model.spec import AnchorSpec, RpnSpec
 
 
@@ -33,31 +34,34 @@ class RegionProposalNetwork(nn.Module):
         self.operators: Operators = OPAQUE
         self.anchors = anchors
         self.strides = tuple(strides)
-        self.head = RPNHead(channels, anchors.per_cell, spec.conv_depth)
+        self.head = RpnHead(channels, spec.conv_widths, anchors.per_cell)
         for level in range(len(anchors.sizes)):
             self.register_buffer(f"cell{level}", cell_anchors(anchors, level), persistent=False)
 
     def forward(
-        self, features: Sequence[Tensor], canvas_hw: tuple[int, int], image_hw: Tensor
+        self, features: Sequence[Tensor], windows: Windows
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Propose boxes.
 
         Args:
             features: one float32 [N, C, H_l, W_l] per level, finest first.
-            canvas_hw: sides of the canvas in pixels, possibly symbolic.
-            image_hw: float32 [N, 2], each image's true size on the canvas.
+            windows: each image's place on the canvas.
 
         Returns:
             boxes float32 [N, R, 4] xyxy canvas pixels, best first; valid bool [N, R]; nms_open
             int32 [N].
         """
-        logits, deltas = self.head(list(features))
-        chosen = [
-            self._candidates(level, logits[level].float(), deltas[level].float(), canvas_hw)
+        logits, deltas = self.head(features)
+        every = [
+            self._anchors_of(level, logits[level].float(), deltas[level].float(), windows.canvas_hw)
             for level in range(len(features))
         ]
+        if self.spec.top_over == "all":
+            every = [_together(every)]
+        chosen = [self._candidates(*one) for one in every]
         picked, anchors, kept = (torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True))
-        boxes = clip(decode(picked, anchors, self.spec.box_weights), image_hw)  # [N, L * K, 4]
+        boxes = decode(picked, anchors, self.spec.box_weights, self.spec.size_clamp)
+        boxes = windows.clip(boxes, self.spec.clip_to, self.anchors.end_shift)  # [N, L * K, 4]
         valid = is_large_enough(boxes, self.spec.min_size, self.spec.min_size_inclusive)
         # Logits rank as probabilities do, without their ties: float32 sigmoids are all 1 above
         # a logit of 17, and ONNX Runtime's are all alike below -18.
@@ -66,25 +70,34 @@ class RegionProposalNetwork(nn.Module):
             valid = valid & (torch.sigmoid(kept) >= self.spec.score_threshold)
         return self._suppress(boxes, kept, valid)
 
-    def _candidates(
+    def _anchors_of(
         self, level: int, logits: Tensor, deltas: Tensor, canvas_hw: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The K anchors of one level with the highest logits, best first.
+        """All anchors of one level, anchor by anchor within a cell, cell by cell in row order.
+
+        Returns:
+            logits float32 [N, n]; deltas float32 [N, n, 4]; anchors float32 [n, 4].
+        """
+        count, per_cell = logits.shape[0], self.anchors.per_cell
+        flat = logits.permute(0, 2, 3, 1).reshape(count, -1)
+        anchors = self._anchors(level, (logits.shape[2], logits.shape[3]), canvas_hw)
+        flat_deltas = deltas.reshape(count, per_cell, 4, deltas.shape[2], deltas.shape[3])
+        return flat, flat_deltas.permute(0, 3, 4, 1, 2).reshape(count, -1, 4), anchors
+
+    def _candidates(
+        self, flat: Tensor, deltas: Tensor, anchors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The K anchors with the highest logits, best first.
 
         Returns:
             deltas float32 [N, K, 4]; anchors float32 [N, K, 4]; logits float32 [N, K].
         """
-        top, count = self.spec.pre_nms, logits.shape[0]
-        flat = logits.permute(0, 2, 3, 1).reshape(count, -1)  # [N, n], anchor fastest
-        anchors = self._anchors(level, (logits.shape[2], logits.shape[3]), canvas_hw)
-        per_cell = self.anchors.per_cell
-        flat_deltas = deltas.reshape(count, per_cell, 4, deltas.shape[2], deltas.shape[3])
-        flat_deltas = flat_deltas.permute(0, 3, 4, 1, 2).reshape(count, -1, 4)  # [N, n, 4]
+        top, count = self.spec.pre_nms, flat.shape[0]
         # A level may have fewer than K anchors; rows of -inf stand in and stay invalid.
         padded = torch.cat([flat, flat.new_full((count, top), float("-inf"))], dim=1)
         values, index = padded.topk(top, dim=1)
         index = index.clamp(max=flat.shape[1] - 1)
-        picked = torch.gather(flat_deltas, 1, index[:, :, None].expand(-1, -1, 4))
+        picked = torch.gather(deltas, 1, index[:, :, None].expand(-1, -1, 4))
         # `embedding` is a row lookup, in every framework one plain Gather.
         return picked, embedding(index, anchors), values
 
@@ -99,7 +112,7 @@ class RegionProposalNetwork(nn.Module):
     def _suppress(
         self, boxes: Tensor, logits: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """NMS per level, then the best R of all levels together."""
+        """NMS per level, or over all, then the best R of all levels together."""
         top = self.spec.pre_nms
         levels = boxes.shape[1] // top
         flat_valid = valid.reshape(-1, top)
@@ -115,3 +128,9 @@ class RegionProposalNetwork(nn.Module):
         proposals = torch.where(is_valid[:, :, None], proposals, 0.0)
         nms_open = undecided.reshape(-1, levels).sum(dim=1).to(torch.int32)
         return proposals, is_valid, nms_open
+
+
+def _together(levels: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """All levels as one."""
+    logits, deltas, anchors = zip(*levels, strict=True)
+    return torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors, dim=0)

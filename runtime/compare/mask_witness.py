@@ -78,6 +78,11 @@ class _Sides:
             masks[column],
         )
 
+    @property
+    def mask_side(self) -> int:
+        """M."""
+        return int(self.reference_probs.shape[-1])
+
     def explains(self, box_xyxy: NDArray[np.float32], rule: MaskHeadSpec, reach: float) -> bool:
         """Whether the reference's probabilities give the candidate's mask within `reach`.
 
@@ -110,7 +115,7 @@ def _pixel_witness(
     if rule.paste == "float":
         # A box that moves takes the sampling points along: M cells per box side, and a
         # probability changes by at most 1 from cell to cell.
-        cells_per_px = float((rule.side / sides_wh(sides.reference_xyxy).clip(1e-6)).sum())
+        cells_per_px = float((sides.mask_side / sides_wh(sides.reference_xyxy).clip(1e-6)).sum())
         box_diff = float(np.abs(sides.reference_xyxy - sides.candidate_xyxy).max())
         reach += cells_per_px * box_diff
         eps += cells_per_px * float(edge_noise(sides.reference_xyxy, epsilons)[0])
@@ -128,7 +133,7 @@ def _edge_witness(
     if rule.paste != "integer" or not sides.explains(sides.candidate_xyxy, rule, reach):
         return None
     grown, other = (
-        _grown(box[0], rule.side) for box in (sides.reference_xyxy, sides.candidate_xyxy)
+        _grown(box[0], sides.mask_side) for box in (sides.reference_xyxy, sides.candidate_xyxy)
     )
     # The paste grows boxes in float32, which by itself moves a coordinate by a few steps.
     step = 4.0 * np.spacing(np.abs(grown).astype(np.float32)).astype(np.float64)

@@ -39,7 +39,7 @@ STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
 @cache
 def _values() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return {DIALECT.original(n): t.clone() for n, t in MaskRCNN(SPEC).state_dict().items()}
+    return {DIALECT.original(n, SPEC): t.clone() for n, t in MaskRCNN(SPEC).state_dict().items()}
 
 
 def sound_state() -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ C4 = ModelSpec(
 
 
 def _run(spec: ModelSpec, batch: int = 2) -> Outputs:
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     model = MaskRCNN(spec).eval()
     torch.nn.init.normal_(model.box_head.cls_score.weight, std=2.0)
     image_hw = torch.tensor([[150.0, 200.0], [90.0, 131.0]])[:batch]
@@ -100,4 +100,4 @@ def test_what_lies_in_the_padding_is_ignored(batch: int) -> None:
         noisy[row, :, :, width:] = -3.0
     with torch.inference_mode():
         for a, b in zip(model(images, image_hw), model(noisy, image_hw), strict=True):
-            assert torch.equal(a, b)
+            assert (a is b is None) or torch.equal(a, b)

@@ -15,7 +15,7 @@ def _pool(features: list[np.ndarray], rois: np.ndarray, spec: PoolerSpec) -> np.
     maps = [torch.tensor(f, dtype=torch.float32)[None] for f in features]
     boxes = torch.tensor(rois, dtype=torch.float32)[None]
     valid = torch.ones(boxes.shape[:2], dtype=torch.bool)
-    return RoIPooler(spec)(maps, boxes, valid).numpy()
+    return RoIPooler(spec)(maps, boxes, valid)[0].numpy()
 
 
 def test_the_worked_roialign_example() -> None:
@@ -96,7 +96,8 @@ def test_rows_that_are_not_valid_are_zero_and_cost_nothing_to_others() -> None:
     maps = [torch.ones(2, 4, 8, 8)]
     rois = torch.tensor([[[0.0, 0.0, 16.0, 16.0], [4.0, 4.0, 8.0, 8.0]]] * 2)
     valid = torch.tensor([[True, False], [False, True]])
-    pooled = RoIPooler(PoolerSpec(strides=(4,)))(maps, rois, valid)
+    pooled, cut = RoIPooler(PoolerSpec(strides=(4,)))(maps, rois, valid)
+    assert cut.tolist() == [0, 0]
     assert pooled.flatten(1).any(dim=1).tolist() == [True, False, False, True]
 
 

@@ -15,12 +15,14 @@ from model.spec import (
     BoxHeadSpec,
     ClassSpec,
     FpnSpec,
+    KeypointHeadSpec,
     MaskHeadSpec,
     MobileNetV3Spec,
     ModelSpec,
     PoolerSpec,
     PreprocessSpec,
     ResNetSpec,
+    RoIStageSpec,
     RpnSpec,
 )
 from model.spec_json import SCHEMA_VERSION, from_json, merge, to_json
@@ -33,6 +35,7 @@ SPEC = ModelSpec(
     classes=ClassSpec(("background", "cat", "déjà \n \u2603")),
     mask=MaskHeadSpec(),
 )
+C4_POOLER = PoolerSpec(7, strides=(16,), kind="roi_pool", quantise="floor")
 TWO_LEVELS = PoolerSpec(7, 0, True, (32, 32), inner_eps=1e-8, outer_eps=0.0)
 SPECS = {
     "masks": SPEC,
@@ -41,14 +44,30 @@ SPECS = {
         SPEC,
         body=MobileNetV3Spec(0.35, True),
         anchors=AnchorSpec(((32.0, 64.0),) * 3, ((0.1, 1 / 3, 2.0),) * 3, offset=0.5),
-        box=BoxHeadSpec(TWO_LEVELS, (8,), (9,), 0.0, box_weights=(0.1, 1e-30, 1e30, 3.0)),
+        box=BoxHeadSpec(TWO_LEVELS, (8,), (9,), "none", 0.0, box_weights=(0.1, 1e-30, 1e30, 3.0)),
         mask=MaskHeadSpec(TWO_LEVELS, (), paste="float", threshold_inclusive=True),
+    ),
+    "stage": replace(
+        SPEC,
+        fpn=None,
+        body=replace(BODY, outputs=(2,)),
+        anchors=AnchorSpec(((32.0, 64.0),), ((0.5, 2.0),), "size-major", end_shift=-1),
+        roi_stage=RoIStageSpec(3, 512, 2048, stride=1, norm="group_norm"),
+        box=BoxHeadSpec(C4_POOLER, fc_widths=(), scoring="sigmoid", size_clamp="both"),
+        mask=MaskHeadSpec(C4_POOLER, ()),
+    ),
+    "keypoints": replace(
+        SPEC,
+        preprocess=PreprocessSpec(800, 1024, "matterport", square=True, placement="centred"),
+        keypoint=KeypointHeadSpec(PoolerSpec(14), (8,), ("nose", "tail"), "softmax"),
     ),
     "other-order": replace(
         SPEC,
         classes=ClassSpec(("cat", "dog"), (17, 18)),
-        preprocess=PreprocessSpec(1, 1, "pillow-bilinear", "round", "bgr", 255.0, (-1.0, 0.0, 1.0)),
-        rpn=RpnSpec(2, 5, 6, 0.1, 0.0, False, 0.9),
+        preprocess=PreprocessSpec(
+            1, 1, "detectron2", "pillow-bilinear", "bgr", 255.0, (-1.0, 0.0, 1.0)
+        ),
+        rpn=RpnSpec((2, 0), 5, 6, 0.1, 0.0, False, 0.9),
         box=BoxHeadSpec(background="last", detections=1, candidates=1, class_agnostic=True),
         fpn=FpnSpec(7, "batch_norm", 0.0),
     ),
@@ -97,8 +116,10 @@ def test_every_field_is_needed(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("path", _leaves(SPEC), ids=".".join)
 def test_every_field_has_a_type(path: tuple[str, ...]) -> None:
     data = json.loads(to_json(SPEC))
-    _parent(data, path)[path[-1]] = {"no": "such"}
-    with pytest.raises(SpecError, match=rf"spec\.{'.'.join(path)}: expected .*, got dict"):
+    is_part = path[-1] in ("roi_stage", "keypoint")
+    _parent(data, path)[path[-1]] = 3 if is_part else {"no": "such"}
+    got = "int" if is_part else "dict"
+    with pytest.raises(SpecError, match=rf"spec\.{'.'.join(path)}: expected .*, got {got}"):
         from_json(json.dumps(data))
 
 
@@ -111,9 +132,9 @@ def test_every_field_has_a_type(path: tuple[str, ...]) -> None:
         pytest.param('{"a": ' + "1" * 5000 + "}", "not valid JSON", id="huge-number"),
         pytest.param("[]", "expected a JSON object, got list", id="list"),
         pytest.param("3", "expected a JSON object, got int", id="number"),
-        pytest.param("{}", "expected schema_version 1, got None", id="no-version"),
-        pytest.param('{"schema_version": 2}', "expected schema_version 1, got 2", id="version"),
-        pytest.param('{"schema_version": 1}', "spec: missing field 'dialect'", id="no-field"),
+        pytest.param("{}", "expected schema_version 2, got None", id="no-version"),
+        pytest.param('{"schema_version": 1}', "expected schema_version 2, got 1", id="version"),
+        pytest.param('{"schema_version": 2}', "spec: missing field 'dialect'", id="no-field"),
     ],
 )
 def test_texts_that_are_no_spec(text: str, says: str) -> None:
@@ -128,7 +149,7 @@ def test_texts_that_are_no_spec(text: str, says: str) -> None:
         ({"boxx": {}}, r"spec: unknown field 'boxx'; did you mean 'box'\?"),
         ({"zzz": 1}, "spec: unknown field 'zzz'; known: dialect, architecture, body"),
         ({"box": {"pooler": {"stride": 1}}}, r"spec.box.pooler: unknown .* mean 'strides'\?"),
-        ({"fpn": {"norm": "group_norm"}}, "spec.fpn.norm: expected one of .*batch_norm"),
+        ({"fpn": {"norm": "layer_norm"}}, "spec.fpn.norm: expected one of .*batch_norm"),
         ({"fpn": {"norm": ["none"]}}, "spec.fpn.norm: expected one of .*, got list"),
         ({"body": {"kind": "vgg"}}, r"spec.body.kind: expected one of \['mobilenet.*'vgg'"),
         ({"body": {"kind": {}}}, "spec.body.kind: expected one of .*, got dict"),
@@ -208,7 +229,19 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str]] = [
     (lambda: BoxHeadSpec(detections=100, candidates=99), "candidates"),
     (lambda: BoxHeadSpec(score_threshold=-0.1), "score_threshold"),
     (lambda: BoxHeadSpec(nms_iou=NAN), "nms_iou"),
-    (lambda: BoxHeadSpec(fc_widths=()), "fc_widths"),
+    (lambda: replace(SPEC, box=BoxHeadSpec(fc_widths=())), "fc_widths"),
+    (lambda: BoxHeadSpec(scoring="sigmoid", choice="best-class"), "best-class"),
+    (lambda: replace(BODY, norm="group_norm", stem_channels=48), "48 channels"),
+    (lambda: replace(SPEC, roi_stage=RoIStageSpec(3, 512, 2048)), "roi_stage"),
+    (lambda: RoIStageSpec(3, 512, 2048, groups=3), "3 groups"),
+    (lambda: KeypointHeadSpec(names=()), "name of a keypoint"),
+    (lambda: KeypointHeadSpec(conv_widths=()), "convolution"),
+    (lambda: PoolerSpec(sampling_ratio=17), "sampling_ratio"),
+    (lambda: PoolerSpec(sampling_ratio=0, reduce="max"), "fixed sampling_ratio"),
+    (lambda: PoolerSpec(kind="roi_warp", sampling_ratio=0), "roi_warp"),
+    (lambda: PoolerSpec(kind="crop_and_resize", sampling_ratio=3), "crop_and_resize"),
+    (lambda: PreprocessSpec(800, 1000, square=True), "square canvas"),
+    (lambda: RpnSpec(conv_widths=()), "conv_widths"),
     (lambda: BoxHeadSpec(min_size=INF), "min_size"),
     (lambda: MaskHeadSpec(threshold=1.5), "threshold"),
     (lambda: MaskHeadSpec(deconv_width=0), "deconv_width"),

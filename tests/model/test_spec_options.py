@@ -229,7 +229,7 @@ def test_impossible_overrides_are_named(
         pytest.param(b"\xff\xfe{}", "JSON", id="not-utf8"),
         pytest.param(b"[" * 100_000, "JSON", id="deep"),
         pytest.param(b'{"box": ' + b"9" * 5000 + b"}", "JSON", id="huge-number"),
-        pytest.param(b'{"schema_version": 2}', "schema_version 1, got 2", id="version"),
+        pytest.param(b'{"schema_version": 1}', "schema_version 2, got 1", id="version"),
     ],
 )
 def test_spec_files_that_are_none(content: bytes, says: str, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_spec_files_that_are_none(content: bytes, says: str, tmp_path: Path) -> 
 
 def test_a_spec_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
-    path.write_bytes(b'\xef\xbb\xbf{"schema_version": 1, "box": {"detections": 5}}')
+    path.write_bytes(b'\xef\xbb\xbf{"schema_version": 2, "box": {"detections": 5}}')
     assert read_spec_file(path) == {"box": {"detections": 5}}
 
 

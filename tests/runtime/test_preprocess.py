@@ -25,7 +25,7 @@ from runtime.sources.photos import decode
 SMALL = PreprocessSpec(short_side=96, long_side=160)
 DETECTRON2 = PreprocessSpec(
     interpolation="pillow-bilinear",
-    size_rounding="round",
+    resize_rule="detectron2",
     channel_order="bgr",
     value_range=255.0,
     size_divisor=1,
@@ -187,7 +187,7 @@ def _detectron2_spec(config: str) -> PreprocessSpec:
         short_side=int(value("MIN_SIZE_TEST")),
         long_side=int(value("MAX_SIZE_TEST")),
         interpolation="pillow-bilinear",
-        size_rounding="round",
+        resize_rule="detectron2",
         channel_order="bgr" if order == "bgr" else "rgb",
         value_range=255.0,
         size_divisor=1,
@@ -209,9 +209,9 @@ def test_slivers_are_refused(hw: tuple[int, int], says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("rounding", ["floor", "round"])
-def test_fixed_canvas_is_never_exceeded(rounding: str) -> None:
-    spec = PreprocessSpec(320, 533, size_rounding=rounding)  # type: ignore[arg-type]
+@pytest.mark.parametrize("rule", ["torchvision", "detectron2", "mmdetection", "matterport"])
+def test_fixed_canvas_is_never_exceeded(rule: str) -> None:
+    spec = PreprocessSpec(320, 533, resize_rule=rule)  # type: ignore[arg-type]
     rng = np.random.default_rng(5)
     for _ in range(500):
         hw = (int(rng.integers(150, 600)), int(rng.integers(150, 600)))

@@ -1,0 +1,84 @@
+"""Anchors, and the network that makes proposals of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.spec.checks import counts, in_unit_interval, not_negative, positive, require
+
+SizeClamp = Literal["upper", "both", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorSpec:
+    """Anchors per pyramid level.
+
+    `stride_rule` "canvas" divides the canvas by the level's grid (torchvision), "nominal" uses
+    the level's stride (detectron2). `order` names the slower index within a cell. `end_shift` is
+    added to x1 and y1 (Matterport's boxes end a pixel earlier).
+    """
+
+    sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    ratios: tuple[tuple[float, ...], ...] = ((0.5, 1.0, 2.0),) * 5
+    order: Literal["ratio-major", "size-major"] = "ratio-major"
+    rounded: bool = True
+    offset: float = 0.0
+    stride_rule: Literal["canvas", "nominal"] = "canvas"
+    end_shift: Literal[0, -1] = 0
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.sizes) == len(self.ratios),
+            f"anchors: expected one tuple of ratios per level, got {len(self.sizes)} levels of "
+            f"sizes and {len(self.ratios)} of ratios",
+        )
+        per_cell = {len(s) * len(r) for s, r in zip(self.sizes, self.ratios, strict=True)}
+        require(
+            len(per_cell) == 1 and per_cell.pop() > 0,
+            "anchors: every level needs the same positive number of anchors per cell",
+        )
+        for sizes, ratios in zip(self.sizes, self.ratios, strict=True):
+            positive("anchors", sizes=sizes, ratios=ratios)
+        not_negative("anchors", offset=self.offset)
+
+    @property
+    def per_cell(self) -> int:
+        """Anchors per grid cell, the same on every level."""
+        return len(self.sizes[0]) * len(self.ratios[0])
+
+
+@dataclass(frozen=True, slots=True)
+class RpnSpec:
+    """The region proposal network and its filters; the threshold is on sigmoid probabilities.
+
+    Attributes:
+        conv_widths: output channels of each 3x3 convolution; 0 keeps its input's.
+        pre_nms: best anchors that reach NMS, of each level or of all together (`top_over`).
+        post_nms: proposals kept, of all levels together.
+        top_over: whether the top-k before NMS and NMS itself see each level alone.
+        size_clamp: bound of dw and dh at log(1000 / 16), from above or on both sides.
+        clip_to: what proposals are clipped to.
+    """
+
+    conv_widths: tuple[int, ...] = (0,)
+    pre_nms: int = 1000
+    post_nms: int = 1000
+    nms_iou: float = 0.7
+    min_size: float = 1e-3
+    min_size_inclusive: bool = True
+    score_threshold: float = 0.0
+    box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    size_clamp: SizeClamp = "upper"
+    top_over: Literal["level", "all"] = "level"
+    clip_to: Literal["image", "canvas"] = "image"
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.conv_widths) >= 1 and all(w >= 0 for w in self.conv_widths),
+            f"rpn: expected conv_widths of 0 or more, at least one, got {self.conv_widths}",
+        )
+        counts("rpn", pre_nms=self.pre_nms, post_nms=self.post_nms)
+        in_unit_interval("rpn", nms_iou=self.nms_iou, score_threshold=self.score_threshold)
+        not_negative("rpn", min_size=self.min_size)
+        positive("rpn", box_weights=self.box_weights)

@@ -1,0 +1,99 @@
+"""The root of the tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from model.spec.body import FpnSpec, MobileNetV3Spec, ResNetSpec, RoIStageSpec
+from model.spec.checks import require
+from model.spec.heads import BoxHeadSpec, ClassSpec, KeypointHeadSpec, MaskHeadSpec
+from model.spec.input import PreprocessSpec
+from model.spec.pooler import PoolerSpec
+from model.spec.proposals import AnchorSpec, RpnSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The whole model.
+
+    `fpn` None means that the heads read the body's outputs themselves (C4, DC5); `roi_stage` is
+    what C4 runs on every pooled RoI.
+    """
+
+    dialect: str
+    architecture: str
+    body: ResNetSpec | MobileNetV3Spec
+    classes: ClassSpec
+    fpn: FpnSpec | None = field(default_factory=FpnSpec)
+    preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
+    anchors: AnchorSpec = field(default_factory=AnchorSpec)
+    rpn: RpnSpec = field(default_factory=RpnSpec)
+    roi_stage: RoIStageSpec | None = None
+    box: BoxHeadSpec = field(default_factory=BoxHeadSpec)
+    mask: MaskHeadSpec | None = None
+    keypoint: KeypointHeadSpec | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_foreground >= 1, "classes: expected at least one class beside the background"
+        )
+        per_proposal = self.num_foreground if self.box.choice == "every-class" else 1
+        most = self.rpn.post_nms * per_proposal
+        require(
+            self.box.detections <= most,
+            f"box head: {self.box.detections} detections are more than {self.rpn.post_nms} "
+            f"proposals of {per_proposal} classes can give ({most}); set --detections",
+        )
+        self._require_levels()
+        self._require_roi_stage()
+
+    def _require_levels(self) -> None:
+        """Body, pyramid, anchors and poolers must speak of the same levels."""
+        levels = len(self.body.outputs)
+        for pooler in self.poolers:
+            require(
+                len(pooler.strides) == levels,
+                f"pooler: expected a stride for each of {levels} levels, got {pooler.strides}",
+            )
+        expected = levels + (self.fpn is not None and self.fpn.extra_level == "pool")
+        require(
+            len(self.anchors.sizes) == expected,
+            f"anchors: expected sizes and ratios for {expected} levels, got "
+            f"{len(self.anchors.sizes)}",
+        )
+
+    def _require_roi_stage(self) -> None:
+        if self.roi_stage is None:
+            require(
+                bool(self.box.fc_widths or self.box.conv_widths),
+                "box head: expected at least one of fc_widths or conv_widths",
+            )
+            return
+        require(
+            not self.box.fc_widths and not self.box.conv_widths,
+            "box head: with a roi_stage its features are the stage's mean; expected no "
+            "conv_widths and no fc_widths",
+        )
+        require(
+            self.mask is None or self.mask.pooler == self.box.pooler,
+            "mask head: with a roi_stage, box and mask pool alike; expected the box head's pooler",
+        )
+
+    @property
+    def poolers(self) -> tuple[PoolerSpec, ...]:
+        """Of the box head and of whatever other heads there are."""
+        heads = (self.box, self.mask, self.keypoint)
+        return tuple(head.pooler for head in heads if head is not None)
+
+    @property
+    def num_foreground(self) -> int:
+        """Number of classes without the background."""
+        return len(self.classes.names) - (self.box.background == "first")
+
+    @property
+    def mask_side(self) -> int:
+        """Side of the square masks, M; 0 for a model without masks."""
+        if self.mask is None:
+            return 0
+        stride = 1 if self.roi_stage is None else self.roi_stage.stride
+        return 2 * -(-self.mask.pooler.output_size // stride)
