@@ -40,13 +40,14 @@ def decode_on_device(
     """
     try:
         import torch
+        from torch.utils.dlpack import from_dlpack
     except ImportError as error:
         raise MissingDependencyError(
             "keypoints on a device need PyTorch; pip install 'maskport[export]', or decode them "
             "with runtime.keypoints"
         ) from error
     with torch.no_grad():
-        maps, boxes = (torch.from_dlpack(given) for given in (heatmaps, boxes_xyxy))
+        maps, boxes = (from_dlpack(given) for given in (heatmaps, boxes_xyxy))
         grids = grids_of(boxes.cpu().numpy())
         peaks, places = maps.new_empty(maps.shape[:2]), boxes.new_empty((*maps.shape[:2], 2))
         for row, (width, height) in enumerate(grids.size.tolist()):
@@ -65,7 +66,7 @@ def _peaks(maps: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, t
 
     at_a_time = max(1, _BLOCK_PIXELS // (height * width))
     found = []
-    for some in maps[:, None].split(at_a_time):
+    for some in torch.split(maps[:, None], at_a_time):
         resized = torch.nn.functional.interpolate(some, (height, width), mode="bicubic")
         found.append(resized.flatten(1).max(dim=1))
     values, indices = zip(*found, strict=True)
