@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.errors import CheckpointError, SpecError
+from model.errors import CheckpointError, SpecError, UsageError
 from model.families import detectron2 as detectron2_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
+from model.files.stored_spec import stored_spec
 from model.files.weights_file import read_tensors, sha256_of
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
@@ -52,7 +53,7 @@ def load(
     """Read a checkpoint safely and recognise its dialect and architecture.
 
     Args:
-        path: a `.pth`, `.pt` or `.safetensors` file.
+        path: a file that `model.files.weights_file.read_weights` reads.
         options: what the weights cannot tell and the user wants to say.
         config: the framework's own configuration of the model; None takes one of the name that
             the framework gives it, where it lies beside the weights.
@@ -63,20 +64,35 @@ def load(
         SpecError: the same of `options.overrides`.
     """
     path, options = Path(path), options or SpecOptions()
-    given = read_tensors(path)
-    sha256 = sha256_of(path)
-    dialect = next((d for d in DIALECTS if d.recognises(given)), None)
-    if dialect is None:
-        raise CheckpointError(_unknown_dialect(path, given))
-    source = Source(path, sha256, config or _config_beside(path, dialect))
-    original = dialect.prepare(given, path)
-    reading = _read(dialect, original, source)
+    given, sha256 = read_tensors(path), sha256_of(path)
+    if config is not None and not config.is_file():
+        raise UsageError(f"--config {config}: no such file; expected the framework's configuration")
+    kept = stored_spec(path)
+    dialect = _dialect(path, given, kept)
+    if kept is not None:
+        original = {dialect.original(name, kept): tensor for name, tensor in given.items()}
+        reading = Reading(kept, ())
+    else:
+        original = dialect.prepare(given, path)
+        source = Source(path, sha256, config or _config_beside(path, dialect))
+        reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
     assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
     _refuse_guesses(assumed, path)
     original = {n: t for n, t in original.items() if n not in reading.unused}
     tensors = _matched(path, spec, original, dialect)
     return Checkpoint(path, sha256, spec, tensors, original, assumed, reading.notes)
+
+
+def _dialect(path: Path, tensors: Mapping[str, Tensor], kept: ModelSpec | None) -> Dialect:
+    """Whose names the tensors have; of a converted file, whose names they had."""
+    if kept is not None:
+        found = next((d for d in DIALECTS if d.name == kept.dialect), None)
+    else:
+        found = next((d for d in DIALECTS if d.recognises(tensors)), None)
+    if found is None:
+        raise CheckpointError(_unknown_dialect(path, tensors))
+    return found
 
 
 def _config_beside(path: Path, dialect: Dialect) -> Path | None:

@@ -22,7 +22,11 @@ SPEC = ModelSpec(
     classes=ClassSpec(("background", "cat", "dog", "cow")),
     mask=MaskHeadSpec(),
 )
-FLOAT_SPEC = replace(SPEC, mask=MaskHeadSpec(paste="float", threshold_inclusive=True))
+FLOAT_SPEC = replace(
+    SPEC,
+    box=replace(SPEC.box, to_image="clip"),
+    mask=MaskHeadSpec(paste="float", threshold_inclusive=True),
+)
 IMAGE_HW, RESIZED_HW = (375, 500), (320, 426)
 
 
