@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.errors import CheckpointError, SpecError
+from model.families import detectron2 as detectron2_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
 from model.files.weights_file import read_tensors, sha256_of
@@ -20,7 +21,7 @@ from model.spec_options import SpecOptions, apply, read_spec_file, was_said
 
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 
-DIALECTS: tuple[Dialect, ...] = (torchvision_dialect.DIALECT,)
+DIALECTS: tuple[Dialect, ...] = (torchvision_dialect.DIALECT, detectron2_dialect.DIALECT)
 _COUNTER = "num_batches_tracked"
 
 
@@ -34,6 +35,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     original: Mapping[str, Tensor]
     assumptions: tuple[Assumption, ...]
+    notes: tuple[str, ...] = ()
 
     def build(self) -> MaskRCNN:
         """The network in eval mode with these weights."""
@@ -72,8 +74,9 @@ def load(
     spec = apply(reading.spec, options)
     assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
     _refuse_guesses(assumed, path)
+    original = {n: t for n, t in original.items() if n not in reading.unused}
     tensors = _matched(path, spec, original, dialect)
-    return Checkpoint(path, sha256, spec, tensors, original, assumed)
+    return Checkpoint(path, sha256, spec, tensors, original, assumed, reading.notes)
 
 
 def _config_beside(path: Path, dialect: Dialect) -> Path | None:

@@ -153,7 +153,7 @@ def from_raw(
     """Bring one image's network output to the original image, as the eager model does.
 
     Boxes are scaled by the ratio of the sizes in float32 (torchvision's `resize_boxes`). Where
-    the paste rule is "float" they are then clipped to the image and empty ones are removed
+    the spec says "clip" they are then clipped to the image and empty ones are removed
     (detectron2's `detector_postprocess`). Rows with a NaN or an infinity are removed and counted.
 
     Args:
@@ -177,7 +177,7 @@ def from_raw(
     boxes = _scaled(raw.boxes, image_hw, resized_hw)
     finite = _finite_rows(boxes, raw)
     keep = finite
-    if rule.paste == "float":
+    if spec.box.to_image == "clip":
         boxes = _clipped(boxes, image_hw)
         keep = finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     labels = raw.labels[keep].astype(np.int64)

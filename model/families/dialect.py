@@ -32,10 +32,16 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A spec read off names and shapes, and what had to be assumed for it."""
+    """A spec read off names and shapes, and what had to be assumed for it.
+
+    `notes` are lines for the user: which configuration was read, what in it was not understood.
+    `unused` are tensors that said something and are no weights.
+    """
 
     spec: ModelSpec
     assumptions: tuple[Assumption, ...]
+    notes: tuple[str, ...] = ()
+    unused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

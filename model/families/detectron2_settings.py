@@ -1,0 +1,260 @@
+"""detectron2's configuration: its defaults, its zoo's base files, and a user's YAML over them.
+
+Keys are dotted, `MODEL.RPN.NMS_THRESH`. Source: detectron2 0.6 `config/defaults.py` and
+`configs/Base-*.yaml`; see docs/models.md.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import CheckpointError
+from model.files.yaml_config import read_yaml
+
+DEFAULTS: Mapping[str, Any] = {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.LOAD_PROPOSALS": False,
+    "MODEL.MASK_ON": False,
+    "MODEL.KEYPOINT_ON": False,
+    "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675],
+    "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
+    "INPUT.FORMAT": "BGR",
+    "INPUT.MIN_SIZE_TEST": 800,
+    "INPUT.MAX_SIZE_TEST": 1333,
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res4"],
+    "MODEL.RESNETS.STRIDE_IN_1X1": True,
+    "MODEL.RESNETS.RES5_DILATION": 1,
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
+    "MODEL.FPN.IN_FEATURES": [],
+    "MODEL.FPN.FUSE_TYPE": "sum",
+    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
+    "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128, 256, 512]],
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
+    "MODEL.ANCHOR_GENERATOR.OFFSET": 0.0,
+    "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
+    "MODEL.RPN.IN_FEATURES": ["res4"],
+    "MODEL.RPN.BBOX_REG_WEIGHTS": [1.0, 1.0, 1.0, 1.0],
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
+    "MODEL.RPN.NMS_THRESH": 0.7,
+    "MODEL.ROI_HEADS.NAME": "Res5ROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["res4"],
+    "MODEL.ROI_HEADS.NUM_CLASSES": 80,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.05,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.5,
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": [10.0, 10.0, 5.0, 5.0],
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": 0,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": "KRCNNConvDeconvUpsampleHead",
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO": 0,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "TEST.DETECTIONS_PER_IMAGE": 100,
+    "TEST.AUG.ENABLED": False,
+}
+_FPN: Mapping[str, Any] = {
+    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
+    "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
+    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+}
+_DC5: Mapping[str, Any] = {
+    "MODEL.RESNETS.OUT_FEATURES": ["res5"],
+    "MODEL.RESNETS.RES5_DILATION": 2,
+    "MODEL.RPN.IN_FEATURES": ["res5"],
+    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["res5"],
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+}
+# The zoo's base files, for weights without a configuration and for one that names its base.
+BASES: Mapping[str, Mapping[str, Any]] = {
+    "Base-RCNN-FPN.yaml": _FPN,
+    "Base-RCNN-C4.yaml": {},
+    "Base-RCNN-DilatedC5.yaml": _DC5,
+    "Base-Keypoint-RCNN-FPN.yaml": {
+        **_FPN,
+        "MODEL.KEYPOINT_ON": True,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    },
+}
+# Read off the weights, of training only, or of parts that no R-CNN has.
+_IRRELEVANT = (
+    "CUDNN_BENCHMARK", "DATALOADER.", "DATASETS.", "FLOAT32_PRECISION", "GLOBAL.", "OUTPUT_DIR",
+    "SEED", "SOLVER.", "VERSION", "VIS_PERIOD", "INPUT.CROP.", "INPUT.MASK_FORMAT",
+    "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING",
+    "INPUT.RANDOM_FLIP", "MODEL.ANCHOR_GENERATOR.ANGLES", "MODEL.BACKBONE.FREEZE_AT",
+    "MODEL.DEVICE", "MODEL.FPN.NORM", "MODEL.FPN.OUT_CHANNELS", "MODEL.PANOPTIC_FPN.",
+    "MODEL.RESNETS.DEFORM_MODULATED", "MODEL.RESNETS.DEFORM_NUM_GROUPS", "MODEL.RESNETS.DEPTH",
+    "MODEL.RESNETS.NORM", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", "MODEL.RESNETS.WIDTH_PER_GROUP", "MODEL.RETINANET.",
+    "MODEL.ROI_BOX_CASCADE_HEAD.", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "MODEL.ROI_BOX_HEAD.CONV_DIM",
+    "MODEL.ROI_BOX_HEAD.FC_DIM", "MODEL.ROI_BOX_HEAD.FED_LOSS_", "MODEL.ROI_BOX_HEAD.NAME",
+    "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_BOX_HEAD.NUM_CONV", "MODEL.ROI_BOX_HEAD.NUM_FC",
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+    "MODEL.ROI_HEADS.IOU_LABELS", "MODEL.ROI_HEADS.IOU_THRESHOLDS",
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION", "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT",
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT",
+    "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
+    "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS",
+    "MODEL.ROI_MASK_HEAD.CONV_DIM", "MODEL.ROI_MASK_HEAD.NORM", "MODEL.ROI_MASK_HEAD.NUM_CONV",
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "MODEL.RPN.BBOX_REG_LOSS_TYPE",
+    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "MODEL.RPN.BOUNDARY_THRESH", "MODEL.RPN.CONV_DIMS",
+    "MODEL.RPN.IOU_LABELS", "MODEL.RPN.IOU_THRESHOLDS", "MODEL.RPN.LOSS_WEIGHT",
+    "MODEL.RPN.POSITIVE_FRACTION", "MODEL.RPN.POST_NMS_TOPK_TRAIN",
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "MODEL.RPN.SMOOTH_L1_BETA", "MODEL.SEM_SEG_HEAD.",
+    "MODEL.WEIGHTS", "TEST.AUG.FLIP", "TEST.AUG.MAX_SIZE", "TEST.AUG.MIN_SIZES",
+    "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS", "TEST.KEYPOINT_OKS_SIGMAS",
+    "TEST.PRECISE_BN.",
+)  # fmt: skip
+_MOST_BASES = 4
+_LONGEST_LITERAL = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides the numbers and is not in the weights.
+
+    Attributes:
+        values: of every key of `DEFAULTS`.
+        source: where they are from, for messages.
+        said: keys that a configuration said, or that its framework's defaults fill in.
+        unknown: keys of the configuration that are not understood here.
+    """
+
+    values: Mapping[str, Any]
+    source: str
+    said: frozenset[str]
+    unknown: tuple[str, ...] = ()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def numbers(self, key: str, count: int | None = None) -> tuple[float, ...]:
+        """A list of numbers.
+
+        Raises:
+            CheckpointError: it is none, or not of that length.
+        """
+        value = self.values[key]
+        is_list = isinstance(value, list | tuple) and all(_is_number(v) for v in value)
+        if not is_list or count not in (None, len(value)):
+            raise CheckpointError(
+                f"{self.source}: {key}: expected a list of "
+                f"{'' if count is None else f'{count} '}numbers, got {str(value)[:60]}"
+            )
+        return tuple(float(v) for v in value)
+
+    def number(self, key: str) -> float:
+        """One number.
+
+        Raises:
+            CheckpointError: it is none.
+        """
+        value = self.values[key]
+        if not _is_number(value):
+            raise CheckpointError(
+                f"{self.source}: {key}: expected a number, got {str(value)[:60]}"
+            )
+        return float(value)
+
+    def require(self, key: str, *allowed: object) -> None:
+        """Refuse a value that this network cannot follow.
+
+        Raises:
+            CheckpointError: the value is none of `allowed`.
+        """
+        if self.values[key] not in allowed:
+            known = " or ".join(repr(value) for value in allowed)
+            raise CheckpointError(
+                f"{self.source}: {key} is {str(self.values[key])[:60]!r}, which cannot be "
+                f"exported; expected {known}"
+            )
+
+
+def assumed_settings(base: str) -> Settings:
+    """Without a configuration: the zoo's base file of the architecture."""
+    return Settings({**DEFAULTS, **BASES[base]}, f"detectron2's {base}", frozenset())
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a configuration, complete or with a `_BASE_`; what it leaves out has its default.
+
+    Raises:
+        CheckpointError: unreadable, or its base is neither there nor one of the zoo's.
+    """
+    given: dict[str, Any] = {}
+    for content in _chain(path):
+        given = {**content, **given}
+    known = {key: value for key, value in given.items() if key in DEFAULTS}
+    unknown = [k for k in given if k not in DEFAULTS and not k.startswith(_IRRELEVANT)]
+    values = {**DEFAULTS, **known}
+    return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)))
+
+
+def _chain(path: Path) -> Iterator[dict[str, Any]]:
+    """Flat contents of a file and of its bases, the file first."""
+    first = path
+    for _ in range(_MOST_BASES):
+        content = dict(read_yaml(path))
+        base = content.pop("_BASE_", None)
+        yield dict(_flat(content))
+        if base is None:
+            return
+        if not isinstance(base, str):
+            raise CheckpointError(f"{path}: _BASE_: expected a file's name, got {base!r}")
+        beside = path.parent / base
+        if not beside.is_file():
+            name = Path(base).name
+            if name not in BASES:
+                raise CheckpointError(
+                    f"{path}: its _BASE_ '{base}' is not there; put the file there, or give the "
+                    "complete configuration that training wrote (config.yaml, or cfg.dump())"
+                )
+            yield dict(BASES[name])
+            return
+        path = beside
+    raise CheckpointError(f"{first}: more than {_MOST_BASES} files by _BASE_; expected fewer")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _literal(value)
+
+
+def _literal(value: object) -> object:
+    """Texts such as "(10.0, 10.0, 5.0, 5.0)" are Python literals to detectron2."""
+    if not isinstance(value, str) or len(value) > _LONGEST_LITERAL:
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,385 @@
+"""From detectron2's settings and the shapes of its tensors to a `ModelSpec`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.errors import CheckpointError
+from model.families import coco
+from model.families.detectron2_settings import Settings
+from model.families.shapes import Shapes
+from model.spec import (
+    AnchorSpec,
+    BoxHeadSpec,
+    ClassSpec,
+    FpnSpec,
+    KeypointHeadSpec,
+    MaskHeadSpec,
+    ModelSpec,
+    PoolerSpec,
+    PreprocessSpec,
+    ResNetSpec,
+    RoIStageSpec,
+    RpnSpec,
+)
+from model.spec.body import NormKind
+from model.spec.heads import COCO_KEYPOINTS
+
+_BOX = "roi_heads.box_head"
+_MASK = "roi_heads.mask_head"
+_KEYPOINT = "roi_heads.keypoint_head"
+_RES5 = "roi_heads.res5"
+_DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+_NORM_EPS = 1e-5
+_CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
+_STRICT: dict[str, tuple[object, ...]] = {
+    "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
+    "MODEL.LOAD_PROPOSALS": (False,),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
+    "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
+    "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
+    "INPUT.FORMAT": ("BGR", "RGB"),
+    "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
+    "TEST.AUG.ENABLED": (False,),
+}
+
+
+def layout(shapes: Shapes) -> Literal["FPN", "C4", "DC5"]:
+    """Which of detectron2's three R-CNNs the names are of."""
+    if shapes.has("backbone.bottom_up."):
+        return "FPN"
+    return "C4" if shapes.has(f"{_RES5}.") else "DC5"
+
+
+def build_spec(shapes: Shapes, settings: Settings) -> ModelSpec:
+    """Put together what the weights tell and what the settings say.
+
+    Raises:
+        CheckpointError: they contradict each other, or ask for what cannot be exported.
+    """
+    return _Builder(shapes, settings).spec()
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    shapes: Shapes
+    settings: Settings
+
+    def spec(self) -> ModelSpec:
+        for key, allowed in _STRICT.items():
+            self.settings.require(key, *allowed)
+        self._refuse_deformable()
+        body = self._body()
+        kind = layout(self.shapes)
+        self._require_layout(kind, body)
+        strides = tuple(body.stride(stage) for stage in body.outputs)
+        mask, keypoint = self._mask(strides), self._keypoint(strides)
+        classes = self._classes(keypoint)
+        return ModelSpec(
+            dialect="detectron2",
+            architecture=_architecture(body, kind, mask, keypoint, self._stage_blocks()),
+            body=body,
+            classes=classes,
+            fpn=self._fpn() if kind == "FPN" else None,
+            preprocess=self._preprocess(kind, strides),
+            anchors=self._anchors(kind, len(strides)),
+            rpn=self._rpn(),
+            roi_stage=self._roi_stage(body) if kind == "C4" else None,
+            box=self._box(strides, kind),
+            mask=mask,
+            keypoint=keypoint,
+        )
+
+    def _refuse_deformable(self) -> None:
+        offsets = [n for n in self.shapes.by_name if "conv2_offset" in n]
+        stages = self.settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]
+        if offsets or any(stages if isinstance(stages, list | tuple) else [stages]):
+            what = f"tensor '{offsets[0]}'" if offsets else "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
+            raise CheckpointError(
+                f"{self.shapes.path}: deformable convolutions ({what}) cannot be exported; no "
+                "target has them"
+            )
+
+    def _require_layout(self, kind: str, body: ResNetSpec) -> None:
+        """The features that the settings name must be those that the weights have."""
+        names = [f"res{stage + 2}" for stage in body.outputs]
+        heads, proposals = names, names
+        if kind == "FPN":
+            heads = [f"p{stage + 2}" for stage in body.outputs]
+            proposals = [*heads, f"p{body.outputs[-1] + 3}"]
+            self.settings.require("MODEL.FPN.IN_FEATURES", names)
+        self.settings.require(
+            "MODEL.BACKBONE.NAME",
+            "build_resnet_fpn_backbone" if kind == "FPN" else "build_resnet_backbone",
+        )
+        self.settings.require("MODEL.ROI_HEADS.IN_FEATURES", heads)
+        self.settings.require("MODEL.RPN.IN_FEATURES", proposals)
+        self.settings.require(
+            "MODEL.ROI_HEADS.NAME", "Res5ROIHeads" if kind == "C4" else "StandardROIHeads"
+        )
+
+    def _prefix(self) -> str:
+        return "backbone.bottom_up." if layout(self.shapes) == "FPN" else "backbone."
+
+    def _norm(self, prefix: str) -> NormKind:
+        """What follows the convolution `prefix`, by its parameters."""
+        if self.shapes.has(f"{prefix}.norm.running_mean"):
+            return "batch_norm"
+        return "group_norm" if self.shapes.has(f"{prefix}.norm.weight") else "none"
+
+    def _blocks(self, stage: str) -> int:
+        return self.shapes.count(rf"{stage.replace('.', '[.]')}[.](\d+)[.]")
+
+    def _stage_blocks(self) -> int | None:
+        return self._blocks(_RES5) or None
+
+    def _body(self) -> ResNetSpec:
+        prefix, shapes = self._prefix(), self.shapes
+        count = shapes.count(rf"{prefix.replace('.', '[.]')}res(\d)[.]")
+        stages = [f"{prefix}res{i + 2}" for i in range(count)]
+        if not stages or not all(shapes.has(f"{stage}.") for stage in stages):
+            raise CheckpointError(
+                f"{shapes.path}: no ResNet under '{prefix}res2.'; other backbones of detectron2 "
+                "(RegNet, ViT, Swin, …) cannot be exported"
+            )
+        is_bottleneck = shapes.has(f"{stages[0]}.0.conv3.")
+        inner, last = ("conv2", "conv3") if is_bottleneck else ("conv1", "conv2")
+        middle = shapes.of(f"{stages[0]}.0.conv2.weight", 4)
+        dilation = int(self.settings.number("MODEL.RESNETS.RES5_DILATION"))
+        dilations = [1] * count
+        if count == 4:
+            dilations[3] = dilation
+        is_fpn = shapes.has("backbone.fpn_")
+        first = int(min(self._fpn_stages())) - 2 if is_fpn else count - 1
+        return ResNetSpec(
+            blocks=tuple(self._blocks(stage) for stage in stages),
+            block="bottleneck" if is_bottleneck else "basic",
+            stem_channels=shapes.of(f"{prefix}stem.conv1.weight", 4)[0],
+            widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
+            channels=tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages),
+            groups=max(middle[0] // middle[1], 1) if is_bottleneck else 1,
+            stride_in_1x1=bool(self.settings["MODEL.RESNETS.STRIDE_IN_1X1"]) and is_bottleneck,
+            dilations=tuple(dilations),
+            norm=self._norm(f"{prefix}stem.conv1"),
+            norm_eps=_NORM_EPS,
+            outputs=tuple(range(first, count)),
+        )
+
+    def _fpn_stages(self) -> list[str]:
+        prefix = "backbone.fpn_lateral"
+        names = (n.removeprefix(prefix) for n in self.shapes.by_name if n.startswith(prefix))
+        return sorted({name.partition(".")[0] for name in names})
+
+    def _fpn(self) -> FpnSpec:
+        lateral = f"backbone.fpn_lateral{self._fpn_stages()[0]}"
+        return FpnSpec(
+            channels=self.shapes.of(f"{lateral}.weight", 4)[0],
+            norm=self._norm(lateral),
+            norm_eps=_NORM_EPS,
+            fuse="average" if self.settings["MODEL.FPN.FUSE_TYPE"] == "avg" else "sum",
+        )
+
+    def _preprocess(self, kind: str, strides: tuple[int, ...]) -> PreprocessSpec:
+        mean = self.settings.numbers("MODEL.PIXEL_MEAN", 3)
+        std = self.settings.numbers("MODEL.PIXEL_STD", 3)
+        return PreprocessSpec(
+            short_side=int(self.settings.number("INPUT.MIN_SIZE_TEST")),
+            long_side=int(self.settings.number("INPUT.MAX_SIZE_TEST")),
+            resize_rule="detectron2",
+            interpolation="pillow-bilinear",
+            channel_order="bgr" if self.settings["INPUT.FORMAT"] == "BGR" else "rgb",
+            value_range=255.0,
+            mean=(mean[0], mean[1], mean[2]),
+            std=(std[0], std[1], std[2]),
+            size_divisor=strides[-1] if kind == "FPN" else 1,
+        )
+
+    def _anchors(self, kind: str, levels: int) -> AnchorSpec:
+        levels += kind == "FPN"
+        return AnchorSpec(
+            sizes=self._per_level("MODEL.ANCHOR_GENERATOR.SIZES", levels),
+            ratios=self._per_level("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", levels),
+            order="size-major",
+            rounded=False,
+            offset=self.settings.number("MODEL.ANCHOR_GENERATOR.OFFSET"),
+            stride_rule="nominal",
+        )
+
+    def _per_level(self, key: str, levels: int) -> tuple[tuple[float, ...], ...]:
+        """A list per level; one list, or plain numbers, are for all levels."""
+        value: Any = self.settings[key]
+        is_flat = isinstance(value, list | tuple) and not any(
+            isinstance(v, list | tuple) for v in value
+        )
+        rows = [value] if is_flat else value
+        try:
+            numbers = tuple(tuple(float(v) for v in row) for row in rows)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.settings.source}: {key}: expected lists of numbers, got {str(value)[:60]}"
+            ) from error
+        if len(numbers) == 1:
+            numbers *= levels
+        if len(numbers) != levels:
+            raise CheckpointError(
+                f"{self.settings.source}: {key}: expected 1 or {levels} lists, got {len(numbers)}"
+            )
+        return numbers
+
+    def _rpn(self) -> RpnSpec:
+        shapes, head = self.shapes, "proposal_generator.rpn_head.conv"
+        count = shapes.count(rf"{head.replace('.', '[.]')}[.]conv(\d+)[.]")
+        names = [f"{head}.conv{i}.weight" for i in range(count)] or [f"{head}.weight"]
+        weights = self.settings.numbers("MODEL.RPN.BBOX_REG_WEIGHTS", 4)
+        return RpnSpec(
+            conv_widths=tuple(shapes.of(name, 4)[0] for name in names),
+            pre_nms=int(self.settings.number("MODEL.RPN.PRE_NMS_TOPK_TEST")),
+            post_nms=int(self.settings.number("MODEL.RPN.POST_NMS_TOPK_TEST")),
+            nms_iou=self.settings.number("MODEL.RPN.NMS_THRESH"),
+            min_size=self.settings.number("MODEL.PROPOSAL_GENERATOR.MIN_SIZE"),
+            min_size_inclusive=False,
+            box_weights=(weights[0], weights[1], weights[2], weights[3]),
+        )
+
+    def _roi_stage(self, body: ResNetSpec) -> RoIStageSpec:
+        middle = self.shapes.of(f"{_RES5}.0.conv2.weight", 4)
+        return RoIStageSpec(
+            blocks=self._blocks(_RES5),
+            width=middle[0],
+            channels=self.shapes.of(f"{_RES5}.0.conv3.weight", 4)[0],
+            groups=max(middle[0] // middle[1], 1),
+            stride=2,
+            stride_in_1x1=body.stride_in_1x1,
+            norm=self._norm(f"{_RES5}.0.conv1"),
+            norm_eps=_NORM_EPS,
+        )
+
+    def _pooler(self, head: str, strides: tuple[int, ...], side: int) -> PoolerSpec:
+        key = f"MODEL.{head}.POOLER_TYPE"
+        self.settings.require(key, "ROIAlignV2", "ROIAlign", "ROIPool")
+        ratio = max(int(self.settings.number(f"MODEL.{head}.POOLER_SAMPLING_RATIO")), 0)
+        kind = self.settings[key]
+        return PoolerSpec(
+            output_size=side,
+            sampling_ratio=ratio if kind != "ROIPool" else 1,
+            aligned=kind == "ROIAlignV2",
+            strides=strides,
+            kind="roi_pool" if kind == "ROIPool" else "roi_align",
+            **_CANONICAL,  # type: ignore[arg-type]
+        )
+
+    def _resolution(self, head: str) -> int:
+        return int(self.settings.number(f"MODEL.{head}.POOLER_RESOLUTION"))
+
+    def _box(self, strides: tuple[int, ...], kind: str) -> BoxHeadSpec:
+        shapes, settings = self.shapes, self.settings
+        convs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]conv(\d+)[.]")
+        fcs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]fc(\d+)[.]")
+        weights = settings.numbers("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", 4)
+        agnostic = shapes.of("roi_heads.box_predictor.bbox_pred.weight", 2)[0] == 4
+        is_said = "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG" in settings.said
+        # With one class four deltas are either; detectron2 takes both alike.
+        if is_said and self._num_classes() > 1:
+            settings.require("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic)
+        return BoxHeadSpec(
+            pooler=self._pooler("ROI_BOX_HEAD", strides, self._resolution("ROI_BOX_HEAD")),
+            conv_widths=tuple(shapes.of(f"{_BOX}.conv{i + 1}.weight", 4)[0] for i in range(convs)),
+            fc_widths=tuple(shapes.of(f"{_BOX}.fc{i + 1}.weight", 2)[0] for i in range(fcs)),
+            norm=self._norm(f"{_BOX}.conv1"),
+            norm_eps=_NORM_EPS,
+            class_agnostic=agnostic,
+            background="last",
+            scoring="sigmoid" if settings["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"] else "softmax",
+            box_weights=(weights[0], weights[1], weights[2], weights[3]),
+            score_threshold=settings.number("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+            nms_iou=settings.number("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
+            detections=int(settings.number("TEST.DETECTIONS_PER_IMAGE")),
+            min_size=0.0,
+            to_image="clip",
+            candidates=max(2000, 4 * int(settings.number("TEST.DETECTIONS_PER_IMAGE"))),
+        )
+
+    def _mask(self, strides: tuple[int, ...]) -> MaskHeadSpec | None:
+        shapes = self.shapes
+        self._require_head("MODEL.MASK_ON", f"{_MASK}.")
+        if not shapes.has(f"{_MASK}."):
+            return None
+        # C4 pools masks as it pools boxes; its mask head's own resolution is not read.
+        is_c4 = layout(shapes) == "C4"
+        head = "ROI_BOX_HEAD" if is_c4 else "ROI_MASK_HEAD"
+        convs = shapes.count(rf"{_MASK.replace('.', '[.]')}[.]mask_fcn(\d+)[.]")
+        outputs = shapes.of(f"{_MASK}.predictor.weight", 4)[0]
+        return MaskHeadSpec(
+            pooler=self._pooler(head, strides, self._resolution(head)),
+            conv_widths=tuple(
+                shapes.of(f"{_MASK}.mask_fcn{i + 1}.weight", 4)[0] for i in range(convs)
+            ),
+            deconv_width=shapes.of(f"{_MASK}.deconv.weight", 4)[1],
+            norm=self._norm(f"{_MASK}.mask_fcn1"),
+            norm_eps=_NORM_EPS,
+            class_agnostic=outputs == 1,
+            paste="float",
+            threshold_inclusive=True,
+        )
+
+    def _keypoint(self, strides: tuple[int, ...]) -> KeypointHeadSpec | None:
+        shapes = self.shapes
+        self._require_head("MODEL.KEYPOINT_ON", f"{_KEYPOINT}.")
+        if not shapes.has(f"{_KEYPOINT}."):
+            return None
+        convs = shapes.count(rf"{_KEYPOINT.replace('.', '[.]')}[.]conv_fcn(\d+)[.]")
+        count = shapes.of(f"{_KEYPOINT}.score_lowres.weight", 4)[1]
+        names = COCO_KEYPOINTS
+        if count != len(names):
+            names = tuple(f"keypoint_{i}" for i in range(count))
+        side = self._resolution("ROI_KEYPOINT_HEAD")
+        return KeypointHeadSpec(
+            pooler=self._pooler("ROI_KEYPOINT_HEAD", strides, side),
+            conv_widths=tuple(
+                shapes.of(f"{_KEYPOINT}.conv_fcn{i + 1}.weight", 4)[0] for i in range(convs)
+            ),
+            names=names,
+            score="softmax",
+        )
+
+    def _require_head(self, key: str, prefix: str) -> None:
+        if key in self.settings.said and bool(self.settings[key]) != self.shapes.has(prefix):
+            there = "has" if self.shapes.has(prefix) else "lacks"
+            raise CheckpointError(
+                f"{self.shapes.path}: {there} tensors under '{prefix}', but {key} is "
+                f"{self.settings[key]} in {self.settings.source}; they are not of one model"
+            )
+
+    def _num_classes(self) -> int:
+        return self.shapes.of("roi_heads.box_predictor.cls_score.weight", 2)[0] - 1
+
+    def _classes(self, keypoint: KeypointHeadSpec | None) -> ClassSpec:
+        count = self._num_classes()
+        if "MODEL.ROI_HEADS.NUM_CLASSES" in self.settings.said:
+            self.settings.require("MODEL.ROI_HEADS.NUM_CLASSES", count)
+        if count == 80:
+            return coco.without_gaps()
+        if count == 1 and keypoint is not None and keypoint.names == COCO_KEYPOINTS:
+            return ClassSpec(("person",), (1,))
+        return coco.numbered(count, background=False)
+
+
+def _architecture(
+    body: ResNetSpec,
+    kind: str,
+    mask: MaskHeadSpec | None,
+    keypoint: KeypointHeadSpec | None,
+    res5_blocks: int | None,
+) -> str:
+    head = "mask_rcnn" if mask is not None else "faster_rcnn"
+    head = "keypoint_rcnn" if keypoint is not None else head
+    blocks = body.blocks if res5_blocks is None else (*body.blocks, res5_blocks)
+    depth = _DEPTHS.get(blocks, 2 + 3 * sum(blocks))
+    if blocks == (3, 4, 6, 3) and body.block == "basic":
+        depth = 34
+    per_group = body.widths[0] // body.groups
+    name = f"X_{depth}_{body.groups}x{per_group}d" if body.groups > 1 else f"R_{depth}"
+    return f"{head}_{name}_{kind}"
