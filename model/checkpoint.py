@@ -12,16 +12,21 @@ from torch import Tensor
 
 from model.errors import CheckpointError, SpecError
 from model.families import detectron2 as detectron2_dialect
+from model.families import mmdetection as mmdetection_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
-from model.files.weights_file import read_tensors, sha256_of
+from model.files.weights_file import read_weights, sha256_of
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions, apply, read_spec_file, was_said
 
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 
-DIALECTS: tuple[Dialect, ...] = (torchvision_dialect.DIALECT, detectron2_dialect.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (
+    torchvision_dialect.DIALECT,
+    detectron2_dialect.DIALECT,
+    mmdetection_dialect.DIALECT,
+)
 _COUNTER = "num_batches_tracked"
 
 
@@ -63,12 +68,14 @@ def load(
         SpecError: the same of `options.overrides`.
     """
     path, options = Path(path), options or SpecOptions()
-    given = read_tensors(path)
+    weights = read_weights(path)
+    given = weights.tensors
     sha256 = sha256_of(path)
     dialect = next((d for d in DIALECTS if d.recognises(given)), None)
     if dialect is None:
         raise CheckpointError(_unknown_dialect(path, given))
-    source = Source(path, sha256, config or _config_beside(path, dialect))
+    config = config or _config_beside(path, dialect)
+    source = Source(path, sha256, config, weights.meta, tuple(given))
     original = dialect.prepare(given, path)
     reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
