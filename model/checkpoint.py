@@ -12,17 +12,22 @@ from torch import Tensor
 
 from model.errors import CheckpointError, SpecError, UsageError
 from model.families import detectron2 as detectron2_dialect
+from model.families import mmdetection as mmdetection_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
 from model.files.stored_spec import stored_spec
-from model.files.weights_file import read_tensors, sha256_of
+from model.files.weights_file import read_weights, sha256_of
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions, apply, read_spec_file, was_said
 
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 
-DIALECTS: tuple[Dialect, ...] = (torchvision_dialect.DIALECT, detectron2_dialect.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (
+    torchvision_dialect.DIALECT,
+    detectron2_dialect.DIALECT,
+    mmdetection_dialect.DIALECT,
+)
 _COUNTER = "num_batches_tracked"
 
 
@@ -64,7 +69,8 @@ def load(
         SpecError: the same of `options.overrides`.
     """
     path, options = Path(path), options or SpecOptions()
-    given, sha256 = read_tensors(path), sha256_of(path)
+    weights, sha256 = read_weights(path), sha256_of(path)
+    given = weights.tensors
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file; expected the framework's configuration")
     kept = stored_spec(path)
@@ -73,8 +79,9 @@ def load(
         original = {dialect.original(name, kept): tensor for name, tensor in given.items()}
         reading = Reading(kept, ())
     else:
+        config = config or _config_beside(path, dialect)
+        source = Source(path, sha256, config, weights.meta, tuple(given))
         original = dialect.prepare(given, path)
-        source = Source(path, sha256, config or _config_beside(path, dialect))
         reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
     assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
