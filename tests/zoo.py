@@ -104,20 +104,20 @@ def _faster_rcnn(classes: int) -> GeneralizedRCNN:
     )
 
 
-def _keypoint_rcnn(classes: int, keypoints: int, masks: bool = False) -> GeneralizedRCNN:
-    heads = _heads(classes, masks=masks)
-    mask_parts = {name: heads.pop(name) for name in list(heads) if name.startswith("mask_")}
+def _keypoint_rcnn() -> GeneralizedRCNN:
+    """Of persons, as torchvision's builder; masks as well, which its RoI heads allow."""
+    heads = _heads(classes=2)
+    masks = {name: heads.pop(name) for name in ("mask_head", "mask_predictor")}
+    masks["mask_roi_pool"] = MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2)
     model = KeypointRCNN(
         _with_fpn(resnet.resnet18(weights=None)),
         min_size=SHORT_SIDE,
         max_size=LONG_SIDE,
         keypoint_head=KeypointRCNNHeads(_WIDTH, (_WIDTH, 24)),
-        keypoint_predictor=KeypointRCNNPredictor(24, keypoints),
+        keypoint_predictor=KeypointRCNNPredictor(24, 17),
         **heads,
     )
-    if masks:
-        mask_parts["mask_roi_pool"] = MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2)
-    for name, part in mask_parts.items():
+    for name, part in masks.items():
         setattr(model.roi_heads, name, part)
     return model
 
@@ -132,10 +132,9 @@ ZOO: dict[str, Callable[[], GeneralizedRCNN]] = {
     "resnet18-2": partial(_mask_rcnn, resnet.resnet18, 2),
     "resnet101-5": partial(_mask_rcnn, resnet.resnet101, 5),
     "resnext50-91": partial(_mask_rcnn, resnet.resnext50_32x4d, 91),
-    "resnext-32x8d-3": partial(_mask_rcnn, _resnext_32x8d, 3),
     "mobilenet-21": partial(_mobilenet_mask_rcnn, 21),
     "faster-rcnn-resnet18-91": partial(_faster_rcnn, 91),
     "faster-rcnn-mobilenet-2": partial(_mobilenet_faster_rcnn, 2),
-    "keypoints-17": partial(_keypoint_rcnn, 2, 17),
-    "keypoints-5-and-masks": partial(_keypoint_rcnn, 4, 5, True),
+    "keypoints-17-and-masks": _keypoint_rcnn,
+    "resnext-32x8d-5": partial(_mask_rcnn, _resnext_32x8d, 5),
 }

@@ -96,7 +96,8 @@ class _Sides:
     @property
     def wh(self) -> NDArray[np.float32]:
         """Sides of the box as they are resized, [2]."""
-        return np.maximum(self.box[0, 2:] - self.box[0, :2], np.float32(1))
+        sides: NDArray[np.float32] = np.maximum(self.box[0, 2:] - self.box[0, :2], np.float32(1))
+        return sides
 
     @property
     def own_size(self) -> tuple[int, int]:

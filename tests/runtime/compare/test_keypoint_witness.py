@@ -142,7 +142,7 @@ def test_a_side_near_an_integer_excuses_another_grid(wider: float, excused: bool
     assert verdict.excesses
     assert {bool(e.witness) for e in verdict.excesses} == {excused}
     if excused:
-        assert verdict.excesses[0].witness.startswith("box side 80.0001")
+        assert verdict.excesses[0].witness.startswith("box side 80.0000992 stands")
 
 
 @pytest.mark.parametrize(("side_px", "excused"), [(112.0, True), (120.0, False)])
