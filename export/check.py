@@ -21,6 +21,7 @@ from runtime.predictor import Predictor
 
 MIN_DETECTIONS = 20
 _MAX_RANK = 60
+_REMEDIES = "--nms-rounds, --candidates or --max-sampling"
 THRESHOLD_INITIALISER = "select.score_threshold"
 
 
@@ -36,8 +37,8 @@ class CheckReport:
 
     def __str__(self) -> str:
         how = f" with the score threshold at {self.score_threshold:.2g}" if self.lowered else ""
-        open_nms = "" if self.certified else " · NMS not certified there: more --nms-rounds"
-        return f"{self.verdict} · against eager PyTorch on {self.photo}{how}{open_nms}"
+        inexact = "" if self.certified else f" · not certified there: more {_REMEDIES}"
+        return f"{self.verdict} · against eager PyTorch on {self.photo}{how}{inexact}"
 
 
 def check_file(
@@ -106,8 +107,8 @@ def _report(
     verdict = explain(check([comparison], FP32_ONNX), [comparison], lambda _: run.trace)
     if not verdict.passed and not found.exact:
         raise ExportError(
-            f"the file differs from the eager model ({verdict}) and does not certify its NMS on "
-            f"{name}; export with more --nms-rounds or --candidates; no file was written"
+            f"the file differs from the eager model ({verdict}) and does not certify its answer on "
+            f"{name}; export with more {_REMEDIES}; no file was written"
         )
     if not verdict.passed:
         rows = "; ".join(str(e) for e in verdict.excesses[:3])

@@ -217,6 +217,12 @@ def _parser() -> Parser:
         metavar="R[,D]",
         help="TensorRT: iterations of the proposals' NMS and of the detections'; default 64,20",
     )
+    graph.add_argument(
+        "--max-sampling",
+        type=whole_number,
+        metavar="M",
+        help="TensorRT, adaptive pooling: M x M samples a bin; default: as many as any RoI needs",
+    )
     says = parser.add_argument_group("what the weights cannot tell")
     says.add_argument("--short-side", type=whole_number, metavar="PX")
     says.add_argument("--long-side", type=whole_number, metavar="PX")
@@ -254,7 +260,7 @@ def _export(argv: Sequence[str]) -> int:
         None if args.no_check else args.check_image,
         steps,
         target.name,
-        native_options(args.nms_rounds, target),
+        native_options(args.nms_rounds, target, args.max_sampling),
     )
     steps.end()
     _print_report(report, args)

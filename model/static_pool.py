@@ -25,7 +25,11 @@ _Sides = tuple[tuple[int, int], ...]
 
 
 def pool_static(
-    features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec, options: NativeOptions
+    features: Sequence[Tensor],
+    rois: Tensor,
+    valid: Tensor,
+    spec: PoolerSpec,
+    options: NativeOptions,
 ) -> tuple[Tensor, Tensor]:
     """See `model.ops.pyramid_pool`."""
     areas = _areas(spec)

@@ -34,6 +34,7 @@ class RawDetections:
         masks: float32 [D, M, M] probabilities, or None for a box-only model.
         nms_open: Boxes that the graph's NMS left undecided; 0 certifies exact greedy NMS.
         candidates_cut: Cuts before NMS that may have changed the answer.
+        samples_cut: RoIs that were pooled with fewer samples than they need.
     """
 
     boxes: Float32Array
@@ -42,6 +43,7 @@ class RawDetections:
     masks: Float32Array | None
     nms_open: int
     candidates_cut: int
+    samples_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +60,7 @@ class Detections:
         paste: Paste rule of `model.spec.MaskHeadSpec`.
         mask_threshold: Probability that divides foreground from background, in (0, 1).
         mask_threshold_inclusive: Whether the threshold itself is foreground.
-        exact: False when the graph could not certify its NMS for this image.
+        exact: False when the graph could not certify its NMS or its pooling for this image.
         dropped: Rows removed because they held a NaN or an infinity.
 
     Raises:
@@ -191,7 +193,7 @@ def from_raw(
         paste=rule.paste,
         mask_threshold=rule.threshold,
         mask_threshold_inclusive=rule.threshold_inclusive,
-        exact=raw.nms_open == 0 and raw.candidates_cut == 0,
+        exact=raw.nms_open == raw.candidates_cut == raw.samples_cut == 0,
         dropped=int(np.count_nonzero(~finite)),
     )
 

@@ -39,9 +39,7 @@ def in_cells(
     return start, sides
 
 
-def _quantised(
-    xp: Arithmetic, start: Array, end: Array, spec: PoolerSpec
-) -> tuple[Array, Array]:
+def _quantised(xp: Arithmetic, start: Array, end: Array, spec: PoolerSpec) -> tuple[Array, Array]:
     """First cell and number of cells; "round" counts the last cell, as Fast R-CNN does."""
     if spec.quantise == "floor":
         first = xp.floor(start)
