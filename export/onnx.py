@@ -219,6 +219,12 @@ def _parser() -> Parser:
         metavar="R[,D]",
         help="TensorRT: iterations of the proposals' NMS and of the detections'; default 64,20",
     )
+    graph.add_argument(
+        "--max-sampling",
+        type=whole_number,
+        metavar="M",
+        help="TensorRT, adaptive pooling: M x M samples a bin; default: as many as any RoI needs",
+    )
     add_spec_arguments(parser)
     check = parser.add_argument_group("check")
     check.add_argument("--check-image", type=Path, default=SAMPLE_PHOTO, help="photo to check on")
@@ -245,7 +251,7 @@ def _export(argv: Sequence[str]) -> int:
         None if args.no_check else args.check_image,
         steps,
         target.name,
-        native_options(args.nms_rounds, target),
+        native_options(args.nms_rounds, target, args.max_sampling),
         args.config,
     )
     steps.end()
