@@ -14,10 +14,10 @@ from model.errors import CheckpointError, SpecError
 from model.families import detectron2 as detectron2_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
+from model.files.weights_file import read_tensors, sha256_of
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions, apply, read_spec_file, was_said
-from model.weights_file import read_tensors, sha256_of
 
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 

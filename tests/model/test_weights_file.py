@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.errors import CheckpointError
-from model.weights_file import read_tensors, sha256_of
+from model.files.weights_file import read_tensors, sha256_of
 from tests.hostile.canary import sound_state
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

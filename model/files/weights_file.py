@@ -9,6 +9,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model.errors import CheckpointError
+from model.files.zoo_pickle import read_zoo_pickle
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
 _WRAPPER_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
@@ -24,8 +26,25 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _MAX_TENSORS, _MAX_NAME = 20_000, 300
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a weights file holds: tensors by name, floating ones in float32.
+
+    `matching_heuristics` is said by detectron2's zoo files: names may be the ends of the
+    network's own.
+    """
+
+    tensors: dict[str, Tensor]
+    matching_heuristics: bool = False
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from `.pth` / `.pt` or `.safetensors`.
+    """The tensors of `read_weights`."""
+    return read_weights(path).tensors
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a state dict from `.pth` / `.pt`, `.safetensors`, or a zoo `.pkl` of detectron2's.
 
     Wrapping dicts (`{"model": …}`, `{"state_dict": …}`) and the prefixes of compiled and
     data-parallel modules are taken off; floating tensors become float32.
@@ -35,14 +54,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             finite tensors and containers. Nothing in the file is executed.
     """
     size = _require_file(path)
-    is_safetensors = path.suffix.lower() == ".safetensors"
-    loaded = _read_safetensors(path) if is_safetensors else _read_torch(path)
+    loaded, is_heuristic = _loaded(path)
     tensors = _tensors_only(_unwrap(loaded, path), path)
     _refuse_claims(tensors, size, path)
     for prefix in _WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
-    return {name: _as_float32(name, t, path) for name, t in tensors.items()}
+    return Weights({name: _as_float32(name, t, path) for name, t in tensors.items()}, is_heuristic)
+
+
+def _loaded(path: Path) -> tuple[object, bool]:
+    match path.suffix.lower():
+        case ".safetensors":
+            return _read_safetensors(path), False
+        case ".pkl":
+            zoo = read_zoo_pickle(path)
+            tensors = {name: torch.from_numpy(values) for name, values in zoo.arrays.items()}
+            return tensors, zoo.matching_heuristics
+        case _:
+            return _read_torch(path), False
 
 
 def sha256_of(path: Path) -> str:
@@ -53,7 +83,7 @@ def sha256_of(path: Path) -> str:
 
 def _require_file(path: Path) -> int:
     """Answer the size of a regular file that can be read; a pipe would block for ever."""
-    expected = "expected a .pth or .safetensors file"
+    expected = "expected a .pth, .safetensors or .pkl file"
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):

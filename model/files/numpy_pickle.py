@@ -1,0 +1,298 @@
+"""Read a pickle of plain containers and NumPy arrays without unpickling it.
+
+Python's unpickler does what the file says. This reader only looks at the file's opcodes and does
+itself the few that plain data needs; names of Python objects are compared with a short list and
+stand for a rebuilder of `pickled_array`, never for the object. An opcode, name or call outside
+the list ends the reading. Nothing recurses, memory grows at most with the file, and time with
+its opcodes, of which there may be so many.
+
+Source: CPython's `Lib/pickletools.py`, which describes every opcode.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import warnings
+from collections.abc import Callable
+from enum import Enum
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import IO, cast
+
+from model.errors import CheckpointError
+from model.files.pickled_array import (
+    Allowance,
+    PickledArray,
+    PickledType,
+    RefusedError,
+    array_of,
+    as_bytes,
+    scalar_of,
+    shown,
+)
+
+# A zoo file has some thirty a tensor.
+_MAX_OPCODES = 1_000_000
+
+
+class _Known(Enum):
+    """What a name in the file may stand for."""
+
+    RECONSTRUCT = "numpy.core.multiarray _reconstruct"
+    SCALAR = "numpy.core.multiarray scalar"
+    FROM_BUFFER = "numpy.core.numeric _frombuffer"
+    NDARRAY = "numpy ndarray"
+    DTYPE = "numpy dtype"
+    ENCODE = "_codecs encode"
+    ORDERED_DICT = "collections OrderedDict"
+
+
+_KNOWN = {known.value: known for known in _Known}
+# NumPy 2 moved its modules.
+_KNOWN |= {known.value.replace("numpy.core.", "numpy._core."): known for known in _Known}
+
+
+def read_pickle(path: Path) -> object:
+    """The value of a pickle of any protocol from 0 to 5, as far as it is plain data.
+
+    Returns:
+        dict, list, tuple, str, bytes, int, float, bool and None, nested as in the file;
+        `PickledArray` where it has an array; a dict where it has an ordered one.
+
+    Raises:
+        CheckpointError: damaged, or holding anything else. Nothing in the file is executed.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap(file.fileno(), 0, access=ACCESS_READ) as content,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # odd escapes in the texts of old protocols
+            return _Machine(len(content)).run(cast(IO[bytes], content))
+    except RefusedError as error:
+        raise CheckpointError(
+            f"{path}: {error}; nothing in it was executed; expected NumPy arrays by name, as in "
+            "detectron2's zoo; save the weights alone as a .pth file"
+        ) from error
+    # OverflowError, MemoryError: an absurd length.
+    except (ValueError, OverflowError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise CheckpointError(
+            f"{path}: not a readable pickle ({ascii(reason)[1:-1]}); it may be truncated or of "
+            "another kind; expected NumPy arrays by name, as in detectron2's zoo"
+        ) from error
+
+
+class _Machine:
+    """The stack machine that a pickle is a program for, less everything that could act."""
+
+    def __init__(self, size: int) -> None:
+        self._allowance = Allowance(size)
+        self._stack: list[object] = []
+        self._below: list[list[object]] = []  # the stacks under each open mark
+        self._memo: dict[int, object] = {}
+
+    def run(self, file: IO[bytes]) -> object:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if count >= _MAX_OPCODES:
+                raise RefusedError(f"it has more than {_MAX_OPCODES} steps")
+            if opcode.name in _PUSHES_ITS_ARGUMENT:
+                self._stack.append(argument)
+            elif opcode.name in _ACTIONS:
+                _ACTIONS[opcode.name](self, argument)
+            elif opcode.name not in ("PROTO", "FRAME", "STOP"):
+                raise RefusedError(f"it makes a Python object (by {opcode.name})")
+        return self._pop()
+
+    def _pop(self) -> object:
+        if not self._stack:
+            raise ValueError("a step lacks its operands")
+        return self._stack.pop()
+
+    def _pop_mark(self) -> list[object]:
+        if not self._below:
+            raise ValueError("a step lacks its mark")
+        items, self._stack = self._stack, self._below.pop()
+        return items
+
+    def mark(self, _: object) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def pop(self, _: object) -> None:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self._pop_mark()
+
+    def pop_mark(self, _: object) -> None:
+        self._pop_mark()
+
+    def duplicate(self, _: object) -> None:
+        value = self._pop()
+        self._stack += [value, value]
+
+    def tuple_of(self, count: int) -> None:
+        items = [self._pop() for _ in range(count)]
+        self._stack.append(tuple(reversed(items)))
+
+    def marked_tuple(self, _: object) -> None:
+        items = tuple(self._pop_mark())
+        self._stack.append(items)
+
+    def marked_list(self, _: object) -> None:
+        items = self._pop_mark()
+        self._stack.append(items)
+
+    def marked_dict(self, _: object) -> None:
+        items = self._pop_mark()
+        self._stack.append({})
+        self._set(items)
+
+    def append(self, _: object) -> None:
+        self._extend([self._pop()])
+
+    def appends(self, _: object) -> None:
+        self._extend(self._pop_mark())
+
+    def _extend(self, items: list[object]) -> None:
+        target = self._stack[-1] if self._stack else None
+        if not isinstance(target, list):
+            raise RefusedError(f"it appends to {shown(target)}")
+        target.extend(items)
+
+    def set_item(self, _: object) -> None:
+        value = self._pop()
+        self._set([self._pop(), value])
+
+    def set_items(self, _: object) -> None:
+        self._set(self._pop_mark())
+
+    def _set(self, items: list[object]) -> None:
+        target = self._stack[-1] if self._stack else None
+        if not isinstance(target, dict) or len(items) % 2:
+            raise RefusedError(f"it sets items of {shown(target)}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # A nested tuple's hash recurses without limit.
+            if not isinstance(key, str | bytes | int | float | None):
+                raise RefusedError(f"it has a key of {shown(key)}")
+            target[key] = value
+
+    def put(self, at: object) -> None:
+        if not self._stack or not isinstance(at, int):
+            raise ValueError("a step lacks its operands")
+        self._memo[at] = self._stack[-1]
+
+    def memoise(self, _: object) -> None:
+        self.put(len(self._memo))
+
+    def get(self, at: object) -> None:
+        if not isinstance(at, int) or at not in self._memo:
+            raise ValueError("a step recalls what was never stored")
+        self._stack.append(self._memo[at])
+
+    def name(self, argument: object) -> None:
+        known = _KNOWN.get(argument) if isinstance(argument, str) else None
+        if known is None:
+            text = ".".join(argument.split()) if isinstance(argument, str) else argument
+            raise RefusedError(f"it holds the Python object {shown(text)}, not only arrays")
+        self._stack.append(known)
+
+    def stacked_name(self, _: object) -> None:
+        name, module = self._pop(), self._pop()
+        is_text = isinstance(name, str) and isinstance(module, str)
+        self.name(f"{str(module)[:60]} {str(name)[:60]}" if is_text else module)
+
+    def call(self, _: object) -> None:
+        arguments, called = self._pop(), self._pop()
+        if not isinstance(called, _Known) or not isinstance(arguments, tuple):
+            raise RefusedError(f"it calls {shown(called)}")
+        self._stack.append(self._answer(called, arguments))
+
+    def _answer(self, called: _Known, arguments: tuple[object, ...]) -> object:
+        match called, arguments:
+            case _Known.RECONSTRUCT, (_Known.NDARRAY, _, _):
+                return PickledArray()
+            case _Known.SCALAR, (dtype, content):
+                return scalar_of(dtype, content, self._allowance)
+            case _Known.FROM_BUFFER, (content, dtype, shape, order):
+                array = PickledArray()
+                array.values = array_of(content, dtype, shape, order, self._allowance)
+                return array
+            case _Known.DTYPE, _:
+                return PickledType(arguments)
+            case _Known.ENCODE, (str() as text, "latin1" | "latin-1"):
+                return as_bytes(text, self._allowance)
+            case _Known.ORDERED_DICT, ():
+                return {}
+        raise RefusedError(f"it calls '{called.value.replace(' ', '.')}' in an unknown way")
+
+    def build(self, _: object) -> None:
+        state = self._pop()
+        target = self._stack[-1] if self._stack else None
+        if isinstance(target, PickledArray):
+            target.build(state, self._allowance)
+        elif isinstance(target, PickledType):
+            target.build(state)
+        # The attributes of an ordered dict are notes of a framework's.
+        elif not (isinstance(target, dict) and isinstance(state, dict)):
+            raise RefusedError(f"it sets the state of {shown(target)}")
+
+
+# fmt: off
+_PUSHES_ITS_ARGUMENT = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+})
+# fmt: on
+
+
+def _pushes(make: Callable[[], object]) -> Callable[[_Machine, object], None]:
+    def act(machine: _Machine, _: object) -> None:
+        machine._stack.append(make())
+
+    return act
+
+
+def _tuple_of(count: int) -> Callable[[_Machine, object], None]:
+    def act(machine: _Machine, _: object) -> None:
+        machine.tuple_of(count)
+
+    return act
+
+
+_ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
+    "NONE": _pushes(lambda: None),
+    "NEWTRUE": _pushes(lambda: True),
+    "NEWFALSE": _pushes(lambda: False),
+    "EMPTY_DICT": _pushes(dict),
+    "EMPTY_LIST": _pushes(list),
+    "EMPTY_TUPLE": _pushes(tuple),
+    "MARK": _Machine.mark,
+    "POP": _Machine.pop,
+    "POP_MARK": _Machine.pop_mark,
+    "DUP": _Machine.duplicate,
+    "TUPLE": _Machine.marked_tuple,
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
+    "LIST": _Machine.marked_list,
+    "DICT": _Machine.marked_dict,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "PUT": _Machine.put,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.memoise,
+    "GET": _Machine.get,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.stacked_name,
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
+}

@@ -1,0 +1,124 @@
+"""Rebuild the NumPy values of a pickle from checked parts, with none of NumPy's own rebuilders.
+
+A pickled array says its shape, its type and its bytes apart from each other. They are believed
+only where they agree, and all arrays together only up to the size of the file that holds them:
+the same bytes may stand under many shapes, and a copy of each would fill the memory.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NUMERIC = re.compile(r"([<>=|]?)(b1|[iu][1248]|f[248])")
+_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
+_MAX_AXES = 8
+
+
+class RefusedError(ValueError):
+    """A pickle holds what a weights file does not need; the text says what."""
+
+
+class Allowance:
+    """How many bytes the values of one file may come to: as many as the file has."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def spend(self, size: int) -> None:
+        """Take `size` bytes off, or refuse the file."""
+        self.left -= size
+        if self.left < 0:
+            raise RefusedError("its arrays claim more bytes than the file has")
+
+
+class PickledType:
+    """A number type; `build` adds the byte order, as pickles say it afterwards."""
+
+    def __init__(self, arguments: tuple[object, ...]) -> None:
+        name = arguments[0] if arguments else None
+        found = _NUMERIC.fullmatch(name) if isinstance(name, str) else None
+        if found is None:
+            raise RefusedError(f"it has an array of {shown(name)}, not of plain numbers")
+        self.order, self.code = _ORDERS.get(found[1], "="), found[2]
+
+    def build(self, state: object) -> None:
+        """Take the byte order from NumPy's state tuple; fields and sub-arrays are refused."""
+        is_plain = isinstance(state, tuple) and len(state) >= 5 and state[2:5] == (None,) * 3
+        order = state[1] if isinstance(state, tuple) and is_plain else None
+        if not isinstance(order, str) or order not in _ORDERS:
+            raise RefusedError("it has an array with a compound number type")
+        self.order = _ORDERS[order]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """The type in the byte order of the file."""
+        return np.dtype(self.order + self.code)
+
+
+class PickledArray:
+    """An array of a pickle: `values` is None until `build` was told what it holds."""
+
+    def __init__(self) -> None:
+        self.values: NDArray[np.generic] | None = None
+
+    def build(self, state: object, allowance: Allowance) -> None:
+        """Take NumPy's state tuple: version, shape, type, column order, bytes."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise RefusedError("it has an array whose description is not NumPy's")
+        _, shape, dtype, is_fortran, content = state
+        order = "F" if is_fortran is True or is_fortran == 1 else "C"
+        self.values = array_of(content, dtype, shape, order, allowance)
+
+
+def array_of(
+    content: object, dtype: object, shape: object, order: object, allowance: Allowance
+) -> NDArray[np.generic]:
+    """A fresh C-ordered array in the machine's byte order.
+
+    Raises:
+        RefusedError: the bytes are not those of the shape and type, or `allowance` is used up.
+    """
+    if not isinstance(dtype, PickledType):
+        raise RefusedError("it has an array without a number type")
+    if isinstance(content, str):  # bytes as Python 2 wrote them
+        content = as_bytes(content, allowance)
+    if not isinstance(content, bytes | bytearray):
+        raise RefusedError("it has an array without its bytes")
+    sides = _sides(shape)
+    if math.prod(sides) * dtype.dtype.itemsize != len(content):
+        raise RefusedError(f"it has an array of shape {sides} with {len(content)} bytes")
+    allowance.spend(len(content))
+    flat = np.frombuffer(content, dtype.dtype)
+    values = flat.reshape(sides, order="F" if order == "F" else "C")
+    return np.array(values, dtype.dtype.newbyteorder("="), order="C")
+
+
+def scalar_of(dtype: object, content: object, allowance: Allowance) -> float | int | bool:
+    """The Python number of a pickled NumPy scalar."""
+    number: float | int | bool = array_of(content, dtype, (), "C", allowance).item()
+    return number
+
+
+def as_bytes(text: str, allowance: Allowance) -> bytes:
+    """Bytes that an old protocol wrote as a text of Latin-1 letters."""
+    allowance.spend(len(text))
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise RefusedError("it has bytes that are no bytes") from error
+
+
+def shown(value: object) -> str:
+    """A short form of a text; of anything else its type, as its repr may be endless."""
+    return repr(value[:60]) if isinstance(value, str) else f"type {type(value).__name__}"
+
+
+def _sides(shape: object) -> tuple[int, ...]:
+    sides = shape if isinstance(shape, tuple) and len(shape) <= _MAX_AXES else None
+    if sides is None or not all(type(s) is int and 0 <= s < 2**31 for s in sides):
+        raise RefusedError(f"it has an array whose shape is not {_MAX_AXES} sizes or fewer")
+    return sides
