@@ -174,9 +174,7 @@ class Settings:
         """
         value = self.values[key]
         if not _is_number(value):
-            raise CheckpointError(
-                f"{self.source}: {key}: expected a number, got {str(value)[:60]}"
-            )
+            raise CheckpointError(f"{self.source}: {key}: expected a number, got {str(value)[:60]}")
         return float(value)
 
     def require(self, key: str, *allowed: object) -> None:

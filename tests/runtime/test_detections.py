@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model.errors import ArtifactError
-from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
+from model.spec import BoxHeadSpec, ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime import rle
 from runtime.detections import Detections, RawDetections, from_raw
 
@@ -22,7 +22,11 @@ SPEC = ModelSpec(
     classes=ClassSpec(("background", "cat", "dog", "cow")),
     mask=MaskHeadSpec(),
 )
-FLOAT_SPEC = replace(SPEC, mask=MaskHeadSpec(paste="float", threshold_inclusive=True))
+FLOAT_SPEC = replace(
+    SPEC,
+    mask=MaskHeadSpec(paste="float", threshold_inclusive=True),
+    box=BoxHeadSpec(to_image="clip"),
+)
 IMAGE_HW, RESIZED_HW = (375, 500), (320, 426)
 
 
