@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.errors import CheckpointError, SpecError
 from model.families import detectron2 as detectron2_dialect
+from model.families import matterport as matterport_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
 from model.files.weights_file import read_tensors, sha256_of
@@ -21,7 +22,11 @@ from model.spec_options import SpecOptions, apply, read_spec_file, was_said
 
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 
-DIALECTS: tuple[Dialect, ...] = (torchvision_dialect.DIALECT, detectron2_dialect.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (
+    torchvision_dialect.DIALECT,
+    detectron2_dialect.DIALECT,
+    matterport_dialect.DIALECT,
+)
 _COUNTER = "num_batches_tracked"
 
 
@@ -52,7 +57,7 @@ def load(
     """Read a checkpoint safely and recognise its dialect and architecture.
 
     Args:
-        path: a `.pth`, `.pt` or `.safetensors` file.
+        path: a `.pth`, `.pt`, `.safetensors`, `.pkl` or `.h5` file.
         options: what the weights cannot tell and the user wants to say.
         config: the framework's own configuration of the model; None takes one of the name that
             the framework gives it, where it lies beside the weights.
