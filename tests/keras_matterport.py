@@ -33,7 +33,18 @@ class Widths:
     mask: int = 8
 
 
-FULL = Widths((3, 4, 23, 3), 64, (64, 128, 256, 512), (256, 512, 1024, 2048), 256, 512, 3, 7, 1024, 81, 256)  # fmt: skip
+# ResNet-101 for COCO, as published.
+FULL = Widths(
+    blocks=(3, 4, 23, 3),
+    stem=64,
+    inner=(64, 128, 256, 512),
+    outer=(256, 512, 1024, 2048),
+    pyramid=256,
+    rpn=512,
+    fc=1024,
+    classes=81,
+    mask=256,
+)
 
 
 def shapes(widths: Widths) -> dict[str, tuple[int, ...]]:
@@ -82,7 +93,7 @@ def shapes(widths: Widths) -> dict[str, tuple[int, ...]]:
 def random_weights(widths: Widths, seed: int = 0) -> Weights:
     """Weights with which features keep their size and detections are many."""
     rng = np.random.default_rng(seed)
-    gains = {"mrcnn_class_logits": 4.0, "rpn_class_raw": 3.0, "mrcnn_mask": 4.0}
+    gains = {"mrcnn_class_logits": 2.0, "rpn_class_raw": 3.0, "mrcnn_mask": 4.0}
     weights: Weights = {}
     for name, shape in shapes(widths).items():
         layer, variable = name.split("/")
@@ -94,7 +105,7 @@ def random_weights(widths: Widths, seed: int = 0) -> Weights:
         else:
             value = rng.normal(0, 0.1, shape)
         weights[name] = value.astype(np.float32)
-    weights["conv1/kernel"] /= 64  # pixels reach from 0 to 255
+    weights["conv1/kernel"] /= 1500  # pixels reach from 0 to 255
     return weights
 
 
