@@ -93,7 +93,7 @@ def shapes(widths: Widths) -> dict[str, tuple[int, ...]]:
 def random_weights(widths: Widths, seed: int = 0) -> Weights:
     """Weights with which features keep their size and detections are many."""
     rng = np.random.default_rng(seed)
-    gains = {"mrcnn_class_logits": 2.0, "rpn_class_raw": 3.0, "mrcnn_mask": 4.0}
+    gains = {"mrcnn_class_logits": 2.0, "rpn_class_raw": 3.0, "mrcnn_mask": 0.7}
     weights: Weights = {}
     for name, shape in shapes(widths).items():
         layer, variable = name.split("/")
