@@ -93,7 +93,7 @@ def shapes(widths: Widths) -> dict[str, tuple[int, ...]]:
 def random_weights(widths: Widths, seed: int = 0) -> Weights:
     """Weights with which features keep their size and detections are many."""
     rng = np.random.default_rng(seed)
-    gains = {"mrcnn_class_logits": 2.0, "rpn_class_raw": 3.0, "mrcnn_mask": 0.7}
+    gains = {"mrcnn_class_logits": 2.0, "rpn_class_raw": 3.0, "mrcnn_mask": 2.0}
     weights: Weights = {}
     for name, shape in shapes(widths).items():
         layer, variable = name.split("/")
@@ -106,6 +106,8 @@ def random_weights(widths: Widths, seed: int = 0) -> Weights:
             value = rng.normal(0, 0.1, shape)
         weights[name] = value.astype(np.float32)
     weights["conv1/kernel"] /= 1500  # pixels reach from 0 to 255
+    # Inputs of the last layer are positive: without this a class has all pixels or none.
+    weights["mrcnn_mask/kernel"] -= weights["mrcnn_mask/kernel"].mean(axis=2, keepdims=True)
     return weights
 
 
