@@ -23,6 +23,7 @@ from model.checkpoint import Checkpoint
 from model.families.torchvision_eager import eager_model
 from model.spec import ModelSpec
 from runtime.compare.witness import EagerTrace
+from runtime.detections import Detections
 from runtime.preprocess import resized_hw
 
 Floats = npt.NDArray[np.float32]
@@ -73,7 +74,7 @@ class EagerDetections:
 class EagerRun:
     """One photo through the eager model."""
 
-    detections: EagerDetections
+    detections: EagerDetections | Detections
     trace: EagerTrace
 
 

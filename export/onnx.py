@@ -16,10 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.targets import TARGETS, Target, check_native, native_candidates, target_named
+from export.spec_arguments import add_spec_arguments, print_reading, spec_options
+from export.targets import TARGETS, Target, native_candidates, target_named
 from maskport import __version__
 from model.errors import MissingDependencyError, UsageError
-from runtime.console import DONE, Parser, Steps, fraction, run, whole_number
+from runtime.console import DONE, Parser, Steps, run
 from runtime.files import atomic_path
 from runtime.next_step import next_step
 
@@ -61,11 +62,12 @@ def export_onnx(
     steps: Steps | None = None,
     target: str = "onnxruntime",
     native_options: NativeOptions | None = None,
+    config: Path | None = None,
 ) -> ExportReport:
     """Export a checkpoint to ONNX.
 
     Args:
-        weights: a `.pth` or `.safetensors` file.
+        weights: a file that `model.checkpoint.load` reads.
         output: where the ONNX file goes; nothing is left there when anything fails.
         options: what the weights cannot tell.
         shape: fixed sizes; dynamic by default, which TensorRT targets do not take.
@@ -74,6 +76,7 @@ def export_onnx(
         steps: where progress is shown.
         target: "onnxruntime", "tensorrt" or "tensorrt-rtx"; decides the lowering.
         native_options: what the `native` lowering may spend.
+        config: the framework's own configuration of the model; see `model.checkpoint.load`.
 
     Raises:
         UsageError: an impossible option, or an output that would overwrite an input.
@@ -90,10 +93,10 @@ def export_onnx(
     show = steps.begin if steps else lambda _: None
     wanted = target_named(target)
     output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset)
-    _refuse_overwrite(output, weights, check_photo)
+    _refuse_overwrite(output, weights, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
     show("reading the weights")
-    checkpoint = load(weights, options)
+    checkpoint = load(weights, options, config)
     shape.check(checkpoint.spec.preprocess.size_divisor)
     native = None
     if wanted.lowering == "native":
@@ -124,7 +127,6 @@ def _for_native(
     spec = checkpoint.spec
     if options is None or not was_said("box.candidates", options):
         spec = replace(spec, box=replace(spec.box, candidates=native_candidates(spec)))
-    check_native(spec)
     return replace(checkpoint, spec=spec)
 
 
@@ -192,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="maskport export", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path, help="state dict, .pth or .safetensors")
+    parser.add_argument("weights", type=Path, help="weights: .pth, .safetensors, .pkl")
     parser.add_argument("-o", "--output", type=Path, help="default: the weights' name with .onnx")
     graph = parser.add_argument_group("graph")
     graph.add_argument(
@@ -217,18 +219,7 @@ def _parser() -> Parser:
         metavar="R[,D]",
         help="TensorRT: iterations of the proposals' NMS and of the detections'; default 64,20",
     )
-    says = parser.add_argument_group("what the weights cannot tell")
-    says.add_argument("--short-side", type=whole_number, metavar="PX")
-    says.add_argument("--long-side", type=whole_number, metavar="PX")
-    says.add_argument("--score-threshold", type=fraction, metavar="P")
-    says.add_argument("--nms-iou", type=fraction, metavar="IOU")
-    says.add_argument("--detections", type=whole_number, metavar="D", help="per image")
-    says.add_argument(
-        "--candidates", type=whole_number, metavar="K", help="boxes that reach the last NMS"
-    )
-    says.add_argument("--norm-eps", type=float, metavar="EPS", help="of BatchNorm")
-    says.add_argument("--names", help="class names: a file with one a line, or a,b,c")
-    says.add_argument("--spec", type=Path, help="JSON file with any fields of the spec")
+    add_spec_arguments(parser)
     check = parser.add_argument_group("check")
     check.add_argument("--check-image", type=Path, default=SAMPLE_PHOTO, help="photo to check on")
     check.add_argument("--no-check", action="store_true", help="do not run the file")
@@ -248,13 +239,14 @@ def _export(argv: Sequence[str]) -> int:
     report = export_onnx(
         args.weights,
         output,
-        _options(args),
+        spec_options(args),
         graph_shape(args.size, args.batch, target),
         args.opset,
         None if args.no_check else args.check_image,
         steps,
         target.name,
         native_options(args.nms_rounds, target),
+        args.config,
     )
     steps.end()
     _print_report(report, args)
@@ -269,37 +261,6 @@ def _require_libraries() -> None:
             )
 
 
-def _options(args: argparse.Namespace) -> SpecOptions:
-    from model.checkpoint import SpecOptions, read_spec_file
-
-    return SpecOptions(
-        short_side=args.short_side,
-        long_side=args.long_side,
-        score_threshold=args.score_threshold,
-        nms_iou=args.nms_iou,
-        detections=args.detections,
-        candidates=args.candidates,
-        norm_eps=args.norm_eps,
-        names=None if args.names is None else _names(args.names),
-        overrides=None if args.spec is None else read_spec_file(args.spec),
-    )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Class names out of a file with one a line, or out of the text itself."""
-    path = Path(text)
-    if os.path.isfile(text):
-        try:
-            lines = path.read_text("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--names {text}: not a readable UTF-8 file ({error})") from error
-    elif "," not in text and (path.suffix or path.parent != Path(".")):
-        raise UsageError(f"--names {text}: no such file; expected a file, or names like cat,dog")
-    else:
-        lines = text.split(",")
-    return tuple(line.strip() for line in lines if line.strip())
-
-
 def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
     spec = report.checkpoint.spec
     sizes = "dynamic canvas" if args.size is None else f"canvas {args.size}"
@@ -309,8 +270,7 @@ def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
         f"{report.path} · {report.size_bytes / 1e6:.0f} MB · {spec.architecture} · "
         f"{spec.num_foreground} classes · {sizes}, {batch}"
     )
-    for assumption in report.checkpoint.assumptions:
-        print(f"assumed: {assumption}")
+    print_reading(report.checkpoint)
     if report.rounds is not None:
         print(_rounds(report.rounds, spec))
     if report.check is not None:

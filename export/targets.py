@@ -8,7 +8,7 @@ from typing import Literal
 from model.errors import UsageError
 from model.spec import ModelSpec
 
-MAX_TOP_K = 3840  # of TensorRT's TopK layer
+MAX_TOP_K = 3840  # of TensorRT's TopK layer; `passes/split_top_k.py` makes several of a larger one
 # Enough for every photo seen (335 of 6,000 pairs passed where fewer than 100 survived), and a
 # quarter of the matrix that 2,000 would take. `candidates_cut` tells when it is not enough.
 _NATIVE_CANDIDATES = 1024
@@ -52,24 +52,4 @@ def target_named(name: str) -> Target:
 def native_candidates(spec: ModelSpec) -> int:
     """How many boxes reach the last NMS by default in the `native` lowering."""
     wanted = max(_NATIVE_CANDIDATES, 4 * spec.box.detections)
-    return min(wanted, spec.box.candidates, MAX_TOP_K)
-
-
-def check_native(spec: ModelSpec) -> None:
-    """Refuse a model that TensorRT cannot run.
-
-    Raises:
-        UsageError: a top-k beyond TensorRT's limit, with the option that changes it.
-    """
-    counts = (
-        ("candidates before the last NMS", spec.box.candidates, "--candidates"),
-        ("proposals before NMS", spec.rpn.pre_nms, 'a --spec file with {"rpn": {"pre_nms": …}}'),
-        ("proposals", spec.rpn.post_nms, 'a --spec file with {"rpn": {"post_nms": …}}'),
-        ("detections", spec.box.detections, "--detections"),
-    )
-    for what, count, remedy in counts:
-        if count > MAX_TOP_K:
-            raise UsageError(
-                f"{what}: TensorRT's TopK takes at most {MAX_TOP_K}, got {count}; "
-                f"set it with {remedy}, or export with --target onnxruntime"
-            )
+    return min(wanted, spec.box.candidates)

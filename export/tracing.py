@@ -19,6 +19,7 @@ from export.passes.compact_heads import compact_heads
 from export.passes.drop_padding import drop_padding
 from export.passes.narrow_integers import narrow_integers
 from export.passes.products_without_gemm import products_without_gemm
+from export.passes.split_top_k import split_top_k
 from export.passes.tag_roles import tag_roles
 from model.errors import ExportError, UsageError
 from model.mask_rcnn import MaskRCNN, Outputs
@@ -31,7 +32,12 @@ OPSETS = (18, 19, 20, 21)
 _TRACE_SIDES = (224, 288)
 
 Pass = Callable[[ir.Model], bool]
-NATIVE_PASSES: tuple[Pass, ...] = (drop_padding, narrow_integers, products_without_gemm)
+NATIVE_PASSES: tuple[Pass, ...] = (
+    drop_padding,
+    split_top_k,
+    narrow_integers,
+    products_without_gemm,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,16 @@ class NativeOptions:
         detection_rounds: NMS iterations per block of detections.
         nms_block: the most boxes of one block.
         chunk_bytes: the most that one tensor of RoI samples may take.
+        max_sampling: M; where the number of samples depends on the RoI, a bin has M * M, and
+            `samples_cut` counts the RoIs that need more. None: as many as any RoI inside the
+            canvas needs.
     """
 
     proposal_rounds: int = 64
     detection_rounds: int = 20
     nms_block: int = 512
     chunk_bytes: int = 256 * 2**20
+    max_sampling: int | None = None
 
     def rounds(self, stage: str) -> int:
         """Of "proposals" or "detections"."""

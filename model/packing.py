@@ -58,8 +58,13 @@ class Packing:
         """Cells that its broadest level takes across."""
         return max(self._side(level, along=False) for level in group)
 
-    def level_table(self, strides: Sequence[int]) -> npt.NDArray[np.float32]:
+    def level_table(
+        self, cells_per_pixel: Sequence[tuple[float, float]]
+    ) -> npt.NDArray[np.float32]:
         """What a sampler needs of each level, x before y.
+
+        Args:
+            cells_per_pixel: of each level along y and x, as `model.pooling.frame` answers.
 
         Returns:
             float32 [L, 8]: cells per pixel, sides, and the slope and shift that take a cell of the
@@ -67,11 +72,11 @@ class Packing:
         """
         canvas = np.array(self.canvas_hw[::-1], np.float64)
         rows = []
-        for stride, (height, width), (top, left) in zip(
-            strides, self.sides_hw, self.origins_yx, strict=False
+        for scale_yx, (height, width), (top, left) in zip(
+            cells_per_pixel, self.sides_hw, self.origins_yx, strict=True
         ):
             shift = (2.0 * np.array([left, top]) + 1.0) / canvas - 1.0
-            rows.append([[1 / stride] * 2, [width, height], 2.0 / canvas, shift])
+            rows.append([scale_yx[::-1], [width, height], 2.0 / canvas, shift])
         return np.array(rows, np.float64).reshape(-1, 8).astype(np.float32)
 
     def _side(self, level: int, along: bool) -> int:

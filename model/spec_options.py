@@ -114,6 +114,7 @@ def _by_option(options: SpecOptions) -> dict[str, object]:
         "box.candidates": options.candidates,
         "body.norm_eps": options.norm_eps,
         "fpn.norm_eps": options.norm_eps,
+        "roi_stage.norm_eps": options.norm_eps,
         "box.norm_eps": options.norm_eps,
         "mask.norm_eps": options.norm_eps,
         "classes.names": options.names,
@@ -129,7 +130,7 @@ def _said(spec: ModelSpec, options: SpecOptions) -> dict[str, Any]:
         fields["box.candidates"] = max(spec.box.candidates, 4 * options.detections)
     if options.names is not None:
         fields["classes.names"] = _with_background(spec, options.names)
-    for part in ("mask", "fpn"):
+    for part in ("mask", "fpn", "roi_stage"):
         if getattr(spec, part) is None:
             del fields[f"{part}.norm_eps"]
     for path, value in fields.items():

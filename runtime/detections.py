@@ -1,6 +1,7 @@
 """What a network found in one image: as it comes from the graph, and in original-image pixels.
 
-Shape shorthand: D detections, M side of the network's square masks, H x W the original image.
+Shape shorthand: D detections, M side of the network's square masks, J keypoints, S side of a heat
+map, H x W the original image.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from model.errors import ArtifactError
-from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, PasteRule
+from model.spec import ClassSpec, KeypointHeadSpec, MaskHeadSpec, ModelSpec, PasteRule
 from runtime import rle
+from runtime.keypoints import decode
 from runtime.paste import MaskCrop, MaskRule, paste_crops
 from runtime.runs import encode_pasted
 
@@ -34,6 +36,7 @@ class RawDetections:
         masks: float32 [D, M, M] probabilities, or None for a box-only model.
         nms_open: Boxes that the graph's NMS left undecided; 0 certifies exact greedy NMS.
         candidates_cut: Cuts before NMS that may have changed the answer.
+        keypoint_heatmaps: float32 [D, J, S, S] logits, or None for a model without keypoints.
     """
 
     boxes: Float32Array
@@ -42,6 +45,7 @@ class RawDetections:
     masks: Float32Array | None
     nms_open: int
     candidates_cut: int
+    keypoint_heatmaps: Float32Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +64,9 @@ class Detections:
         mask_threshold_inclusive: Whether the threshold itself is foreground.
         exact: False when the graph could not certify its NMS for this image.
         dropped: Rows removed because they held a NaN or an infinity.
+        keypoints: float32 [D, J, 3], x, y and score of each (`model.spec.KeypointHeadSpec` says
+            what kind of score); x and y are not clipped to the image. None without a keypoint head.
+        keypoint_names: Name of each of the J keypoints.
 
     Raises:
         ValueError: A length, dtype, shape or value does not fit.
@@ -76,6 +83,8 @@ class Detections:
     mask_threshold_inclusive: bool = False
     exact: bool = True
     dropped: int = 0
+    keypoints: Float32Array | None = None
+    keypoint_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows = len(self.names)
@@ -85,6 +94,8 @@ class Detections:
         if self.mask_probs is not None:
             sides = self.mask_probs.shape[-1:] * 2
             _check("mask_probs", self.mask_probs, np.float32, (rows, *sides))
+        if self.keypoints is not None:
+            _check("keypoints", self.keypoints, np.float32, (rows, len(self.keypoint_names), 3))
         if min(self.image_hw) < 1:
             raise ValueError(f"detections: expected a positive image_hw, got {self.image_hw}")
         self._rule()
@@ -132,6 +143,7 @@ class Detections:
             labels=self.labels[keep],
             names=tuple(self.names[row] for row in keep),
             mask_probs=None if self.mask_probs is None else self.mask_probs[keep],
+            keypoints=None if self.keypoints is None else self.keypoints[keep],
         )
 
     def draw(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
@@ -156,7 +168,8 @@ def from_raw(
     The spec says how: boxes are scaled by the ratio of the sizes in float32 (torchvision's
     `resize_boxes`); then clipped to the image ("clip", detectron2's `detector_postprocess`); or
     scaled corner to corner and rounded ("round", Matterport's `unmold_detections`). The latter two
-    remove empty boxes. Rows with a NaN or an infinity are removed and counted.
+    remove empty boxes. Keypoints are decoded on the canvas and scaled alike, never clipped. Rows
+    with a NaN or an infinity are removed and counted.
 
     Args:
         raw: The network's rows, canvas pixels.
@@ -169,13 +182,9 @@ def from_raw(
         Detections in original-image pixels, rows in the network's order.
 
     Raises:
-        ArtifactError: A label has no class name, or masks come from a model without a mask head.
+        ArtifactError: A label has no class name, or masks or heat maps are not those of the spec.
     """
-    if raw.masks is not None and spec.mask is None:
-        raise ArtifactError(
-            "network output: expected no masks, for the file's spec has no mask head, got "
-            f"{raw.masks.shape}; graph and spec do not belong together, export the model again"
-        )
+    _require_the_specs_heads(raw, spec)
     rule = spec.mask or MaskHeadSpec()
     if spec.box.to_image == "round":
         boxes = _rounded(raw.boxes, image_hw, resized_hw, origin_yx)
@@ -199,7 +208,41 @@ def from_raw(
         mask_threshold_inclusive=rule.threshold_inclusive,
         exact=raw.nms_open == 0 and raw.candidates_cut == 0,
         dropped=int(np.count_nonzero(~finite)),
+        keypoints=_keypoints(raw, keep, spec.keypoint, image_hw, resized_hw),
+        keypoint_names=() if spec.keypoint is None else spec.keypoint.names,
     )
+
+
+def _require_the_specs_heads(raw: RawDetections, spec: ModelSpec) -> None:
+    wrong = None
+    if raw.masks is not None and spec.mask is None:
+        wrong = f"expected no masks, for the file's spec has no mask head, got {raw.masks.shape}"
+    maps, head = raw.keypoint_heatmaps, spec.keypoint
+    expected = None if head is None else (len(head.names), head.side, head.side)
+    if (None if maps is None else maps.shape[1:]) != expected:
+        got = None if maps is None else maps.shape[1:]
+        wrong = f"expected keypoint heat maps {expected} as the file's spec has them, got {got}"
+    if wrong is not None:
+        raise ArtifactError(
+            f"network output: {wrong}; graph and spec do not belong together, export the model "
+            "again"
+        )
+
+
+def _keypoints(
+    raw: RawDetections,
+    keep: NDArray[np.bool_],
+    head: KeypointHeadSpec | None,
+    image_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+) -> Float32Array | None:
+    """Original-image pixels, float32 [kept, J, 3]."""
+    if raw.keypoint_heatmaps is None or head is None:
+        return None
+    found = decode(raw.keypoint_heatmaps[keep], raw.boxes[keep], head.score)
+    ratio_hw = np.divide(image_hw, resized_hw, dtype=np.float32)
+    found[..., :2] *= ratio_hw[::-1]
+    return found
 
 
 def _scaled(
@@ -242,6 +285,8 @@ def _finite_rows(boxes: Float32Array, raw: RawDetections) -> NDArray[np.bool_]:
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(raw.scores)
     if raw.masks is not None:
         finite &= np.isfinite(raw.masks).all(axis=(1, 2))
+    if raw.keypoint_heatmaps is not None:
+        finite &= np.isfinite(raw.keypoint_heatmaps).all(axis=(1, 2, 3))
     return finite
 
 

@@ -1,4 +1,4 @@
-"""Detections on a picture: translucent masks with a crisp contour, boxes and labels."""
+"""Detections on a picture: translucent masks with a crisp contour, boxes, keypoints and labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from model.errors import ImageError
+from runtime.draw_keypoints import paint_keypoints
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
@@ -71,6 +72,9 @@ def draw(image: Image.Image | NDArray[np.uint8], detections: Detections) -> Imag
     pen = ImageDraw.Draw(picture)
     for row in order:
         _paint_box(pen, detections.boxes[row].tolist(), colors[row], style.line_px)
+        if detections.keypoints is not None:
+            points = detections.keypoints[row, :, :2]
+            paint_keypoints(pen, points, detections.keypoint_names, colors[row], style.line_px)
     _paint_labels(pen, detections, colors, style, order[::-1])
     return picture
 

@@ -266,7 +266,7 @@ class _Clock:
 def raw_rows(answer: Answer, row: int) -> RawDetections:
     """One image's valid rows out of a session's answer, in canvas pixels."""
     count = int(answer["counts"][row])
-    masks = answer.get("masks")
+    masks, heatmaps = answer.get("masks"), answer.get("keypoint_heatmaps")
     return RawDetections(
         boxes=answer["boxes"][row, :count],
         scores=answer["scores"][row, :count],
@@ -274,6 +274,7 @@ def raw_rows(answer: Answer, row: int) -> RawDetections:
         masks=None if masks is None else masks[row, :count],
         nms_open=int(answer["nms_open"][row]),
         candidates_cut=int(answer["candidates_cut"][row]),
+        keypoint_heatmaps=None if heatmaps is None else heatmaps[row, :count],
     )
 
 

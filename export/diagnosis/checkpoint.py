@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from export.diagnosis.canvas import landscape_hw
 from export.diagnosis.finding import Diagnosis, Finding, of_error
-from export.targets import TARGETS, Target, check_native, native_candidates
-from model.errors import CheckpointError, SpecError, UsageError
+from export.targets import TARGETS, Target
+from model.errors import CheckpointError, SpecError
 from model.spec import ModelSpec
 
 
@@ -50,11 +49,5 @@ def diagnose_spec(spec: ModelSpec, target: Target) -> Finding:
             "samples depends on the RoI",
             "export with --target onnxruntime",
         )
-    fewer = min(spec.box.candidates, native_candidates(spec))
-    try:
-        # As the export sets it where the user does not.
-        check_native(replace(spec, box=replace(spec.box, candidates=fewer)))
-    except (UsageError, SpecError) as error:
-        return of_error("problem", subject, error)
     height, width = landscape_hw(spec.preprocess)
     return Finding("ok", subject, f"nothing stops it with a fixed canvas, --size {height}x{width}")

@@ -49,7 +49,7 @@ def translations(
     def pool(
         features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec
     ) -> tuple[Value, Value]:
-        return pool_packed(features, rois, valid, spec, batch, options.chunk_bytes)
+        return pool_packed(features, rois, valid, spec, batch, options)
 
     def keep(
         boxes: Value, valid: Value, groups: Value, num_groups: int, iou: float, stage: str

@@ -30,7 +30,12 @@ _BOX = "roi_heads.box_head"
 _MASK = "roi_heads.mask_head"
 _KEYPOINT = "roi_heads.keypoint_head"
 _RES5 = "roi_heads.res5"
-_DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+_DEPTHS: dict[tuple[int, ...], int] = {
+    (2, 2, 2, 2): 18,
+    (3, 4, 6, 3): 50,
+    (3, 4, 23, 3): 101,
+    (3, 8, 36, 3): 152,
+}
 _NORM_EPS = 1e-5
 _CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
 _STRICT: dict[str, tuple[object, ...]] = {
@@ -332,7 +337,7 @@ class _Builder:
             return None
         convs = shapes.count(rf"{_KEYPOINT.replace('.', '[.]')}[.]conv_fcn(\d+)[.]")
         count = shapes.of(f"{_KEYPOINT}.score_lowres.weight", 4)[1]
-        names = COCO_KEYPOINTS
+        names: tuple[str, ...] = COCO_KEYPOINTS
         if count != len(names):
             names = tuple(f"keypoint_{i}" for i in range(count))
         side = self._resolution("ROI_KEYPOINT_HEAD")

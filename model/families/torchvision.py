@@ -1,4 +1,4 @@
-"""torchvision's checkpoints: `maskrcnn_*`, `fasterrcnn_*` and models built from its classes."""
+"""torchvision's checkpoints: `maskrcnn_*`, `fasterrcnn_*`, `keypointrcnn_*`, and the like."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.models.detection import (
     FasterRCNN_MobileNet_V3_Large_320_FPN_Weights,
     FasterRCNN_ResNet50_FPN_Weights,
+    KeypointRCNN_ResNet50_FPN_Weights,
     MaskRCNN_ResNet50_FPN_Weights,
 )
 
@@ -25,6 +26,7 @@ from model.spec import (
     BoxHeadSpec,
     ClassSpec,
     FpnSpec,
+    KeypointHeadSpec,
     MaskHeadSpec,
     MobileNetV3Spec,
     ModelSpec,
@@ -32,6 +34,7 @@ from model.spec import (
     PreprocessSpec,
     RpnSpec,
 )
+from model.spec.heads import COCO_KEYPOINTS
 
 # Published names of torchvision before 0.13 had no index for the layer within a block.
 _LEGACY = (
@@ -47,12 +50,20 @@ _PREFIXES = (
     ("roi_heads.box_predictor.", "box_head."),
     ("roi_heads.mask_head.", "mask_head.convs."),
     ("roi_heads.mask_predictor.", "mask_head.predictor."),
+    ("roi_heads.keypoint_head.", "keypoint_head.convs."),
+    ("roi_heads.keypoint_predictor.", "keypoint_head."),
 )
-# torchvision runs these two files with epsilon 0.0 (`overwrite_eps`), whatever their keys say.
-_EPS_ZERO_WEIGHTS = (MaskRCNN_ResNet50_FPN_Weights.COCO_V1, FasterRCNN_ResNet50_FPN_Weights.COCO_V1)
+# torchvision runs these files with epsilon 0.0 (`overwrite_eps`), whatever their keys say; the
+# keypoint model's COCO_LEGACY is not among them.
+_EPS_ZERO_WEIGHTS = (
+    MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
+    FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+    KeypointRCNN_ResNet50_FPN_Weights.COCO_V1,
+)
 # This one's builder has smaller sides and fewer proposals; its shapes are those of its sibling.
 _SMALL_MOBILENET = FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
 _COCO_CLASSES = 91
+_COCO_PERSON = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.meta
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +95,24 @@ class TorchvisionDialect:
     def read(self, tensors: Mapping[str, Tensor], source: Source) -> Reading:
         """Read widths, depths and counts off the shapes; the rest is torchvision's default."""
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
-        if shapes.has("roi_heads.keypoint"):
-            raise CheckpointError(f"{source.path}: keypoint heads cannot be exported yet")
         eps = 0.0 if any(_is(source.sha256, w.url) for w in _EPS_ZERO_WEIGHTS) else 1e-5
         is_small = _is(source.sha256, _SMALL_MOBILENET.url)
         body = read_body(shapes, eps)
         channels = shapes.of("backbone.fpn.layer_blocks.0.0.weight", 4)[0]
         mask = _mask_head(shapes, body.strides, eps)
+        keypoint = _keypoint_head(shapes, body.strides)
         spec = ModelSpec(
             dialect=self.name,
-            architecture=_architecture(body.name, shapes, mask),
+            architecture=_architecture(body.name, shapes, mask, keypoint),
             body=body.spec,
-            classes=_classes(shapes),
+            classes=_classes(shapes, keypoint),
             fpn=FpnSpec(channels, _norm_kind(shapes, "backbone.fpn.inner_blocks.0.1."), eps),
             preprocess=PreprocessSpec(320, 640) if is_small else PreprocessSpec(),
             anchors=_anchors(shapes, body.strides),
-            rpn=_rpn(shapes, body, mask, is_small),
+            rpn=_rpn(shapes, body, mask is None and keypoint is None, is_small),
             box=_box_head(shapes, body.strides, channels, eps),
             mask=mask,
+            keypoint=keypoint,
         )
         return Reading(spec, _assumptions(spec, is_small))
 
@@ -142,20 +153,22 @@ def _anchors(shapes: Shapes, strides: tuple[int, ...]) -> AnchorSpec:
     return AnchorSpec(sizes, (ratios,) * levels)
 
 
-def _rpn(shapes: Shapes, body: BodyReading, mask: MaskHeadSpec | None, is_small: bool) -> RpnSpec:
+def _rpn(shapes: Shapes, body: BodyReading, boxes_only: bool, is_small: bool) -> RpnSpec:
     depth = shapes.count(r"rpn\.head\.conv\.(\d+)\.")
     if not depth:
         shapes.of("rpn.head.conv.0.0.weight", 4)
     top = 150 if is_small else 1000
     # torchvision's builders of Faster R-CNN on a MobileNet, and only they, have this threshold.
-    is_builders = mask is None and isinstance(body.spec, MobileNetV3Spec)
+    is_builders = boxes_only and isinstance(body.spec, MobileNetV3Spec)
     return RpnSpec((0,) * depth, top, top, score_threshold=0.05 if is_builders else 0.0)
 
 
-def _classes(shapes: Shapes) -> ClassSpec:
+def _classes(shapes: Shapes, keypoint: KeypointHeadSpec | None) -> ClassSpec:
     count = shapes.of(DIALECT.landmark, 2)[0]
     if count == _COCO_CLASSES:
         return ClassSpec(tuple(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]))
+    if count == 2 and keypoint is not None and keypoint.names == COCO_KEYPOINTS:
+        return ClassSpec(tuple(_COCO_PERSON["categories"]))
     return ClassSpec(("__background__", *(f"class_{i}" for i in range(1, count))))
 
 
@@ -198,10 +211,28 @@ def _mask_head(shapes: Shapes, strides: tuple[int, ...], eps: float) -> MaskHead
     )
 
 
-def _architecture(body: str, shapes: Shapes, mask: MaskHeadSpec | None) -> str:
-    family = "fasterrcnn" if mask is None else "maskrcnn"
+def _keypoint_head(shapes: Shapes, strides: tuple[int, ...]) -> KeypointHeadSpec | None:
+    if not shapes.has("roi_heads.keypoint_"):
+        return None
+    # Every other module of torchvision's sequence is a ReLU.
+    count = shapes.count(r"roi_heads\.keypoint_head\.(\d+)\.")
+    convs = [f"roi_heads.keypoint_head.{2 * i}.weight" for i in range(max(count, 1))]
+    widths = tuple(shapes.of(name, 4)[0] for name in convs)
+    keypoints = shapes.of("roi_heads.keypoint_predictor.kps_score_lowres.weight", 4)[1]
+    names: tuple[str, ...] = COCO_KEYPOINTS
+    if keypoints != len(names):
+        names = tuple(f"keypoint_{i}" for i in range(keypoints))
+    return KeypointHeadSpec(_pooler(strides, 14), widths, names)
+
+
+def _architecture(
+    body: str, shapes: Shapes, mask: MaskHeadSpec | None, keypoint: KeypointHeadSpec | None
+) -> str:
+    """As torchvision names it; it has no name for masks and keypoints together."""
+    heads = "mask_keypoint" if mask and keypoint else "keypoint" if keypoint else "mask"
     second = "_v2" if shapes.has("roi_heads.box_head.0.0.") else ""
-    return f"{family}_{body}_fpn{second}"
+    family = heads if mask or keypoint else "faster"
+    return f"{family}rcnn_{body}_fpn{second}"
 
 
 def _assumptions(spec: ModelSpec, is_small: bool) -> tuple[Assumption, ...]:
@@ -225,6 +256,10 @@ def _assumptions(spec: ModelSpec, is_small: bool) -> tuple[Assumption, ...]:
     if isinstance(spec.body, MobileNetV3Spec) and not is_small:
         threshold = f"{spec.rpn.score_threshold:g}"
         rows.append(("RPN score threshold", threshold, "--spec", "rpn.score_threshold"))
+    if spec.keypoint is not None:
+        keypoints = spec.keypoint.names
+        named = "COCO's 17" if keypoints == COCO_KEYPOINTS else f"{keypoints[0]} … {keypoints[-1]}"
+        rows.append(("keypoint names", named, "--spec", "keypoint.names"))
     rest = Assumption("all else as torchvision's builders have it:", _rest(spec), "--spec", "")
     return (*(Assumption(*row) for row in rows), *_anchor_assumptions(spec.anchors), rest)
 
@@ -235,6 +270,8 @@ def _rest(spec: ModelSpec) -> str:
     parts = ["no dilation", f"sampling ratio {pooler.sampling_ratio}"]
     if spec.mask is not None:
         parts.append(f"mask pool {spec.mask.pooler.output_size}")
+    if spec.keypoint is not None:
+        parts.append(f"keypoint pool {spec.keypoint.pooler.output_size}")
     parts += [
         f"RPN {rpn.pre_nms} → NMS {rpn.nms_iou:g} → {rpn.post_nms}",
         "box weights " + "/".join(f"{w:g}" for w in spec.box.box_weights),

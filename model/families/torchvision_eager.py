@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import (
@@ -21,6 +21,7 @@ from torchvision.models.detection.faster_rcnn import (
     TwoMLPHead,
 )
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -30,7 +31,15 @@ from torchvision.ops.poolers import initLevelMapper
 from model.bodies.mobilenet import MobileNetV3Body
 from model.bodies.resnet import ResNetBody
 from model.errors import SpecError
-from model.spec import BoxHeadSpec, FpnSpec, MaskHeadSpec, ModelSpec, PoolerSpec, ResNetSpec
+from model.spec import (
+    BoxHeadSpec,
+    FpnSpec,
+    KeypointHeadSpec,
+    MaskHeadSpec,
+    ModelSpec,
+    PoolerSpec,
+    ResNetSpec,
+)
 
 
 def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRCNN:
@@ -60,17 +69,31 @@ def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRC
         "box_detections_per_img": spec.box.detections,
         "bbox_reg_weights": spec.box.box_weights,
     }
-    backbone = _backbone(spec)
-    model: GeneralizedRCNN
-    if spec.mask is None:
-        model = FasterRCNN(backbone, **options)
-    else:
-        model = MaskRCNN(backbone, **options, **_mask_options(spec.mask, channels, classes))
+    model = _with_heads(spec, _backbone(spec), options, classes)
     missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
     lost = [n for n in missing if not n.endswith("num_batches_tracked")]
     if lost or unexpected:
         raise ValueError(f"not torchvision's names: missing {lost[:3]}, extra {unexpected[:3]}")
     model.eval().requires_grad_(False)
+    return model
+
+
+def _with_heads(
+    spec: ModelSpec, backbone: BackboneWithFPN, options: dict[str, Any], classes: int
+) -> GeneralizedRCNN:
+    channels = _pyramid(spec).channels
+    masks = {} if spec.mask is None else _mask_options(spec.mask, channels, classes)
+    keypoints = {} if spec.keypoint is None else _keypoint_options(spec.keypoint, channels)
+    model: GeneralizedRCNN
+    if spec.keypoint is not None:
+        model = KeypointRCNN(backbone, **options, **keypoints)
+        # Its RoI heads know masks too, its constructor does not.
+        for name, part in masks.items():
+            setattr(model.roi_heads, name, part)
+    elif spec.mask is not None:
+        model = MaskRCNN(backbone, **options, **masks)
+    else:
+        model = FasterRCNN(backbone, **options)
     return model
 
 
@@ -110,6 +133,7 @@ def _require_torchvisions(spec: ModelSpec) -> None:
         == (False, "first", 1e-2, True),
         "mask": mask is None
         or (mask.class_agnostic, mask.paste, mask.threshold_inclusive) == (False, "integer", False),
+        "keypoint.score": spec.keypoint is None or spec.keypoint.score == "logit",
         "pooler": not any(p.aligned or p.inner_eps for p in _poolers(spec)),
     }
     wrong = [field for field, is_theirs in theirs.items() if not is_theirs]
@@ -121,7 +145,8 @@ def _require_torchvisions(spec: ModelSpec) -> None:
 
 
 def _poolers(spec: ModelSpec) -> list[PoolerSpec]:
-    return [spec.box.pooler] + ([] if spec.mask is None else [spec.mask.pooler])
+    heads = (spec.box, spec.mask, spec.keypoint)
+    return [head.pooler for head in heads if head is not None]
 
 
 def _pyramid(spec: ModelSpec) -> FpnSpec:
@@ -187,4 +212,12 @@ def _mask_options(spec: MaskHeadSpec, channels: int, classes: int) -> dict[str, 
         "mask_roi_pool": _pooler(spec.pooler),
         "mask_head": MaskRCNNHeads(channels, list(spec.conv_widths), 1, norm_layer=norm),
         "mask_predictor": MaskRCNNPredictor(inputs, spec.deconv_width, classes),
+    }
+
+
+def _keypoint_options(spec: KeypointHeadSpec, channels: int) -> dict[str, Any]:
+    return {
+        "keypoint_roi_pool": _pooler(spec.pooler),
+        "keypoint_head": KeypointRCNNHeads(channels, spec.conv_widths),
+        "keypoint_predictor": KeypointRCNNPredictor(spec.conv_widths[-1], len(spec.names)),
     }

@@ -45,9 +45,11 @@ class _Known(Enum):
     DTYPE = "numpy dtype"
     ENCODE = "_codecs encode"
     ORDERED_DICT = "collections OrderedDict"
+    NO_BYTES = "__builtin__ bytes"
 
 
 _KNOWN = {known.value: known for known in _Known}
+_KNOWN["builtins bytes"] = _Known.NO_BYTES
 # NumPy 2 moved its modules.
 _KNOWN |= {known.value.replace("numpy.core.", "numpy._core."): known for known in _Known}
 
@@ -88,7 +90,8 @@ class _Machine:
     """The stack machine that a pickle is a program for, less everything that could act."""
 
     def __init__(self, size: int) -> None:
-        self._allowance = Allowance(size)
+        # Old protocols keep an array's bytes as a text: made into bytes first, then into numbers.
+        self._allowance = Allowance(2 * size)
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks under each open mark
         self._memo: dict[int, object] = {}
@@ -224,6 +227,8 @@ class _Machine:
                 return PickledType(arguments)
             case _Known.ENCODE, (str() as text, "latin1" | "latin-1"):
                 return as_bytes(text, self._allowance)
+            case _Known.NO_BYTES, ():
+                return b""
             case _Known.ORDERED_DICT, ():
                 return {}
         raise RefusedError(f"it calls '{called.value.replace(' ', '.')}' in an unknown way")

@@ -1,7 +1,7 @@
 """Rebuild the NumPy values of a pickle from checked parts, with none of NumPy's own rebuilders.
 
 A pickled array says its shape, its type and its bytes apart from each other. They are believed
-only where they agree, and all arrays together only up to the size of the file that holds them:
+only where they agree, and all arrays together only up to what the file that holds them can hold:
 the same bytes may stand under many shapes, and a copy of each would fill the memory.
 """
 
@@ -23,7 +23,7 @@ class RefusedError(ValueError):
 
 
 class Allowance:
-    """How many bytes the values of one file may come to: as many as the file has."""
+    """How many bytes may be made of one file's content."""
 
     def __init__(self, size: int) -> None:
         self.left = size

@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         _check_keys(path, root)
-        value = loader.construct_document(root)
+        value = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         raise _refusal(path, _line_of(error), _problem(error)) from error
     except (ValueError, OverflowError) as error:  # a date of month 13, a number without end

@@ -51,17 +51,7 @@ class RegionProposalNetwork(nn.Module):
             boxes float32 [N, R, 4] xyxy canvas pixels, best first; valid bool [N, R]; nms_open
             int32 [N].
         """
-        logits, deltas = self.head(features)
-        every = [
-            self._anchors_of(level, logits[level].float(), deltas[level].float(), windows.canvas_hw)
-            for level in range(len(features))
-        ]
-        if self.spec.top_over == "all":
-            every = [_together(every)]
-        chosen = [self._candidates(*one) for one in every]
-        picked, anchors, kept = (torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True))
-        boxes = decode(picked, anchors, self.spec.box_weights, self.spec.size_clamp)
-        boxes = windows.clip(boxes, self.spec.clip_to, self.anchors.end_shift)  # [N, L * K, 4]
+        boxes, kept = self.candidates(features, windows)
         valid = is_large_enough(boxes, self.spec.min_size, self.spec.min_size_inclusive)
         # Logits rank as probabilities do, without their ties: float32 sigmoids are all 1 above
         # a logit of 17, and ONNX Runtime's are all alike below -18.
@@ -69,6 +59,25 @@ class RegionProposalNetwork(nn.Module):
         if self.spec.score_threshold > 0:
             valid = valid & (torch.sigmoid(kept) >= self.spec.score_threshold)
         return self._suppress(boxes, kept, valid)
+
+    def candidates(self, features: Sequence[Tensor], windows: Windows) -> tuple[Tensor, Tensor]:
+        """What reaches the filters and NMS: the K best anchors of each level, or of all.
+
+        Returns:
+            boxes float32 [N, L * K, 4] xyxy canvas pixels, decoded and clipped; logits float32
+            [N, L * K], -inf in rows that only fill a level up.
+        """
+        logits, deltas = self.head(features)
+        every = [
+            self._anchors_of(level, logits[level].float(), deltas[level].float(), windows.canvas_hw)
+            for level in range(len(features))
+        ]
+        if self.spec.top_over == "all":
+            every = [_together(every)]
+        chosen = [self._best(*one) for one in every]
+        picked, anchors, kept = (torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True))
+        boxes = decode(picked, anchors, self.spec.box_weights, self.spec.size_clamp)
+        return windows.clip(boxes, self.spec.clip_to, self.anchors.end_shift), kept
 
     def _anchors_of(
         self, level: int, logits: Tensor, deltas: Tensor, canvas_hw: tuple[int, int]
@@ -84,9 +93,7 @@ class RegionProposalNetwork(nn.Module):
         flat_deltas = deltas.reshape(count, per_cell, 4, deltas.shape[2], deltas.shape[3])
         return flat, flat_deltas.permute(0, 3, 4, 1, 2).reshape(count, -1, 4), anchors
 
-    def _candidates(
-        self, flat: Tensor, deltas: Tensor, anchors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _best(self, flat: Tensor, deltas: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The K anchors with the highest logits, best first.
 
         Returns:

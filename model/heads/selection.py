@@ -83,8 +83,8 @@ class DetectionSelector(nn.Module):
             windows: each image's place on the canvas.
         """
         spec = self.spec
-        best = self._candidates(logits, valid)
-        boxes = self._decode(deltas, proposals, best)
+        best = self.candidates(logits, valid)
+        boxes = self.decode(deltas, proposals, best)
         boxes = windows.clip(boxes, "image", self.end_shift)
         passed = self._passes(best.scores)
         eligible = passed & is_large_enough(boxes, spec.min_size, spec.min_size_inclusive)
@@ -101,7 +101,8 @@ class DetectionSelector(nn.Module):
             return scores >= self.score_threshold
         return scores > self.score_threshold
 
-    def _candidates(self, logits: Tensor, valid: Tensor) -> Candidates:
+    def candidates(self, logits: Tensor, valid: Tensor) -> Candidates:
+        """The K best (proposal, class) pairs."""
         if self.spec.choice == "best-class":
             return self._best_class_each(logits, valid)
         count, num_proposals = valid.shape
@@ -127,8 +128,8 @@ class DetectionSelector(nn.Module):
         group = torch.gather(group, 1, row).clamp(0, self.classes - 1)
         return Candidates(ranked, row, group, self._passes(flat).sum(dim=1))
 
-    def _decode(self, deltas: Tensor, proposals: Tensor, best: Candidates) -> Tensor:
-        """Float32 [N, K, 4] xyxy, not clipped."""
+    def decode(self, deltas: Tensor, proposals: Tensor, best: Candidates) -> Tensor:
+        """Boxes of candidates, float32 [N, K, 4] xyxy canvas pixels, not clipped."""
         count, num_proposals = proposals.shape[:2]
         groups = deltas.shape[1] // 4
         entry = best.row

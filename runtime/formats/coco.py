@@ -1,7 +1,8 @@
 """COCO results JSON, as `pycocotools.coco.COCO.loadRes` reads it.
 
 One object per detection: `image_id`, `category_id` (the data set's), `bbox` as [x, y, width,
-height] in original-image pixels, `score`, and `segmentation` unless the model finds boxes only.
+height] in original-image pixels, `score`, `segmentation` where the model has masks, `keypoints` as
+[x, y, v, ...] where it has keypoints. COCO wants a visibility v there and reads none: it is 2.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.rle import Rle
 
+_VISIBLE = 2
+
 
 class CocoRow(TypedDict):
     """One detection in COCO's results format."""
@@ -25,6 +28,7 @@ class CocoRow(TypedDict):
     bbox: list[float]
     score: float
     segmentation: NotRequired[Rle]
+    keypoints: NotRequired[list[float]]
 
 
 def rows(detections: Detections, image_id: int, classes: ClassSpec) -> list[CocoRow]:
@@ -48,6 +52,9 @@ def rows(detections: Detections, image_id: int, classes: ClassSpec) -> list[Coco
     ]
     for row, rle in zip(found, detections.rle(), strict=False):
         row["segmentation"] = rle
+    if detections.keypoints is not None:
+        for row, points in zip(found, detections.keypoints.tolist(), strict=True):
+            row["keypoints"] = [number for x, y, _ in points for number in (x, y, _VISIBLE)]
     return found
 
 

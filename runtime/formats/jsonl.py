@@ -15,7 +15,8 @@ def record(image: str, detections: Detections) -> dict[str, Any]:
     """One image as a JSON object; `image` is its name as the caller knows it.
 
     Each detection has `label` (the checkpoint's class index), `name`, `score`, `box_xyxy` and,
-    unless the model finds boxes only, `rle` (COCO's compressed run lengths).
+    where the model has masks, `rle` (COCO's compressed run lengths), where it has keypoints,
+    `keypoints`, [x, y, score] by name.
     """
     found: list[dict[str, Any]] = [
         {"label": label, "name": name, "score": score, "box_xyxy": box}
@@ -29,6 +30,9 @@ def record(image: str, detections: Detections) -> dict[str, Any]:
     ]
     for row, rle in zip(found, detections.rle(), strict=False):
         row["rle"] = rle
+    if detections.keypoints is not None:
+        for row, points in zip(found, detections.keypoints.tolist(), strict=True):
+            row["keypoints"] = dict(zip(detections.keypoint_names, points, strict=True))
     height, width = detections.image_hw
     return {
         "image": image,

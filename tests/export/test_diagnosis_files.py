@@ -259,16 +259,6 @@ def test_a_checkpoint_of_nothing_known(tmp_path: Path) -> None:
     assert "not a Mask R-CNN that is known here" in found.detail
 
 
-def test_too_many_proposals_for_tensorrt(demo_checkpoint: Checkpoint) -> None:
-    spec = demo_checkpoint.spec
-    large = replace(spec, rpn=replace(spec.rpn, pre_nms=6000))
-    found = diagnose_spec(large, TARGETS["tensorrt-rtx"])
-    assert found.status == "problem"
-    assert "at most 3840, got 6000" in found.detail
-    assert "pre_nms" in found.remedy
-    assert diagnose_spec(large, TARGETS["onnxruntime"]).status == "ok"
-
-
 def test_adaptive_sampling(demo_checkpoint: Checkpoint) -> None:
     spec = demo_checkpoint.spec
     pooler: PoolerSpec = replace(spec.box.pooler, sampling_ratio=0)
@@ -277,9 +267,3 @@ def test_adaptive_sampling(demo_checkpoint: Checkpoint) -> None:
     assert found.status == "problem"
     assert "box head: sampling ratio 0" in found.detail
     assert found.remedy == "export with --target onnxruntime"
-
-
-def test_many_candidates_are_cut_as_the_export_cuts_them(demo_checkpoint: Checkpoint) -> None:
-    spec = demo_checkpoint.spec
-    many = replace(spec, box=replace(spec.box, candidates=8000))
-    assert diagnose_spec(many, TARGETS["tensorrt"]).status == "ok"

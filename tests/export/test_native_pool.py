@@ -76,7 +76,8 @@ def _kinds(model: onnx.ModelProto) -> list[str]:
 
 def _eager(spec: PoolerSpec, given: _Given) -> np.ndarray:
     maps = [torch.tensor(f) for f in given.features]
-    return ops.RoIPooler(spec)(maps, torch.tensor(given.rois), torch.tensor(given.valid)).numpy()
+    pooled, _ = ops.RoIPooler(spec)(maps, torch.tensor(given.rois), torch.tensor(given.valid))
+    return pooled.numpy()
 
 
 def _unrounded(values: np.ndarray) -> np.ndarray:
@@ -130,9 +131,7 @@ def _average(samples: np.ndarray, rois: int, size: int, ratio: int) -> np.ndarra
 
 
 def _levels(rois: np.ndarray, spec: PoolerSpec) -> np.ndarray:
-    eps = spec.inner_eps, spec.outer_eps
-    size = spec.canonical_size, spec.canonical_level
-    return ops._levels(torch.tensor(rois), spec.strides, *size, *eps).numpy()
+    return ops._levels(torch.tensor(rois), spec).numpy()
 
 
 def _oracle(spec: PoolerSpec, given: _Given) -> np.ndarray:
@@ -389,10 +388,6 @@ def _refusal(spec: PoolerSpec, **more) -> str:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - the exporter wraps the refusal
         _export(spec, _three_images(5, spec), **more)
     return next(str(e) for e in _causes(caught.value) if isinstance(e, ExportError))
-
-
-def test_adaptive_sampling_is_refused() -> None:
-    assert "adaptive" in _refusal(PoolerSpec(7, 0))
 
 
 def test_a_canvas_of_any_size_is_refused() -> None:

@@ -89,10 +89,10 @@ def test_cell_centres_are_exact_on_the_grid() -> None:
     rng = np.random.default_rng(4)
     for _ in range(200):
         packing = pack([*_random_sides(rng), (5, 9)])
-        strides = [4 * 2**level for level in range(len(packing.sides_hw))]
+        scales = [(0.25 / 2**level,) * 2 for level in range(len(packing.sides_hw))]
         canvas = np.array(packing.canvas_hw[::-1], np.float32)
         origins = np.array(packing.origins_yx, np.float32)[:, ::-1]
-        for row, origin in zip(packing.level_table(strides), origins, strict=True):
+        for row, origin in zip(packing.level_table(scales), origins, strict=True):
             side, slope, shift = row[2:4], row[4:6], row[6:8]
             for cell in (np.zeros(2, np.float32), side - 1):
                 grid = cell * slope + shift

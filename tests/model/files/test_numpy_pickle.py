@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.errors import CheckpointError
+from model.files.numpy_pickle import read_pickle
+from model.files.pickled_array import PickledArray
+from model.files.weights_file import read_weights
+from model.files.zoo_pickle import read_zoo_pickle
+
+PROTOCOLS = range(6)
+DTYPES = ["f2", "f4", "f8", ">f4", "i1", "u1", "<i2", ">i4", "i8", "u2", "u4", "u8", "?"]
+
+
+def _saved(folder: Path, value: object, protocol: int = 3) -> Path:
+    path = folder / "model.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_plain_data_is_what_the_unpickler_makes_of_it(protocol: int, tmp_path: Path) -> None:
+    shared = ["twice"]
+    value = {
+        "model": {"a": (1, -2, 300, 70_000, 2**40, -(2**70)), "b": [], "c": ()},
+        "floats": [0.1, -1e300, float("inf")],
+        "texts": ["", "é\n\\u", "x" * 300, "日本"],
+        "bytes": [b"", b"\x00\xff\n", b"y" * 300],
+        "more": [None, True, False, {}, {"": {7: "seven", 1.5: None, None: 0, b"k": 1}}],
+        "shared": [shared, shared],
+        "long tuple": tuple(range(9)),
+        "ordered": OrderedDict(a=1, b=2),
+    }
+    found = read_pickle(_saved(tmp_path, value, protocol))
+    assert found == value
+    assert isinstance(found, dict)
+    assert found["shared"][0] is found["shared"][1]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_arrays(dtype: str, protocol: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 100, (3, 4, 2)).astype(dtype)
+    given = {
+        "a.c": values,
+        "a.fortran": np.asfortranarray(values),
+        "a.cut": values[::2, 1:, :1],
+        "a.none": values[:0],
+        "a.one": values[0, 0, :1],
+        "a.scalar": np.array(3, dtype),
+    }
+    arrays = read_zoo_pickle(_saved(tmp_path, given, protocol)).arrays
+    assert list(arrays) == list(given)
+    for name, expected in given.items():
+        np.testing.assert_array_equal(arrays[name], expected)
+        assert arrays[name].dtype == expected.dtype.newbyteorder("=")
+        assert arrays[name].flags.writeable
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_numpy_scalar_is_a_number(dtype: str, protocol: int, tmp_path: Path) -> None:
+    value = np.array([3], dtype)[0]
+    found = read_pickle(_saved(tmp_path, [value], protocol))
+    assert found == [value.item()]
+    assert type(found[0]) is type(value.item())  # type: ignore[index]
+
+
+def test_the_modules_of_numpy_1_and_2_mean_the_same(tmp_path: Path) -> None:
+    path = _saved(tmp_path, {"a.b": np.arange(4.0)}, 2)
+    body = path.read_bytes()
+    old, new = b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n"
+    for module in (old, new):
+        path.write_bytes(body.replace(new, module).replace(old, module))
+        np.testing.assert_array_equal(read_zoo_pickle(path).arrays["a.b"], np.arange(4.0))
+
+
+def test_an_array_as_python_2_wrote_it(tmp_path: Path) -> None:
+    """Its texts are bytes, whose letters stand for the numbers."""
+    path = _saved(tmp_path, {"a.b": np.arange(4, dtype=np.float32)}, 3)
+    body = path.read_bytes()
+    assert b"C\x10" in body
+    path.write_bytes(body.replace(b"C\x10", b"U\x10"))  # bytes in 3 become a str of 2
+    np.testing.assert_array_equal(read_zoo_pickle(path).arrays["a.b"], np.arange(4))
+
+
+def test_the_layout_of_the_zoo(tmp_path: Path) -> None:
+    model = {"a.b": np.ones(2, np.float32), "note": "text"}
+    whole = {"model": model, "__author__": "someone", "matching_heuristics": True}
+    zoo = read_zoo_pickle(_saved(tmp_path, whole))
+    assert (list(zoo.arrays), zoo.matching_heuristics) == (["a.b"], True)
+    weights = read_weights(_saved(tmp_path, whole))
+    assert (list(weights.tensors), weights.matching_heuristics) == (["a.b"], True)
+    for less in ({"model": model}, {**whole, "matching_heuristics": False}, model):
+        assert not read_weights(_saved(tmp_path, less)).matching_heuristics
+
+
+def test_halves_and_doubles_become_float32(tmp_path: Path) -> None:
+    given = {"a.half": np.float16([1.5]), "a.double": np.float64([0.1])}
+    tensors = read_weights(_saved(tmp_path, given)).tensors
+    assert all(t.dtype.is_floating_point and t.element_size() == 4 for t in tensors.values())
+    np.testing.assert_array_equal(tensors["a.double"].numpy(), np.float32([0.1]))
+
+
+def test_an_array_that_shares_its_bytes_counts_each_time(tmp_path: Path) -> None:
+    array = np.zeros(50_000, np.float32)
+    path = _saved(tmp_path, {f"a.{i}": array for i in range(9)})
+    with pytest.raises(CheckpointError, match="claim"):
+        read_weights(path)
+
+
+def test_a_list_that_holds_itself(tmp_path: Path) -> None:
+    value: list[object] = []
+    value.append(value)
+    found = read_pickle(_saved(tmp_path, value))
+    assert isinstance(found, list)
+    assert found[0] is found
+
+
+def test_an_array_in_a_list_stays_where_it_is(tmp_path: Path) -> None:
+    found = read_pickle(_saved(tmp_path, [np.arange(3)]))
+    assert isinstance(found, list)
+    assert isinstance(found[0], PickledArray)
+    np.testing.assert_array_equal(found[0].values, np.arange(3))
