@@ -69,16 +69,18 @@ def _datasets(h5py: Any, root: Any, path: Path) -> Iterator[tuple[str, Any]]:
     """Every array of the file by its name, looked at but not read."""
     if not isinstance(root, h5py.Group):
         raise _refusal(path, _WEIGHTS, "is no group")
-    seen = {_address(h5py, root)}
+    seen = {int(h5py.h5o.get_info(root.id).addr)}
     waiting = [("", 0, root)]
     while waiting:
         prefix, depth, group = waiting.pop()
         for key in group:
             name = f"{prefix}{key}"
             item = _opened(h5py, group, key, path, name)
-            address = _address(h5py, item)
-            if address in seen or depth == _MAX_DEPTH or len(seen) == _MAX_OBJECTS:
-                raise _refusal(path, name, "is there twice, too deep, or one of too many")
+            address = int(h5py.h5o.get_info(item.id).addr)
+            if address in seen:
+                raise _refusal(path, name, "is there twice, under another name too")
+            if depth == _MAX_DEPTH or len(seen) == _MAX_OBJECTS:
+                raise _refusal(path, name, "lies too deep, or is one of too many")
             seen.add(address)
             if isinstance(item, h5py.Group):
                 waiting.append((f"{name}/", depth + 1, item))
@@ -105,10 +107,6 @@ def _opened(h5py: Any, group: Any, key: str, path: Path, name: str = "") -> Any:
         said = {h5py.ExternalLink: "links to another file", h5py.SoftLink: "is a soft link"}
         raise _refusal(path, name or key, said.get(kind, "is a link of an unknown kind"))
     return group[key]
-
-
-def _address(h5py: Any, item: Any) -> int:
-    return int(h5py.h5o.get_info(item.id).addr)
 
 
 def _refuse_unusual(h5py: Any, dataset: Any, name: str, path: Path) -> None:
