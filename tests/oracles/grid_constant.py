@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def resize(image: NDArray[np.generic], hw: tuple[int, int]) -> NDArray[np.float64]:
-    """[h, w] to float64 [H, W]."""
+def resize(
+    image: NDArray[np.generic], hw: tuple[int, int], whole: NDArray[np.generic] | None = None
+) -> NDArray[np.float64]:
+    """[h, w] to float64 [H, W]; `whole` is the image that the plane belongs to, if to any."""
     height, width = image.shape
     source = image.astype(np.float64).tolist()
-    lowest, highest = float(image.min()), float(image.max())
+    limits = image if whole is None else whole
+    lowest, highest = float(limits.min()), float(limits.max())
     resized = np.zeros(hw)
     for row in range(hw[0]):
         y = (row + 0.5) * (height / hw[0]) - 0.5
