@@ -145,7 +145,7 @@ def _with_noise(canvas: Canvas) -> Canvas:
     images = rng.normal(0, 50, canvas.images.shape).astype(np.float32)
     height, width = (int(side) for side in canvas.image_hw[0])
     images[0, :, :height, :width] = canvas.images[0, :, :height, :width]
-    return Canvas(images, canvas.image_hw)
+    return Canvas(images, canvas.image_hw, canvas.origin_yx)
 
 
 def _report(rows: Sequence[tuple[str, Tally, Verdict, Verdict]], args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from export.spec_arguments import add_spec_arguments, print_reading, spec_option
 from export.targets import TARGETS, Target, native_candidates, target_named
 from maskport import __version__
 from model.errors import MissingDependencyError, UsageError
-from runtime.console import DONE, Parser, Steps, run
+from runtime.console import DONE, Parser, Steps, run, whole_number
 from runtime.files import atomic_path
 from runtime.next_step import next_step
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.errors import CheckpointError, SpecError, UsageError
 from model.families import detectron2 as detectron2_dialect
+from model.families import matterport as matterport_dialect
 from model.families import mmdetection as mmdetection_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
@@ -27,6 +28,7 @@ DIALECTS: tuple[Dialect, ...] = (
     torchvision_dialect.DIALECT,
     detectron2_dialect.DIALECT,
     mmdetection_dialect.DIALECT,
+    matterport_dialect.DIALECT,
 )
 _COUNTER = "num_batches_tracked"
 
@@ -58,7 +60,7 @@ def load(
     """Read a checkpoint safely and recognise its dialect and architecture.
 
     Args:
-        path: a file that `model.files.weights_file.read_weights` reads.
+        path: a `.pth`, `.pt`, `.safetensors`, `.pkl` or `.h5` file.
         options: what the weights cannot tell and the user wants to say.
         config: the framework's own configuration of the model; None takes one of the name that
             the framework gives it, where it lies beside the weights.

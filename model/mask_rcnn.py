@@ -45,20 +45,23 @@ class Outputs(NamedTuple):
 
 
 class Normalise(nn.Module):
-    """(image - mean) / std inside each image, zero in the padding."""
+    """(image - mean) / std inside each image; the padding is zero after that, or before it."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, spec: PreprocessSpec) -> None:
         super().__init__()
+        self.pads_first = spec.padding == "zero-before"
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, places: Windows) -> Tensor:
         """Map float32 [N, 3, H, W] to the same shape."""
-        # Eager models pad after they normalise: the padding is zero, not the mean colour.
+        # Most eager models pad after they normalise: the padding is zero then.
         inside = places.inside()[:, None]
+        if self.pads_first:
+            return (torch.where(inside, images, 0.0) - self.mean) / self.std
         return torch.where(inside, (images - self.mean) / self.std, 0.0)
 
 

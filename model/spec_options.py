@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,27 @@ def apply(spec: ModelSpec, options: SpecOptions) -> ModelSpec:
             f"spec.classes.names: expected {len(spec.classes.names)} names (as many as the "
             f"weights have, with the background), got {len(said.classes.names)}"
         )
-    return said
+    return _levels_on_canvas(spec, said, options)
+
+
+def _levels_on_canvas(spec: ModelSpec, said: ModelSpec, options: SpecOptions) -> ModelSpec:
+    """Where crops take a square canvas corner to corner, its side is in the level rule.
+
+    There a box's side is its share of the canvas less one pixel, times the whole canvas
+    (Matterport's `PyramidROIAlign`).
+    """
+    old, new = spec.preprocess.long_side, said.preprocess.long_side
+    if old == new or not said.preprocess.square:
+        return said
+    heads: dict[str, Any] = {}
+    for name in ("box", "mask", "keypoint"):
+        head = getattr(said, name)
+        if head is None or head.pooler.crop_frame != "image":
+            continue
+        if not was_said(f"{name}.pooler.canonical_size", options):
+            size = head.pooler.canonical_size * (1 - 1 / new) / (1 - 1 / old)
+            heads[name] = replace(head, pooler=replace(head.pooler, canonical_size=size))
+    return replace(said, **heads)
 
 
 def was_said(field: str, options: SpecOptions) -> bool:

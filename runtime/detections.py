@@ -163,19 +163,22 @@ def from_raw(
     spec: ModelSpec,
     image_hw: tuple[int, int],
     resized_hw: tuple[int, int],
+    origin_yx: tuple[int, int] = (0, 0),
 ) -> Detections:
     """Bring one image's network output to the original image, as the eager model does.
 
-    Boxes are scaled by the ratio of the sizes in float32 (torchvision's `resize_boxes`). Where
-    the spec says "clip" they are then clipped to the image and empty ones are removed
-    (detectron2's `detector_postprocess`). Keypoints are decoded on the canvas and scaled alike,
-    never clipped. Rows with a NaN or an infinity are removed and counted.
+    The spec says how: boxes are scaled by the ratio of the sizes in float32 (torchvision's
+    `resize_boxes`); then clipped to the image ("clip", detectron2's `detector_postprocess`); or
+    scaled corner to corner and rounded ("round", Matterport's `unmold_detections`). The latter two
+    remove empty boxes. Keypoints are decoded on the canvas and scaled alike, never clipped. Rows
+    with a NaN or an infinity are removed and counted.
 
     Args:
         raw: The network's rows, canvas pixels.
         spec: The model that produced them.
         image_hw: Height and width of the original image.
         resized_hw: Height and width of the resized image on the canvas, without its padding.
+        origin_yx: Its first row and column there.
 
     Returns:
         Detections in original-image pixels, rows in the network's order.
@@ -185,11 +188,14 @@ def from_raw(
     """
     _require_the_specs_heads(raw, spec)
     rule = spec.mask or MaskHeadSpec()
-    boxes = _scaled(raw.boxes, image_hw, resized_hw)
-    finite = _finite_rows(boxes, raw)
-    keep = finite
+    if spec.box.to_image == "round":
+        boxes = _rounded(raw.boxes, image_hw, resized_hw, origin_yx)
+    else:
+        boxes = _scaled(raw.boxes, image_hw, resized_hw, origin_yx)
+    finite = keep = _finite_rows(boxes, raw)
     if spec.box.to_image == "clip":
         boxes = _clipped(boxes, image_hw)
+    if spec.box.to_image != "scale":
         keep = finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     labels = raw.labels[keep].astype(np.int64)
     return Detections(
@@ -242,11 +248,33 @@ def _keypoints(
 
 
 def _scaled(
-    boxes_xyxy: Float32Array, image_hw: tuple[int, int], resized_hw: tuple[int, int]
+    boxes_xyxy: Float32Array,
+    image_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+    origin_yx: tuple[int, int],
 ) -> Float32Array:
     ratio_hw = np.divide(image_hw, resized_hw, dtype=np.float32)
+    origin = np.array(origin_yx, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        return boxes_xyxy * ratio_hw[[1, 0, 1, 0]]
+        return (boxes_xyxy - origin[[1, 0, 1, 0]]) * ratio_hw[[1, 0, 1, 0]]
+
+
+def _rounded(
+    boxes_xyxy: Float32Array,
+    image_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+    origin_yx: tuple[int, int],
+) -> Float32Array:
+    """Canvas boxes that end a pixel early to whole pixels of the image, halves to even.
+
+    Corners map to corners, so sides are counted less one; the far edges get their pixel back.
+    """
+    axes = [1, 0, 1, 0]
+    last, origin = np.subtract(image_hw, 1.0)[axes], np.array(origin_yx, np.float64)[axes]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        inside = (boxes_xyxy - origin) / np.subtract(resized_hw, 1.0)[axes]
+        boxes: Float32Array = np.around(inside * last + [0, 0, 1, 1]).astype(np.float32)
+    return boxes
 
 
 def _clipped(boxes_xyxy: Float32Array, image_hw: tuple[int, int]) -> Float32Array:

@@ -1,16 +1,18 @@
 """From M x M mask probabilities to exact binary crops in the image, touching only the box.
 
 Two rules are reproduced to the bit in float32, as torch evaluates them on a CPU with fused
-multiply-adds (its AVX2 and AVX-512 kernels):
+multiply-adds (its AVX2 and AVX-512 kernels), and one as scikit-image evaluates it:
 
 * "integer", torchvision's `paste_masks_in_image`: pad the mask by one cell, grow the box by
   (M + 2) / M, truncate it to integers, resize the mask onto it bilinearly.
 * "float", detectron2's `paste_masks_in_image`: sample the mask at the pixel centres of the box
   and of one pixel around it, zeros outside the mask.
+* "resize", Matterport's `unmold_mask`: resize the mask to the integer box, in float64, with zeros
+  around it, and clip to the mask's own range.
 
-Both are separable, so a crop is two small matrix products. These round differently from torch,
-by a few 1e-7; only the pixels that stand that close to the threshold are evaluated again, in
-torch's own order of operations. Crops are computed transposed, [w, h], because COCO's run
+All are separable, so a crop is two small matrix products. These round differently, by a few
+1e-7; only the pixels that stand that close to the threshold are evaluated again, in the
+framework's own order of operations. Crops are computed transposed, [w, h], because COCO's run
 lengths go down the columns.
 """
 
@@ -18,13 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.spec import PasteRule
+from runtime.grid_constant import taps
 
 Float32Array = NDArray[np.float32]
+Weights = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 # One zero cell before the mask and two after it, so that every sample has an upper neighbour.
@@ -39,10 +44,11 @@ SMALL_KERNEL_PX = 128
 _COORDINATE_LIMIT_PX = np.float32(2.0**31)
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
-# Four corners and their weights, each [P], to P probabilities in torch's order of operations.
+# Four corners and their weights, each [P], to P probabilities in the framework's order of
+# operations; weights are float64 where the framework's are.
 _Quad = tuple[Float32Array, Float32Array, Float32Array, Float32Array]
 _Operand = Float32Array | np.float32
-_Exact = Callable[[_Quad, _Quad], Float32Array]
+_Exact = Callable[[_Quad, Any], Float32Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +94,8 @@ class _Axis:
 
     start_px: int
     cell: NDArray[np.int64]
-    weight0: Float32Array
-    weight1: Float32Array
+    weight0: Weights
+    weight1: Weights
 
     def matrix(self, cells: int) -> Float32Array:
         """The weights as float32 [pixels, cells], two entries in a row."""
@@ -120,6 +126,9 @@ def paste_crops(
     if rule.paste == "integer":
         for grid, box in zip(grids, grown_integer_boxes(boxes_xyxy, side).tolist(), strict=True):
             yield _paste_integer(grid, box, image_hw, rule)
+    elif rule.paste == "resize":
+        for grid, box in zip(grids, _integers(boxes_xyxy).tolist(), strict=True):
+            yield _paste_resized(grid, box, image_hw, rule)
     else:
         for grid, float_box in zip(grids, boxes_xyxy, strict=True):
             yield _paste_float(grid, float_box, image_hw, rule)
@@ -136,7 +145,12 @@ def grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = (high - low) * _HALF * np.float32((side + 2) / side)
     centre = (high + low) * _HALF
-    return np.concatenate((centre - reach, centre + reach), axis=1).astype(np.int64)
+    return _integers(np.concatenate((centre - reach, centre + reach), axis=1))
+
+
+def _integers(boxes_xyxy: Float32Array) -> NDArray[np.int64]:
+    limit = 2 * _COORDINATE_LIMIT_PX
+    return boxes_xyxy.clip(-limit, limit).astype(np.int64)
 
 
 def _paste_integer(
@@ -240,6 +254,30 @@ def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) 
     )
 
 
+def _paste_resized(
+    grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
+) -> MaskCrop:
+    x0, y0, x1, y1 = box_xyxy
+    side = len(grid) - _BEFORE - _AFTER
+    across = _zoom_axis(x0, x1, image_hw[1], side)
+    down = _zoom_axis(y0, y1, image_hw[0], side)
+    # Zeros blend in at the edges, but never below the smallest probability of the mask.
+    lowest = grid[_BEFORE:-_AFTER, _BEFORE:-_AFTER].min()
+    if _is_foreground(lowest, rule):
+        whole = np.ones((across.cell.size, down.cell.size), np.bool_)
+        return MaskCrop(across.start_px, down.start_px, whole)
+    return _cut(grid, across, down, rule, _zoom)
+
+
+def _zoom_axis(first_px: int, end_px: int, extent_px: int, cells: int) -> _Axis:
+    """scikit-image's resize of a mask to the pixels of its box."""
+    start, stop = max(first_px, 0), min(end_px, extent_px)
+    pixel = np.arange(start - first_px, stop - first_px)
+    before, upper = taps(pixel, cells, max(end_px - first_px, 1))
+    weight0 = 1.0 - upper
+    return _Axis(start, before + _BEFORE, weight0, 1.0 - weight0)
+
+
 def _cut(grid: Float32Array, across: _Axis, down: _Axis, rule: MaskRule, exact: _Exact) -> MaskCrop:
     """Interpolate and threshold, in blocks of columns that stay in the processor's cache."""
     width, height, cells = across.cell.size, down.cell.size, len(grid)
@@ -310,6 +348,13 @@ def _grid_sample(corners: _Quad, weights: _Quad) -> Float32Array:
     x0, x1, y0, y1 = weights
     total = _fma(corners[1], x1 * y0, corners[0] * (x0 * y0))
     return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
+
+
+def _zoom(corners: _Quad, weights: tuple[NDArray[np.float64], ...]) -> Float32Array:
+    """scikit-image's: each corner by its row's weight, then by its column's, summed in order."""
+    x0, x1, y0, y1 = weights
+    total = corners[0] * y0 * x0 + corners[1] * y0 * x1
+    return (total + corners[2] * y1 * x0 + corners[3] * y1 * x1).astype(np.float32)
 
 
 def _fma(a: Float32Array, b: _Operand, c: _Operand) -> Float32Array:

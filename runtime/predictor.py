@@ -236,9 +236,9 @@ class Predictor:
 
     def _result(self, answer: Answer, canvas: Canvas, row: int, pixels: UInt8) -> Detections:
         height, width = (int(side) for side in canvas.image_hw[row])
-        return from_raw(
-            raw_rows(answer, row), self.spec, (pixels.shape[0], pixels.shape[1]), (height, width)
-        )
+        photo_hw = (pixels.shape[0], pixels.shape[1])
+        resized = (height, width)
+        return from_raw(raw_rows(answer, row), self.spec, photo_hw, resized, canvas.origin_yx[row])
 
     def _report_inexact(self, answer: Answer, photos: int) -> None:
         remedies = inexact_remedies(answer, photos)

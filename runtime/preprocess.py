@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.errors import ImageError
 from model.spec import PreprocessSpec
-from runtime import fixed_point_bilinear
+from runtime import fixed_point_bilinear, grid_constant
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -26,11 +26,13 @@ class Canvas:
     """A batch as the graph takes it.
 
     images: float32 [N, 3, H, W] in the spec's channel order and value range, zero in the
-    padding; image_hw: float32 [N, 2], each photo's size on the canvas.
+    padding; image_hw: float32 [N, 2], each photo's size on the canvas; origin_yx: its first row
+    and column there, a pair per photo.
     """
 
     images: Float32
     image_hw: Float32
+    origin_yx: tuple[tuple[int, int], ...]
 
 
 def resized_hw(
@@ -42,7 +44,7 @@ def resized_hw(
         ImageError: the rule leaves less than one pixel, where the eager model fails as well.
 
     Source: torchvision `_resize_image_and_masks` (floor); detectron2 `ResizeShortestEdge`
-    (round); mmcv `rescale_size` (round).
+    (round); mmcv `rescale_size` (round); Matterport `resize_image` (round).
     """
     height, width = photo_hw
     if height < 1 or width < 1:
@@ -53,6 +55,8 @@ def resized_hw(
     elif spec.resize_rule == "mmdetection":
         scale = _one_scale(height, width, spec, canvas_hw)
         sides = int(height * scale + 0.5), int(width * scale + 0.5)
+    elif spec.resize_rule == "matterport":
+        sides = _even_sides(height, width, spec, canvas_hw)
     else:
         sides = _rounded_sides(height, width, spec, canvas_hw)
     if canvas_hw is not None:
@@ -95,19 +99,49 @@ def _rounded_sides(
     return int(new_height + 0.5), int(new_width + 0.5)
 
 
+def _even_sides(
+    height: int, width: int, spec: PreprocessSpec, canvas_hw: tuple[int, int] | None
+) -> tuple[int, int]:
+    """One scale, up to the short side but down to the long one only, halves to even.
+
+    In Matterport's order of operations: another one rounds some sides the other way.
+    """
+    scale = max(1.0, spec.short_side / min(height, width))
+    longest = max(height, width)
+    if round(longest * scale) > spec.long_side:
+        scale = spec.long_side / longest
+    if canvas_hw is not None and (
+        round(height * scale) > canvas_hw[0] or round(width * scale) > canvas_hw[1]
+    ):
+        scale = min(canvas_hw[0] / height, canvas_hw[1] / width)
+    return round(height * scale), round(width * scale)
+
+
+def origin_yx(
+    image_hw: tuple[int, int], canvas_hw: tuple[int, int], spec: PreprocessSpec
+) -> tuple[int, int]:
+    """First row and column of a photo on its canvas; the graph places it by the same rule.
+
+    Source: Matterport `resize_image` (the odd pixel of padding goes to the end).
+    """
+    if spec.placement == "top-left":
+        return 0, 0
+    return (canvas_hw[0] - image_hw[0]) // 2, (canvas_hw[1] - image_hw[1]) // 2
+
+
 def to_canvas(
     photos: Sequence[UInt8],
     spec: PreprocessSpec,
     canvas_hw: tuple[int, int] | None = None,
     batch: int | None = None,
 ) -> Canvas:
-    """Resize photos, put each at the top left of one canvas, and pad.
+    """Resize photos, put each in its place on one canvas, and pad.
 
     Args:
         photos: uint8 [h, w, 3] RGB each.
         spec: the resize rule and the graph's value range.
-        canvas_hw: a fixed canvas; None takes the smallest that holds all, rounded up to the
-            spec's divisor, as the eager model does.
+        canvas_hw: a fixed canvas; None takes the spec's square, or else the smallest that holds
+            all, rounded up to the spec's divisor, as the eager model does.
         batch: rows of the batch when it is fixed; missing photos are blank.
 
     Raises:
@@ -115,16 +149,24 @@ def to_canvas(
     """
     sizes = [resized_hw(p.shape[:2], spec, canvas_hw) for p in photos]
     if canvas_hw is None:
-        divisor = spec.size_divisor
-        tallest, widest = (max(s[axis] for s in sizes) for axis in (0, 1))
-        canvas_hw = -(-tallest // divisor) * divisor, -(-widest // divisor) * divisor
+        canvas_hw = _canvas_hw(sizes, spec)
+    origins = tuple(origin_yx(size, canvas_hw, spec) for size in sizes)
     count = len(photos) if batch is None else batch
     images = np.zeros((count, 3, *canvas_hw), np.float32)
     image_hw = np.tile(np.array([canvas_hw], np.float32), (count, 1))
     for row, (photo, (height, width)) in enumerate(zip(photos, sizes, strict=True)):
-        images[row, :, :height, :width] = resize(photo, (height, width), spec)
+        y, x = origins[row]
+        images[row, :, y : y + height, x : x + width] = resize(photo, (height, width), spec)
         image_hw[row] = height, width
-    return Canvas(images, image_hw)
+    return Canvas(images, image_hw, origins)
+
+
+def _canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> tuple[int, int]:
+    if spec.square:
+        return spec.long_side, spec.long_side
+    tallest, widest = (max(size[axis] for size in sizes) for axis in (0, 1))
+    divisor = spec.size_divisor
+    return -(-tallest // divisor) * divisor, -(-widest // divisor) * divisor
 
 
 def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
@@ -139,6 +181,8 @@ def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
     elif spec.interpolation == "opencv-bilinear":
         integers = fixed_point_bilinear.resize_uint8(photo, hw)
         planes = integers.astype(np.float32).transpose(2, 0, 1)
+    elif spec.interpolation == "skimage-bilinear":
+        planes = grid_constant.resize_uint8(photo, hw).astype(np.float32)
     else:
         planes = bilinear(photo, hw)
     return planes * np.float32(spec.value_range / 255.0)

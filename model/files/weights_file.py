@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model.errors import CheckpointError
+from model.files.keras_h5 import read_keras_h5
 from model.files.zoo_pickle import read_zoo_pickle
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
@@ -50,7 +51,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a state dict from `.pth` / `.pt`, `.safetensors`, or a zoo `.pkl` of detectron2's.
+    """Read weights: `.pth` / `.pt`, `.safetensors`, detectron2's zoo `.pkl`, Keras' `.h5`.
 
     Wrapping dicts (`{"model": …}`, `{"state_dict": …}`) and the prefixes of compiled and
     data-parallel modules are taken off; floating tensors become float32.
@@ -79,6 +80,9 @@ def _loaded(path: Path) -> tuple[object, bool]:
             zoo = read_zoo_pickle(path)
             tensors = {name: torch.from_numpy(values) for name, values in zoo.arrays.items()}
             return tensors, zoo.matching_heuristics
+        case ".h5" | ".hdf5":
+            arrays = read_keras_h5(path)
+            return {name: torch.from_numpy(values) for name, values in arrays.items()}, False
         case _:
             return _read_torch(path), False
 
@@ -91,7 +95,7 @@ def sha256_of(path: Path) -> str:
 
 def _require_file(path: Path) -> int:
     """Answer the size of a regular file that can be read; a pipe would block for ever."""
-    expected = "expected a .pth, .safetensors or .pkl file"
+    expected = "expected a .pth, .safetensors, .pkl or .h5 file"
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):

@@ -26,6 +26,8 @@ class PreprocessSpec:
         size_divisor: the canvas's sides are multiples of it; 1: the canvas is the resized photo.
         square: the canvas is always `long_side` squared.
         placement: of the photo on its canvas; "centred" rounds towards the top left.
+        padding: whether the canvas is filled with zeros "after" normalisation or "before" it, which
+            leaves -mean / std there (Matterport).
     """
 
     short_side: int = 800
@@ -41,6 +43,7 @@ class PreprocessSpec:
     size_divisor: int = 32
     square: bool = False
     placement: Literal["top-left", "centred"] = "top-left"
+    padding: Literal["zero-after", "zero-before"] = "zero-after"
 
     def __post_init__(self) -> None:
         require(

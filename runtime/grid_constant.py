@@ -1,0 +1,70 @@
+"""scikit-image's bilinear resize, reproduced: what lies beyond the image is zero and blends in.
+
+That is `skimage.transform.resize(order=1, mode="constant", anti_aliasing=False)`, version 0.19 or
+later, which is `scipy.ndimage.zoom(order=1, mode="grid-constant", grid_mode=True)` and a clip to
+the range of the input. The caller truncates to integers, so the order of operations is
+reproduced as well: a constant 128 that came out as 127.99… would lose a level.
+
+Legend: h, w sides of the source; H, W sides of the result, all in pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+# Rows of a block: its float64 planes then stay in the processor's cache.
+_BLOCK_ROWS = 32
+
+
+def taps(pixel: Indices, source: int, target: int) -> tuple[Indices, Float64]:
+    """Where target pixels stand in the source.
+
+    Args:
+        pixel: int64 [P], the pixels asked for, each from 0 to target - 1.
+        source: pixels of the source.
+        target: pixels of the result.
+
+    Returns:
+        int64 [P], the source pixel before each, from -1 to source - 1; float64 [P], its distance
+        from there, the weight of the next one.
+
+    Source: scipy `NI_ZoomShift` with `grid_mode`.
+    """
+    centre = (pixel + 0.5) * (source / target) - 0.5
+    before = np.floor(centre)
+    return before.astype(np.int64), centre - before
+
+
+def resize_uint8(photo: NDArray[np.uint8], hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a photo and truncate it, as `resize(photo, …, preserve_range=True)` and a cast do.
+
+    Args:
+        photo: uint8 [h, w, 3].
+        hw: H and W.
+
+    Returns:
+        uint8 [3, H, W].
+
+    Source: Matterport `utils.resize_image`; skimage `transform.resize`, `_clip_warp_output`.
+    """
+    lowest, highest = float(photo.min()), float(photo.max())
+    planes = np.pad(photo.transpose(2, 0, 1), ((0, 0), (1, 1), (1, 1)))
+    row, down = taps(np.arange(hw[0]), photo.shape[0], hw[0])
+    column, right = taps(np.arange(hw[1]), photo.shape[1], hw[1])
+    column = column + 1
+    resized = np.empty((photo.shape[2], *hw), np.uint8)
+    for start in range(0, hw[0], _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        weight = down[block, None]
+        upper = planes.take(row[block] + 1, axis=1) * (1.0 - weight)  # [3, rows, w + 2]
+        lower = planes.take(row[block] + 2, axis=1) * (1.0 - (1.0 - weight))
+        total = upper.take(column, axis=2) * (1.0 - right)
+        total += upper.take(column + 1, axis=2) * (1.0 - (1.0 - right))
+        total += lower.take(column, axis=2) * (1.0 - right)
+        total += lower.take(column + 1, axis=2) * (1.0 - (1.0 - right))
+        resized[:, block] = total.clip(lowest, highest)
+    return resized
