@@ -57,7 +57,7 @@ def load(
     """Read a checkpoint safely and recognise its dialect and architecture.
 
     Args:
-        path: a `.pth`, `.pt` or `.safetensors` file.
+        path: a `.pth`, `.pt`, `.safetensors` or zoo `.pkl` file.
         options: what the weights cannot tell and the user wants to say.
         config: the framework's own configuration of the model; None takes one of the name that
             the framework gives it, where it lies beside the weights.
