@@ -147,8 +147,11 @@ def enlivened(model: MaskRCNN, images: Tensor) -> MaskRCNN:
         hook = layer.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
         model(images[:1], image_hw[:1])
         hook.remove()
-        layer.weight.mul_(spread / torch.cat([s.flatten() for s in seen]).std())
-        layer.bias.zero_()
+        rows = torch.cat([s.movedim(1, -1).reshape(-1, s.shape[1]) for s in seen])
+        rows = rows - layer.bias
+        scale = spread / (rows - rows.mean(dim=0)).std()
+        layer.weight.mul_(scale)
+        layer.bias.copy_(-scale * rows.mean(dim=0))  # or one class would win everywhere
     return model
 
 
