@@ -72,7 +72,8 @@ class NetworkEager:
         for row, photo in enumerate(photos):
             height, width = (int(side) for side in canvas.image_hw[row])
             photo_hw = photo.shape[0], photo.shape[1]
-            found = from_raw(raw_rows(named, row), spec, photo_hw, (height, width))
+            origin = canvas.origin_yx[row]
+            found = from_raw(raw_rows(named, row), spec, photo_hw, (height, width), origin)
             scale = photo_hw[1] / width, photo_hw[0] / height
             runs.append(
                 EagerRun(found, EagerTrace(spec=spec, canvas_scale_xy=scale, **traces[row]))

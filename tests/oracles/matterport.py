@@ -119,7 +119,11 @@ def level(box: Floats, side: int, canonical: float = 224.0) -> int:
 
 
 def crop_and_resize(feature: NDArray[np.float32], box: Floats, size: int) -> Floats:
-    """`tf.image.crop_and_resize`, bilinear, of a [C, H, W] feature map to [C, size, size]."""
+    """`tf.image.crop_and_resize`, bilinear, of a [C, H, W] feature map to [C, size, size].
+
+    What it reads on the map's edge is the edge: in TensorFlow's float32 the last point of a box
+    that ends there may round to just outside and give 0, in some boxes and not in others.
+    """
     channels, height, width = feature.shape
     crop = np.zeros((channels, size, size))
     for row in range(size):
@@ -134,7 +138,8 @@ def crop_and_resize(feature: NDArray[np.float32], box: Floats, size: int) -> Flo
 def _position(start: float, end: float, cells: int, index: int, size: int) -> float:
     if size == 1:
         return 0.5 * (start + end) * (cells - 1)
-    return float(start * (cells - 1) + index * (end - start) * (cells - 1) / (size - 1))
+    exact = float(start * (cells - 1) + index * (end - start) * (cells - 1) / (size - 1))
+    return min(exact, cells - 1) if exact < cells - 1 + 1e-6 else exact
 
 
 def _bilinear(feature: NDArray[np.float32], y: float, x: float) -> Floats:
