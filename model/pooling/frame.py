@@ -54,9 +54,7 @@ def round_half_away(xp: Arithmetic, a: Array) -> Array:
     return xp.where(a < 0.0, -rounded, rounded)
 
 
-def cells_per_pixel(
-    spec: PoolerSpec, stride: int, side_hw: tuple[int, int]
-) -> tuple[float, float]:
+def cells_per_pixel(spec: PoolerSpec, stride: int, side_hw: tuple[int, int]) -> tuple[float, float]:
     """Of a level along y and x: 1 / stride, or from the canvas's last pixel to the last cell.
 
     The canvas is taken to have side * stride pixels.

@@ -28,7 +28,7 @@ def pool_product_grid(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSp
     image, margin = rois[:, 0].long(), margins(spec)
     sample_bytes = feature.element_size() * feature.shape[1] * len(steps) ** 2
     at_once = max(_CHUNK_BYTES // sample_bytes, 1)
-    pieces = zip(image.split(at_once), places.split(at_once), strict=True)
+    pieces = zip(torch.split(image, at_once), torch.split(places, at_once), strict=True)
     pooled = [_reduced(_samples(feature, i, place, margin), spec) for i, place in pieces]
     return torch.cat(pooled)
 
