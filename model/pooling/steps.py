@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from model.spec import PoolerSpec
 
-# In cells. The far edge of a crop may be the level's, off which rounding must not throw it.
-_EDGE_SLACK = 1e-4
+# In cells. Samples of crops, and of RoIs of whole cells, stand exactly on the limit: rounding must
+# not throw them over it.
+_SLACK = 1e-4
 
 
 def axis_steps(spec: PoolerSpec) -> list[float]:
@@ -35,4 +36,5 @@ def margins(spec: PoolerSpec) -> tuple[float, float]:
 
     Source: torchvision `roi_align`; TensorFlow `crop_and_resize`, whose extrapolation value is 0.
     """
-    return (_EDGE_SLACK, _EDGE_SLACK) if spec.kind == "crop_and_resize" else (1.0, 1.0)
+    margin = {"crop_and_resize": _SLACK, "roi_warp": 1.0 + _SLACK}.get(spec.kind, 1.0)
+    return margin, margin
