@@ -15,6 +15,9 @@ from torchvision.models import resnet
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.mobilenetv3 import InvertedResidual
 
+from model.bodies.resnet import BasicBlock, Bottleneck
+from model.mask_rcnn import MaskRCNN
+
 # Standard deviation that each predictor's output is brought to.
 _SPREAD = (
     {"rpn.head.cls_logits": 2.0, "rpn.head.bbox_pred": 0.25},
@@ -97,3 +100,63 @@ def _scale(spread_of: Mapping[nn.Module, float], run: Callable[[], object]) -> N
         deviation = torch.cat([o.flatten() for o in outputs[module]]).std()
         module.weight.mul_(spread / deviation)
         module.bias.zero_()
+
+
+# Of our own network, by its names.
+_NETWORK_SPREAD = {
+    "rpn.head.cls_logits": 2.0,
+    "rpn.head.bbox_pred": 0.25,
+    "box_head.cls_score": 1.5,
+    "box_head.bbox_pred": 0.7,
+    "mask_head.predictor.mask_fcn_logits": 2.5,
+    "keypoint_head.kps_score_lowres": 3.0,
+}
+
+
+@torch.no_grad()
+def enliven_network(model: MaskRCNN, images: Tensor, seed: int = 1) -> MaskRCNN:
+    """Calibrate our own network in place, of whatever dialect its spec is.
+
+    Args:
+        model: in eval mode.
+        images: float32 [N, 3, H, W] in the spec's value range.
+        seed: of the weights.
+    """
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.05)
+        if isinstance(module, BasicBlock | Bottleneck):
+            last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+            if not isinstance(last, nn.Identity):
+                nn.init.constant_(last.weight, _RESIDUAL_WEIGHT)
+    image_hw = torch.tensor([images.shape[2:]] * len(images), dtype=torch.float32)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    model(images, image_hw)
+    model.eval()
+    modules = dict(model.named_modules())
+    for name, spread in _NETWORK_SPREAD.items():
+        if name in modules:
+            _centre(modules[name], spread, name, lambda: model(images[:1], image_hw[:1]))
+    return model
+
+
+def _centre(layer: nn.Module, spread: float, name: str, run: Callable[[], object]) -> None:
+    """Scale a predictor and take out its channels' means, or one class would win everywhere."""
+    if "mask" in name:  # its convolution is not run as one: see `MaskHead`
+        layer.weight.mul_(spread / layer.weight.std() / 12)
+        return
+    seen: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    run()
+    hook.remove()
+    rows = torch.cat([s.movedim(1, -1).reshape(-1, s.shape[1]) for s in seen])
+    rows = rows - layer.bias
+    scale = spread / (rows - rows.mean(dim=0)).std()
+    layer.weight.mul_(scale)
+    layer.bias.copy_(-scale * rows.mean(dim=0))

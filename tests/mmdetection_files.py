@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.mask_rcnn import MaskRCNN
-from model.placement import windows
 from tests.lively import picture
 
 Shape = tuple[int, ...]
@@ -111,48 +109,6 @@ def state_of(net: Network, device: str = "cpu") -> dict[str, Tensor]:
     """Random tensors; on "meta" only their shapes."""
     torch.manual_seed(0)
     return {name: torch.randn(s, device=device) * 0.1 for name, s in shapes_of(net).items()}
-
-
-# Standard deviation that each predictor's output is brought to.
-_SPREAD = {"rpn.head.cls_logits": 2.0, "rpn.head.bbox_pred": 0.25} | {
-    "box_head.cls_score": 1.5,
-    "box_head.bbox_pred": 0.7,
-    "mask_head.predictor.mask_fcn_logits": 2.5,
-}
-
-
-@torch.no_grad()
-def enlivened(model: MaskRCNN, images: Tensor) -> MaskRCNN:
-    """Weights and norms under which scores spread and boxes vary, calibrated on pictures."""
-    torch.manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.normal_(module.bias, std=0.05)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
-    image_hw = torch.tensor([images.shape[2:]] * len(images), dtype=torch.float32)
-    sides = images.shape[2], images.shape[3]
-    model.features(images, windows(image_hw, sides, "top-left"))
-    model.eval()
-    for name, spread in _SPREAD.items():
-        layer = model.get_submodule(name)
-        if "mask" in name:
-            layer.weight.mul_(spread / layer.weight.std() / 12)
-            continue
-        seen: list[Tensor] = []
-        hook = layer.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
-        model(images[:1], image_hw[:1])
-        hook.remove()
-        rows = torch.cat([s.movedim(1, -1).reshape(-1, s.shape[1]) for s in seen])
-        rows = rows - layer.bias
-        scale = spread / (rows - rows.mean(dim=0)).std()
-        layer.weight.mul_(scale)
-        layer.bias.copy_(-scale * rows.mean(dim=0))  # or one class would win everywhere
-    return model
 
 
 def pictures(count: int, height: int, width: int) -> Tensor:

@@ -22,7 +22,8 @@ from model.mask_rcnn import MaskRCNN, Outputs
 from model.ops import pyramid_levels
 from model.spec import ModelSpec, PoolerSpec
 from model.spec_options import SpecOptions
-from tests.mmdetection_files import Network, enlivened, pictures, state_of
+from tests.lively import enliven_network
+from tests.mmdetection_files import Network, pictures, state_of
 from tests.oracles import mmdetection as oracle
 from tests.oracles.roi_align import roi_align
 
@@ -52,7 +53,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("mmdetection") / "weights.pth"
     torch.save({"state_dict": state_of(net)}, path)
     made = load(path, LIMITS)
-    lively = enlivened(made.build(), pictures(4, *CANVAS)).state_dict()
+    lively = enliven_network(made.build(), pictures(4, *CANVAS)).state_dict()
     state = {DIALECT.original(name, made.spec): t for name, t in lively.items()}
     torch.save({"meta": {}, "state_dict": state}, path)
     found = load(path, LIMITS)
