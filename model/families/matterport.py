@@ -41,7 +41,7 @@ _SHORT_SIDE, _LONG_SIDE = 800, 1024
 # RPN_BBOX_STD_DEV and BBOX_STD_DEV, 0.1 and 0.2, as divisors.
 _BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _COCO_CLASSES = 81
-_DEPTHS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
+_DEPTHS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
 _PLAIN = {
     "body.conv1": "conv1",
     "body.bn1": "bn_conv1",
