@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export.onnx", "a checkpoint to an ONNX file, checked against the eager model"),
     "engine": ("export.engine", "an exported file to TensorRT engines, also without a GPU"),
+    "inspect": ("export.inspect", "what a checkpoint, an exported file or an engine is"),
+    "convert": ("export.convert", "a checkpoint to a .safetensors that keeps its spec"),
     "doctor": ("export.doctor", "what works on this machine, and what stops a given file"),
     "predict": ("runtime.predict", "run an artifact on photos: overlays and results"),
     "evaluate": ("runtime.evaluate", "COCO AP of an artifact on labelled photos"),

@@ -187,6 +187,7 @@ def _padded(found: list[dict[str, Tensor]]) -> Answer:
         "counts": np.array([len(each["scores"]) for each in found], np.int32),
         "nms_open": np.zeros(count, np.int32),
         "candidates_cut": np.zeros(count, np.int32),
+        "samples_cut": np.zeros(count, np.int32),
     }
     for index, each in enumerate(found):
         for name in ("boxes", "scores", "labels", "masks"):

@@ -49,6 +49,7 @@ class Tally:
     runs: dict[str, EagerRun] = field(default_factory=dict)
     nms_open: int = 0
     candidates_cut: int = 0
+    samples_cut: int = 0
     noisy_padding: int = 0
     changed_by_noise: int = 0
 
@@ -77,7 +78,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _passed(tally: Tally, verdict: Verdict) -> bool:
-    certified = tally.nms_open == 0 and tally.candidates_cut == 0
+    certified = tally.nms_open == tally.candidates_cut == tally.samples_cut == 0
     return verdict.passed and certified and tally.changed_by_noise == 0
 
 
@@ -126,6 +127,7 @@ def _native(
     answer = _feed(session, canvas)
     tally.nms_open += int(answer["nms_open"].sum())
     tally.candidates_cut += int(answer["candidates_cut"].sum())
+    tally.samples_cut += int(answer["samples_cut"].sum())
     noisy = _feed(session, _with_noise(canvas))
     tally.noisy_padding += 1
     tally.changed_by_noise += any(not np.array_equal(answer[k], noisy[k]) for k in answer)

@@ -155,6 +155,7 @@ def _corrupted(found: Detections, how: str) -> Detections:
             labels=found.labels[keep],
             names=found.names[1:],
             mask_probs=probabilities,
+            keypoints=None if found.keypoints is None else found.keypoints[keep],
         )
     if how == "class":
         labels = found.labels.copy()

@@ -23,6 +23,7 @@ from runtime.predictor import Predictor
 
 MIN_DETECTIONS = 20
 _MAX_RANK = 60
+_REMEDIES = "--nms-rounds, --candidates or --max-sampling"
 THRESHOLD_INITIALISER = "select.score_threshold"
 
 
@@ -42,9 +43,9 @@ class CheckReport:
 
     def __str__(self) -> str:
         how = f" with the score threshold at {self.score_threshold:.2g}" if self.lowered else ""
-        open_nms = "" if self.certified else " · NMS not certified there: more --nms-rounds"
+        inexact = "" if self.certified else f" · not certified there: more {_REMEDIES}"
         wide = f" · limits: {self.noise}" if self.noise else ""
-        return f"{self.verdict} · against eager PyTorch on {self.photo}{how}{open_nms}{wide}"
+        return f"{self.verdict} · against eager PyTorch on {self.photo}{how}{inexact}{wide}"
 
 
 def check_file(
@@ -129,9 +130,8 @@ class _Check:
                 verdict, noise = self._verdict(run, found, wider), wider.name
         if not verdict.passed and not found.exact:
             raise ExportError(
-                f"the file differs from the eager model ({verdict}) and does not certify its NMS "
-                f"on {self.name}; export with more --nms-rounds or --candidates; no file was "
-                "written"
+                f"the file differs from the eager model ({verdict}) and does not certify its "
+                f"answer on {self.name}; export with more {_REMEDIES}; no file was written"
             )
         if not verdict.passed:
             rows = "; ".join(str(e) for e in verdict.excesses[:3])

@@ -1,18 +1,20 @@
 """The eager reference on a photo: its detections, and the decisions on the way to them.
 
-Legend: D detections, M mask side, P proposals before NMS, R after, K candidates.
+Legend: D detections, M mask side, J keypoints, S side of a heat map, P proposals before NMS, R
+after, K candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
@@ -22,6 +24,7 @@ from torchvision.ops.boxes import clip_boxes_to_image
 from model.checkpoint import Checkpoint
 from model.families.torchvision_eager import eager_model
 from model.spec import ModelSpec
+from runtime.compare.keypoint_witness import KeypointTrace
 from runtime.compare.witness import EagerTrace
 from runtime.detections import Detections
 from runtime.preprocess import resized_hw
@@ -38,7 +41,8 @@ class EagerDetections:
     """torchvision's answer, with torchvision's own paste, in original-image pixels.
 
     boxes float32 [D, 4] xyxy; scores float32 [D]; labels int64 [D]; mask_probs float32
-    [D, M, M], or None for a box-only model; packed_masks the pasted bool [D, H, W] as bits.
+    [D, M, M], or None for a box-only model; packed_masks the pasted bool [D, H, W] as bits;
+    keypoints float32 [D, J, 3], x, y and score, or None for a model without them.
     """
 
     boxes: Floats
@@ -47,6 +51,7 @@ class EagerDetections:
     mask_probs: Floats | None
     packed_masks: npt.NDArray[np.uint8] | None
     image_hw: tuple[int, int]
+    keypoints: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -134,16 +139,12 @@ def _run(
 ) -> list[EagerRun]:
     features = model.backbone(images.tensors)
     proposals, _ = model.rpn(images, features)
-    predicted: list[tuple[Tensor, Tensor]] = []
-    hook = model.roi_heads.box_predictor.register_forward_hook(
-        lambda _module, _inputs, output: predicted.append(output)
-    )
-    try:
+    with _outputs_of(model.roi_heads, "box_predictor", "keypoint_predictor") as outputs:
         found, _ = model.roi_heads(features, proposals, images.image_sizes)
-    finally:
-        hook.remove()
+    predicted, heatmaps = outputs["box_predictor"], outputs["keypoint_predictor"]
     rpn = _rpn_inputs(model, images, features)
-    candidates = _candidates(model, spec, proposals, predicted[0], images.image_sizes)
+    candidates = _candidates(model, spec, proposals, predicted, images.image_sizes)
+    keypoints = _keypoint_traces(found, heatmaps)
     finished = model.transform.postprocess(
         [dict(each) for each in found], images.image_sizes, photo_hws
     )
@@ -155,12 +156,41 @@ def _run(
                 canvas_scale_xy=(photo_hw[1] / resized[1], photo_hw[0] / resized[0]),
                 proposals=proposals[row].numpy(),
                 class_shift_up_to=_CLASS_SHIFT_UP_TO,
+                keypoints=keypoints[row],
                 **rpn[row],
                 **candidates[row],
             ),
         )
         for row, (photo_hw, resized) in enumerate(zip(photo_hws, images.image_sizes, strict=True))
     ]
+
+
+@contextmanager
+def _outputs_of(module: nn.Module, *names: str) -> Iterator[dict[str, Any]]:
+    """What the named parts of a module answer while it runs once; None for one it lacks."""
+    outputs: dict[str, Any] = dict.fromkeys(names)
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: outputs.update({name: output})
+
+    parts = {name: getattr(module, name, None) for name in names}
+    hooks = [p.register_forward_hook(keep(n)) for n, p in parts.items() if p is not None]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _keypoint_traces(
+    found: list[dict[str, Tensor]], heatmaps: Tensor | None
+) -> list[KeypointTrace | None]:
+    """Per image, heat maps and the boxes on the canvas that they belong to."""
+    if heatmaps is None:
+        return [None] * len(found)
+    boxes = [image["boxes"] for image in found]
+    maps = torch.split(heatmaps, [len(b) for b in boxes])
+    return [KeypointTrace(m.numpy(), b.numpy()) for m, b in zip(maps, boxes, strict=True)]
 
 
 def _detections(
@@ -174,7 +204,15 @@ def _detections(
         found["masks"][:, 0].numpy() if has_masks else None,
         _pack(finished["masks"], spec.mask.threshold) if spec.mask is not None else None,
         hw,
+        _keypoints(finished) if spec.keypoint is not None else None,
     )
+
+
+def _keypoints(finished: dict[str, Tensor]) -> Floats:
+    """x, y and, instead of torchvision's visibility of 1, the score: float32 [D, J, 3]."""
+    places, scores = finished["keypoints"][..., :2], finished["keypoints_scores"]
+    found: Floats = torch.cat((places, scores[..., None]), dim=2).numpy()
+    return found
 
 
 def _pack(masks: Tensor, threshold: float) -> npt.NDArray[np.uint8]:

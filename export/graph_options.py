@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from export.targets import Target
 from export.tracing import DEFAULT_OPSET, OPSETS, GraphShape
@@ -11,6 +12,7 @@ from model.native_options import NativeOptions
 
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 _BATCH = re.compile(r"([0-9]{1,6})(:[0-9]{1,6}:[0-9]{1,6})?")
+_MOST_SAMPLING = 32
 _ROUNDS = re.compile(r"[0-9]{1,6}(,[0-9]{1,6})?")
 
 
@@ -46,21 +48,30 @@ def _batch(text: str | None, target: Target) -> tuple[int | None, tuple[int, int
     return (low, None) if low == high else (None, (low, usual, high))
 
 
-def native_options(rounds: str | None, target: Target) -> NativeOptions | None:
-    """What `--nms-rounds` asks for, or None for the default.
+def native_options(
+    rounds: str | None, target: Target, max_sampling: int | None = None
+) -> NativeOptions | None:
+    """What `--nms-rounds` and `--max-sampling` ask for, or None for the default.
 
     Raises:
-        UsageError: not one or two counts, or a target whose NMS has no rounds.
+        UsageError: not one or two counts, or a target that has neither rounds nor a budget of
+            samples.
     """
-    if rounds is None:
+    if rounds is None and max_sampling is None:
         return None
     if target.lowering != "native":
-        raise UsageError(f"--nms-rounds: only TensorRT's graph has rounds, not {target.name}'s")
-    match = _ROUNDS.fullmatch(rounds)
-    counts = [int(part) for part in rounds.split(",")] if match else [0]
-    if not all(1 <= count <= 1000 for count in counts):
-        raise UsageError(f"--nms-rounds: expected 1 to 1000, like 64 or 64,20, got '{rounds}'")
-    return NativeOptions(counts[0], counts[-1])
+        said, what = ("--nms-rounds", "rounds") if rounds else ("--max-sampling", "such a limit")
+        raise UsageError(f"{said}: only TensorRT's graph has {what}, not {target.name}'s")
+    options = NativeOptions()
+    if rounds is not None:
+        match = _ROUNDS.fullmatch(rounds)
+        counts = [int(part) for part in rounds.split(",")] if match else [0]
+        if not all(1 <= count <= 1000 for count in counts):
+            raise UsageError(f"--nms-rounds: expected 1 to 1000, like 64 or 64,20, got '{rounds}'")
+        options = replace(options, proposal_rounds=counts[0], detection_rounds=counts[-1])
+    if max_sampling is not None and not 1 <= max_sampling <= _MOST_SAMPLING:
+        raise UsageError(f"--max-sampling: expected 1 to {_MOST_SAMPLING}, got {max_sampling}")
+    return replace(options, max_sampling=max_sampling)
 
 
 def checked_opset(opset: int | None) -> int:

@@ -20,7 +20,7 @@ from export.spec_arguments import add_spec_arguments, print_reading, spec_option
 from export.targets import TARGETS, Target, native_candidates, target_named
 from maskport import __version__
 from model.errors import MissingDependencyError, UsageError
-from runtime.console import DONE, Parser, Steps, run
+from runtime.console import DONE, Parser, Steps, run, whole_number
 from runtime.files import atomic_path
 from runtime.next_step import next_step
 
@@ -222,6 +222,12 @@ def _parser() -> Parser:
         metavar="R[,D]",
         help="TensorRT: iterations of the proposals' NMS and of the detections'; default 64,20",
     )
+    graph.add_argument(
+        "--max-sampling",
+        type=whole_number,
+        metavar="M",
+        help="TensorRT, adaptive pooling: M x M samples a bin; default: as many as any RoI needs",
+    )
     add_spec_arguments(parser)
     check = parser.add_argument_group("check")
     check.add_argument("--check-image", type=Path, default=SAMPLE_PHOTO, help="photo to check on")
@@ -248,7 +254,7 @@ def _export(argv: Sequence[str]) -> int:
         None if args.no_check else args.check_image,
         steps,
         target.name,
-        native_options(args.nms_rounds, target),
+        native_options(args.nms_rounds, target, args.max_sampling),
         args.config,
     )
     steps.end()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import UsageError
-from runtime.console import fraction, whole_number
+from runtime.console import fraction, printable, whole_number
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint, SpecOptions
@@ -60,9 +60,9 @@ def spec_options(args: argparse.Namespace) -> SpecOptions:
 def print_reading(checkpoint: Checkpoint) -> None:
     """What was read besides the weights, and what was assumed, a line each."""
     for note in checkpoint.notes:
-        print(note)
+        print(printable(note))
     for assumption in checkpoint.assumptions:
-        print(f"assumed: {assumption}")
+        print(f"assumed: {printable(str(assumption))}")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.errors import CheckpointError, SpecError
+from model.errors import CheckpointError, SpecError, UsageError
 from model.families import detectron2 as detectron2_dialect
 from model.families import matterport as matterport_dialect
+from model.families import mmdetection as mmdetection_dialect
 from model.families import torchvision as torchvision_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
-from model.files.weights_file import read_tensors, sha256_of
+from model.files.stored_spec import stored_spec
+from model.files.weights_file import read_weights, sha256_of
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions, apply, read_spec_file, was_said
@@ -25,6 +27,7 @@ __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 DIALECTS: tuple[Dialect, ...] = (
     torchvision_dialect.DIALECT,
     detectron2_dialect.DIALECT,
+    mmdetection_dialect.DIALECT,
     matterport_dialect.DIALECT,
 )
 _COUNTER = "num_batches_tracked"
@@ -68,20 +71,37 @@ def load(
         SpecError: the same of `options.overrides`.
     """
     path, options = Path(path), options or SpecOptions()
-    given = read_tensors(path)
-    sha256 = sha256_of(path)
-    dialect = next((d for d in DIALECTS if d.recognises(given)), None)
-    if dialect is None:
-        raise CheckpointError(_unknown_dialect(path, given))
-    source = Source(path, sha256, config or _config_beside(path, dialect))
-    original = dialect.prepare(given, path)
-    reading = _read(dialect, original, source)
+    weights, sha256 = read_weights(path), sha256_of(path)
+    given = weights.tensors
+    if config is not None and not config.is_file():
+        raise UsageError(f"--config {config}: no such file; expected the framework's configuration")
+    kept = stored_spec(path)
+    dialect = _dialect(path, given, kept)
+    if kept is not None:
+        original = {dialect.original(name, kept): tensor for name, tensor in given.items()}
+        reading = Reading(kept, ())
+    else:
+        config = config or _config_beside(path, dialect)
+        source = Source(path, sha256, config, weights.meta, tuple(given))
+        original = dialect.prepare(given, path)
+        reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
     assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
     _refuse_guesses(assumed, path)
     original = {n: t for n, t in original.items() if n not in reading.unused}
     tensors = _matched(path, spec, original, dialect)
     return Checkpoint(path, sha256, spec, tensors, original, assumed, reading.notes)
+
+
+def _dialect(path: Path, tensors: Mapping[str, Tensor], kept: ModelSpec | None) -> Dialect:
+    """Whose names the tensors have; of a converted file, whose names they had."""
+    if kept is not None:
+        found = next((d for d in DIALECTS if d.name == kept.dialect), None)
+    else:
+        found = next((d for d in DIALECTS if d.recognises(tensors)), None)
+    if found is None:
+        raise CheckpointError(_unknown_dialect(path, tensors))
+    return found
 
 
 def _config_beside(path: Path, dialect: Dialect) -> Path | None:

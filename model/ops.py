@@ -44,10 +44,17 @@ def pyramid_levels(
     Returns:
         int64 [...], 0 is the finest level.
 
-    Source: Feature Pyramid Networks, eq. 1; torchvision `LevelMapper`.
+    Source: Feature Pyramid Networks, eq. 1; torchvision `LevelMapper`; MMDetection
+    `SingleRoIExtractor.map_roi_levels`.
     """
     side = torch.sqrt((rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1]))
-    level = torch.floor(canonical_level + torch.log2(side / canonical_size + inner_eps) + outer_eps)
+    level = torch.log2(side / canonical_size + inner_eps)
+    if canonical_level == finest_level:
+        # MMDetection counts from the finest level: its float32 sum has no offset in it, which
+        # would round other areas up to the next level.
+        level = torch.floor(level + outer_eps) + finest_level
+    else:
+        level = torch.floor(canonical_level + level + outer_eps)
     # clamp() maps the NaN of a degenerate RoI nowhere defined; such rows are never valid.
     level = torch.nan_to_num(level, nan=float(finest_level))
     return level.clamp(finest_level, finest_level + num_levels - 1).long() - finest_level

@@ -16,8 +16,7 @@ from model.level_rule import level_areas
 from model.native_options import NativeOptions
 from model.packing import pack
 from model.pooling.arithmetic import TorchArithmetic
-from model.pooling.frame import cells_per_pixel
-from model.pooling.places import Places, sample_places
+from model.pooling.places import Places, level_rows, sample_places
 from model.pooling.plan import SamplePlan, sample_budget, sample_plan
 from model.spec import PoolerSpec
 
@@ -25,7 +24,11 @@ _Sides = tuple[tuple[int, int], ...]
 
 
 def pool_static(
-    features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec, options: NativeOptions
+    features: Sequence[Tensor],
+    rois: Tensor,
+    valid: Tensor,
+    spec: PoolerSpec,
+    options: NativeOptions,
 ) -> tuple[Tensor, Tensor]:
     """See `model.ops.pyramid_pool`."""
     areas = _areas(spec)
@@ -91,7 +94,7 @@ def _kept_table(sides_hw: _Sides, spec: PoolerSpec, device: torch.device) -> Ten
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _level_rows(sides_hw: _Sides, spec: PoolerSpec) -> list[list[float]]:
-    rows: list[list[float]] = pack(sides_hw).level_table(cells_per_pixel(spec, sides_hw)).tolist()
+    rows: list[list[float]] = level_rows(pack(sides_hw), spec).tolist()
     return rows
 
 

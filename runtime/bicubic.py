@@ -135,3 +135,10 @@ def _pixels(axis: Axis, cell: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     """Pixels of each cell, int64 [N, most], and which of them there are."""
     places = axis.first[cell][:, None] + np.arange(axis.counts.max())
     return np.minimum(places, axis.cell.size - 1), places < axis.first[cell + 1][:, None]
+
+
+def pixel_value(padded_map: Float32Array, down: Axis, across: Axis, row: int, column: int) -> float:
+    """One pixel of the resized map of float32 [P, P]."""
+    y, x = down.cell[row], across.cell[column]
+    samples = padded_map[y : y + _TAPS.size, x : x + _TAPS.size]
+    return float(down.weights[row] @ samples @ across.weights[column])

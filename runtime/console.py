@@ -26,12 +26,14 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE)
 
 
-def complain(error: object) -> None:
-    """Print one line that starts with `error:` to stderr.
+def printable(text: str) -> str:
+    """One line: names out of hostile files may hold newlines or terminal codes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
-    Names out of hostile files may be long and hold newlines or terminal codes.
-    """
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error)[:_LONGEST])
+
+def complain(error: object) -> None:
+    """Print one line that starts with `error:` to stderr."""
+    text = printable(str(error)[:_LONGEST])
     # Over a progress line that is still open, not behind it.
     lead = "\r\x1b[K" if sys.stderr.isatty() else ""
     print(f"{lead}error: {text}", file=sys.stderr)

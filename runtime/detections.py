@@ -37,6 +37,7 @@ class RawDetections:
         nms_open: Boxes that the graph's NMS left undecided; 0 certifies exact greedy NMS.
         candidates_cut: Cuts before NMS that may have changed the answer.
         keypoint_heatmaps: float32 [D, J, S, S] logits, or None for a model without keypoints.
+        samples_cut: RoIs that were pooled with fewer samples than they need.
     """
 
     boxes: Float32Array
@@ -46,6 +47,7 @@ class RawDetections:
     nms_open: int
     candidates_cut: int
     keypoint_heatmaps: Float32Array | None = None
+    samples_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +64,7 @@ class Detections:
         paste: Paste rule of `model.spec.MaskHeadSpec`.
         mask_threshold: Probability that divides foreground from background, in (0, 1).
         mask_threshold_inclusive: Whether the threshold itself is foreground.
-        exact: False when the graph could not certify its NMS for this image.
+        exact: False when the graph could not certify its NMS or its pooling for this image.
         dropped: Rows removed because they held a NaN or an infinity.
         keypoints: float32 [D, J, 3], x, y and score of each (`model.spec.KeypointHeadSpec` says
             what kind of score); x and y are not clipped to the image. None without a keypoint head.
@@ -206,7 +208,7 @@ def from_raw(
         paste=rule.paste,
         mask_threshold=rule.threshold,
         mask_threshold_inclusive=rule.threshold_inclusive,
-        exact=raw.nms_open == 0 and raw.candidates_cut == 0,
+        exact=raw.nms_open == raw.candidates_cut == raw.samples_cut == 0,
         dropped=int(np.count_nonzero(~finite)),
         keypoints=_keypoints(raw, keep, spec.keypoint, image_hw, resized_hw),
         keypoint_names=() if spec.keypoint is None else spec.keypoint.names,

@@ -70,7 +70,7 @@ def decode(
     found = np.empty((*heatmaps.shape[:2], 3), np.float32)
     for row, maps in enumerate(heatmaps):
         width, height = grids.size[row].tolist()
-        peak, place = _peaks(
+        peak, place = peaks(
             maps, resize_axis(maps.shape[1], height), resize_axis(maps.shape[2], width)
         )
         pixel = np.stack([place % width, place // width], axis=1).astype(np.float32)
@@ -104,8 +104,10 @@ def softmax_score(maps: Float32Array, peak: Float32Array) -> Float32Array:
     return share
 
 
-def _peaks(maps: Float32Array, down: Axis, across: Axis) -> tuple[Float32Array, Ints]:
-    """The largest pixel of each resized map, [J], and its place in row order, [J].
+def peaks(maps: Float32Array, down: Axis, across: Axis) -> tuple[Float32Array, Ints]:
+    """The largest pixel of each map, float32 [J, S, S], resized: its value and its place, [J].
+
+    A place counts pixels in row order.
 
     1. The best pixel of each map's most promising cell is a lower limit of the peak.
     2. Cells that cannot exceed it are left out, the others are evaluated.

@@ -275,11 +275,12 @@ def raw_rows(answer: Answer, row: int) -> RawDetections:
         nms_open=int(answer["nms_open"][row]),
         candidates_cut=int(answer["candidates_cut"][row]),
         keypoint_heatmaps=None if heatmaps is None else heatmaps[row, :count],
+        samples_cut=int(answer["samples_cut"][row]),
     )
 
 
 def inexact_remedies(answer: Answer, photos: int) -> list[str]:
-    """What keeps an answer from being certainly the greedy one, and which export option helps.
+    """What keeps an answer from being certainly the eager one, and which export option helps.
 
     Args:
         answer: of a session.
@@ -294,6 +295,12 @@ def inexact_remedies(answer: Answer, photos: int) -> list[str]:
         found.append(
             f"{most} candidates of a photo were cut that might have counted; export with a "
             "higher --candidates"
+        )
+    if answer["samples_cut"][:photos].any():
+        most = int(answer["samples_cut"][:photos].max())
+        found.append(
+            f"{most} RoIs of a photo were pooled with too few samples; export with a higher "
+            "--max-sampling, or without it"
         )
     return found
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.errors import ImageError
 from model.spec import PreprocessSpec
-from runtime.grid_constant import resize_uint8
+from runtime import fixed_point_bilinear, grid_constant
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -44,13 +44,17 @@ def resized_hw(
         ImageError: the rule leaves less than one pixel, where the eager model fails as well.
 
     Source: torchvision `_resize_image_and_masks` (floor); detectron2 `ResizeShortestEdge`
-    (round); Matterport `resize_image` (round).
+    (round); mmcv `rescale_size` (round); Matterport `resize_image` (round).
     """
     height, width = photo_hw
     if height < 1 or width < 1:
         raise ImageError(f"the image is {height}x{width}; expected at least one pixel a side")
     if spec.resize_rule == "torchvision":
-        sides = _floored_sides(height, width, spec, canvas_hw)
+        scale = _one_scale(height, width, spec, canvas_hw)
+        sides = math.floor(height * scale), math.floor(width * scale)
+    elif spec.resize_rule == "mmdetection":
+        scale = _one_scale(height, width, spec, canvas_hw)
+        sides = int(height * scale + 0.5), int(width * scale + 0.5)
     elif spec.resize_rule == "matterport":
         sides = _even_sides(height, width, spec, canvas_hw)
     else:
@@ -65,14 +69,14 @@ def resized_hw(
     return sides
 
 
-def _floored_sides(
+def _one_scale(
     height: int, width: int, spec: PreprocessSpec, canvas_hw: tuple[int, int] | None
-) -> tuple[int, int]:
-    """One scale for both limits, then down (torchvision)."""
-    scale = min(spec.short_side / min(height, width), spec.long_side / max(height, width))
+) -> float:
+    """One scale for both limits (torchvision, MMDetection)."""
+    scale = min(spec.long_side / max(height, width), spec.short_side / min(height, width))
     if canvas_hw is not None:
         scale = min(scale, canvas_hw[0] / height, canvas_hw[1] / width)
-    return math.floor(height * scale), math.floor(width * scale)
+    return scale
 
 
 def _rounded_sides(
@@ -174,8 +178,11 @@ def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
         image = Image.fromarray(np.ascontiguousarray(photo))
         resized = np.asarray(image.resize(size_wh, Image.Resampling.BILINEAR), np.float32)
         planes = resized.transpose(2, 0, 1)
+    elif spec.interpolation == "opencv-bilinear":
+        integers = fixed_point_bilinear.resize_uint8(photo, hw)
+        planes = integers.astype(np.float32).transpose(2, 0, 1)
     elif spec.interpolation == "skimage-bilinear":
-        planes = resize_uint8(photo, hw).astype(np.float32)
+        planes = grid_constant.resize_uint8(photo, hw).astype(np.float32)
     else:
         planes = bilinear(photo, hw)
     return planes * np.float32(spec.value_range / 255.0)

@@ -19,7 +19,10 @@ from torchvision.models.mobilenetv3 import InvertedResidual
 _SPREAD = (
     {"rpn.head.cls_logits": 2.0, "rpn.head.bbox_pred": 0.25},
     {"roi_heads.box_predictor.cls_score": 1.5, "roi_heads.box_predictor.bbox_pred": 0.7},
-    {"roi_heads.mask_predictor.mask_fcn_logits": 2.5},
+    {
+        "roi_heads.mask_predictor.mask_fcn_logits": 2.5,
+        "roi_heads.keypoint_predictor.kps_score_lowres": 2.5,
+    },
 )
 # A stride of 32 leaves 35 cells of each; a BatchNorm needs more than those of one.
 _CALIBRATION_PICTURES = 6

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large, resnet
 from torchvision.models.detection import (
     FasterRCNN,
+    KeypointRCNN,
     MaskRCNN,
     fasterrcnn_mobilenet_v3_large_fpn,
 )
@@ -21,8 +22,10 @@ from torchvision.models.detection.faster_rcnn import (
     TwoMLPHead,
 )
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 SHORT_SIDE, LONG_SIDE = 160, 288
@@ -101,6 +104,29 @@ def _faster_rcnn(classes: int) -> GeneralizedRCNN:
     )
 
 
+def _keypoint_rcnn() -> GeneralizedRCNN:
+    """Of persons, as torchvision's builder; masks as well, which its RoI heads allow."""
+    heads = _heads(classes=2)
+    masks = {name: heads.pop(name) for name in ("mask_head", "mask_predictor")}
+    masks["mask_roi_pool"] = MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2)
+    model = KeypointRCNN(
+        _with_fpn(resnet.resnet18(weights=None)),
+        min_size=SHORT_SIDE,
+        max_size=LONG_SIDE,
+        keypoint_head=KeypointRCNNHeads(_WIDTH, (_WIDTH, 24)),
+        keypoint_predictor=KeypointRCNNPredictor(24, 17),
+        **heads,
+    )
+    for name, part in masks.items():
+        setattr(model.roi_heads, name, part)
+    return model
+
+
+def _resnext_32x8d(**_: None) -> resnet.ResNet:
+    """The blocks of `resnext101_32x8d`, one to a stage: 12 million weights instead of 87."""
+    return resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], groups=32, width_per_group=8)
+
+
 ZOO: dict[str, Callable[[], GeneralizedRCNN]] = {
     "v2-91": partial(_v2, 91),
     "resnet18-2": partial(_mask_rcnn, resnet.resnet18, 2),
@@ -109,4 +135,6 @@ ZOO: dict[str, Callable[[], GeneralizedRCNN]] = {
     "mobilenet-21": partial(_mobilenet_mask_rcnn, 21),
     "faster-rcnn-resnet18-91": partial(_faster_rcnn, 91),
     "faster-rcnn-mobilenet-2": partial(_mobilenet_faster_rcnn, 2),
+    "keypoints-17-and-masks": _keypoint_rcnn,
+    "resnext-32x8d-5": partial(_mask_rcnn, _resnext_32x8d, 5),
 }

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from runtime.console import printable
+
 Status = Literal["ok", "absent", "problem"]
 _WIDTH = max(map(len, ("ok", "absent", "problem")))
 _LONGEST = 1000
@@ -28,11 +30,10 @@ class Finding:
     remedy: str = ""
 
     def line(self) -> str:
-        """One printable line; names out of hostile files may hold newlines or terminal codes."""
+        """One printable line."""
         said = "; ".join(part for part in (self.detail, self.remedy) if part)
         text = f"{self.subject}: {said}" if said else self.subject
-        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_LONGEST])
-        return f"{self.status:<{_WIDTH}}  {shown}"
+        return f"{self.status:<{_WIDTH}}  {printable(text[:_LONGEST])}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """The operations of `model.pooling.arithmetic` as nodes of the graph that is being traced."""
 
+# The protocol says what each operation does.
+# ruff: noqa: D102
+
 from __future__ import annotations
 
 from collections.abc import Sequence

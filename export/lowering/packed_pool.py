@@ -14,8 +14,7 @@ from model.errors import ExportError
 from model.level_rule import level_areas
 from model.native_options import NativeOptions
 from model.packing import Packing, pack
-from model.pooling.frame import cells_per_pixel
-from model.pooling.places import sample_places
+from model.pooling.places import level_rows, sample_places
 from model.pooling.plan import SamplePlan, sample_budget, sample_plan
 from model.spec import PoolerSpec
 
@@ -107,7 +106,7 @@ def _fixed_hw(feature: Value) -> tuple[int, int]:
 
 def _level_row(rois: Value, areas: Sequence[float], packing: Packing, spec: PoolerSpec) -> Value:
     """Float32 [N, R, 1, 8] ([1, 1, 1, 8] for one level): each RoI's row of the level table."""
-    table = array(packing.level_table(cells_per_pixel(spec, packing.sides_hw)))  # [L, 8]
+    table = array(level_rows(packing, spec))  # [L, 8]
     if not areas:
         return op.Reshape(table, ints(1, 1, 1, 8))
     return op.Unsqueeze(op.Gather(table, choose_level(rois, areas), axis=0), ints(2))
@@ -137,5 +136,8 @@ def _reduce(sampled: Value, plan: SamplePlan) -> Value:
         return op.ReduceMax(sampled, ints(3), keepdims=0)
     if plan.kernel_hw == (1, 1):
         return sampled
-    pool = op.MaxPool if plan.reduce == "max" else op.AveragePool
-    return pool(sampled, kernel_shape=list(plan.kernel_hw), strides=list(plan.kernel_hw))
+    shape = {"kernel_shape": list(plan.kernel_hw), "strides": list(plan.kernel_hw)}
+    if plan.reduce == "max":
+        greatest, _ = op.MaxPool(sampled, **shape)
+        return greatest
+    return op.AveragePool(sampled, **shape)

@@ -1,4 +1,4 @@
-"""The `standard` lowering: ONNX `RoiAlign` per pyramid level and ONNX `NonMaxSuppression`.
+"""The `standard` lowering: pooling level by level, and ONNX `NonMaxSuppression`.
 
 For ONNX Runtime and OpenVINO; batch, height and width may be dynamic. Opset 18: RoiAlign of
 opset 22 has no kernel in ONNX Runtime 1.31.
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.lowering.level_pool import pool_level
 from export.lowering.level_rule import choose_level
 from export.lowering.table import operator_table
 from export.lowering.values import (
@@ -41,7 +42,6 @@ def pool_by_level(
     wanted = op.Reshape(valid, ints(-1))
     areas = level_areas(spec)
     levels = op.Reshape(choose_level(rois, areas), ints(-1)) if areas else None
-    frame = "half_pixel" if spec.aligned else "output_half_pixel"
     pooled, rows = [], []
     for level, (feature, stride) in enumerate(zip(features, spec.strides, strict=True)):
         here = wanted
@@ -49,17 +49,7 @@ def pool_by_level(
             here = op.And(wanted, op.Equal(levels, array(np.array(level, np.int32))))
         index = op.Reshape(op.NonZero(here), ints(-1))
         pooled.append(
-            op.RoiAlign(
-                feature,
-                op.Gather(flat, index),
-                op.Gather(image_index, index),
-                coordinate_transformation_mode=frame,
-                mode="avg",
-                output_height=spec.output_size,
-                output_width=spec.output_size,
-                sampling_ratio=max(spec.sampling_ratio, 0),
-                spatial_scale=1.0 / stride,
-            )
+            pool_level(feature, op.Gather(flat, index), op.Gather(image_index, index), stride, spec)
         )
         rows.append(index)
         if levels is None:

@@ -284,18 +284,14 @@ class _Builder:
         convs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]conv(\d+)[.]")
         fcs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]fc(\d+)[.]")
         weights = settings.numbers("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", 4)
-        agnostic = shapes.of("roi_heads.box_predictor.bbox_pred.weight", 2)[0] == 4
-        is_said = "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG" in settings.said
-        # With one class four deltas are either; detectron2 takes both alike.
-        if is_said and self._num_classes() > 1:
-            settings.require("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic)
+        deltas = shapes.of("roi_heads.box_predictor.bbox_pred.weight", 2)[0]
         return BoxHeadSpec(
             pooler=self._pooler("ROI_BOX_HEAD", strides, self._resolution("ROI_BOX_HEAD")),
             conv_widths=tuple(shapes.of(f"{_BOX}.conv{i + 1}.weight", 4)[0] for i in range(convs)),
             fc_widths=tuple(shapes.of(f"{_BOX}.fc{i + 1}.weight", 2)[0] for i in range(fcs)),
             norm=self._norm(f"{_BOX}.conv1"),
             norm_eps=_NORM_EPS,
-            class_agnostic=agnostic,
+            class_agnostic=self._is_agnostic("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", deltas == 4),
             background="last",
             scoring="sigmoid" if settings["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"] else "softmax",
             box_weights=(weights[0], weights[1], weights[2], weights[3]),
@@ -306,6 +302,15 @@ class _Builder:
             to_image="clip",
             candidates=max(2000, 4 * int(settings.number("TEST.DETECTIONS_PER_IMAGE"))),
         )
+
+    def _is_agnostic(self, name: str, by_weights: bool) -> bool:
+        """One output for all classes; with one class there is no difference."""
+        if self._num_classes() == 1:
+            return False
+        key = f"MODEL.{name}"
+        if key in self.settings.said:
+            self.settings.require(key, by_weights)
+        return by_weights
 
     def _mask(self, strides: tuple[int, ...]) -> MaskHeadSpec | None:
         shapes = self.shapes
@@ -325,7 +330,7 @@ class _Builder:
             deconv_width=shapes.of(f"{_MASK}.deconv.weight", 4)[1],
             norm=self._norm(f"{_MASK}.mask_fcn1"),
             norm_eps=_NORM_EPS,
-            class_agnostic=outputs == 1,
+            class_agnostic=self._is_agnostic("ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", outputs == 1),
             paste="float",
             threshold_inclusive=True,
         )

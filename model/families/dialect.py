@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -46,11 +46,17 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a dialect reads besides tensors: the file's name and hash, and its configuration."""
+    """What a dialect reads besides tensors: the file's name and hash, and its configuration.
+
+    `meta` is plain data that the file keeps beside the weights, of any shape; `names` are the
+    tensors' own, before `Dialect.prepare`.
+    """
 
     path: Path
     sha256: str
     config: Path | None = None
+    meta: Mapping[Any, object] = field(default_factory=dict)
+    names: Collection[str] = ()
 
 
 class Dialect(Protocol):

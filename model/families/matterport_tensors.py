@@ -119,5 +119,5 @@ def _x_first(layout: dict[str, Tensor], name: str) -> None:
     """Rows dy, dx, dh, dw become dx, dy, dw, dh."""
     if name in layout:
         rows = layout[name]
-        boxes = rows.reshape(-1, 4, *rows.shape[1:])
-        layout[name] = boxes[:, [1, 0, 3, 2]].flatten(0, 1)
+        grouped = rows.reshape(-1, 4, *rows.shape[1:])
+        layout[name] = grouped[:, [1, 0, 3, 2]].flatten(0, 1)

@@ -9,7 +9,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from model.files.keras_h5 import read_keras_h5
 from model.files.zoo_pickle import read_zoo_pickle
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
+_TRAINING_STATE = (
+    "the state of an MMDetection training, with Python objects beside the weights; nothing in it "
+    'was executed; where MMDetection is installed, save torch.load(FILE)["state_dict"] alone: '
+    'torch.save(state_dict, "weights.pth")'
+)
 _WRAPPER_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 # Far above any network's; they keep the search for the closest name short on hostile files.
@@ -32,11 +37,12 @@ class Weights:
     """What a weights file holds: tensors by name, floating ones in float32.
 
     `matching_heuristics` is said by detectron2's zoo files: names may be the ends of the
-    network's own.
+    network's own. `meta` is the plain data that MMDetection keeps beside the weights.
     """
 
     tensors: dict[str, Tensor]
     matching_heuristics: bool = False
+    meta: Mapping[Any, object] = field(default_factory=dict)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -61,7 +67,9 @@ def read_weights(path: Path) -> Weights:
     for prefix in _WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
-    return Weights({name: _as_float32(name, t, path) for name, t in tensors.items()}, is_heuristic)
+    floats = {name: _as_float32(name, t, path) for name, t in tensors.items()}
+    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    return Weights(floats, is_heuristic, meta if isinstance(meta, Mapping) else {})
 
 
 def _loaded(path: Path) -> tuple[object, bool]:
@@ -134,6 +142,8 @@ def _read_torch(path: Path) -> object:
 def _unreadable(path: Path, error: Exception) -> str:
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text:
+        if "GLOBAL mmengine." in text or "GLOBAL mmcv." in text or "GLOBAL mmdet." in text:
+            return f"{path}: {_TRAINING_STATE}"
         return (
             f"{path}: holds Python objects, not only weights (a pickled model, perhaps); nothing "
             f"in it was executed; save the weights alone with {STATE_DICT_LINE}"

@@ -1,16 +1,41 @@
-"""The pooling family in eager form, one pooler per file.
+"""The pooling family in eager form, one pooler per file; the static forms share `places`.
 
-All of them pool on one level; `model.ops.pyramid_pool` chooses the level.
+All of them pool on one level; `model.ops.pyramid_pool` chooses the level. The fields of
+`model.spec.PoolerSpec` say which member it is.
+
+| file | kind | first and second quantisation |
+|---|---|---|
+| `roi_align` | Mask R-CNN's | none |
+| `roi_pool` | Fast R-CNN's | RoI, bins |
+| `roi_warp` | MNC's | RoI |
+| `crop_and_resize` | TensorFlow's | none |
+| `prroi_pool` | IoU-Net's, an integral instead of samples | none |
 """
 
 from __future__ import annotations
 
-from torch import Tensor
-from torchvision.ops import roi_align
+from collections.abc import Callable
 
+from torch import Tensor
+
+from model.pooling.crop_and_resize import crop_and_resize
+from model.pooling.prroi_pool import prroi_pool
+from model.pooling.roi_align import roi_align
+from model.pooling.roi_pool import roi_pool
+from model.pooling.roi_warp import roi_warp
 from model.spec import PoolerSpec
+from model.spec.pooler import PoolerKind
 
 __all__ = ["pool"]
+
+_Pooler = Callable[[Tensor, Tensor, int, PoolerSpec], Tensor]
+_POOLERS: dict[PoolerKind, _Pooler] = {
+    "roi_align": roi_align,
+    "roi_pool": roi_pool,
+    "roi_warp": roi_warp,
+    "crop_and_resize": crop_and_resize,
+    "prroi_pool": prroi_pool,
+}
 
 
 def pool(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor:
@@ -25,7 +50,4 @@ def pool(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor
     Returns:
         float32 [R, C, P, P].
     """
-    pooled: Tensor = roi_align(
-        feature, rois, spec.output_size, 1.0 / stride, spec.sampling_ratio, spec.aligned
-    )
-    return pooled
+    return _POOLERS[spec.kind](feature, rois, stride, spec)

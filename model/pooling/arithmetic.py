@@ -4,6 +4,9 @@
 traced values of a lowering (`export.lowering.arithmetic`). Both know + - * / and comparisons.
 """
 
+# The protocol says what each operation does.
+# ruff: noqa: D102
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -98,7 +101,7 @@ class TorchArithmetic:
         return a.amax(axis, keepdim=True)
 
     def where(self, condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
-        chosen: Tensor = torch.where(condition, a, b)  # type: ignore[arg-type]
+        chosen: Tensor = torch.where(condition, a, b)
         return chosen
 
     def either(self, a: Tensor, b: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def worst_case(
 
 
 def _counts(spec: PoolerSpec, sides: int) -> list[int]:
-    """g of a RoI whose side is at most, or just above, 0, 1, … cells: a rising list."""
+    """List the g of a RoI whose side is at most, or just above, 0, 1, … cells; it rises."""
     size = spec.output_size
     if spec.kind == "roi_align":
         return [side // size + 1 for side in range(sides)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from model.pooling.arithmetic import Arithmetic, Array
 from model.spec import PoolerSpec
 
@@ -39,9 +37,7 @@ def in_cells(
     return start, sides
 
 
-def _quantised(
-    xp: Arithmetic, start: Array, end: Array, spec: PoolerSpec
-) -> tuple[Array, Array]:
+def _quantised(xp: Arithmetic, start: Array, end: Array, spec: PoolerSpec) -> tuple[Array, Array]:
     """First cell and number of cells; "round" counts the last cell, as Fast R-CNN does."""
     if spec.quantise == "floor":
         first = xp.floor(start)
@@ -58,18 +54,12 @@ def round_half_away(xp: Arithmetic, a: Array) -> Array:
     return xp.where(a < 0.0, -rounded, rounded)
 
 
-def cells_per_pixel(
-    spec: PoolerSpec, sides_hw: Sequence[tuple[int, int]]
-) -> list[tuple[float, float]]:
-    """Of each level along y and x: 1 / stride, or from the canvas's last pixel to the last cell.
+def cells_per_pixel(spec: PoolerSpec, stride: int, side_hw: tuple[int, int]) -> tuple[float, float]:
+    """Of a level along y and x: 1 / stride, or from the canvas's last pixel to the last cell.
 
-    The canvas of a level of side cells is taken to have side * stride pixels.
+    The canvas is taken to have side * stride pixels.
     """
-    scales = []
-    for stride, sides in zip(spec.strides, sides_hw, strict=False):
-        if spec.kind == "crop_and_resize" and spec.crop_frame == "image":
-            y, x = ((side - 1) / max(side * stride - 1, 1) for side in sides)
-            scales.append((y, x))
-        else:
-            scales.append((1 / stride, 1 / stride))
-    return scales
+    if spec.kind == "crop_and_resize" and spec.crop_frame == "image":
+        y, x = ((side - 1) / max(side * stride - 1, 1) for side in side_hw)
+        return y, x
+    return 1 / stride, 1 / stride

@@ -115,9 +115,7 @@ def _cells(
     shared = _share_out(xp, xp.largest(cells, 2), plan)
     # Where every cell gets a sample this visits all; else it is spread over them.
     cell = first + xp.floor((shared.index + 0.5) * cells / shared.count)
-    return JointSamples(
-        xp.minimum(cell, end - 1.0), cells < 1.0, xp.squeeze_last(shared.cut)
-    )
+    return JointSamples(xp.minimum(cell, end - 1.0), cells < 1.0, xp.squeeze_last(shared.cut))
 
 
 def _pieces(

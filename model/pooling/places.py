@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from model.packing import Packing
 from model.pooling.arithmetic import Arithmetic, Array, Numbers
-from model.pooling.frame import in_cells
+from model.pooling.frame import cells_per_pixel, in_cells
 from model.pooling.joint import joint_samples
 from model.pooling.plan import SamplePlan
+from model.pooling.steps import axis_steps, margins, step_count
 from model.spec import PoolerSpec
 
 # Beyond [-1, 1] by more than a cell of any canvas: zero padding answers 0 there.
 _NOWHERE = 4.0
-# In cells: a crop's far edge is the level's far edge, and must not fall off it by rounding.
-_EDGE_SLACK = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,9 @@ def sample_places(
     low, high = xp.split(xp.unsqueeze(rois, 2), 2, 3)
     start, sides = in_cells(xp, low, high, scale, spec)
     if not plan.budget:
-        samples = start + sides / float(_divisor(spec)) * xp.numbers(_steps(spec))
-        slack = _EDGE_SLACK if spec.kind == "crop_and_resize" else None
-        below, above = (-1.0, side) if slack is None else (-slack, side - (1.0 - slack))
-        outside = xp.either(samples < below, samples > above)
+        samples = start + sides / float(step_count(spec)) * xp.numbers(_steps(spec))
+        before, behind = margins(spec)
+        outside = xp.either(samples < -before, samples > side + (behind - 1.0))
         absent = xp.either(outside, xp.invert(xp.unsqueeze(valid, 2, 3)))
         return Places(_on_canvas(xp, samples, absent, side, slope, shift))
     by_bin = [xp.unsqueeze(part, 3) for part in (start, sides, side, slope, shift)]
@@ -78,6 +80,16 @@ def sample_places(
     )
 
 
+def level_rows(packing: Packing, spec: PoolerSpec) -> NDArray[np.float32]:
+    """The table [L, 8] of `Packing.level_table` for a pooler."""
+    strides = spec.strides[: len(packing.sides_hw)]
+    scales = [
+        cells_per_pixel(spec, stride, side_hw)
+        for stride, side_hw in zip(strides, packing.sides_hw, strict=True)
+    ]
+    return packing.level_table(scales)
+
+
 def _on_canvas(
     xp: Arithmetic, samples: Array, absent: Array, side: Array, slope: Array, shift: Array
 ) -> Array:
@@ -85,25 +97,7 @@ def _on_canvas(
     return xp.where(absent, _NOWHERE, inside * slope + shift)
 
 
-def _divisor(spec: PoolerSpec) -> int:
-    """What the sides are divided by to make the unit of `_steps`."""
-    if spec.kind == "crop_and_resize":
-        return max(spec.output_size * spec.sampling_ratio - 1, 1)
-    return spec.output_size
-
-
 def _steps(spec: PoolerSpec) -> Numbers:
     """[S, 2]: each sample's place in the RoI; y runs slower."""
     steps = axis_steps(spec)
     return [[x, y] for y in steps for x in steps]
-
-
-def axis_steps(spec: PoolerSpec) -> list[float]:
-    """The samples along one axis of a RoI, in bins; `crop_and_resize`: in their own distance."""
-    size, ratio = spec.output_size, spec.sampling_ratio
-    if spec.kind == "crop_and_resize":
-        return [float(i) for i in range(size * ratio)] if size * ratio > 1 else [0.5]
-    parts = [(i + 0.5) / ratio for i in range(ratio)]
-    if spec.placement == "even":
-        parts = [(i + 1) / (ratio + 1) for i in range(ratio)]
-    return [place + part for place in range(size) for part in parts]

@@ -7,7 +7,7 @@ original-image pixels unless a name says canvas.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.errors import UsageError
 from runtime.compare.matching import Comparison
 
-Quantity = Literal["unmatched", "score", "box_px", "mask_iou"]
+Quantity = Literal["unmatched", "score", "box_px", "mask_iou", "keypoint_px", "keypoint_score"]
 Side = Literal["reference", "candidate"]
 
 
@@ -38,6 +38,7 @@ class Epsilons:
     edge_relative: Limit
     mask_probability: Limit
     local_iou: Limit
+    keypoint_logit: Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,19 @@ class Limits:
     witnessed_share: Limit
     witnessed_floor: Limit
     unwitnessed: Limit
+    keypoint_px: Limit
+    keypoint_score: Limit
+    keypoint_share: Limit
     epsilons: Epsilons
 
 
 _NOISE = (
     "torchvision's eager R50-FPN against itself with another convolution library, on real photos "
     "at 320/533 and 800/1333: "
+)
+_KEYPOINT_NOISE = (
+    "torchvision's keypoint R-CNN with random weights against itself with another convolution "
+    "library: "
 )
 
 FP32_EPSILONS = Epsilons(
@@ -85,6 +93,12 @@ FP32_EPSILONS = Epsilons(
         "a proposal that shares less than half with a row rarely becomes it; of 1235 real rows, "
         "each removed in turn, 12 find a witness at this value, so it excuses next to nothing",
     ),
+    keypoint_logit=Limit(
+        "gap of two keypoint logits over their map's largest",
+        1.5e-4,
+        _KEYPOINT_NOISE + "maps moved by up to 5.8e-5 of their largest logit, so the gap of two "
+        "pixels by up to twice that",
+    ),
 )
 
 FP32_ONNX = Limits(
@@ -108,6 +122,17 @@ FP32_ONNX = Limits(
         "of one photo's rows would be less than one row",
     ),
     unwitnessed=Limit("unwitnessed rows", 0, "a difference that nothing explains is a defect"),
+    keypoint_px=Limit(
+        "keypoint, px", 0.01, "a keypoint is a pixel of its box's grid: it moves as the box does"
+    ),
+    keypoint_score=Limit(
+        "keypoint score", 5e-4, _KEYPOINT_NOISE + "peaks of up to 12 moved by up to 1.2e-4"
+    ),
+    keypoint_share=Limit(
+        "witnessed keypoints / keypoints",
+        0.002,
+        _KEYPOINT_NOISE + "4 of 27,200 peaks went to another pixel, in boxes of 70 to 1300 px",
+    ),
     epsilons=FP32_EPSILONS,
 )
 
@@ -118,7 +143,7 @@ class Excess:
 
     `row` counts in the result of `side`; a pair is named by its reference row and `pair`, its
     index in the comparison (-1 for an unmatched row, whose `got` is its score). `witness` is the
-    line that explains it, empty where nothing does.
+    line that explains it, empty where nothing does. `keypoint` is which one, -1 for none.
     """
 
     image: str
@@ -130,16 +155,18 @@ class Excess:
     got: float
     limit: float
     witness: str = ""
+    keypoint: int = -1
 
     def __str__(self) -> str:
         """One line for a person."""
+        where = f", keypoint {self.keypoint}" if self.keypoint >= 0 else ""
         what = (
             f"unmatched, score {self.got:.6f}"
             if self.quantity == "unmatched"
             else f"{self.quantity} {self.got:.6g}, limit {self.limit:g}"
         )
         return (
-            f"{self.image}: {self.side} row {self.row}, label {self.label}: {what}; "
+            f"{self.image}: {self.side} row {self.row}, label {self.label}{where}: {what}; "
             f"{'witness: ' + self.witness if self.witness else 'no witness'}"
         )
 
@@ -148,8 +175,8 @@ class Excess:
 class Verdict:
     """All excesses of a run, and whether they are few and explained.
 
-    `detections` counts the reference's rows. The worst values are over all pairs, None where no
-    pair has the quantity.
+    `detections` counts the reference's rows, `keypoints` those of all pairs. The worst values are
+    over all pairs, None where no pair has the quantity.
     """
 
     limits: Limits
@@ -159,6 +186,8 @@ class Verdict:
     worst_score_diff: float | None
     worst_box_diff_px: float | None
     worst_mask_iou: float | None
+    worst_keypoint_diff_px: float | None = None
+    keypoints: int = 0
 
     def _rows(self, excesses: Sequence[Excess]) -> set[tuple[str, Side, int]]:
         return {(e.image, e.side, e.row) for e in excesses}
@@ -170,8 +199,21 @@ class Verdict:
 
     @property
     def witnessed_rows(self) -> int:
-        """Rows of either side beyond a limit, every excess of which is explained."""
-        return len(self._rows(self.excesses)) - self.unwitnessed_rows
+        """Rows of either side beyond a limit, every excess of which is explained.
+
+        Rows of which only keypoints are beyond theirs are not counted here.
+        """
+        rows = self._rows([e for e in self.excesses if e.keypoint < 0])
+        return len(rows - self._rows([e for e in self.excesses if not e.witness]))
+
+    @property
+    def witnessed_keypoints(self) -> int:
+        """Keypoints beyond a limit and explained, in rows that are within every other limit."""
+        rows = self._rows([e for e in self.excesses if e.keypoint < 0])
+        turned = {
+            (e.image, e.row, e.keypoint) for e in self.excesses if e.keypoint >= 0 and e.witness
+        }
+        return sum((image, "reference", row) not in rows for image, row, _ in turned)
 
     @property
     def equal_detections(self) -> int:
@@ -182,12 +224,14 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether both counts stand within their limits."""
-        share = self.limits.witnessed_share.value * self.detections
-        allowed = max(share, self.limits.witnessed_floor.value)
+        """Whether all counts stand within their limits."""
+        floor = self.limits.witnessed_floor.value
+        rows = max(self.limits.witnessed_share.value * self.detections, floor)
+        keypoints = max(self.limits.keypoint_share.value * self.keypoints, floor)
         return (
             self.unwitnessed_rows <= self.limits.unwitnessed.value
-            and self.witnessed_rows <= allowed
+            and self.witnessed_rows <= rows
+            and self.witnessed_keypoints <= keypoints
         )
 
     def __str__(self) -> str:
@@ -199,6 +243,10 @@ class Verdict:
             parts.append(f"box {self.worst_box_diff_px:.4f} px")
         if self.worst_mask_iou is not None:
             parts.append(f"mask IoU {self.worst_mask_iou:.4f}")
+        if self.worst_keypoint_diff_px is not None:
+            parts.append(f"keypoint {self.worst_keypoint_diff_px:.4f} px")
+        if self.witnessed_keypoints:
+            parts.append(f"{self.witnessed_keypoints} of {self.keypoints} keypoints turned")
         if self.excesses:
             parts.append(f"{self.witnessed_rows} witnessed")
             parts.append(f"{self.unwitnessed_rows} unwitnessed")
@@ -226,6 +274,10 @@ def check(comparisons: Sequence[Comparison], limits: Limits = FP32_ONNX) -> Verd
         worst_score_diff=_known_max([e.score_diff for e in extremes]),
         worst_box_diff_px=_known_max([e.box_diff_px for e in extremes]),
         worst_mask_iou=_known_min([e.mask_iou for e in extremes]),
+        worst_keypoint_diff_px=_known_max([e.keypoint_diff_px for e in extremes]),
+        keypoints=sum(
+            c.keypoint_diff_px.size for c in comparisons if c.keypoint_diff_px is not None
+        ),
     )
 
 
@@ -253,6 +305,22 @@ def _excesses(comparison: Comparison, limits: Limits) -> Iterator[Excess]:
         for pair in np.flatnonzero(~(comparison.mask_iou >= least)):
             got = comparison.mask_iou[pair]
             yield _of_pair(comparison, int(pair), "mask_iou", got, least[pair])
+    yield from _of_keypoints(
+        comparison, "keypoint_px", comparison.keypoint_diff_px, limits.keypoint_px.value
+    )
+    yield from _of_keypoints(
+        comparison, "keypoint_score", comparison.keypoint_score_diff, limits.keypoint_score.value
+    )
+
+
+def _of_keypoints(
+    comparison: Comparison, quantity: Quantity, diff: NDArray[np.float64] | None, limit: float
+) -> Iterator[Excess]:
+    if diff is None:
+        return
+    for pair, keypoint in np.argwhere(~(diff <= limit)).tolist():
+        excess = _of_pair(comparison, pair, quantity, diff[pair, keypoint], limit)
+        yield replace(excess, keypoint=keypoint)
 
 
 def mask_limits(area_px: NDArray[np.int64], limits: Limits) -> NDArray[np.float64]:

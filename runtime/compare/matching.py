@@ -5,7 +5,8 @@ Row order is no contract: equal scores may swap. Rows can pair only within a lab
 The assignment is solved here, not by scipy: the check at the end of an export runs where only the
 `export` extra is installed, and eligible rows fall into tiny connected components, nearly all 1x1.
 
-Module legend: D detections, P pairs, M mask side; boxes are xyxy in original-image pixels.
+Module legend: D detections, P pairs, M mask side, J keypoints; boxes are xyxy in original-image
+pixels.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class HasDetections(Protocol):
         """Bool [D, H, W] pasted masks, or None for a box-only model."""
 
     @property
+    def keypoints(self) -> NDArray[np.float32] | None:
+        """float32 [D, J, 3], x, y and score; or None for a model without keypoints."""
+
+    @property
     def image_hw(self) -> tuple[int, int]:
         """Height and width of the original image in pixels."""
 
@@ -79,15 +84,22 @@ class Extremes:
     box_diff_px: float | None
     mask_prob_diff: float | None
     mask_iou: float | None
+    keypoint_diff_px: float | None = None
+    keypoint_score_diff: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """One image: both results, their matching, and per pair (arrays of length P) the differences.
+    """One image: both results, their matching, and the differences of each pair.
+
+    Differences are arrays [P], those of keypoints [P, J].
 
     `box_diff_px` is the largest of the four coordinates, `mask_prob_diff` the largest of M x M
     (None unless both sides have probabilities). `mask_iou` and `mask_area_px` (of the reference)
     are of the pasted masks: None where neither side has masks, IoU 0 where only one has.
+    `keypoint_diff_px` is the larger of x and y, `keypoint_score_diff` the difference over the
+    reference's score where that is beyond 1: None where neither side has keypoints, infinite where
+    only one has.
     """
 
     image: str
@@ -99,6 +111,8 @@ class Comparison:
     mask_prob_diff: Floats | None
     mask_iou: Floats | None
     mask_area_px: Ints | None
+    keypoint_diff_px: Floats | None = None
+    keypoint_score_diff: Floats | None = None
 
     @property
     def extremes(self) -> Extremes:
@@ -108,6 +122,8 @@ class Comparison:
             box_diff_px=_worst(self.box_diff_px, np.max),
             mask_prob_diff=_worst(self.mask_prob_diff, np.max),
             mask_iou=_worst(self.mask_iou, np.min),
+            keypoint_diff_px=_worst(self.keypoint_diff_px, np.max),
+            keypoint_score_diff=_worst(self.keypoint_score_diff, np.max),
         )
 
 
@@ -256,6 +272,9 @@ def compare(reference: HasDetections, candidate: HasDetections, image: str = "")
     rows, columns = matching.pairs.T
     mask_iou, mask_area_px = _mask_overlap(reference.masks, candidate.masks, rows, columns)
     boxes = reference.boxes[rows].astype(np.float64) - candidate.boxes[columns]
+    keypoint_diff_px, keypoint_score_diff = _keypoint_diff(
+        reference.keypoints, candidate.keypoints, rows, columns
+    )
     return Comparison(
         image=image,
         reference=reference,
@@ -266,6 +285,8 @@ def compare(reference: HasDetections, candidate: HasDetections, image: str = "")
         mask_prob_diff=_prob_diff(reference.mask_probs, candidate.mask_probs, rows, columns),
         mask_iou=mask_iou,
         mask_area_px=mask_area_px,
+        keypoint_diff_px=keypoint_diff_px,
+        keypoint_score_diff=keypoint_score_diff,
     )
 
 
@@ -276,12 +297,16 @@ def _require_same_frame(reference: HasDetections, candidate: HasDetections, imag
             f"{where}: expected two results of one image, got sizes (H, W) "
             f"{reference.image_hw} and {candidate.image_hw}; run both on the same photo"
         )
-    a, b = reference.mask_probs, candidate.mask_probs
-    if a is not None and b is not None and a.shape[1:] != b.shape[1:]:
-        raise UsageError(
-            f"{where}: expected masks of one side length, got {a.shape[1:]} and {b.shape[1:]}; "
-            "compare two results of the same model"
-        )
+    parts = (
+        ("masks of one side length", reference.mask_probs, candidate.mask_probs),
+        ("as many keypoints", reference.keypoints, candidate.keypoints),
+    )
+    for what, a, b in parts:
+        if a is not None and b is not None and a.shape[1:] != b.shape[1:]:
+            raise UsageError(
+                f"{where}: expected {what}, got {a.shape[1:]} and {b.shape[1:]}; "
+                "compare two results of the same model"
+            )
 
 
 def _prob_diff(
@@ -307,3 +332,18 @@ def _mask_overlap(
             union = np.count_nonzero(a[row] | b[column])
             iou[pair] = np.count_nonzero(a[row] & b[column]) / union if union else 1.0
     return iou, area_px
+
+
+def _keypoint_diff(
+    a: NDArray[np.float32] | None, b: NDArray[np.float32] | None, rows: Ints, columns: Ints
+) -> tuple[Floats | None, Floats | None]:
+    """Distance in pixels and of the scores of each keypoint of each pair, [P, J]."""
+    if a is None or b is None:
+        present = a if b is None else b
+        if present is None:
+            return None, None
+        missing = np.full((rows.size, present.shape[1]), np.inf)
+        return missing, missing
+    reference = a[rows].astype(np.float64)
+    diff = np.abs(reference - b[columns])
+    return diff[..., :2].max(axis=2), diff[..., 2] / np.abs(reference[..., 2]).clip(1.0)

@@ -4,7 +4,8 @@ A witness is local. A score at the threshold excuses the row that has this score
 cuts and the minimum sizes excuse rows whose own candidate box, or a proposal that covers the same
 place, has an open fate (`runtime.compare.decisions`); the level rule excuses rows whose proposal
 stands at a boundary. A mask alone is excused only while its probabilities agree, by pixels at the
-threshold or by a paste edge at an integer, and only if these reproduce the other mask.
+threshold or by a paste edge at an integer, and only if these reproduce the other mask; a keypoint
+alone, by a place that is nearly the peak of its heat map.
 
 Module legend: P proposals before NMS, R after it, K candidate rows (proposal, class), all of one
 image; boxes are xyxy in canvas pixels.
@@ -30,6 +31,7 @@ from runtime.compare.decisions import (
     suppression,
 )
 from runtime.compare.displacement import explain_displaced
+from runtime.compare.keypoint_witness import KeypointTrace, keypoint_witness
 from runtime.compare.limits import Excess, Limits, Verdict
 from runtime.compare.mask_witness import mask_witness
 from runtime.compare.matching import Bools, Comparison, Floats, HasDetections, Ints, box_iou
@@ -55,6 +57,7 @@ class EagerTrace:
             it must agree with what is certain.
         class_shift_up_to: Largest number of boxes for which NMS ran over boxes shifted by class
             in float32: 1000 for torchvision's `batched_nms` on a CPU, 25000 on a GPU, 0 for never.
+        keypoints: What the result's keypoints were decoded from.
 
     Raises:
         ValueError: The arrays do not fit each other.
@@ -71,6 +74,7 @@ class EagerTrace:
     candidate_labels: Ints
     rpn_kept: Bools | None = None
     class_shift_up_to: int = 0
+    keypoints: KeypointTrace | None = None
 
     def __post_init__(self) -> None:
         """Check that the arrays fit each other."""
@@ -216,6 +220,9 @@ def find_witness(excess: Excess, comparison: Comparison, openings: Openings) -> 
     rows = _rows(excess, comparison, trace)
     if excess.quantity == "mask_iou" and _same_box(excess.pair, comparison, limits):
         return mask_witness(excess.pair, comparison, trace.spec, rows[0].canvas_xyxy, limits)
+    if excess.keypoint >= 0 and _same_box(excess.pair, comparison, limits):
+        scale_xy = trace.canvas_scale_xy
+        return keypoint_witness(excess, comparison, trace.spec, trace.keypoints, scale_xy, limits)
     found = _candidate_witness(rows, openings, is_pair=excess.pair >= 0)
     for row in rows:
         if excess.quantity == "unmatched":
@@ -241,7 +248,7 @@ def _on_canvas(rows: HasDetections, row: int, trace: EagerTrace) -> _Row:
 
 
 def _same_box(pair: int, comparison: Comparison, limits: Limits) -> bool:
-    """Whether a pair is within the limits but for its mask: then only the mask can explain."""
+    """Whether score and box of a pair are within limits: then mask or keypoint must explain."""
     return bool(
         comparison.score_diff[pair] <= limits.score.value
         and comparison.box_diff_px[pair] <= limits.box_px.value

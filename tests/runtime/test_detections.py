@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model.errors import ArtifactError
-from model.spec import BoxHeadSpec, ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
+from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime import rle
 from runtime.detections import Detections, RawDetections, from_raw
 
@@ -24,8 +24,8 @@ SPEC = ModelSpec(
 )
 FLOAT_SPEC = replace(
     SPEC,
+    box=replace(SPEC.box, to_image="clip"),
     mask=MaskHeadSpec(paste="float", threshold_inclusive=True),
-    box=BoxHeadSpec(to_image="clip"),
 )
 IMAGE_HW, RESIZED_HW = (375, 500), (320, 426)
 
@@ -110,10 +110,17 @@ def test_float_rule_clips_and_removes_empty_boxes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nms_open", "candidates_cut", "exact"), [(0, 0, True), (3, 0, False), (0, 1, False)]
+    ("certificates", "exact"),
+    [
+        ({}, True),
+        ({"nms_open": 3}, False),
+        ({"candidates_cut": 1}, False),
+        ({"samples_cut": 2}, False),
+    ],
+    ids=str,
 )
-def test_exact_needs_both_certificates(nms_open: int, candidates_cut: int, exact: bool) -> None:
-    network = replace(raw(), nms_open=nms_open, candidates_cut=candidates_cut)
+def test_exact_needs_all_certificates(certificates: dict[str, int], exact: bool) -> None:
+    network = replace(raw(), **certificates)
     assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).exact is exact
 
 

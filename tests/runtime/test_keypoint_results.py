@@ -41,6 +41,7 @@ def answer(filled: int = 4, rows: int = 6) -> dict[str, NDArray[Any]]:
         "keypoint_heatmaps": rng.normal(size=(2, rows, 3, 8, 8)).astype(np.float32),
         "counts": np.array([0, filled], np.int32),
         "nms_open": np.zeros(2, np.int32),
+        "samples_cut": np.zeros(2, np.int32),
         "candidates_cut": np.zeros(2, np.int32),
     }
 

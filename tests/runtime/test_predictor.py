@@ -280,7 +280,11 @@ class _Changed:
 
 @pytest.mark.parametrize(
     ("diagnostic", "remedy"),
-    [("nms_open", "export with more --nms-rounds"), ("candidates_cut", "a higher --candidates")],
+    [
+        ("nms_open", "export with more --nms-rounds"),
+        ("candidates_cut", "a higher --candidates"),
+        ("samples_cut", "a higher --max-sampling"),
+    ],
 )
 def test_uncertified_results(
     demo_onnx: Path, demo_pixels: UInt8, diagnostic: str, remedy: str

@@ -1,0 +1,77 @@
+"""`maskport convert`: a checkpoint of any framework to a .safetensors that keeps its spec.
+
+python -m export.convert weights.pkl weights.safetensors --config config.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.spec_arguments import add_spec_arguments, print_reading, spec_options
+from model.errors import UsageError
+from runtime.console import DONE, Parser, run
+from runtime.files import atomic_path
+from runtime.next_step import next_step
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+
+
+def convert(checkpoint: Checkpoint, output: Path) -> None:
+    """Write the weights under the network's own names, float32, with the spec in the header.
+
+    The file opens without a configuration and without assumptions: whatever was said or assumed
+    when it was made is part of the spec.
+
+    Raises:
+        UsageError: the output is no `.safetensors`, or is the input.
+        ArtifactError: the output cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    from model.files.stored_spec import header_of
+
+    if output.suffix.lower() != ".safetensors":
+        raise UsageError(f"{output}: expected a name that ends in .safetensors")
+    if os.path.realpath(output) == os.path.realpath(checkpoint.path):
+        raise UsageError(f"{output}: the output would overwrite the input; name another")
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    with atomic_path(output) as temporary:
+        save_file(tensors, temporary, header_of(checkpoint.spec))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; answers the exit status."""
+    return run(_convert, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="maskport convert", description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path, help="weights: .pth, .safetensors, .pkl, .h5")
+    parser.add_argument("output", type=Path, help="a name that ends in .safetensors")
+    add_spec_arguments(parser)
+    return parser
+
+
+def _convert(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    from model.checkpoint import load
+
+    checkpoint = load(args.weights, spec_options(args), args.config)
+    convert(checkpoint, args.output)
+    spec, size = checkpoint.spec, args.output.stat().st_size
+    print(
+        f"{args.output} · {size / 1e6:.0f} MB · {spec.dialect} · {spec.architecture} · "
+        f"{spec.num_foreground} classes"
+    )
+    print_reading(checkpoint)
+    print(next_step("export", args.output))
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""`maskport inspect`: what a checkpoint, an exported file or an engine is, and what was assumed.
+
+python -m export.inspect weights.pth
+python -m export.inspect model.onnx --json
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from export.describe import describe
+from export.spec_arguments import add_spec_arguments, print_reading, spec_options
+from model.errors import ArtifactError
+from model.spec import ModelSpec
+from model.spec_json import to_json
+from runtime.artifact import Artifact
+from runtime.console import DONE, Parser, printable, run
+from runtime.next_step import next_step
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; answers the exit status."""
+    return run(_inspect, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="maskport inspect", description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="a checkpoint, an .onnx file or an .engine")
+    parser.add_argument("--json", action="store_true", help="the spec alone, as --spec takes it")
+    add_spec_arguments(parser)
+    return parser
+
+
+def _inspect(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    suffix = args.file.suffix.lower()
+    if suffix in (".onnx", ".engine"):
+        artifact = _artifact(args.file)
+        if args.json:
+            print(to_json(artifact.spec, indent=2))
+            return DONE
+        _print_artifact(artifact)
+        return DONE
+    from model.checkpoint import load
+
+    checkpoint = load(args.file, spec_options(args), args.config)
+    if args.json:
+        print(to_json(checkpoint.spec, indent=2))
+        return DONE
+    count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    _print_head(args.file, checkpoint.spec)
+    print(f"{count / 1e6:.1f} M numbers in {len(checkpoint.tensors)} tensors")
+    print(f"sha256 {checkpoint.sha256}")
+    print("\n".join(describe(checkpoint.spec)))
+    print_reading(checkpoint)
+    print(next_step("export", args.file))
+    return DONE
+
+
+def _artifact(path: Path) -> Artifact:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; expected an .onnx file or an .engine")
+    if path.suffix.lower() == ".onnx":
+        from export.onnx_file import read_onnx
+
+        return read_onnx(path).artifact
+    from runtime.engine_file import read_engine_file
+
+    return read_engine_file(path).artifact
+
+
+def _print_artifact(artifact: Artifact) -> None:
+    _print_head(artifact.path, artifact.spec)
+    manifest = asdict(artifact.manifest)
+    versions = manifest.pop("versions")
+    said = [f"{name} {value}" for name, value in manifest.items() if value is not None]
+    tools = [f"{name} {version}" for name, version in versions.items()]
+    print(f"{'made':<12}{printable(', '.join(said))}")
+    print(f"{'with':<12}{printable(', '.join(tools))}")
+    print("\n".join(describe(artifact.spec)))
+    print(next_step("doctor", artifact.path))
+
+
+def _print_head(path: Path, spec: ModelSpec) -> None:
+    said = f"{path} · {spec.dialect} · {spec.architecture} · {spec.num_foreground} classes"
+    print(printable(said))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

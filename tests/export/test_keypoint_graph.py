@@ -1,0 +1,169 @@
+"""A keypoint graph: its head runs on filled rows only; the check and TensorRT-RTX take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from PIL import Image
+from torchvision.models import resnet
+from torchvision.models.detection import KeypointRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from export.check import check_file
+from export.engine import build_engine
+from export.onnx import export_onnx
+from export.passes.tag_roles import ROLE_KEY
+from export.tracing import GraphShape
+from model.checkpoint import SpecOptions, load
+from model.errors import ExportError
+from model.native_options import NativeOptions
+from runtime.engine_file import read_engine_file
+from runtime.predictor import Predictor
+from runtime.sources.photos import decode
+from tests.lively import enliven, picture
+
+KEYPOINTS, ROWS, WIDTH = 5, 30, 16
+OPTIONS = SpecOptions(short_side=96, long_side=160, detections=ROWS, candidates=200)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A checkpoint, its dynamic ONNX file, and the parity line of the check on `photo`."""
+
+    weights: Path
+    photo: Path
+    path: Path
+    parity: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("keypoints")
+    names = {f"layer{i + 1}": str(i) for i in range(4)}
+    body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1])
+    backbone = BackboneWithFPN(body, names, [64, 128, 256, 512], WIDTH, LastLevelMaxPool())
+    model = KeypointRCNN(
+        backbone,
+        min_size=96,
+        max_size=160,
+        box_head=TwoMLPHead(WIDTH * 49, 32),
+        box_predictor=FastRCNNPredictor(32, 3),
+        keypoint_head=KeypointRCNNHeads(WIDTH, (WIDTH,)),
+        keypoint_predictor=KeypointRCNNPredictor(WIDTH, KEYPOINTS),
+    )
+    torch.save(enliven(model, seed=3).state_dict(), folder / "weights.pth")
+    Image.fromarray(picture(120, 160, 1)).save(folder / "photo.png")
+    paths = [folder / name for name in ("weights.pth", "photo.png", "model.onnx")]
+    report = export_onnx(paths[0], paths[2], OPTIONS, check_photo=paths[1])
+    return Made(*paths, str(report.check))
+
+
+def test_the_check_compares_keypoints(made: Made) -> None:
+    assert f"{ROWS} of {ROWS} detections equal" in made.parity
+    assert " · keypoint 0.00" in made.parity
+    with Predictor.open(made.path) as predictor:
+        found = predictor.predict(made.photo)
+    assert found.keypoint_names == tuple(f"keypoint_{i}" for i in range(KEYPOINTS))
+    assert found.keypoints is not None
+    assert found.keypoints.shape == (ROWS, KEYPOINTS, 3)
+    inside = (found.keypoints[..., :2] >= found.boxes[:, None, :2] - 1).all(axis=2)
+    inside &= (found.keypoints[..., :2] <= found.boxes[:, None, 2:] + 1).all(axis=2)
+    assert inside.all()
+
+
+@pytest.mark.parametrize(
+    ("by", "says"),
+    [
+        pytest.param((0.05, 0, 0), r"keypoint_px 0\.0", id="place"),
+        pytest.param((0, 0, 0.02), r"keypoint_score 0\.0", id="score"),
+    ],
+)
+def test_the_check_refuses_a_wrong_keypoint(
+    made: Made, by: tuple[float, float, float], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(Predictor):
+        def predict(self, *arguments: object, **options: object) -> object:  # type: ignore[override]
+            found = super().predict(*arguments, **options)  # type: ignore[call-overload]
+            found.keypoints[3, 2] += np.array(by, np.float32)
+            return found
+
+    checkpoint, pixels = load(made.weights, OPTIONS), decode(made.photo)
+    assert check_file(checkpoint, made.path, pixels, "photo").verdict.passed
+    monkeypatch.setattr("export.check.Predictor", Wrong)
+    with pytest.raises(ExportError, match=rf"label \d, keypoint 2: {says}"):
+        check_file(checkpoint, made.path, pixels, "photo")
+
+
+def _head_rows(path: Path, feed: dict[str, np.ndarray], target: Path) -> tuple[int, np.ndarray]:
+    """How many rows the keypoint head's convolution runs on, and the heat maps' filled rows."""
+    model = onnx.load(path)
+    convolution = next(
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and any(p.key == ROLE_KEY and p.value == "keypoint_head" for p in node.metadata_props)
+    )
+    model.graph.output.append(helper.make_empty_tensor_value_info(convolution.output[0]))
+    for tensor in model.graph.initializer:
+        if tensor.name == "select.score_threshold":
+            threshold = np.array(feed.pop("threshold"), np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(threshold, tensor.name))
+    onnx.save(model, target)
+    session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    answer = dict(zip(names, session.run(None, feed), strict=True))
+    maps, counts = answer["keypoint_heatmaps"], answer["counts"]
+    assert maps.shape == (2, ROWS, KEYPOINTS, 56, 56)
+    for image, count in enumerate(counts):
+        assert np.abs(maps[image, :count]).max(axis=(2, 3)).all()
+        assert not maps[image, count:].any()
+    return len(answer[convolution.output[0]]), counts
+
+
+def test_filled_rows_are_taken_out_of_the_head(made: Made, tmp_path: Path) -> None:
+    images = np.stack([picture(96, 128, seed).transpose(2, 0, 1) for seed in (1, 2)])
+    feed = {
+        "images": (images / 255).astype(np.float32),
+        "image_hw": np.array([[96, 128], [40, 50]], np.float32),
+    }
+    with Predictor.open(made.path) as predictor:
+        scores = predictor.predict(picture(96, 128, 1)).scores
+    middle = float(scores[ROWS // 2])
+    rows, counts = _head_rows(made.path, feed | {"threshold": middle}, tmp_path / "some.onnx")
+    assert rows == counts.sum() + (counts[0] == 0)
+    assert 0 < counts.sum() < 2 * ROWS
+    rows, counts = _head_rows(made.path, feed | {"threshold": 1.0}, tmp_path / "none.onnx")
+    # A convolution over no row is not run alike everywhere, so one is kept.
+    assert (rows, counts.tolist()) == (1, [0, 0])
+
+
+def test_a_native_graph_compiles(made: Made, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    path = tmp_path / "model.rtx.onnx"
+    shape = GraphShape(1, 96, 160)
+    rounds = NativeOptions(proposal_rounds=64, detection_rounds=64)
+    report = export_onnx(
+        made.weights,
+        path,
+        OPTIONS,
+        shape,
+        check_photo=made.photo,
+        target="tensorrt-rtx",
+        native_options=rounds,
+    )
+    assert " · keypoint 0.00" in str(report.check)
+    (built,) = build_engine(path, gpu=["sm89"])
+    tensors = {t.name: (t.dtype, t.shape) for t in read_engine_file(built.path).info.tensors}
+    assert tensors["keypoint_heatmaps"] == ("float32", (1, ROWS, KEYPOINTS, 56, 56))
+    assert "masks" not in tensors
+    assert set(built.info.layer_types) == {"float32"}

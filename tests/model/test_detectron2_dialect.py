@@ -1,0 +1,202 @@
+"""detectron2's checkpoints: what weights and configuration decide, and what they cannot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from model.checkpoint import Checkpoint, load
+from model.errors import CheckpointError, UsageError
+from model.families.detectron2_names import original_name
+from model.families.detectron2_settings import DEFAULTS, Settings
+from model.families.detectron2_spec import build_spec
+from model.families.shapes import Shapes
+from model.spec import ResNetSpec
+from tests.detectron2_models import (
+    BODY,
+    CASES,
+    DC5,
+    FPN,
+    configuration,
+    saved,
+    state,
+    state_of,
+    tree_of,
+)
+
+
+def _opened(folder: Path, kind: str) -> Checkpoint:
+    path = saved(folder, CASES[kind][0])
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree_of(configuration(kind))))
+    return load(path)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_weights_and_configuration_give_the_spec(kind: str, tmp_path: Path) -> None:
+    checkpoint = _opened(tmp_path, kind)
+    assert checkpoint.spec == CASES[kind][0]
+    assert checkpoint.assumptions == ()
+    assert checkpoint.notes[0] == f"configuration: {tmp_path / 'config.yaml'}"
+    network = checkpoint.build()
+    given = state(CASES[kind][0])
+    for name, tensor in network.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, given[original_name(name, checkpoint.spec)]), name
+
+
+@pytest.mark.parametrize("kind", ["fpn", "c4", "dc5", "keypoints", "boxes"])
+def test_without_a_configuration_the_base_file_is_assumed(kind: str, tmp_path: Path) -> None:
+    checkpoint = load(saved(tmp_path, CASES[kind][0]))
+    assert checkpoint.spec == CASES[kind][0]
+    said = [str(assumption) for assumption in checkpoint.assumptions]
+    assert any("Base-" in line and "--config" in line for line in said)
+    for word in ("stride in the 1x1", "channel order bgr", "pixel mean", "anchor sizes", "short"):
+        assert any(word in line for line in said), word
+
+
+def test_a_resnext_without_a_configuration(tmp_path: Path) -> None:
+    """The zoo's ResNeXts stride the 3x3 and divide by a deviation."""
+    spec = replace(FPN, body=replace(BODY, blocks=(3, 4, 23, 3), groups=4))
+    found = load(saved(tmp_path, spec)).spec
+    assert isinstance(found.body, ResNetSpec)
+    assert not found.body.stride_in_1x1
+    assert found.preprocess.std == (57.375, 57.12, 58.395)
+
+
+def test_buffers_of_old_files_are_read_or_left_out(tmp_path: Path) -> None:
+    tensors = state(FPN)
+    tensors["pixel_mean"] = torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+    tensors["pixel_std"] = torch.tensor([4.0, 5.0, 6.0]).reshape(3, 1, 1)
+    tensors["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(3, 4)
+    torch.save({"model": tensors}, tmp_path / "old.pth")
+    checkpoint = load(tmp_path / "old.pth")
+    assert checkpoint.spec.preprocess.mean == (1.0, 2.0, 3.0)
+    assert checkpoint.spec.preprocess.std == (4.0, 5.0, 6.0)
+    assert not any("pixel" in a.what for a in checkpoint.assumptions)
+
+
+def test_a_configuration_that_names_its_base(tmp_path: Path) -> None:
+    path = saved(tmp_path, DC5)
+    text = (
+        "_BASE_: ../Base-RCNN-DilatedC5.yaml\nMODEL: {MASK_ON: true, ROI_HEADS: {NUM_CLASSES: 3}}"
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    assert load(path).spec == DC5
+
+
+def test_a_base_that_is_there_is_read(tmp_path: Path) -> None:
+    path = saved(tmp_path, FPN)
+    whole = tree_of(configuration("fpn"))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(whole))
+    text = '_BASE_: "mine.yaml"\nTEST: {DETECTIONS_PER_IMAGE: 7}\nMODEL: {RPN: {NMS_THRESH: 0.6}}'
+    config = tmp_path / "other.yaml"
+    config.write_text(text)
+    spec = load(path, config=config).spec
+    assert (spec.box.detections, spec.rpn.nms_iou) == (7, 0.6)
+
+
+def test_unknown_keys_are_listed(tmp_path: Path) -> None:
+    _opened(tmp_path, "fpn")
+    content = configuration("fpn") | {"MODEL.ROI_HEADS.NMS_THRESHOLD": 0.9, "EXTRA.KEY": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
+    notes = load(tmp_path / "model_final.pth").notes
+    assert "EXTRA.KEY, MODEL.ROI_HEADS.NMS_THRESHOLD" in notes[1]
+
+
+def test_python_literals_as_detectron2_reads_them(tmp_path: Path) -> None:
+    path = saved(tmp_path, FPN)
+    content = configuration("fpn") | {"MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "(1.0, 2.0, 3, 4)"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
+    assert load(path).spec.box.box_weights == (1.0, 2.0, 3.0, 4.0)
+
+
+REFUSED = {
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ANCHOR_GENERATOR.NAME": "RotatedAnchorGenerator",
+    "MODEL.ROI_HEADS.NUM_CLASSES": 4,
+    "MODEL.MASK_ON": False,
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3"],
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, True, True, True],
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignRotated",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": [1, 2],
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[1], [2]],
+    "MODEL.RPN.NMS_THRESH": "high",
+    "MODEL.BACKBONE.NAME": "build_regnet_fpn_backbone",
+    "INPUT.FORMAT": "L",
+    "TEST.AUG.ENABLED": True,
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_cannot_be_followed_is_refused(key: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, FPN)
+    content = configuration("fpn") | {key: REFUSED[key]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _other(value: Any) -> Any:
+    """Some value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value / 2 if 0 < value < 1 else value + 1
+    if isinstance(value, list):
+        return [_other(v) for v in value] or ["other"]
+    return "RGB" if value == "BGR" else "other"
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_every_key_changes_the_spec_or_is_refused(key: str) -> None:
+    """A key that nothing reads would be ignored in silence."""
+    reacted = []
+    for kind in ("fpn", "keypoints"):
+        shapes = Shapes(Path("m.pth"), {n: tuple(t.shape) for n, t in state_of(kind).items()})
+        values = {**DEFAULTS, **configuration(kind)}
+        settings = Settings(values, "config.yaml", frozenset(DEFAULTS))
+        spec = build_spec(shapes, settings)
+        try:
+            changed = replace(settings, values={**values, key: _other(values[key])})
+            reacted.append(build_spec(shapes, changed) != spec)
+        except CheckpointError:
+            reacted.append(True)
+    assert any(reacted)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"roi_heads.box_head.0.fc1.weight": torch.zeros(2, 2)}, "Cascade"),
+        (
+            {"backbone.bottom_up.res3.0.conv2_offset.weight": torch.zeros(18, 8, 3, 3)},
+            "deformable",
+        ),
+    ],
+)
+def test_other_networks_are_named(
+    change: dict[str, torch.Tensor], says: str, tmp_path: Path
+) -> None:
+    torch.save({"model": state(FPN) | change}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=says):
+        load(tmp_path / "odd.pth")
+
+
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        load(saved(tmp_path, FPN), config=tmp_path / "absent.yaml")
+
+
+def test_a_base_that_nobody_knows(tmp_path: Path) -> None:
+    path = saved(tmp_path, FPN)
+    (tmp_path / "config.yaml").write_text("_BASE_: ../mine.yaml\n")
+    with pytest.raises(CheckpointError, match=r"_BASE_ '../mine.yaml' is not there"):
+        load(path)

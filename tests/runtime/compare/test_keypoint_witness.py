@@ -1,0 +1,193 @@
+"""Keypoints alone: near-equal peaks, sides near an integer, the keypoint head's level."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.errors import UsageError
+from model.spec import KeypointHeadSpec, PoolerSpec
+from runtime.compare.keypoint_witness import KeypointTrace
+from runtime.compare.limits import FP32_ONNX, Verdict, check
+from runtime.compare.matching import compare
+from runtime.compare.witness import explain
+from runtime.detections import Detections
+from runtime.keypoints import decode
+from tests.runtime.compare.scenes import SPEC, benign_trace, detections
+
+NAMES = ("head", "tail")
+HEAD = KeypointHeadSpec(PoolerSpec(14), (8,), NAMES)
+# Sides of 80.3 by 40.6: the grid is 81 by 41.
+BOX = (20.0, 30.0, 100.3, 70.6)
+SIDE = 16
+
+
+def _maps(second_peak: float = 3.0) -> NDArray[np.float32]:
+    """Two maps with a peak of 4 each, the first with another one far from it."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+
+    def bump(row: int, column: int) -> NDArray[np.float64]:
+        return np.exp(-((y - row) ** 2 + (x - column) ** 2) / 6)
+
+    first = 4.0 * bump(4, 3) + second_peak * bump(11, 12)
+    return np.stack([first, 4.0 * bump(8, 8)])[None].astype(np.float32)
+
+
+def _result(
+    maps: NDArray[np.float32], box: tuple[float, ...] = BOX, decoded_in: tuple[float, ...] = BOX
+) -> Detections:
+    keypoints = decode(maps, np.array([decoded_in], np.float32))
+    return replace(detections([box], [0.9], [1]), keypoints=keypoints, keypoint_names=NAMES)
+
+
+def _judge(
+    reference: Detections, candidate: Detections, maps: NDArray[np.float32] | None
+) -> Verdict:
+    trace = benign_trace(reference, replace(SPEC, keypoint=HEAD))
+    if maps is not None:
+        trace = replace(trace, keypoints=KeypointTrace(maps, reference.boxes))
+    comparison = compare(reference, candidate, "a")
+    return explain(check([comparison]), [comparison], lambda _: trace)
+
+
+def _moved(result: Detections, by: tuple[float, float, float], keypoint: int = 0) -> Detections:
+    assert result.keypoints is not None
+    keypoints = result.keypoints.copy()
+    keypoints[0, keypoint] += np.array(by, np.float32)
+    return replace(result, keypoints=keypoints)
+
+
+def test_equal_keypoints_pass() -> None:
+    verdict = _judge(_result(_maps()), _result(_maps()), _maps())
+    assert verdict.passed
+    assert (verdict.excesses, verdict.keypoints, verdict.worst_keypoint_diff_px) == ((), 2, 0.0)
+    assert str(verdict).endswith("box 0.0000 px · keypoint 0.0000 px")
+
+
+@pytest.mark.parametrize(
+    ("by", "quantities"),
+    [
+        pytest.param((0.009, -0.009, 0), [], id="within"),
+        pytest.param((0.012, 0, 0), ["keypoint_px"], id="x"),
+        pytest.param((0, -1, 0), ["keypoint_px"], id="y"),
+        pytest.param((0, 0, 0.001), [], id="score-within"),
+        pytest.param((0, 0, -0.01), ["keypoint_score"], id="score"),
+        pytest.param((20, 0, 1), ["keypoint_px", "keypoint_score"], id="both"),
+    ],
+)
+@pytest.mark.parametrize("keypoint", [0, 1])
+def test_a_difference_is_reported_at_its_keypoint_and_not_excused(
+    by: tuple[float, float, float], quantities: list[str], keypoint: int
+) -> None:
+    result = _result(_maps())
+    verdict = _judge(result, _moved(result, by, keypoint), _maps())
+    assert [e.quantity for e in verdict.excesses] == quantities
+    assert all(e.keypoint == keypoint and not e.witness for e in verdict.excesses)
+    assert verdict.passed == (not quantities)
+    assert verdict.unwitnessed_rows == bool(quantities)
+    if quantities:
+        assert f"row 0, label 1, keypoint {keypoint}: keypoint_" in str(verdict.excesses[0])
+
+
+def _tied(lead: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Maps whose first one has two peaks, the first or the second ahead by `lead`."""
+    low, high = 3.0, 5.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        ahead = decode(_maps(middle), np.array([BOX], np.float32))[0, 0, 0] > 60
+        low, high = (low, middle) if ahead else (middle, high)
+    return _maps(low - lead), _maps(high + lead)
+
+
+@pytest.mark.parametrize(
+    ("lead", "excused"),
+    [pytest.param(2e-5, True, id="tied"), pytest.param(5e-3, False, id="apart")],
+)
+def test_peaks_that_are_nearly_equal_excuse(lead: float, excused: bool) -> None:
+    first, second = _tied(lead)
+    verdict = _judge(_result(first), _result(second), first)
+    moved = [e for e in verdict.excesses if e.quantity == "keypoint_px"]
+    assert [(e.keypoint, e.got > 30, bool(e.witness)) for e in moved] == [(0, True, excused)]
+    assert verdict.passed == excused
+    if excused:
+        assert moved[0].witness.startswith("keypoint peak 3.999")
+        assert "at keypoint 0 of row 0" in moved[0].witness
+        assert (verdict.witnessed_rows, verdict.witnessed_keypoints) == (0, 1)
+        assert "1 of 2 keypoints turned" in str(verdict)
+
+
+def test_only_the_place_of_the_other_peak_is_excused() -> None:
+    first, second = _tied(2e-5)
+    verdict = _judge(_result(first), _moved(_result(second), (5, 0, 0)), first)
+    assert [bool(e.witness) for e in verdict.excesses] == [False]
+    assert _judge(_result(first), _result(second), None).unwitnessed_rows == 1
+
+
+# A side of 80 + 1e-4 px is resized to 81 pixels, one of 80 to 80.
+AT_INTEGER = (20.0, 30.0, 100.0001, 70.6)
+
+
+@pytest.mark.parametrize(
+    ("wider", "excused"),
+    [pytest.param(100.0, True, id="an-integer"), pytest.param(100.0 - 0.4, False, id="inside")],
+)
+def test_a_side_near_an_integer_excuses_another_grid(wider: float, excused: bool) -> None:
+    other = (20.0, 30.0, wider, 70.6)
+    reference = _result(_maps(), AT_INTEGER, AT_INTEGER)
+    candidate = _result(_maps(), AT_INTEGER, other)
+    verdict = _judge(reference, candidate, _maps())
+    assert verdict.excesses
+    assert {bool(e.witness) for e in verdict.excesses} == {excused}
+    if excused:
+        assert verdict.excesses[0].witness.startswith("box side 80.0000992 stands")
+
+
+@pytest.mark.parametrize(("side_px", "excused"), [(112.0, True), (120.0, False)])
+def test_a_level_boundary_excuses_any_heat_map(side_px: float, excused: bool) -> None:
+    box = (20.0, 30.0, 20.0 + side_px, 30.0 + side_px)
+    reference = _result(_maps(), box, box)
+    verdict = _judge(reference, _moved(reference, (9.0, 4.0, 2.0)), _maps())
+    assert {e.quantity for e in verdict.excesses} == {"keypoint_px", "keypoint_score"}
+    assert {bool(e.witness) for e in verdict.excesses} == {excused}
+
+
+def test_keypoints_of_one_side_only_are_an_excess() -> None:
+    result = _result(_maps())
+    without = replace(result, keypoints=None, keypoint_names=())
+    for pair in ((result, without), (without, result)):
+        verdict = check([compare(*pair, "a")])
+        assert {e.quantity for e in verdict.excesses} == {"keypoint_px", "keypoint_score"}
+        assert not verdict.passed
+    assert check([compare(without, without, "a")]).worst_keypoint_diff_px is None
+
+
+def test_results_of_two_models_are_refused() -> None:
+    result = _result(_maps())
+    assert result.keypoints is not None
+    other = replace(result, keypoints=result.keypoints[:, :1], keypoint_names=("head",))
+    with pytest.raises(UsageError, match="expected as many keypoints"):
+        compare(result, other)
+
+
+def test_only_a_small_share_of_keypoints_may_turn() -> None:
+    maps, other = (np.repeat(m, 3, axis=0) for m in _tied(2e-5))
+    boxes = np.array([BOX, BOX, BOX], np.float32) + 100 * np.arange(3, dtype=np.float32)[:, None]
+
+    def result(from_maps: NDArray[np.float32]) -> Detections:
+        found = detections(boxes, [0.9, 0.8, 0.7], [1, 1, 1], image_hw=(400, 400))
+        return replace(found, keypoints=decode(from_maps, boxes), keypoint_names=NAMES)
+
+    reference = result(maps)
+    trace = replace(
+        benign_trace(reference, replace(SPEC, keypoint=HEAD)), keypoints=KeypointTrace(maps, boxes)
+    )
+    for turned, passed in ((2, True), (3, False)):
+        mixed = np.concatenate((other[:turned], maps[turned:]))
+        comparison = compare(reference, result(mixed), "a")
+        verdict = explain(check([comparison]), [comparison], lambda _: trace)
+        assert (verdict.witnessed_keypoints, verdict.unwitnessed_rows) == (turned, 0)
+        assert verdict.passed is passed
+    assert FP32_ONNX.keypoint_share.value * verdict.keypoints < 1
