@@ -97,7 +97,7 @@ def export_onnx(
     photo = None if check_photo is None else _decode(Path(check_photo))
     show("reading the weights")
     checkpoint = load(weights, options, config)
-    shape.check(checkpoint.spec.preprocess.size_divisor)
+    shape.check(checkpoint.spec.preprocess)
     native = None
     if wanted.lowering == "native":
         checkpoint = _for_native(checkpoint, options, shape)
@@ -133,6 +133,9 @@ def _for_native(
 def _require_fixed(spec: ModelSpec, shape: GraphShape) -> None:
     if shape.height is None or shape.width is None:
         pre = spec.preprocess
+        if pre.square:
+            side = pre.long_side
+            raise UsageError(f"--size: TensorRT needs a fixed canvas; say --size {side}x{side}")
         long, short = (
             -(-s // pre.size_divisor) * pre.size_divisor for s in (pre.long_side, pre.short_side)
         )

@@ -24,6 +24,7 @@ from export.passes.tag_roles import tag_roles
 from model.errors import ExportError, UsageError
 from model.mask_rcnn import MaskRCNN, Outputs
 from model.native_options import NativeOptions
+from model.spec import PreprocessSpec
 
 DEFAULT_OPSET = 18
 # 18 is what the lowering is written for and what every reader tried so far takes. ONNX
@@ -57,12 +58,19 @@ class GraphShape:
         """The most images of one run."""
         return self.batch if self.batch_range is None else self.batch_range[2]
 
-    def check(self, divisor: int) -> None:
+    def check(self, spec: PreprocessSpec) -> None:
         """Refuse what the network cannot run.
 
         Raises:
-            UsageError: a side that is no multiple of the divisor, or a batch below one.
+            UsageError: a side that is no multiple of the divisor or not the square's, or a batch
+                below one.
         """
+        divisor, square = spec.size_divisor, spec.long_side
+        if spec.square and not {self.height, self.width} <= {None, square}:
+            raise UsageError(
+                f"--size {self.height}x{self.width}: this model's canvas is always square, "
+                f"{square}x{square}; say that, or another --long-side"
+            )
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and (side % divisor or not divisor <= side <= 16384):
                 raise UsageError(

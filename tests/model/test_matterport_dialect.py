@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, SpecOptions, load
 from model.errors import CheckpointError, SpecError, UsageError
 from model.families.dialect import Source
@@ -216,3 +217,11 @@ def test_what_is_wrong_is_named(
         load(path, OPTIONS)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_canvas_is_always_the_square(checkpoint: Checkpoint) -> None:
+    preprocess = checkpoint.spec.preprocess
+    GraphShape(1, SIDE, SIDE).check(preprocess)
+    GraphShape().check(preprocess)
+    with pytest.raises(UsageError, match="256x256"):
+        GraphShape(1, 192, SIDE).check(preprocess)
