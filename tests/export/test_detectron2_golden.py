@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 
 from export.eager import EagerRun
 from export.eager_network import NetworkEager
+from export.engine import build_engine
 from export.onnx import export_onnx
+from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, load
 from runtime.compare.limits import check
 from runtime.compare.matching import Comparison, HasDetections, compare
@@ -32,6 +35,8 @@ pytestmark = pytest.mark.data
 CASES = ("a", "c", "d", "e", "f", "g")
 # detectron2's `batched_nms` on a CPU shifts boxes by class for up to this many.
 _CLASS_SHIFT_UP_TO = 1000
+# Logits by which a recorded peak leads all values more than 2 px away; less, and it may move.
+_CLEAR_MARGIN = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +49,7 @@ class Recorded:
     mask_probs: npt.NDArray[np.float32] | None
     rles: tuple[Mapping[str, Any], ...]
     image_hw: tuple[int, int]
+    keypoints: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -94,6 +100,7 @@ def _records(folder: Path) -> Iterator[tuple[str, Recorded]]:
                 arrays.get(probs),
                 tuple(image.get("masks_rle", ())),
                 (image["height"], image["width"]),
+                arrays.get(f"img{index}_keypoints"),
             ),
         )
 
@@ -139,3 +146,55 @@ def test_the_resized_photos_are_detectron2s(case: Case) -> None:
     height, width = recorded.shape[1:]
     assert canvas.image_hw[0].tolist() == [height, width]
     np.testing.assert_array_equal(canvas.images[0, :, :height, :width], recorded)
+
+
+def test_keypoints(case: Case, runs: list[EagerRun]) -> None:
+    """Within half a pixel wherever the record's own peak is clear, and equal scores there."""
+    if case.checkpoint.spec.keypoint is None:
+        assert not any("keypoint" in name for name in np.load(case.folder / "golden.npz"))
+        return
+    arrays, clear_ones = np.load(case.folder / "golden.npz"), 0
+    for index, (run, (name, _, record)) in enumerate(zip(runs, case.photos, strict=True)):
+        rows, columns = compare(record, run.detections, name).matching.pairs.T
+        found = run.detections.keypoints
+        assert found is not None
+        wanted = arrays[f"img{index}_keypoints"][rows]
+        is_clear = arrays[f"img{index}_keypoint_margin"][rows] > _CLEAR_MARGIN
+        clear_ones += int(is_clear.sum())
+        apart = np.abs(found[columns] - wanted)[is_clear]
+        assert apart[:, :2].max() <= 0.5, name
+        np.testing.assert_allclose(
+            found[columns][is_clear][:, 2], wanted[is_clear][:, 2], rtol=2e-2, atol=1e-4
+        )
+    assert clear_ones > 1000
+
+
+def test_the_zoo_file_is_the_same_model(data_folder: Path) -> None:
+    """The `.pkl` of the zoo and the `.pth` of the training: one spec, the same tensors."""
+    golden = data_folder / "golden" / "detectron2"
+    for path in golden.glob("*/*.pkl"):
+        zoo, trained = load(path), load(path.parent / "model_final.pth")
+        assert zoo.spec == trained.spec
+        assert set(zoo.tensors) == set(trained.tensors)
+        assert all(torch.equal(zoo.tensors[n], t) for n, t in trained.tensors.items())
+
+
+@pytest.mark.slow
+def test_native_equals_standard_and_compiles(case: Case, tmp_path: Path) -> None:
+    """On one canvas, at the documented default: nothing cut, nothing open."""
+    pre = case.checkpoint.spec.preprocess
+    side = -(-pre.long_side // 32) * 32
+    shape, weights = GraphShape(1, side, side), case.folder / "model_final.pth"
+    standard, native = tmp_path / "model.onnx", tmp_path / "model.rtx.onnx"
+    export_onnx(weights, standard, shape=shape, check_photo=None)
+    export_onnx(weights, native, shape=shape, check_photo=None, target="tensorrt-rtx")
+    eager, rows, traces = NetworkEager(case.checkpoint, (side, side)), [], {}
+    with Predictor.open(standard) as one, Predictor.open(native, on_inexact="raise") as other:
+        for name, photo, _ in case.photos:
+            rows.append(compare(one.predict(photo), other.predict(photo), name))
+            traces[name] = eager.run(photo).trace
+    verdict = explain(check(rows), rows, traces.__getitem__)
+    assert verdict.passed, f"{verdict}: {[str(e) for e in verdict.excesses]}"
+    assert verdict.detections >= 100
+    (report,) = build_engine(native, gpu=["sm86"])
+    assert set(report.info.layer_types) == {"float32"}
