@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from export.graph_options import native_options
 from export.lowering import native, standard
+from export.targets import TARGETS
 from model.native_options import NativeOptions
 from model.ops import RoIPooler, _levels
 from model.spec import PoolerSpec
@@ -211,3 +213,11 @@ def test_tensorrt_rtx_compiles_it(name: str) -> None:
     plan = builder.build_serialized_network(network, config)
     assert plan is not None
     assert plan.nbytes > 10_000
+
+
+def test_max_sampling_is_said_with_or_without_rounds() -> None:
+    target = TARGETS["tensorrt-rtx"]
+    assert native_options(None, target, 3) == NativeOptions(max_sampling=3)
+    both = NativeOptions(proposal_rounds=5, detection_rounds=6, max_sampling=4)
+    assert native_options("5,6", target, 4) == both
+    assert native_options(None, target) is None
