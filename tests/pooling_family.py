@@ -46,6 +46,13 @@ FAMILY: dict[str, PoolerSpec] = {
     "precise-plain": _spec(kind="prroi_pool"),
     "precise-aligned": _spec(kind="prroi_pool", aligned=True),
 }
+FIXED_AVERAGES = tuple(
+    name
+    for name, spec in FAMILY.items()
+    if spec.kind == "roi_align"
+    and (spec.reduce, spec.placement) == ("average", "centred")
+    and spec.sampling_ratio
+)
 # One of each form of sampling, for what is not a matter of numbers.
 SAMPLINGS = (
     "align-average-adaptive-aligned", "align-max-2", "align-even-max", "pool-round", "pool-floor",

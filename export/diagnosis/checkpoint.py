@@ -37,17 +37,5 @@ def diagnose_spec(spec: ModelSpec, target: Target) -> Finding:
     subject = f"target {target.name}"
     if target.lowering == "standard":
         return Finding("ok", subject, "nothing stops it")
-    poolers = {"box head": spec.box.pooler} | (
-        {} if spec.mask is None else {"mask head": spec.mask.pooler}
-    )
-    adaptive = [name for name, pooler in poolers.items() if pooler.sampling_ratio < 1]
-    if adaptive:
-        return Finding(
-            "problem",
-            subject,
-            f"{' and '.join(adaptive)}: sampling ratio 0 (adaptive), with which the number of "
-            "samples depends on the RoI",
-            "export with --target onnxruntime",
-        )
     height, width = landscape_hw(spec.preprocess)
     return Finding("ok", subject, f"nothing stops it with a fixed canvas, --size {height}x{width}")

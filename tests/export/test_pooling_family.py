@@ -13,14 +13,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from export.graph_options import native_options
 from export.lowering import native, standard
+from export.targets import TARGETS
 from model.native_options import NativeOptions
 from model.ops import RoIPooler, _levels
 from model.spec import PoolerSpec
 from model.static_ops import StaticOperators
-from tests.pooling_family import ADAPTIVE, FAMILY, SAMPLINGS, Given, exact, given, on_one_level
+from tests.pooling_family import (
+    ADAPTIVE,
+    FAMILY,
+    FIXED_AVERAGES,
+    SAMPLINGS,
+    Given,
+    exact,
+    given,
+    on_one_level,
+)
 
 ONE_LEVEL = (*ADAPTIVE, "warp-floor-max", "crop-2-stride")
+# Averages of a fixed number of samples are in tests/export/test_native_pool.py, on ten pyramids.
+NOT_THERE = [name for name in FAMILY if name not in FIXED_AVERAGES]
 
 
 class _Pool(nn.Module):
@@ -81,7 +94,7 @@ def _nothing_of(what: Given) -> Given:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_standard_with_any_batch_and_canvas(name: str) -> None:
-    spec = FAMILY[name]
+    spec = replace(FAMILY[name], strides=(8, 16))
     model = _standard(spec, given(spec, 0, images=2))
     onnx.checker.check_model(model)
     one = given(spec, 1)
@@ -102,7 +115,7 @@ def test_standard_on_one_level(name: str) -> None:
     np.testing.assert_allclose(pooled, exact(spec, what), atol=3e-5)
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", NOT_THERE)
 def test_native_and_its_form_in_pytorch(name: str) -> None:
     spec = FAMILY[name]
     what = given(spec, 5, images=2)
@@ -200,3 +213,11 @@ def test_tensorrt_rtx_compiles_it(name: str) -> None:
     plan = builder.build_serialized_network(network, config)
     assert plan is not None
     assert plan.nbytes > 10_000
+
+
+def test_max_sampling_is_said_with_or_without_rounds() -> None:
+    target = TARGETS["tensorrt-rtx"]
+    assert native_options(None, target, 3) == NativeOptions(max_sampling=3)
+    both = NativeOptions(proposal_rounds=5, detection_rounds=6, max_sampling=4)
+    assert native_options("5,6", target, 4) == both
+    assert native_options(None, target) is None

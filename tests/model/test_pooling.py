@@ -15,7 +15,7 @@ from model.pooling.plan import sample_budget
 from model.spec import PoolerSpec
 from model.static_ops import StaticOperators
 from tests.oracles import pooling as oracle
-from tests.pooling_family import ADAPTIVE, FAMILY, Given, exact, given, on_one_level
+from tests.pooling_family import ADAPTIVE, FAMILY, SAMPLINGS, Given, exact, given, on_one_level
 
 _FORMS = {"eager": OPAQUE, "static": StaticOperators()}
 
@@ -56,6 +56,22 @@ def test_chunks_change_no_bit(name: str, spare: int) -> None:
     np.testing.assert_array_equal(_pooled(small, spec, what)[0], expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_the_static_form_is_one_graph_for_a_compiler(name: str) -> None:
+    spec = FAMILY[name]
+    what = given(spec, 4)
+    tensors = [torch.tensor(a) for a in (*what.features, what.rois, what.valid)]
+    static = StaticOperators()
+
+    def pooled(*given: torch.Tensor) -> torch.Tensor:
+        return static.pyramid_pool(given[:-2], *given[-2:], spec)[0]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(pooled, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*tensors), pooled(*tensors), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_samples_cut_counts_valid_rois_beyond_the_budget(name: str) -> None:
     spec = FAMILY[name]
@@ -92,11 +108,13 @@ def test_a_roi_over_the_budget_gets_as_many_samples_as_allowed(most: int) -> Non
     assert over > 0
 
 
-def _long_and_round(rng: np.random.Generator, canvas_hw: tuple[int, int]) -> np.ndarray:
-    """[R, 4] inside the canvas: of every shape, many just above and below 112 px squared."""
+def _long_and_round(
+    rng: np.random.Generator, canvas_hw: tuple[int, int], level_side: float
+) -> np.ndarray:
+    """[R, 4] inside the canvas: of every shape, many just around an area where a level begins."""
     height, width = canvas_hw
     wide = np.exp(rng.uniform(0, np.log(width), 20000))
-    area = 112.0**2 * rng.choice([0.25, 1.0, 4.0], 20000) * rng.uniform(0.9, 1.02, 20000)
+    area = level_side**2 * rng.choice([0.25, 1.0, 4.0], 20000) * rng.uniform(0.9, 1.02, 20000)
     high = np.where(rng.random(20000) < 0.6, area / wide, rng.uniform(0, height, 20000))
     high = np.clip(high, 0, height)
     corner = rng.random((20000, 2)) * np.stack([width - wide, height - high], axis=1)
@@ -111,7 +129,7 @@ def test_the_default_budget_is_enough_and_not_too_much(
     spec = PoolerSpec(size, 0, True, inner_eps=1e-8, outer_eps=0.0)
     sides = [(canvas_hw[0] // s, canvas_hw[1] // s) for s in spec.strides]
     budget = worst_case(spec, sides, level_areas(spec))
-    rois = _long_and_round(np.random.default_rng(1), canvas_hw).astype(np.float32)
+    rois = _long_and_round(np.random.default_rng(1), canvas_hw, 112.0).astype(np.float32)
     height, width = canvas_hw
     rois[0] = [0, 0, width, 9]
     rois[1] = [0, 0, 9, height]
@@ -123,6 +141,16 @@ def test_the_default_budget_is_enough_and_not_too_much(
     assert needed <= budget <= needed * 1.3
     if canvas_hw == (800, 1344):
         assert budget == {7: 48, 14: 24}[size]
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_the_default_budget_cuts_no_roi_inside_the_canvas(name: str) -> None:
+    spec, canvas_hw = FAMILY[name], (128, 160)
+    maps = given(spec, 0, canvas_hw=canvas_hw, channels=1).features
+    rois = _long_and_round(np.random.default_rng(2), canvas_hw, 28.0)[:4000]
+    rois[::3] = np.round(rois[::3])
+    what = Given(maps, rois[None].astype(np.float32), np.ones((1, 4000), bool))
+    assert _pooled(StaticOperators(), spec, what)[1].tolist() == [0]
 
 
 def test_one_level_needs_what_the_whole_image_needs() -> None:
