@@ -11,12 +11,12 @@ import numpy.typing as npt
 import onnx
 
 from export.eager import EagerRun, TorchvisionEager
-from export.eager_network import NetworkEager, eager_of, other_convolutions
+from export.eager_network import NetworkEager, eager_of, model_noise
 from model.checkpoint import Checkpoint
 from model.errors import ExportError
 from runtime.compare.limits import FP32_ONNX, Limits, Verdict, check
 from runtime.compare.matching import compare
-from runtime.compare.noise import Noise, measure, widened
+from runtime.compare.noise import Noise, widened
 from runtime.compare.witness import explain
 from runtime.detections import Detections
 from runtime.predictor import Predictor
@@ -147,6 +147,4 @@ class _Check:
 
     def _noise(self, run: EagerRun) -> Noise:
         """What rounding alone does to this model on this photo."""
-        with other_convolutions():
-            again = self.eager.run(self.photo, self.threshold)
-        return measure(compare(run.detections, again.detections, self.name))
+        return model_noise(self.eager, self.photo, self.threshold, run)

@@ -22,10 +22,13 @@ from torch import Tensor
 from export.eager import EagerRun, TorchvisionEager
 from model.checkpoint import Checkpoint
 from model.heads.selection import DetectionSelector
+from model.mask_rcnn import Outputs
 from model.placement import Windows, windows
 from model.spec import ModelSpec
+from runtime.compare.matching import HasDetections, compare
+from runtime.compare.noise import Noise, largest, measure
 from runtime.compare.witness import EagerTrace
-from runtime.detections import from_raw
+from runtime.detections import Detections, from_raw
 from runtime.predictor import raw_rows
 from runtime.preprocess import Canvas, to_canvas
 
@@ -67,18 +70,31 @@ class NetworkEager:
             image_hw = torch.from_numpy(canvas.image_hw)
             answer = self.model(torch.from_numpy(canvas.images), image_hw)
             traces = self._traces(spec, canvas, image_hw)
-        named = {n: t.numpy() for n, t in answer._asdict().items() if t is not None}
         runs = []
         for row, photo in enumerate(photos):
+            found = _on_photo(answer, row, spec, canvas, photo)
             height, width = (int(side) for side in canvas.image_hw[row])
-            photo_hw = photo.shape[0], photo.shape[1]
-            origin = canvas.origin_yx[row]
-            found = from_raw(raw_rows(named, row), spec, photo_hw, (height, width), origin)
-            scale = photo_hw[1] / width, photo_hw[0] / height
+            scale = photo.shape[1] / width, photo.shape[0] / height
             runs.append(
                 EagerRun(found, EagerTrace(spec=spec, canvas_scale_xy=scale, **traces[row]))
             )
         return runs
+
+    def run_in_double(self, photo: UInt8, score_threshold: float) -> Detections:
+        """The same network in float64: how far it stands from `run` is the rounding of float32."""
+        self.model.select.score_threshold.fill_(score_threshold)
+        canvas = to_canvas([photo], self.spec.preprocess, self._canvas_hw)
+        self.model.double()
+        try:
+            with torch.inference_mode():
+                images, image_hw = (
+                    torch.from_numpy(canvas.images),
+                    torch.from_numpy(canvas.image_hw),
+                )
+                answer = self.model(images.double(), image_hw.double())
+        finally:
+            self.model.float()
+        return _on_photo(answer, 0, self.spec, canvas, photo)
 
     def _note(self, name: str) -> Any:
         def hook(_module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -108,6 +124,20 @@ class NetworkEager:
                 }
             )
         return traces
+
+
+def _on_photo(
+    answer: Outputs, row: int, spec: ModelSpec, canvas: Canvas, photo: UInt8
+) -> Detections:
+    """One image's answer, in its own pixels."""
+    named = {
+        name: (value.float() if value.is_floating_point() else value).numpy()
+        for name, value in answer._asdict().items()
+        if value is not None
+    }
+    height, width = (int(side) for side in canvas.image_hw[row])
+    photo_hw, origin = (photo.shape[0], photo.shape[1]), canvas.origin_yx[row]
+    return from_raw(raw_rows(named, row), spec, photo_hw, (height, width), origin)
 
 
 def _candidates(
@@ -141,6 +171,17 @@ def other_convolutions() -> Iterator[None]:
         warnings.simplefilter("ignore")
         with torch.backends.mkldnn.flags(enabled=False):
             yield
+
+
+def model_noise(
+    eager: TorchvisionEager | NetworkEager, photo: UInt8, score_threshold: float, run: EagerRun
+) -> Noise:
+    """How far rounding alone moves a model's answer on a photo from that of `run`."""
+    with other_convolutions():
+        others: list[HasDetections] = [eager.run(photo, score_threshold).detections]
+    if isinstance(eager, NetworkEager):
+        others.append(eager.run_in_double(photo, score_threshold))
+    return largest([measure(compare(run.detections, other)) for other in others])
 
 
 def eager_of(

@@ -2,13 +2,14 @@
 
 The limits of `runtime.compare.limits` were measured on trained networks. One with wilder weights
 makes more of the same rounding: its eager run differs from itself, with another convolution
-library, by more than those limits. What a file may differ by is then three times that, and never
+library or in float64, by more than those limits. What a file may differ by is then three times that, and never
 more than what a framework is known to differ from itself by.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -41,6 +42,11 @@ class Noise:
             f"score {self.score:.1e}, box {self.box_px:.4f} px, mask probability "
             f"{self.mask_probability:.1e}"
         )
+
+
+def largest(noises: Sequence[Noise]) -> Noise:
+    """Of several measurements, the largest of each quantity."""
+    return Noise(*(max(values) for values in zip(*map(astuple, noises), strict=True)))
 
 
 def measure(comparison: Comparison) -> Noise:

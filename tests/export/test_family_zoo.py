@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from export.convert import convert
-from export.eager_network import NetworkEager, other_convolutions
+from export.eager_network import NetworkEager, model_noise
 from export.engine import build_engine
 from export.onnx import export_onnx
 from export.tracing import GraphShape
@@ -24,7 +24,7 @@ from model.native_options import NativeOptions
 from model.spec import ModelSpec, PoolerSpec, PreprocessSpec, RoIStageSpec
 from runtime.compare.limits import FP32_ONNX, check
 from runtime.compare.matching import compare
-from runtime.compare.noise import measure, widened
+from runtime.compare.noise import largest, widened
 from runtime.compare.witness import explain
 from runtime.predictor import Predictor
 from tests.detectron2_models import C4, CASES, DC5, KEYPOINTS
@@ -119,9 +119,10 @@ def _require_equal(
         ]
     verdict = explain(check(rows), rows, lambda name: runs[name].trace)
     if not verdict.passed:  # a network that rounding moves more has wider limits, as in an export
-        with other_convolutions():
-            again = eager.run(photos["100x140"]).detections
-        noise = measure(compare(runs["100x140"].detections, again))
+        threshold = checkpoint.spec.box.score_threshold
+        noise = largest(
+            [model_noise(eager, photos[name], threshold, run) for name, run in runs.items()]
+        )
         verdict = explain(
             check(rows, widened(FP32_ONNX, noise)), rows, lambda name: runs[name].trace
         )

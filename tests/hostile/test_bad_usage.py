@@ -162,7 +162,7 @@ def test_wrong_options_are_usage_errors(
         ("--spec type.json", "spec.box.nms_iou: expected float, got 'half'"),
         ("--spec value.json", "nms_iou must be in [0, 1], got 4.0"),
         ("--spec network.json", "roi_heads.box_head.fc6.weight"),
-        ("--spec version.json", "schema_version 1, got 99"),
+        ("--spec version.json", "schema_version 2, got 99"),
     ],
 )
 def test_wrong_files_are_failures(
