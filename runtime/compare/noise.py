@@ -2,8 +2,8 @@
 
 The limits of `runtime.compare.limits` were measured on trained networks. One with wilder weights
 makes more of the same rounding: its eager run differs from itself, with another convolution
-library or in float64, by more than those limits. What a file may differ by is then three times that, and never
-more than what a framework is known to differ from itself by.
+library or in float64, by more than those limits. What a file may differ by is then three times
+that, and never more than what a framework is known to differ from itself by.
 """
 
 from __future__ import annotations
