@@ -13,10 +13,10 @@ demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.dev lint typecheck
-	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 test-all: $(VENV)/.dev
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -33,9 +33,20 @@ PHOTOS_HW = {
 MANY_ROUNDS = NativeOptions(proposal_rounds=64, detection_rounds=64)
 
 
+# The deep ones take longest; their parts stand in the others as well.
+SLOW = ("resnet101-5", "resnext-32x8d-5", "faster-rcnn-mobilenet-2")
+
+
 @pytest.mark.parametrize(
     ("kind", "way"),
-    [(kind, ("landscape", "portrait")[index % 2]) for index, kind in enumerate(ZOO)],
+    [
+        pytest.param(
+            kind,
+            ("landscape", "portrait")[index % 2],
+            marks=[pytest.mark.slow] if kind in SLOW else [],
+        )
+        for index, kind in enumerate(ZOO)
+    ],
 )
 def test_native_equals_eager_on_the_same_canvas_and_compiles(
     kind: str, way: str, tmp_path: Path
