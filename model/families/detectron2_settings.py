@@ -175,6 +175,32 @@ class Settings:
             raise CheckpointError(f"{self.source}: {key}: expected a number, got {str(value)[:60]}")
         return float(value)
 
+    def count(self, key: str) -> int:
+        """One whole number.
+
+        Raises:
+            CheckpointError: it is none; `.inf` and `.nan` are numbers to YAML.
+        """
+        value = self.number(key)
+        if not value.is_integer():
+            raise CheckpointError(
+                f"{self.source}: {key}: expected a whole number, got {str(self.values[key])[:60]}"
+            )
+        return int(value)
+
+    def flag(self, key: str) -> bool:
+        """True or False; a text such as "no" would count as True.
+
+        Raises:
+            CheckpointError: it is neither.
+        """
+        value = self.values[key]
+        if not isinstance(value, bool):
+            raise CheckpointError(
+                f"{self.source}: {key}: expected True or False, got {str(value)[:60]!r}"
+            )
+        return value
+
     def require(self, key: str, *allowed: object) -> None:
         """Refuse a value that this network cannot follow.
 

@@ -153,7 +153,7 @@ class _Builder:
         is_bottleneck = shapes.has(f"{stages[0]}.0.conv3.")
         inner, last = ("conv2", "conv3") if is_bottleneck else ("conv1", "conv2")
         middle = shapes.of(f"{stages[0]}.0.conv2.weight", 4)
-        dilation = int(self.settings.number("MODEL.RESNETS.RES5_DILATION"))
+        dilation = self.settings.count("MODEL.RESNETS.RES5_DILATION")
         dilations = [1] * count
         if count == 4:
             dilations[3] = dilation
@@ -166,7 +166,7 @@ class _Builder:
             widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
             channels=tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages),
             groups=max(middle[0] // middle[1], 1) if is_bottleneck else 1,
-            stride_in_1x1=bool(self.settings["MODEL.RESNETS.STRIDE_IN_1X1"]) and is_bottleneck,
+            stride_in_1x1=self.settings.flag("MODEL.RESNETS.STRIDE_IN_1X1") and is_bottleneck,
             dilations=tuple(dilations),
             norm=self._norm(f"{prefix}stem.conv1"),
             norm_eps=_NORM_EPS,
@@ -191,8 +191,8 @@ class _Builder:
         mean = self.settings.numbers("MODEL.PIXEL_MEAN", 3)
         std = self.settings.numbers("MODEL.PIXEL_STD", 3)
         return PreprocessSpec(
-            short_side=int(self.settings.number("INPUT.MIN_SIZE_TEST")),
-            long_side=int(self.settings.number("INPUT.MAX_SIZE_TEST")),
+            short_side=self.settings.count("INPUT.MIN_SIZE_TEST"),
+            long_side=self.settings.count("INPUT.MAX_SIZE_TEST"),
             resize_rule="detectron2",
             interpolation="pillow-bilinear",
             channel_order="bgr" if self.settings["INPUT.FORMAT"] == "BGR" else "rgb",
@@ -241,8 +241,8 @@ class _Builder:
         weights = self.settings.numbers("MODEL.RPN.BBOX_REG_WEIGHTS", 4)
         return RpnSpec(
             conv_widths=tuple(shapes.of(name, 4)[0] for name in names),
-            pre_nms=int(self.settings.number("MODEL.RPN.PRE_NMS_TOPK_TEST")),
-            post_nms=int(self.settings.number("MODEL.RPN.POST_NMS_TOPK_TEST")),
+            pre_nms=self.settings.count("MODEL.RPN.PRE_NMS_TOPK_TEST"),
+            post_nms=self.settings.count("MODEL.RPN.POST_NMS_TOPK_TEST"),
             nms_iou=self.settings.number("MODEL.RPN.NMS_THRESH"),
             min_size=self.settings.number("MODEL.PROPOSAL_GENERATOR.MIN_SIZE"),
             min_size_inclusive=False,
@@ -265,7 +265,7 @@ class _Builder:
     def _pooler(self, head: str, strides: tuple[int, ...], side: int) -> PoolerSpec:
         key = f"MODEL.{head}.POOLER_TYPE"
         self.settings.require(key, "ROIAlignV2", "ROIAlign", "ROIPool")
-        ratio = max(int(self.settings.number(f"MODEL.{head}.POOLER_SAMPLING_RATIO")), 0)
+        ratio = max(self.settings.count(f"MODEL.{head}.POOLER_SAMPLING_RATIO"), 0)
         kind = self.settings[key]
         return PoolerSpec(
             output_size=side,
@@ -277,7 +277,7 @@ class _Builder:
         )
 
     def _resolution(self, head: str) -> int:
-        return int(self.settings.number(f"MODEL.{head}.POOLER_RESOLUTION"))
+        return self.settings.count(f"MODEL.{head}.POOLER_RESOLUTION")
 
     def _box(self, strides: tuple[int, ...], kind: str) -> BoxHeadSpec:
         shapes, settings = self.shapes, self.settings
@@ -293,14 +293,14 @@ class _Builder:
             norm_eps=_NORM_EPS,
             class_agnostic=self._is_agnostic("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", deltas == 4),
             background="last",
-            scoring="sigmoid" if settings["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"] else "softmax",
+            scoring="sigmoid" if settings.flag("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE") else "softmax",
             box_weights=(weights[0], weights[1], weights[2], weights[3]),
             score_threshold=settings.number("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
             nms_iou=settings.number("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
-            detections=int(settings.number("TEST.DETECTIONS_PER_IMAGE")),
+            detections=settings.count("TEST.DETECTIONS_PER_IMAGE"),
             min_size=0.0,
             to_image="clip",
-            candidates=max(2000, 4 * int(settings.number("TEST.DETECTIONS_PER_IMAGE"))),
+            candidates=max(2000, 4 * settings.count("TEST.DETECTIONS_PER_IMAGE")),
         )
 
     def _is_agnostic(self, name: str, by_weights: bool) -> bool:
@@ -356,7 +356,7 @@ class _Builder:
         )
 
     def _require_head(self, key: str, prefix: str) -> None:
-        if key in self.settings.said and bool(self.settings[key]) != self.shapes.has(prefix):
+        if key in self.settings.said and self.settings.flag(key) != self.shapes.has(prefix):
             there = "has" if self.shapes.has(prefix) else "lacks"
             raise CheckpointError(
                 f"{self.shapes.path}: {there} tensors under '{prefix}', but {key} is "

@@ -133,6 +133,24 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.MIN_SIZE_TEST", float("inf")),
+        ("TEST.DETECTIONS_PER_IMAGE", float("nan")),
+        ("INPUT.MAX_SIZE_TEST", 800.7),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", "no"),
+        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", 2),
+    ],
+)
+def test_values_of_another_kind_are_refused(key: str, value: object, tmp_path: Path) -> None:
+    path = saved(tmp_path, FPN)
+    content = configuration("fpn") | {key: value}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
+    with pytest.raises(CheckpointError, match=f"{key}: expected"):
+        load(path)
+
+
 @pytest.mark.parametrize("key", REFUSED)
 def test_what_cannot_be_followed_is_refused(key: str, tmp_path: Path) -> None:
     path = saved(tmp_path, FPN)
