@@ -38,6 +38,8 @@ _DEPTHS: dict[tuple[int, ...], int] = {
 }
 _NORM_EPS = 1e-5
 _CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
+# LayerNorm has the tensors of GroupNorm, so that only the configuration tells them apart.
+_NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 _STRICT: dict[str, tuple[object, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
     "MODEL.LOAD_PROPOSALS": (False,),
@@ -49,6 +51,7 @@ _STRICT: dict[str, tuple[object, ...]] = {
     "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
     "TEST.AUG.ENABLED": (False,),
+    **{f"MODEL.{p}.NORM": _NORMS for p in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")},
 }
 
 

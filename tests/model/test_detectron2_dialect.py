@@ -129,6 +129,8 @@ REFUSED = {
     "MODEL.RPN.NMS_THRESH": "high",
     "MODEL.BACKBONE.NAME": "build_regnet_fpn_backbone",
     "INPUT.FORMAT": "L",
+    "MODEL.RESNETS.NORM": "LN",
+    "MODEL.FPN.NORM": "LN",
     "TEST.AUG.ENABLED": True,
 }
 
