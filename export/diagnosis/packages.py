@@ -56,6 +56,8 @@ _ALL = (
     Package("onnxscript", "0.7", "export"),
     Package("onnx-ir", "1.0", "export"),
     Package("safetensors", "0.5", "export"),
+    Package("pyyaml", "6", "export"),
+    Package("h5py", "3.10", "h5"),
     Package("onnxruntime", "1.22", "cpu"),
     Package("onnxruntime-gpu", "1.22", "gpu"),
     Package("tensorrt-rtx", "1.2", "rtx", aliases=("tensorrt-rtx-cu13",)),
