@@ -17,6 +17,9 @@ _KINDS: dict[str, Callable[[Path], Diagnosis]] = {
     ".pth": diagnose_checkpoint,
     ".pt": diagnose_checkpoint,
     ".safetensors": diagnose_checkpoint,
+    ".pkl": diagnose_checkpoint,
+    ".h5": diagnose_checkpoint,
+    ".hdf5": diagnose_checkpoint,
 }
 
 

@@ -121,6 +121,9 @@ _SUFFIXES = {
     ".pth": "torch",
     ".pt": "torch",
     ".safetensors": "torch",
+    ".pkl": "torch",
+    ".h5": "torch",
+    ".hdf5": "torch",
 }
 
 __all__ = ["Answer", "Feed", "Session", "open_session"]
