@@ -25,6 +25,7 @@ from model.heads.selection import DetectionSelector
 from model.mask_rcnn import Outputs
 from model.placement import Windows, windows
 from model.spec import ModelSpec
+from runtime.compare.keypoint_witness import KeypointTrace
 from runtime.compare.matching import HasDetections, compare
 from runtime.compare.noise import Noise, largest, measure
 from runtime.compare.witness import EagerTrace
@@ -73,6 +74,7 @@ class NetworkEager:
         runs = []
         for row, photo in enumerate(photos):
             found = _on_photo(answer, row, spec, canvas, photo)
+            traces[row]["keypoints"] = _keypoint_trace(answer, row, len(found))
             height, width = (int(side) for side in canvas.image_hw[row])
             scale = photo.shape[1] / width, photo.shape[0] / height
             runs.append(
@@ -138,6 +140,15 @@ def _on_photo(
     height, width = (int(side) for side in canvas.image_hw[row])
     photo_hw, origin = (photo.shape[0], photo.shape[1]), canvas.origin_yx[row]
     return from_raw(raw_rows(named, row), spec, photo_hw, (height, width), origin)
+
+
+def _keypoint_trace(answer: Outputs, row: int, rows: int) -> KeypointTrace | None:
+    """What one image's keypoints are decoded from; None where a row was dropped on the way."""
+    if answer.keypoint_heatmaps is None or int(answer.counts[row]) != rows:
+        return None
+    return KeypointTrace(
+        answer.keypoint_heatmaps[row, :rows].numpy(), answer.boxes[row, :rows].numpy()
+    )
 
 
 def _candidates(

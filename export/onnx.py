@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="maskport export", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path, help="weights: .pth, .safetensors, .pkl")
+    parser.add_argument("weights", type=Path, help="weights: .pth, .safetensors, .pkl, .h5")
     parser.add_argument("-o", "--output", type=Path, help="default: the weights' name with .onnx")
     graph = parser.add_argument_group("graph")
     graph.add_argument(

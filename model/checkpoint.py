@@ -77,6 +77,11 @@ def load(
         raise UsageError(f"--config {config}: no such file; expected the framework's configuration")
     kept = stored_spec(path)
     dialect = _dialect(path, given, kept)
+    if config is not None and (kept is not None or not dialect.config_names):
+        whose = "a converted file, which keeps its own" if kept else f"{dialect.name}'s"
+        raise UsageError(
+            f"--config {config}: {path} is {whose}; only detectron2's checkpoints take one"
+        )
     if kept is not None:
         original = {dialect.original(name, kept): tensor for name, tensor in given.items()}
         reading = Reading(kept, ())
@@ -113,7 +118,8 @@ def _read(dialect: Dialect, tensors: Mapping[str, Tensor], source: Source) -> Re
     try:
         return dialect.read(tensors, source)
     except SpecError as error:
-        raise CheckpointError(f"{source.path}: its shapes are of no network ({error})") from error
+        what = "its shapes are" if source.config is None else f"it and {source.config.name} are"
+        raise CheckpointError(f"{source.path}: {what} of no network ({error})") from error
 
 
 def _refuse_guesses(assumed: Iterable[Assumption], path: Path) -> None:

@@ -26,6 +26,7 @@ def diagnose_checkpoint(path: Path) -> Diagnosis:
     spec = read.spec
     told = f"{spec.dialect}, {spec.architecture}, {spec.num_foreground} classes"
     findings = [Finding("ok", path.name, told)]
+    findings += [Finding("ok", "read", note) for note in read.notes]
     findings += [Finding("ok", "assumed", str(assumption)) for assumption in read.assumptions]
     findings += [diagnose_spec(spec, target) for target in TARGETS.values()]
     can_export = all(f.status == "ok" for f in findings)

@@ -62,7 +62,10 @@ class Detectron2Dialect:
         if source.config is not None:
             settings = read_settings(source.config)
             notes = _notes(source.config, settings)
-            return Reading(build_spec(shapes, settings), (), notes, frozenset(_PIXELS))
+            spec = build_spec(shapes, settings)
+            # A configuration counts classes and does not name them.
+            named = (Assumption("class names", _shown(spec), "--names", "classes.names"),)
+            return Reading(spec, named, notes, frozenset(_PIXELS))
         settings = _without_config(shapes, tensors)
         spec = build_spec(shapes, settings)
         return Reading(spec, _assumptions(spec, settings), (), frozenset(_PIXELS))
@@ -84,6 +87,10 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
     middle = shapes.by_name.get(f"{prefix}res2.0.conv2.weight", (1, 1))
     if middle[0] != middle[1]:
         values.update(_RESNEXT)
+    if shapes.has(f"{prefix}stem.conv1.norm.") and not shapes.has(
+        f"{prefix}stem.conv1.norm.running_mean"
+    ):
+        values["MODEL.RESNETS.STRIDE_IN_1X1"] = False  # the zoo's GroupNorm models, too
     found = {key: tensors[name] for name, key in _PIXELS.items() if name in tensors}
     values.update({key: tensor.flatten().tolist() for key, tensor in found.items()})
     return replace(settings, values=values, said=frozenset(found))

@@ -251,7 +251,11 @@ def _chain(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(base, str):
             raise CheckpointError(f"{path}: _BASE_: expected a file's name, got {base!r}")
         beside = path.parent / base
-        if not beside.is_file():
+        try:
+            is_there = beside.is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            is_there = False
+        if not is_there:
             name = Path(base).name
             if name not in BASES:
                 raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from model.spec.checks import counts, not_negative, positive, require
@@ -52,6 +53,11 @@ class PoolerSpec:
     def __post_init__(self) -> None:
         counts("pooler", output_size=self.output_size, strides=self.strides)
         require(len(self.strides) >= 1, "pooler: expected at least one stride")
+        require(
+            all(b in (a, 2 * a) for a, b in pairwise(self.strides)),
+            f"pooler: expected strides of which each is the one before it or twice that, got "
+            f"{self.strides}",
+        )
         positive("pooler", canonical_size=(self.canonical_size,))
         not_negative(
             "pooler",

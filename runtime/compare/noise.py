@@ -21,6 +21,8 @@ _TIMES = 3.0
 # 0.017 px and 5.1e-3 in mask probability.
 _MOST_SCORE, _MOST_BOX_PX, _MOST_MASK_PROBABILITY, _LEAST_MASK_IOU = 1e-3, 0.05, 1e-2, 0.99
 _MOST_LOGIT, _MOST_EDGE = 1e-2, 1e-3
+_MOST_KEYPOINT_SCORE, _MOST_KEYPOINT_SHARE = 2e-2, 1e-2
+_WITNESSED_ON_A_PHOTO = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +80,36 @@ def widened(limits: Limits, noise: Noise) -> Limits:
     edge = _wider(eps.edge_relative, noise.edge_relative, _MOST_EDGE)
     growth = edge.value / eps.edge_relative.value
     mask = _wider(eps.mask_probability, noise.mask_probability, _MOST_MASK_PROBABILITY)
-    is_wide = mask.value > eps.mask_probability.value
+    logit = _wider(eps.score_logit, noise.score_logit, _MOST_LOGIT)
+    loudness = max(growth, logit.value / eps.score_logit.value)
+    is_wide = mask.value > eps.mask_probability.value or growth > 1
+    box_px = _wider(limits.box_px, noise.box_px, _MOST_BOX_PX)
     return replace(
         limits,
         name=f"{limits.name}, for a model that rounding moves by {noise}",
         score=_wider(limits.score, noise.score, _MOST_SCORE),
-        box_px=_wider(limits.box_px, noise.box_px, _MOST_BOX_PX),
+        box_px=box_px,
         mask_iou=replace(limits.mask_iou, value=_LEAST_MASK_IOU) if is_wide else limits.mask_iou,
+        # One photo has few rows: a share of them is less than the near ties that it may hold.
+        witnessed_floor=replace(limits.witnessed_floor, value=_WITNESSED_ON_A_PHOTO),
+        keypoint_px=replace(limits.keypoint_px, value=max(limits.keypoint_px.value, box_px.value)),
+        keypoint_score=_times(limits.keypoint_score, loudness, _MOST_KEYPOINT_SCORE),
+        keypoint_share=_times(limits.keypoint_share, loudness, _MOST_KEYPOINT_SHARE),
         epsilons=replace(
             eps,
-            score_logit=_wider(eps.score_logit, noise.score_logit, _MOST_LOGIT),
+            score_logit=logit,
+            keypoint_logit=_times(eps.keypoint_logit, loudness, _MOST_LOGIT),
             edge_relative=edge,
             # IoUs move as the edges do that they are made of.
             nms_iou=replace(eps.nms_iou, value=eps.nms_iou.value * growth),
             mask_probability=mask,
         ),
     )
+
+
+def _times(limit: Limit, loudness: float, most: float) -> Limit:
+    """Heat maps are as loud as scores and boxes are."""
+    return replace(limit, value=max(limit.value, min(limit.value * loudness, most)))
 
 
 def _wider(limit: Limit, noise: float, most: float) -> Limit:

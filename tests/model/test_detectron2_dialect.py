@@ -40,7 +40,7 @@ def _opened(folder: Path, kind: str) -> Checkpoint:
 def test_weights_and_configuration_give_the_spec(kind: str, tmp_path: Path) -> None:
     checkpoint = _opened(tmp_path, kind)
     assert checkpoint.spec == CASES[kind][0]
-    assert checkpoint.assumptions == ()
+    assert [a.what for a in checkpoint.assumptions] == ["class names"]
     assert checkpoint.notes[0] == f"configuration: {tmp_path / 'config.yaml'}"
     network = checkpoint.build()
     given = state(CASES[kind][0])

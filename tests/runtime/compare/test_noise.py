@@ -40,7 +40,9 @@ def test_nothing_matched_is_no_noise() -> None:
 
 def test_a_quiet_model_keeps_its_limits() -> None:
     kept = widened(FP32_ONNX, QUIET)
-    assert replace(kept, name=FP32_ONNX.name) == FP32_ONNX
+    plain = replace(kept, name=FP32_ONNX.name, witnessed_floor=FP32_ONNX.witnessed_floor)
+    assert plain == FP32_ONNX
+    assert kept.witnessed_floor.value == 5  # of one photo's rows, all with a witness
 
 
 def test_a_loud_model_has_three_times_its_noise() -> None:
@@ -51,6 +53,15 @@ def test_a_loud_model_has_three_times_its_noise() -> None:
     assert loud.mask_iou.value == 0.99
     assert "eager runs differ" in loud.score.reason
     assert loud.epsilons.nms_iou == FP32_ONNX.epsilons.nms_iou
+    assert loud.keypoint_px.value == loud.box_px.value
+
+
+def test_heat_maps_are_as_loud_as_edges_and_scores() -> None:
+    loud = widened(FP32_ONNX, replace(QUIET, edge_relative=1e-5))
+    assert loud.epsilons.keypoint_logit.value == pytest.approx(4.5e-4)
+    assert loud.epsilons.nms_iou.value == pytest.approx(3e-5)
+    assert loud.keypoint_share.value == pytest.approx(6e-3)
+    assert loud.mask_iou.value == 0.99
 
 
 def test_there_is_a_most() -> None:
