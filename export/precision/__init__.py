@@ -1,0 +1,1 @@
+"""Half precision: the policy, the formats, and the emulator that judges what they cost."""
