@@ -21,8 +21,8 @@ _LOST = 10 * 2.0**-9
 class HalfFormat:
     """A floating-point format of 16 bits.
 
-    `significant_bits` counts the leading one. `smallest_normal` is where the spacing of numbers
-    stops to shrink; `largest` is the largest finite number.
+    `significant_bits` counts the leading one; the exponents are those of the smallest normal and
+    of the largest number.
     """
 
     name: str
@@ -30,21 +30,28 @@ class HalfFormat:
     type: ir.DataType
     numpy_type: np.dtype[np.generic]
     significant_bits: int
-    smallest_normal: float
-    largest: float
+    least_exponent: int
+    most_exponent: int
+
+    @property
+    def smallest_normal(self) -> float:
+        """Below it the spacing of numbers no longer shrinks."""
+        return 2.0**self.least_exponent
+
+    @property
+    def largest(self) -> float:
+        """The largest finite number."""
+        return (2 - 2.0 ** (1 - self.significant_bits)) * 2.0**self.most_exponent
+
+    @property
+    def overflows_at(self) -> float:
+        """The smallest number that rounds to infinity."""
+        return (2 - 2.0**-self.significant_bits) * 2.0**self.most_exponent
 
 
-FP16 = HalfFormat(
-    "fp16", "FP16", ir.DataType.FLOAT16, np.dtype(np.float16), 11, 2.0**-14, 65504.0
-)
+FP16 = HalfFormat("fp16", "FP16", ir.DataType.FLOAT16, np.dtype(np.float16), 11, -14, 15)
 BF16 = HalfFormat(
-    "bf16",
-    "BF16",
-    ir.DataType.BFLOAT16,
-    np.dtype(ml_dtypes.bfloat16),
-    8,
-    2.0**-126,
-    (2 - 2.0**-7) * 2.0**127,
+    "bf16", "BF16", ir.DataType.BFLOAT16, np.dtype(ml_dtypes.bfloat16), 8, -126, 127
 )
 FORMATS = {half.name: half for half in (FP16, BF16)}
 PRECISIONS = ("fp32", *FORMATS)

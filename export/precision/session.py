@@ -1,0 +1,87 @@
+"""A file in half precision, run by the emulator: a session like any other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.onnx_file import read_onnx
+from export.precision.emulator import RANGES_OUTPUT, emulate
+from export.precision.ranges import STATISTICS, RangeReport, read_statistics
+from model.errors import ArtifactError
+from runtime.artifact import Artifact
+from runtime.sessions.session import Answer, Feed
+
+
+class EmulatedSession:
+    """Answers what the file declares, half precision included; needs the `export` extra.
+
+    Args:
+        path: an ONNX file that maskport wrote, of any precision.
+        ranges: also note what every half tensor reaches; see `ranges`.
+        threads: of the CPU; None takes ONNX Runtime's own choice.
+
+    Raises:
+        ArtifactError: the file is damaged, not ours, or beyond what ONNX Runtime runs.
+        ExportError: the file cannot be emulated.
+    """
+
+    def __init__(self, path: Path, ranges: bool = False, threads: int | None = None) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime as ort
+
+        read = read_onnx(path)
+        emulation = emulate(read.model, ranges)
+        self._artifact, self._tensors = read.artifact, emulation.tensors
+        self._numbers: npt.NDArray[np.float32] | None = None
+        options = ort.SessionOptions()
+        # Every node as it stands: an optimiser may fuse or reorder what rounds.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session: Any = ort.InferenceSession(
+                emulation.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises a type of its own per status code
+            brief = " ".join(str(error).split())[:200]
+            raise ArtifactError(f"{path}: the emulated graph does not run ({brief})") from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def artifact(self) -> Artifact:
+        """The spec and the manifest inside the file."""
+        return self._artifact
+
+    def run(self, feed: Feed) -> Answer:
+        """Run once."""
+        answer = dict(zip(self._outputs, self._session.run(None, dict(feed)), strict=True))
+        numbers = answer.pop(RANGES_OUTPUT, None)
+        if numbers is not None:
+            self._numbers = numbers if self._numbers is None else _merged(self._numbers, numbers)
+        return answer
+
+    @property
+    def ranges(self) -> RangeReport:
+        """What the runs so far have shown; the tensors of one that noted no ranges are none."""
+        if self._numbers is None:
+            return RangeReport(())
+        return read_statistics(self._tensors, self._numbers)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def _merged(
+    before: npt.NDArray[np.float32], now: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Counts add up; the second of every five is a largest number."""
+    total = before + now
+    total[1::STATISTICS] = np.maximum(before, now)[1::STATISTICS]
+    return total
