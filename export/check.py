@@ -15,7 +15,7 @@ from export.eager_network import NetworkEager, eager_of, model_noise
 from model.checkpoint import Checkpoint
 from model.errors import ExportError
 from runtime.compare.limits import FP32_ONNX, Limits, Verdict, check
-from runtime.compare.matching import compare
+from runtime.compare.matching import HasDetections, compare
 from runtime.compare.noise import Noise, widened
 from runtime.compare.witness import explain
 from runtime.detections import Detections
@@ -31,7 +31,8 @@ THRESHOLD_INITIALISER = "select.score_threshold"
 class CheckReport:
     """What the comparison gave, on which photo, at which score threshold.
 
-    `noise` names the limits where they are wider than for a trained network.
+    `noise` names the limits where they are wider than for a trained network; `reference` is the
+    eager model's answer.
     """
 
     verdict: Verdict
@@ -40,6 +41,7 @@ class CheckReport:
     lowered: bool
     certified: bool = True
     noise: str = ""
+    reference: HasDetections | None = None
 
     def __str__(self) -> str:
         how = f" with the score threshold at {self.score_threshold:.2g}" if self.lowered else ""
@@ -77,7 +79,7 @@ def check_file(
     run = eager.run(photo, threshold)
     with tempfile.TemporaryDirectory() as folder:
         lowered = Path(folder) / "lowered.onnx"
-        _with_threshold(path, lowered, threshold)
+        with_threshold(path, lowered, threshold)
         with Predictor.open(lowered, on_inexact="ignore") as predictor:
             found = predictor.predict(photo)
             return _Check(eager, photo, name, threshold, True).report(run, found)
@@ -99,7 +101,12 @@ def _widest_gap(run: EagerRun, name: str) -> float:
     return float(tail[at] + tail[at + 1]) / 2
 
 
-def _with_threshold(source: Path, target: Path, threshold: float) -> None:
+def with_threshold(source: Path, target: Path, threshold: float) -> None:
+    """Copy a file with another score threshold.
+
+    Raises:
+        ExportError: the graph has no such initialiser.
+    """
     model = onnx.load(source)
     for tensor in model.graph.initializer:
         if tensor.name == THRESHOLD_INITIALISER:
@@ -139,7 +146,9 @@ class _Check:
                 f"the file differs from the eager model beyond the limits ({verdict}): {rows}; "
                 "no file was written"
             )
-        return CheckReport(verdict, self.name, self.threshold, self.lowered, found.exact, noise)
+        return CheckReport(
+            verdict, self.name, self.threshold, self.lowered, found.exact, noise, run.detections
+        )
 
     def _verdict(self, run: EagerRun, found: Detections, limits: Limits) -> Verdict:
         comparison = compare(run.detections, found, self.name)

@@ -2,6 +2,7 @@
 
 python -m export.onnx weights.pth -o model.onnx
 python -m export.onnx weights.pth --target tensorrt-rtx --size 800x1344 -o model.rtx.onnx
+python -m export.onnx weights.pth … --precision fp16
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from export.check import CheckReport
+    from export.passes.half_precision import HalfReport
+    from export.precision.check import HalfCheckReport
     from export.tracing import GraphShape
     from model.checkpoint import Checkpoint, SpecOptions
     from model.native_options import NativeOptions
@@ -42,7 +45,8 @@ SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
 class ExportReport:
     """What was written: the file, what was read, and what the check said (None: not checked).
 
-    `rounds` is what the `native` lowering spent, None for `standard`.
+    `rounds` is what the `native` lowering spent, None for `standard`. `half` and `half_check` are
+    None for float32; `check` is then of the float32 graph that the file was made from.
     """
 
     path: Path
@@ -50,6 +54,8 @@ class ExportReport:
     size_bytes: int
     check: CheckReport | None
     rounds: NativeOptions | None = None
+    half: HalfReport | None = None
+    half_check: HalfCheckReport | None = None
 
 
 def export_onnx(
@@ -63,6 +69,7 @@ def export_onnx(
     target: str = "onnxruntime",
     native_options: NativeOptions | None = None,
     config: Path | None = None,
+    precision: str = "fp32",
 ) -> ExportReport:
     """Export a checkpoint to ONNX.
 
@@ -77,6 +84,7 @@ def export_onnx(
         target: "onnxruntime", "tensorrt" or "tensorrt-rtx"; decides the lowering.
         native_options: what the `native` lowering may spend.
         config: the framework's own configuration of the model; see `model.checkpoint.load`.
+        precision: "fp32", "fp16" or "bf16"; a half is judged by the emulator, on the same photo.
 
     Raises:
         UsageError: an impossible option, or an output that would overwrite an input.
@@ -86,12 +94,14 @@ def export_onnx(
     """
     from export.check import check_file
     from export.graph_options import checked_opset
+    from export.precision.check import check_half
+    from export.precision.formats import checked_precision
     from export.tracing import GraphShape, trace
     from model.checkpoint import load
     from model.native_options import NativeOptions
 
     show = steps.begin if steps else lambda _: None
-    wanted = target_named(target)
+    wanted, precision = target_named(target), checked_precision(precision)
     output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset)
     _refuse_overwrite(output, weights, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
@@ -114,7 +124,27 @@ def export_onnx(
         if photo is not None:
             show("checking it against the eager model")
             report = check_file(checkpoint, temporary, photo, Path(str(check_photo)).name)
-    return ExportReport(output, checkpoint, output.stat().st_size, report, native)
+        half = half_check = None
+        if precision != "fp32":
+            show(f"writing it in {precision}")
+            half = _to_half(graph, precision)
+            _write(graph, temporary, checkpoint, shape, wanted, precision)
+            if photo is not None and report is not None:
+                show("checking that under emulation")
+                half_check = check_half(temporary, photo, report, half.half)
+    size = output.stat().st_size
+    return ExportReport(output, checkpoint, size, report, native, half, half_check)
+
+
+def _to_half(graph: ir.Model, precision: str) -> HalfReport:
+    from export.passes.half_precision import half_precision
+    from export.passes.opset_22 import opset_22
+    from export.precision.formats import BF16, FORMATS
+
+    report = half_precision(graph, FORMATS[precision])
+    if report.half is BF16:
+        opset_22(graph)
+    return report
 
 
 def _for_native(
@@ -162,7 +192,12 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _write(
-    graph: ir.Model, path: Path, checkpoint: Checkpoint, shape: GraphShape, target: Target
+    graph: ir.Model,
+    path: Path,
+    checkpoint: Checkpoint,
+    shape: GraphShape,
+    target: Target,
+    precision: str = "fp32",
 ) -> None:
     import onnx
     import onnx_ir as ir
@@ -172,7 +207,7 @@ def _write(
     manifest = Manifest(
         target=target.name,
         lowering=target.lowering,
-        precision="fp32",
+        precision=precision,
         weights_sha256=checkpoint.sha256,
         batch=shape.batch,
         height=shape.height,
@@ -216,6 +251,12 @@ def _parser() -> Parser:
         metavar="N|MIN:USUAL:MAX",
         help="fixed batch, or a range for TensorRT; default: dynamic, 1 for TensorRT",
     )
+    graph.add_argument(
+        "--precision",
+        default="fp32",
+        metavar="NAME",
+        help="fp32, fp16 or bf16: what the heavy layers compute in; default fp32",
+    )
     graph.add_argument("--opset", type=int, help="ONNX operator set, default 18")
     graph.add_argument(
         "--nms-rounds",
@@ -244,7 +285,7 @@ def _export(argv: Sequence[str]) -> int:
 
     target = target_named(args.target)
     output = args.output or args.weights.with_suffix(target.suffix)
-    steps = Steps(3 if args.no_check else 4)
+    steps = Steps((3 if args.no_check else 4) + _half_steps(args))
     report = export_onnx(
         args.weights,
         output,
@@ -256,10 +297,17 @@ def _export(argv: Sequence[str]) -> int:
         target.name,
         native_options(args.nms_rounds, target, args.max_sampling),
         args.config,
+        args.precision,
     )
     steps.end()
     _print_report(report, args)
     return DONE
+
+
+def _half_steps(args: argparse.Namespace) -> int:
+    if args.precision == "fp32":
+        return 0
+    return 1 if args.no_check else 2
 
 
 def _require_libraries() -> None:
@@ -284,6 +332,10 @@ def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
         print(_rounds(report.rounds, spec))
     if report.check is not None:
         print(f"checked: {report.check}")
+    if report.half is not None:
+        print(report.half)
+    if report.half_check is not None:
+        print(f"checked under emulation: {report.half_check}")
     photo = os.path.relpath(args.check_image)
     print(next_step("predict", report.path, photo, "-o", "out"))
 

@@ -45,6 +45,7 @@ def half_precision(model: ir.Model, half: HalfFormat) -> HalfReport:
 
     Args:
         model: float32, tagged by `tag_roles`; changed in place. Its inputs and outputs stay.
+        half: the format.
 
     Raises:
         ExportError: a weight does not fit the format.

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.passes.tag_roles import ROLE_KEY
 from export.precision.formats import FORMATS, HalfFormat
+from export.precision.linear_layers import products
 from export.precision.ranges import HalfTensor, write_statistics
 from export.precision.rounding import write_rounding
 from model.errors import ExportError
@@ -53,6 +54,7 @@ def emulate(model: onnx.ModelProto, ranges: bool = False) -> Emulation:
     2. Every tensor that a node answers in half precision is rounded to it, unless the node only
        passes halves on.
     3. Casts stay, to float32 instead of to a half.
+    4. Linear layers become matrix products again, which a CPU is faster at.
 
     Args:
         model: with the type of every half tensor written in it; not changed.
@@ -64,6 +66,7 @@ def emulate(model: onnx.ModelProto, ranges: bool = False) -> Emulation:
     emulated = onnx.ModelProto()
     emulated.CopyFrom(model)
     graph, halves = emulated.graph, _half_tensors(model)
+    products(emulated)
     nodes, writer = list(graph.node), _Writer()
     for tensor in graph.initializer:
         _widen(tensor)
@@ -111,7 +114,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[tuple[str, bytes], onnx.TensorProto] = {}
 
-    def emit(self, op: str, *inputs: str, **attributes: int) -> str:
+    def emit(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = f"maskport.emulated.{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name

@@ -50,9 +50,7 @@ class HalfFormat:
 
 
 FP16 = HalfFormat("fp16", "FP16", ir.DataType.FLOAT16, np.dtype(np.float16), 11, -14, 15)
-BF16 = HalfFormat(
-    "bf16", "BF16", ir.DataType.BFLOAT16, np.dtype(ml_dtypes.bfloat16), 8, -126, 127
-)
+BF16 = HalfFormat("bf16", "BF16", ir.DataType.BFLOAT16, np.dtype(ml_dtypes.bfloat16), 8, -126, 127)
 FORMATS = {half.name: half for half in (FP16, BF16)}
 PRECISIONS = ("fp32", *FORMATS)
 

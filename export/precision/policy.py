@@ -38,7 +38,9 @@ ROLES: dict[str, Rule] = {
     "box_head": Rule("half", "two large linear layers, and the predictors"),
     "select": Rule("float32", "softmax, top-k, decoding, IoU: small, and order decides there"),
     "mask_head": Rule("half", "convolutions on every detection; its sigmoid is float32"),
-    "keypoint_head": Rule("half", "as mask_head; its resize is float32, a peak is looked for in it"),
+    "keypoint_head": Rule(
+        "half", "as mask_head; its resize is float32, a peak is looked for in it"
+    ),
     "outputs": Rule("float32", "the graph's face is float32 at every precision"),
 }
 

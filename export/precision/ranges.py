@@ -17,7 +17,7 @@ _NEAR = 0.5
 
 @dataclass(frozen=True, slots=True)
 class HalfTensor:
-    """A tensor that is declared half and rounded; `role` and `operator` of the node that made it."""
+    """A tensor that is declared half and rounded, with its node's role and operator."""
 
     name: str
     role: str
@@ -84,9 +84,7 @@ class RangeReport:
         )
 
 
-def write_statistics(
-    emit: Emit, constant: Constant, magnitude: str, half: HalfFormat
-) -> list[str]:
+def write_statistics(emit: Emit, constant: Constant, magnitude: str, half: HalfFormat) -> list[str]:
     """Write nodes for the five numbers of a `TensorRange`, each float32 [1].
 
     Args:
@@ -95,6 +93,7 @@ def write_statistics(
         magnitude: |x| of the tensor.
         half: the tensor's format.
     """
+
     def number(value: float) -> str:
         return constant(np.array(value, np.float32))
 
@@ -116,9 +115,7 @@ def write_statistics(
     return [emit("Reshape", scalar, one) for scalar in scalars]
 
 
-def read_statistics(
-    tensors: Sequence[HalfTensor], numbers: npt.NDArray[np.float32]
-) -> RangeReport:
+def read_statistics(tensors: Sequence[HalfTensor], numbers: npt.NDArray[np.float32]) -> RangeReport:
     """The report of float32 [T * 5] numbers, five for each tensor in turn."""
     rows = numbers.astype(np.float64).reshape(-1, STATISTICS)
     return RangeReport(

@@ -1,0 +1,79 @@
+"""Judge a file in half precision on one photo, before it may exist: ranges, then detections."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.check import CheckReport, with_threshold
+from export.precision.formats import HalfFormat
+from export.precision.ranges import RangeReport
+from export.precision.session import EmulatedSession
+from model.errors import ExportError
+from runtime.compare.half_limits import HALF_LIMITS, HalfVerdict, check_half_run
+from runtime.compare.matching import compare
+from runtime.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class HalfCheckReport:
+    """What the emulator showed: how much of the eager answer is repeated, and the ranges."""
+
+    verdict: HalfVerdict
+    ranges: RangeReport
+
+    def __str__(self) -> str:
+        return f"{self.verdict} · {self.ranges}"
+
+
+def check_half(
+    path: Path, photo: npt.NDArray[np.uint8], fp32: CheckReport, half: HalfFormat
+) -> HalfCheckReport:
+    """Run the file under emulation and compare it with the eager model's answer.
+
+    Args:
+        path: the file in half precision.
+        photo: uint8 [h, w, 3] RGB, the one of `fp32`.
+        fp32: what the check of the float32 graph gave, on the same photo; its score threshold is
+            taken here too.
+        half: the file's format.
+
+    Raises:
+        ExportError: a tensor overflows, named with its cause; or less of the eager answer is
+            repeated than `runtime.compare.half_limits` asks for.
+    """
+    assert fp32.reference is not None
+    with tempfile.TemporaryDirectory() as folder:
+        if fp32.lowered:
+            lowered = Path(folder) / "lowered.onnx"
+            with_threshold(path, lowered, fp32.score_threshold)
+            path = lowered
+        session = EmulatedSession(path, ranges=True)
+        with Predictor(session, on_inexact="ignore") as predictor:
+            found = predictor.predict(photo)
+    _refuse_overflow(session.ranges, half, fp32.photo)
+    comparison = compare(fp32.reference, found, fp32.photo)
+    verdict = check_half_run([comparison], HALF_LIMITS[half.name])
+    if not verdict.passed:
+        raise ExportError(
+            f"the file in {half.title} differs from the eager model beyond the limits ({verdict}); "
+            "check on a photo of what the model knows with --check-image, or export with another "
+            "--precision; no file was written"
+        )
+    return HalfCheckReport(verdict, session.ranges)
+
+
+def _refuse_overflow(ranges: RangeReport, half: HalfFormat, photo: str) -> None:
+    beyond = ranges.overflowed
+    if not beyond:
+        return
+    others = f" and {len(beyond) - 1} tensors after it" if len(beyond) > 1 else ""
+    raise ExportError(
+        f"{half.title} overflows on {photo}: {beyond[0]}{others}, its largest number is "
+        f"{half.largest:.5g}; export with --precision fp32"
+        f"{' or bf16' if half.name == 'fp16' else ''}; no file was written"
+    )
