@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from model.native_options import NativeOptions
     from model.spec import ModelSpec
 
+_ON_A_CPU = {
+    "fp16": "computes this file in float32; a GPU computes what it says",
+    "bf16": "refuses this file: it has no BF16 convolution, and no RoiAlign of opset 22",
+}
 SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
 
 
@@ -336,8 +340,17 @@ def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
         print(report.half)
     if report.half_check is not None:
         print(f"checked under emulation: {report.half_check}")
-    photo = os.path.relpath(args.check_image)
-    print(next_step("predict", report.path, photo, "-o", "out"))
+    if report.half is not None:
+        print(f"note: ONNX Runtime on a CPU {_ON_A_CPU[args.precision]}")
+    print(_what_next(report, args))
+
+
+def _what_next(report: ExportReport, args: argparse.Namespace) -> str:
+    if args.precision != "bf16":
+        photo = os.path.relpath(args.check_image)
+        return next_step("predict", report.path, photo, "-o", "out")
+    # ONNX Runtime has no BF16 convolution on a CPU and refuses the file.
+    return next_step("doctor" if TARGETS[args.target].engine else "inspect", report.path)
 
 
 def _rounds(options: NativeOptions, spec: ModelSpec) -> str:

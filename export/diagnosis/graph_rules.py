@@ -181,6 +181,13 @@ def _missing_kernels(view: GraphView, case: Case) -> Iterator[Stop]:
         )
 
 
+def _bfloat16_convolutions(view: GraphView, case: Case) -> Iterator[Stop]:
+    nodes = [n for n in view.named("Conv") if view.element_type(n, 1) == "BFLOAT16"]
+    yield from _stop(
+        nodes, "ONNX Runtime has no BF16 convolution on a CPU", "export with --precision fp16"
+    )
+
+
 def _wrong_maxima(view: GraphView, case: Case) -> Iterator[Stop]:
     nodes = [n for n in view.named("RoiAlign") if attribute(n, "mode") == b"max"]
     yield from _stop(nodes, "ONNX Runtime's max mode answers wrong numbers", case.reexport)
@@ -206,4 +213,9 @@ TENSORRT: tuple[Rule, ...] = (
     _integer_biases,
     _zero_points,
 )
-ONNXRUNTIME: tuple[Rule, ...] = (_missing_kernels, _wrong_maxima, _unknown_domains)
+ONNXRUNTIME: tuple[Rule, ...] = (
+    _missing_kernels,
+    _bfloat16_convolutions,
+    _wrong_maxima,
+    _unknown_domains,
+)

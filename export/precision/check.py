@@ -64,7 +64,7 @@ def check_half(
             "check on a photo of what the model knows with --check-image, or export with another "
             "--precision; no file was written"
         )
-    return HalfCheckReport(verdict, session.ranges)
+    return HalfCheckReport(verdict, session.ranges.of_format(half))
 
 
 def _refuse_overflow(ranges: RangeReport, half: HalfFormat, photo: str) -> None:

@@ -54,6 +54,7 @@ def products(model: onnx.ModelProto) -> int:
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
     read = {name for node in graph.node for name in node.input}
+    read |= {value.name for value in graph.output}  # a diagnostic may be a constant
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     if len(kept) < len(graph.initializer):
         del graph.initializer[:]

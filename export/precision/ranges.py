@@ -64,6 +64,10 @@ class RangeReport:
         """Tensors with numbers beyond their format, the cause first."""
         return tuple(t for t in self.tensors if t.overflowed)
 
+    def of_format(self, half: HalfFormat) -> RangeReport:
+        """The tensors of one format; NMS counts in FP16 whatever the network computes in."""
+        return RangeReport(tuple(t for t in self.tensors if t.tensor.format == half.name))
+
     @property
     def nearest(self) -> TensorRange:
         """The tensor that comes nearest to its format's limit."""
