@@ -58,7 +58,7 @@ def half_precision(model: ir.Model, half: HalfFormat) -> HalfReport:
     for node, _ in wanted:
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT:
-                value.dtype = half.type
+                value.type = ir.TensorType(half.type)  # a type object may be shared
     for node, inputs in wanted:
         for place, value in inputs:
             node.replace_input_with(place, writer.as_half(value))
@@ -139,8 +139,8 @@ class _Writer:
         return made
 
     def drop_unused(self) -> None:
-        """Remove the float32 weights that only half nodes read."""
-        for value in self._made:
+        """Remove the float32 weights that only half nodes read; their names pass on."""
+        for value, made in self._made.items():
             if value.uses():
                 continue
             producer = value.producer()
@@ -148,3 +148,4 @@ class _Writer:
                 self._graph.remove(producer, safe=True)
             elif value.is_initializer():
                 self._graph.initializers.pop(str(value.name))
+                made.name = value.name

@@ -90,8 +90,9 @@ class HalfVerdict:
     @property
     def passed(self) -> bool:
         """Whether few enough are missed."""
-        allowed = (1 - self.limits.repeated_share.value) * self.rows
-        return self.rows - self.repeated <= max(allowed, self.limits.missed_floor.value)
+        missed, limits = self.rows - self.repeated, self.limits
+        is_share = self.repeated >= limits.repeated_share.value * self.rows
+        return is_share or missed <= limits.missed_floor.value
 
     def __str__(self) -> str:
         limits = self.limits
