@@ -118,8 +118,8 @@ def test_a_planted_overflow_is_found_and_named(export: Export, tmp_path: Path) -
     path, names = tmp_path / "half.onnx", []
     with pytest.raises(
         ExportError,
-        match=r"FP16 overflows on shapes.jpg: '\w+' \(body, Conv\) reaches .* and \d+ tensors after "
-        "it, its largest number is 65504; export with --precision fp32 or bf16",
+        match=r"FP16 overflows on shapes.jpg: '\w+' \(body, Conv\) reaches .* and \d+ tensors "
+        "after it, its largest number is 65504; export with --precision fp32 or bf16",
     ) as caught:
         export(path, "fp16", change=_scaled(2.0**15, names))
     assert f"'{names[0]}'" in str(caught.value)
