@@ -44,7 +44,13 @@ def _verdict(
     return explain(check(comparisons), comparisons, traces.get)
 
 
-@pytest.mark.parametrize("kind", ZOO)
+# The deep ones take longest; their parts stand in the others as well.
+SLOW = ("resnet101-5", "resnext-32x8d-5", "faster-rcnn-mobilenet-2")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in ZOO]
+)
 def test_eager_and_onnx_equal_torchvision(kind: str, tmp_path: Path) -> None:
     theirs = enliven(ZOO[kind](), seed=sum(map(ord, kind)))
     weights = tmp_path / "weights.pth"
