@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("export.inspect", "what a checkpoint, an exported file or an engine is"),
     "convert": ("export.convert", "a checkpoint to a .safetensors that keeps its spec"),
     "doctor": ("export.doctor", "what works on this machine, and what stops a given file"),
+    "quantize": ("calib.quantize", "an exported file to INT8, calibrated on photos"),
     "predict": ("runtime.predict", "run an artifact on photos: overlays and results"),
     "evaluate": ("runtime.evaluate", "COCO AP of an artifact on labelled photos"),
 }

@@ -1,0 +1,96 @@
+"""Show photos to the graph and fill the table, photo by photo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from calib.activations import Activations
+from calib.photos import Skipped, canvases, digest, require_enough
+from calib.table import Table
+from model.errors import ArtifactError
+from runtime.artifact import Artifact
+from runtime.preprocess import Canvas
+
+# Seconds between two writings of the table, which is what an interrupt can cost. It is never written
+# within a photo: some tensors would have seen it and others not.
+_SAVE_EVERY = 5.0
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRun:
+    """What one run saw: photos used in it, photos taken from the table, seconds per photo."""
+
+    used: int
+    resumed: int
+    seconds_per_photo: float
+
+
+def calibrate(
+    model: ir.Model,
+    artifact: Artifact,
+    photos: Sequence[Path],
+    table: Table,
+    path: Path,
+    skipped: Skipped,
+    advance: Advance,
+    threads: int | None = None,
+) -> CalibrationRun:
+    """Fill a table with photos that it has not seen yet, writing it down on the way.
+
+    Args:
+        model: the graph, left as it is.
+        artifact: its spec and manifest.
+        photos: files; those that the table has seen are passed over.
+        table: filled.
+        path: where it is written.
+        skipped: filled with the photos that could not be used.
+        advance: called with the number of photos done.
+        threads: of the CPU; None takes all cores.
+
+    Raises:
+        UsageError: too few usable photos.
+        ArtifactError: a tensor that is not finite, or a table that cannot be written.
+    """
+    seen = set(table.photos)
+    todo = [photo for photo in photos if digest(photo) not in seen]
+    resumed = len(photos) - len(todo)
+    advance(resumed)
+    started = saved = time.perf_counter()
+    used = 0
+    if todo:
+        activations = Activations(model, table.names, threads)
+    for paths, canvas in canvases(todo, artifact, skipped):
+        _observe(activations, canvas, paths, table)
+        table.photos += [digest(p) for p in paths]
+        used += len(paths)
+        advance(len(paths))
+        if time.perf_counter() - saved > _SAVE_EVERY:
+            table.save(path)
+            saved = time.perf_counter()
+    advance(len(todo) - used)
+    require_enough(len(table.photos), skipped)
+    if used:
+        table.save(path)
+    seconds = (time.perf_counter() - started) / max(used, 1)
+    return CalibrationRun(used, resumed, seconds if used else 0.0)
+
+
+def _observe(
+    activations: Activations, canvas: Canvas, paths: Sequence[Path], table: Table
+) -> None:
+    """One batch. A table in which only some tensors saw it is not written down."""
+    for name, values in activations.run(canvas):
+        if values.size and not np.isfinite([values.max(), values.min()]).all():
+            raise ArtifactError(
+                f"calibration: tensor '{name}' holds NaN or Inf on {paths[0]}; the weights or the "
+                "photo overflow there, and no range would be true"
+            )
+        table.observe(name, values)

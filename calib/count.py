@@ -1,0 +1,106 @@
+"""What became of a quantised graph: integer kernels, and the share of the arithmetic in INT8."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from calib.layers import Layer
+from model.errors import ArtifactError
+from runtime.preprocess import Canvas
+
+_INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger")
+_INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
+_FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Nodes of the graph as ONNX Runtime will run it."""
+
+    integer_convolutions: int
+    float_convolutions: int
+    integer_products: int
+
+
+def count_kernels(path: Path) -> Kernels:
+    """Let ONNX Runtime optimise a file for this CPU and count its convolutions.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot open it.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(optimised)
+        try:
+            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # a type of its own per status code
+            brief = " ".join(str(error).split())[:200]
+            raise ArtifactError(f"{path}: ONNX Runtime cannot open it ({brief})") from error
+        kinds = [node.op_type for node in onnx.load(optimised).graph.node]
+    return Kernels(
+        sum(kind in _INTEGER_CONVOLUTIONS for kind in kinds),
+        sum(kind in _FLOAT_CONVOLUTIONS for kind in kinds),
+        sum(kind in _INTEGER for kind in kinds) - sum(k in _INTEGER_CONVOLUTIONS for k in kinds),
+    )
+
+
+def multiply_adds(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Of one run of a layer.
+
+    Args:
+        layer: any weighted one.
+        shapes: of what it reads and answers in that run, by tensor.
+    """
+    weights = layer.weights.shape
+    if layer.node.op_type == "Gemm":
+        return int(shapes[str(layer.output.name)][0]) * int(np.prod(weights))
+    if layer.node.op_type == "ConvTranspose":
+        # Every input pixel meets its group's kernels once: weights are [C, outputs / groups, …].
+        n, _, *sides = shapes[str(layer.data.name)]
+        return int(n * np.prod(sides) * np.prod(weights))
+    n, _, *sides = shapes[str(layer.output.name)]
+    # Weights are [outputs, inputs / groups, …] already.
+    return int(n * np.prod(sides) * np.prod(weights))
+
+
+def shapes_in_a_run(
+    model: ir.Model, names: list[str], canvas: Canvas
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of inner tensors, by running a copy of the graph that answers them.
+
+    Args:
+        model: left as it is.
+        names: float32 tensors.
+        canvas: one batch.
+    """
+    import onnxruntime as ort
+
+    copy = model.clone()
+    values = {v.name: v for node in copy.graph for v in node.outputs}
+    made: list[ir.Value] = []
+    for name in names:
+        node = ir.node("Shape", [values[name]])
+        node.outputs[0].dtype = ir.DataType.INT64
+        copy.graph.append(node)
+        made.append(node.outputs[0])
+    copy.graph.outputs[:] = made
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    data = ir.serde.serialize_model(copy).SerializeToString()
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    known = {value.name for value in session.get_inputs()}
+    feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}
+    answers = session.run(None, {k: v for k, v in feed.items() if k in known})
+    return {n: tuple(int(s) for s in a) for n, a in zip(names, answers, strict=True)}

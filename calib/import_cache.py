@@ -1,0 +1,69 @@
+"""Ranges out of a calibration cache of TensorRT 8 or 10.
+
+A line of text per tensor: its name, a colon, and the bits of its float32 scale in hexadecimal, the
+highest byte first. The first line names the version and the calibrator.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from calib.writers.pairs import SIGNED_LEVELS
+from model.errors import ArtifactError
+
+_MOST_BYTES = 64 << 20
+
+
+def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
+    """The largest magnitude of each tensor.
+
+    Args:
+        path: the cache.
+        names: tensors that must be in it; others there are left out.
+
+    Raises:
+        ArtifactError: not such a file, a scale that is not positive and finite, or tensors that
+            are not in it.
+    """
+    scales = _scales(path)
+    wanted = list(names)
+    missing = [name for name in wanted if name not in scales]
+    if missing:
+        raise ArtifactError(
+            f"{path}: {len(missing)} of {len(wanted)} tensors are not in it, for instance "
+            f"'{missing[0]}'; expected a cache of this graph, whose tensors have these names"
+        )
+    return {name: scales[name] * SIGNED_LEVELS for name in wanted}
+
+
+def _scales(path: Path) -> dict[str, float]:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ArtifactError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; no cache is")
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not a readable calibration cache ({error})") from error
+    if not lines or not lines[0].startswith("TRT-"):
+        raise ArtifactError(
+            f"{path}: not a calibration cache of TensorRT; expected a first line like "
+            "'TRT-8601-EntropyCalibration2'"
+        )
+    return dict(_entry(path, number, line) for number, line in enumerate(lines[1:], 2) if line)
+
+
+def _entry(path: Path, number: int, line: str) -> tuple[str, float]:
+    name, colon, digits = line.rpartition(":")
+    try:
+        (scale,) = struct.unpack(">f", bytes.fromhex(digits.strip().rjust(8, "0")))
+    except (ValueError, struct.error) as error:
+        raise ArtifactError(
+            f"{path}: line {number}: expected 'name: 3d41ab2c', got '{line[:60]}'"
+        ) from error
+    if not colon or not math.isfinite(scale) or scale <= 0.0:
+        raise ArtifactError(
+            f"{path}: line {number}: expected a positive scale, got {scale:g} for '{name[:60]}'"
+        )
+    return name.strip(), float(scale)

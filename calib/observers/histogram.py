@@ -1,0 +1,101 @@
+"""A histogram of magnitudes whose range grows and whose size does not."""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from calib.observers.observer import Float32, Json
+
+BINS = 8192
+_MERGE = 1 << 20  # values at a time: the bin numbers of more would be as large as the tensor
+
+
+class Histogram:
+    """Counts of |x| in bins of equal width from 0 to a power of two.
+
+    When a larger magnitude comes the range doubles and neighbouring bins are merged, so the counts
+    are exact and do not depend on the order of photos. Between half the bins and all are in use.
+    """
+
+    def __init__(self) -> None:
+        self._exponent: int | None = None
+        self._counts = np.zeros(BINS, np.int64)
+        self._largest = 0.0
+
+    def observe(self, values: Float32) -> None:
+        """Count magnitudes."""
+        if not values.size:
+            return
+        magnitudes = np.abs(values).reshape(-1)
+        largest = float(magnitudes.max())
+        self._grow(largest)
+        scale = np.float32(BINS / self.limit)
+        for start in range(0, magnitudes.size, _MERGE):
+            # A power of two: the product is exact, so a bin's edges are where they are said to be.
+            index = (magnitudes[start : start + _MERGE] * scale).astype(np.int32)
+            self._counts += np.bincount(np.minimum(index, BINS - 1), minlength=BINS)
+
+    @property
+    def limit(self) -> float:
+        """Upper edge of the last bin."""
+        return 1.0 if self._exponent is None else math.ldexp(1.0, self._exponent)
+
+    @property
+    def width(self) -> float:
+        """Width of a bin."""
+        return self.limit / BINS
+
+    @property
+    def maximum(self) -> float:
+        """The largest magnitude seen."""
+        return self._largest
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """int64 [bins], from zero to the bin of the largest magnitude."""
+        if self._largest == 0.0:
+            return self._counts[:1]
+        last = min(int(self._largest / self.width), BINS - 1)
+        return self._counts[: last + 1]
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """float64 [bins], of `counts`."""
+        return (np.arange(len(self.counts)) + 0.5) * self.width
+
+    def _grow(self, largest: float) -> None:
+        self._largest = max(self._largest, largest)
+        if largest == 0.0:
+            return
+        # frexp: largest = fraction * 2**exponent with a fraction below 1.
+        needed = max(math.frexp(largest)[1], -100)
+        if self._exponent is None:
+            self._exponent = needed
+            return
+        while self._exponent < needed:
+            half = self._counts.reshape(-1, 2).sum(axis=1)
+            self._counts = np.concatenate([half, np.zeros(BINS // 2, np.int64)])
+            self._exponent += 1
+
+    def state(self) -> Json:
+        """The range and the counts, packed: a table of a hundred tensors stays below megabytes."""
+        packed = base64.b85encode(zlib.compress(self.counts.astype("<i8").tobytes(), 6))
+        return {"exponent": self._exponent, "largest": self._largest, "counts": packed.decode()}
+
+    @classmethod
+    def restore(cls, state: Json) -> Self:
+        """Take up."""
+        observer = cls()
+        exponent = state["exponent"]
+        observer._exponent = None if exponent is None else int(exponent)
+        observer._largest = float(state["largest"])
+        unpacked = zlib.decompressobj().decompress(base64.b85decode(state["counts"]), 8 * BINS)
+        counts = np.frombuffer(unpacked, "<i8")
+        observer._counts[: len(counts)] = counts
+        return observer

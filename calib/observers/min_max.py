@@ -1,0 +1,36 @@
+"""The largest magnitude ever seen."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+
+from calib.observers.observer import Float32, Json
+
+
+class MinMax:
+    """Clips nothing; one outlier decides."""
+
+    def __init__(self) -> None:
+        self._largest = 0.0
+
+    def observe(self, values: Float32) -> None:
+        """Keep the largest magnitude."""
+        if values.size:
+            self._largest = max(self._largest, float(np.abs(values).max()))
+
+    def largest(self, levels: int) -> float:
+        """The same for any number of steps."""
+        return self._largest
+
+    def state(self) -> Json:
+        """One number."""
+        return {"largest": self._largest}
+
+    @classmethod
+    def restore(cls, state: Json) -> Self:
+        """Take up."""
+        observer = cls()
+        observer._largest = float(state["largest"])
+        return observer

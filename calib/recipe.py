@@ -1,0 +1,58 @@
+"""From a graph and a range per tensor to the quantised graph: the writers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from calib.layers import Layer
+from calib.placement import Placement, place_for_onnxruntime, place_for_tensorrt
+from calib.writers.onnxruntime import write_for_onnxruntime
+from calib.writers.pairs import Ranges
+from calib.writers.tensorrt import write_for_tensorrt
+from model.errors import UsageError
+
+Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
+Write = Callable[[ir.Graph, Placement, Ranges], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Where pairs go, and how they are written."""
+
+    place: Place
+    write: Write
+
+
+WRITERS: Mapping[str, Writer] = {
+    "tensorrt": Writer(place_for_tensorrt, write_for_tensorrt),
+    "onnxruntime": Writer(place_for_onnxruntime, write_for_onnxruntime),
+}
+# What each export target runs on.
+_OF_TARGET = {
+    "onnxruntime": "onnxruntime",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt",
+}
+
+
+def writer_for(target: str, asked: str | None) -> str:
+    """The writer's name: the one asked for, else that of the file's target.
+
+    Raises:
+        UsageError: no such writer.
+    """
+    name = asked or _OF_TARGET.get(target, "tensorrt")
+    if name not in WRITERS:
+        raise UsageError(f"--qdq: expected one of {', '.join(WRITERS)}, got '{name}'")
+    return name
+
+
+def tensors_to_observe(graph: ir.Graph, layers: Sequence[Layer]) -> list[str]:
+    """What any writer may ask the range of, so that one table serves them all."""
+    found: dict[str, None] = {}
+    for writer in WRITERS.values():
+        found |= {str(v.name): None for v in writer.place(graph, layers).ranges}
+    return list(found)

@@ -1,0 +1,130 @@
+"""The calibration table: what the observers saw, on disk, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calib.observers.methods import METHODS
+from calib.observers.observer import Float32, Observer
+from model.errors import ArtifactError
+from runtime.artifact import Artifact
+from runtime.files import atomic_path
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TableKey:
+    """What a table is valid for."""
+
+    model_sha256: str
+    preprocess: str
+    method: str
+
+    @classmethod
+    def of(cls, artifact: Artifact, model_sha256: str, method: str) -> TableKey:
+        """The key of a file's tables by that method."""
+        manifest = artifact.manifest
+        how = asdict(artifact.spec.preprocess)
+        how |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
+        return cls(model_sha256, json.dumps(how, sort_keys=True), method)
+
+
+class Table:
+    """An observer per tensor, and the photos that they have seen.
+
+    Args:
+        key: what it is valid for.
+        names: the tensors.
+    """
+
+    def __init__(self, key: TableKey, names: Iterable[str]) -> None:
+        self.key = key
+        self.photos: list[str] = []
+        self._observers: dict[str, Observer] = {name: METHODS[key.method]() for name in names}
+
+    @property
+    def names(self) -> list[str]:
+        """Its tensors."""
+        return list(self._observers)
+
+    def observe(self, name: str, values: Float32) -> None:
+        """Let a tensor's observer see the numbers of a batch."""
+        self._observers[name].observe(values)
+
+    def largest(self, name: str, levels: int) -> float:
+        """The magnitude that a tensor's last step stands for; see `Observer.largest`."""
+        return self._observers[name].largest(levels)
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all.
+
+        Raises:
+            ArtifactError: the file cannot be written.
+        """
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "key": asdict(self.key),
+            "photos": self.photos,
+            "tensors": {name: observer.state() for name, observer in self._observers.items()},
+        }
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: Path, key: TableKey, names: Iterable[str]) -> Table:
+        """Read a table that fits.
+
+        Raises:
+            ArtifactError: unreadable, damaged, or of another model, preprocessing or method.
+        """
+        document = _read(path)
+        found = document.get("key")
+        _require_key(path, found if isinstance(found, dict) else {}, key)
+        table = cls(key, names)
+        try:
+            if document["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema {document['schema_version']}")
+            table.photos = [str(photo) for photo in document["photos"]]
+            states: Mapping[str, Any] = document["tensors"]
+            kind = METHODS[key.method]
+            table._observers = {name: kind.restore(states[name]) for name in table.names}
+        except Exception as error:  # damaged base85, zlib, numbers, fields: each raises its own
+            brief = " ".join(str(error).split())[:100]
+            raise ArtifactError(
+                f"{path}: a damaged calibration table ({type(error).__name__}: {brief}); delete it"
+            ) from error
+        return table
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path}: not a readable calibration table ({' '.join(str(error).split())[:100]}); "
+            "delete it or name another with --table"
+        ) from error
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{path}: not a calibration table; name another with --table")
+    return document
+
+
+def _require_key(path: Path, found: Mapping[str, Any], wanted: TableKey) -> None:
+    """Say which part of the key differs."""
+    parts = (
+        ("model_sha256", "another model"),
+        ("preprocess", "another preprocessing"),
+        ("method", "another method"),
+    )
+    for name, what in parts:
+        have, want = found.get(name), getattr(wanted, name)
+        if have != want:
+            raise ArtifactError(
+                f"{path}: a calibration table of {what} ({str(have)[:40]}, expected "
+                f"{want[:40]}); delete it or name another with --table"
+            )

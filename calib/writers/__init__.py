@@ -1,0 +1,1 @@
+"""Q/DQ writers: one per kind of runtime, from one table."""
