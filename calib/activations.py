@@ -111,7 +111,7 @@ def _valid_detections(
 def _filled_rows(
     values: Float32, valid: npt.NDArray[np.bool_], counts: npt.NDArray[np.int32]
 ) -> Rows:
-    """Rows were taken out already (`export.passes.compact_heads`), and the first kept in any case."""
+    """Empty rows were taken out already (`export.passes.compact_heads`), but for the first."""
     rows = np.ones(len(values), bool)
     rows[0] = counts[0] > 0
     return rows

@@ -17,8 +17,8 @@ from model.errors import ArtifactError
 from runtime.artifact import Artifact
 from runtime.preprocess import Canvas
 
-# Seconds between two writings of the table, which is what an interrupt can cost. It is never written
-# within a photo: some tensors would have seen it and others not.
+# Seconds between two writings of the table, which is what an interrupt can cost. It is never
+# written within a photo: some tensors would have seen it and others not.
 _SAVE_EVERY = 5.0
 
 Advance = Callable[[int], None]
@@ -83,9 +83,7 @@ def calibrate(
     return CalibrationRun(used, resumed, seconds if used else 0.0)
 
 
-def _observe(
-    activations: Activations, canvas: Canvas, paths: Sequence[Path], table: Table
-) -> None:
+def _observe(activations: Activations, canvas: Canvas, paths: Sequence[Path], table: Table) -> None:
     """One batch. A table in which only some tensors saw it is not written down."""
     for name, values in activations.run(canvas):
         if values.size and not np.isfinite([values.max(), values.min()]).all():

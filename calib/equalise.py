@@ -36,7 +36,7 @@ class ChannelGroup:
     @property
     def channels(self) -> int:
         """C."""
-        return self.writers[0].weights.shape[self.writers[0].channel_axis]
+        return int(self.writers[0].weights.shape[self.writers[0].channel_axis])
 
 
 def channel_groups(graph: ir.Graph, layers: Iterable[Layer]) -> list[ChannelGroup]:
@@ -102,7 +102,8 @@ def _scales(activations: Float32, group: ChannelGroup, strength: float) -> Float
 def _column_magnitudes(layer: Layer) -> Float32:
     """float32 [C]: the largest magnitude of the weights that read each channel."""
     grouped = _by_input_channel(layer, layer.weights)
-    return np.abs(grouped).max(axis=(1, 3)).reshape(-1)
+    magnitudes: Float32 = np.abs(grouped).max(axis=(1, 3)).reshape(-1)
+    return magnitudes
 
 
 def _by_input_channel(layer: Layer, weights: Float32) -> Float32:
@@ -193,9 +194,14 @@ def _keeps_channels(node: ir.Node) -> bool:
         return False
     target = _integers(shape)
     channels = _linear_channels(source)
-    return target is not None and channels is not None and target in (
-        [-1, channels],
-        [-1, channels, 1, 1],
+    return (
+        target is not None
+        and channels is not None
+        and target
+        in (
+            [-1, channels],
+            [-1, channels, 1, 1],
+        )
     )
 
 

@@ -90,11 +90,12 @@ def place_for_onnxruntime(
     for node in graph:
         if node in by_node:
             sites.add(by_node[node].data, (node, 0))
-            if not _only_predictors_read(node, by_node):
-                answered.add(_quantise_output(node, sites))
-        elif _is_add(node) and integer_adds and all(v in answered for v in node.inputs):
-            answered.add(_quantise_output(node, sites))
-        elif _is_selecting_kernel(node) and node.inputs[0] in answered:
+            answers_integers = not _only_predictors_read(node, by_node)
+        elif _is_add(node):
+            answers_integers = integer_adds and all(v in answered for v in node.inputs)
+        else:
+            answers_integers = _is_selecting_kernel(node) and node.inputs[0] in answered
+        if answers_integers:
             answered.add(_quantise_output(node, sites))
     return Placement(quantised, sites.in_order())
 
@@ -188,14 +189,22 @@ def is_non_negative(value: ir.Value) -> bool:
 
 
 def source_of_range(value: ir.Value) -> ir.Value:
-    """The tensor whose numbers these are: behind MaxPool, nearest Resize and reshapes."""
+    """The tensor whose numbers these are: behind MaxPool, nearest Resize and reshapes.
+
+    Not behind another part of the network, whose rows may be laid out in another way.
+    """
     producer = value.producer()
-    if producer is None or producer.op_type not in _SELECTING or producer.op_type == "Compress":
+    if producer is None or not _passes_all_on(producer):
         return value
-    if producer.op_type == "Resize" and not _is_selecting_kernel(producer):
+    source = producer.inputs[0]
+    maker = None if source is None else source.producer()
+    if source is None or maker is None or role_of(maker) != role_of(producer):
         return value
-    first = producer.inputs[0]
-    return value if first is None else source_of_range(first)
+    return source_of_range(source)
+
+
+def _passes_all_on(node: ir.Node) -> bool:
+    return _is_selecting_kernel(node) or node.op_type in ("Reshape", "Flatten")
 
 
 class _Sites:

@@ -186,8 +186,8 @@ def _calibrated(
     from calib.calibrate import calibrate
     from calib.import_cache import read_cache
     from calib.photos import Skipped, require_enough
-    from calib.recipe import tensors_to_observe, WRITERS, writer_for
     from calib.policy import chosen_layers
+    from calib.recipe import WRITERS, tensors_to_observe, writer_for
     from calib.table import Table, TableKey
 
     graph = graph_model.graph

@@ -70,7 +70,8 @@ def _squared_error(
 ) -> npt.NDArray[np.float64]:
     step = np.where(scales > 0, scales, 1.0)[:, None]
     rounded = np.clip(np.rint(rows / step), -LEVELS, LEVELS) * step
-    return np.square(rounded - rows).sum(axis=1)
+    errors: npt.NDArray[np.float64] = np.square(rounded - rows).sum(axis=1)
+    return errors
 
 
 def _along(scales: Float32, axis: int | None, dimensions: int) -> Float32:

@@ -68,4 +68,5 @@ def _smooth(histogram: Float64, floor: float = 1e-4) -> Float64:
     empty = histogram == 0
     taken = floor * empty.sum() / max((~empty).sum(), 1)
     smoothed = np.where(empty, floor, np.maximum(histogram - taken, floor))
-    return smoothed / smoothed.sum()
+    distribution: Float64 = smoothed / smoothed.sum()
+    return distribution

@@ -67,7 +67,7 @@ class Histogram:
     @property
     def centres(self) -> npt.NDArray[np.float64]:
         """float64 [bins], of `counts`."""
-        return (np.arange(len(self.counts)) + 0.5) * self.width
+        return np.arange(0.5, len(self.counts), dtype=np.float64) * self.width
 
     def _grow(self, largest: float) -> None:
         self._largest = max(self._largest, largest)

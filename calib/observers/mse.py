@@ -27,9 +27,7 @@ class Mse(Histogram):
         return float(tried[int(np.argmin(errors))])
 
 
-def _error(
-    values: np.ndarray, weights: np.ndarray, limit: float, levels: int
-) -> float:
+def _error(values: np.ndarray, weights: np.ndarray, limit: float, levels: int) -> float:
     step = limit / levels
     rounded = np.minimum(np.rint(values / step), levels) * step
     return float((weights * np.square(rounded - values)).sum())

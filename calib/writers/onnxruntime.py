@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from calib.layers import Layer, constant
 from calib.placement import Placement, Site
-from calib.weights import quantise_weights
+from calib.weights import Float32
 from calib.writers.pairs import (
     SIGNED_LEVELS,
     UNSIGNED_LEVELS,
@@ -33,9 +33,7 @@ _SIGNED_ZERO = 128
 _BIAS_ROOM = 2**30
 
 
-def write_for_onnxruntime(
-    graph: ir.Graph, placement: Placement, ranges: Ranges
-) -> None:
+def write_for_onnxruntime(graph: ir.Graph, placement: Placement, ranges: Ranges) -> None:
     """Write a placement into the graph.
 
     Args:
@@ -43,19 +41,15 @@ def write_for_onnxruntime(
         placement: of `calib.placement.place_for_onnxruntime`, of this graph.
         ranges: the largest magnitude to represent, by tensor and steps.
     """
-    made: dict[ir.Value, ir.Value] = {}
     scales = {site.value: _scale(site, ranges) for site in placement.sites}
     data_scale = {layer.node: scales[layer.data] for layer in placement.layers}
     least = _least_scales(placement, data_scale)
     for site in placement.sites:
         zero = np.array(_SIGNED_ZERO if site.is_signed else 0, np.uint8)
         write_pair(graph, site, scales[site.value], zero)
+    weights = write_weights(graph, placement.layers, least)
     for layer in placement.layers:
-        weights = quantise_weights(
-            layer.weights, layer.scale_axis, least=least.get(layer.weight)
-        )
-        write_weights(graph, layer, weights, made)
-        _write_bias(graph, layer, data_scale[layer.node], weights.scales)
+        _write_bias(graph, layer, data_scale[layer.node], weights[layer.node].scales)
     graph.sort()
 
 
@@ -66,9 +60,9 @@ def _scale(site: Site, ranges: Ranges) -> np.float32:
 
 def _least_scales(
     placement: Placement, data_scale: Mapping[ir.Node, np.float32]
-) -> dict[ir.Value, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+) -> dict[ir.Value, Float32]:
     """The smallest weight scales with which every bias fits, by weights (layers may share)."""
-    found: dict[ir.Value, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
+    found: dict[ir.Value, Float32] = {}
     for layer in placement.layers:
         if layer.bias is None or layer.bias.const_value is None:
             continue
@@ -78,7 +72,7 @@ def _least_scales(
 
 
 def _write_bias(
-    graph: ir.Graph, layer: Layer, data_scale: np.float32, weight_scales: np.ndarray
+    graph: ir.Graph, layer: Layer, data_scale: np.float32, weight_scales: Float32
 ) -> None:
     """The bias in the unit of the integer sums, without which no kernel is merged."""
     bias = layer.bias

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,15 @@ import onnx_ir as ir
 
 from calib.layers import Layer
 from calib.placement import Site
-from calib.weights import QuantisedWeights
+from calib.weights import Float32, QuantisedWeights, quantise_weights
 from export.passes.tag_roles import ROLE_KEY, role_of
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.
 Ranges = Callable[[str, int], float]
 # Largest code of a tensor's magnitude: int8 by halves, uint8 whole.
 SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
+# No float32 scale may become zero or subnormal.
+_TINY = 1e-30
 
 
 class Constants:
@@ -44,7 +46,7 @@ class Constants:
 
 def scale_of(largest: float, levels: int) -> np.float32:
     """The step of a symmetric code; a tensor that was always zero gets some step."""
-    return np.float32(max(largest, np.finfo(np.float32).tiny * 1e6) / levels)
+    return np.float32(max(largest, _TINY) / levels)
 
 
 def write_pair(
@@ -72,39 +74,52 @@ def write_pair(
 
 
 def write_weights(
-    graph: ir.Graph, layer: Layer, weights: QuantisedWeights, made: dict[ir.Value, ir.Value]
-) -> None:
-    """Put int8 weights and a DequantizeLinear in the place of a layer's weights.
+    graph: ir.Graph, layers: Sequence[Layer], least: Mapping[ir.Value, Float32] | None = None
+) -> dict[ir.Node, QuantisedWeights]:
+    """Put int8 weights and a DequantizeLinear in the place of every layer's weights.
 
     Args:
-        graph: the layer's.
-        layer: whose weights are replaced; layers that share them share the result.
-        weights: what replaces them.
-        made: filled: the DQ's answer by the weights that it stands for.
+        graph: the layers'.
+        layers: whose weights are replaced; those that share them go on sharing.
+        least: the smallest scales that weights may have.
+
+    Returns:
+        the integers and scales, by the layer's node.
     """
-    original = layer.weight
-    if original not in made:
-        constants = Constants(graph)
-        name = original.name
-        inputs = [
-            constants.add(f"{name}_int8", weights.integers),
-            constants.add(f"{name}_scale", weights.scales),
-            constants.add(f"{name}_zero_point", np.zeros(weights.scales.shape, np.int8)),
-        ]
-        attributes = {} if weights.axis is None else {"axis": weights.axis}
-        node = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}_dequantise")
-        _name(node, f"{name}_dequantised", layer.role, ir.DataType.FLOAT, original.shape)
-        # First of all nodes: shared weights are read by layers in any order.
-        graph.insert_before(graph[0], node)
-        made[original] = node.outputs[0]
-    layer.node.replace_input_with(1, made[original])
-    drop_if_unused(graph, original)
+    made: dict[ir.Value, tuple[QuantisedWeights, ir.Value]] = {}
+    found: dict[ir.Node, QuantisedWeights] = {}
+    for layer in layers:
+        original = layer.weight
+        if original not in made:
+            floor = None if least is None else least.get(original)
+            weights = quantise_weights(layer.weights, layer.scale_axis, least=floor)
+            made[original] = weights, _restored(graph, layer, weights)
+        found[layer.node], restored = made[original]
+        layer.node.replace_input_with(1, restored)
+        drop_if_unused(graph, original)
+    return found
+
+
+def _restored(graph: ir.Graph, layer: Layer, weights: QuantisedWeights) -> ir.Value:
+    """What a DequantizeLinear makes of the integers."""
+    constants, name = Constants(graph), layer.weight.name
+    inputs = [
+        constants.add(f"{name}_int8", weights.integers),
+        constants.add(f"{name}_scale", weights.scales),
+        constants.add(f"{name}_zero_point", np.zeros(weights.scales.shape, np.int8)),
+    ]
+    attributes = {} if weights.axis is None else {"axis": weights.axis}
+    node = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}_dequantise")
+    _name(node, f"{name}_dequantised", layer.role, ir.DataType.FLOAT, layer.weight.shape)
+    # First of all nodes: layers that share weights come in any order.
+    graph.insert_before(graph[0], node)
+    return node.outputs[0]
 
 
 def drop_if_unused(graph: ir.Graph, value: ir.Value) -> None:
     """Remove an initialiser that nothing reads any more."""
-    if not value.uses() and value.name in graph.initializers:
-        graph.initializers.pop(value.name)
+    if not value.uses():
+        graph.initializers.pop(str(value.name), None)
 
 
 def _name(

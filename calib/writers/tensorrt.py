@@ -6,13 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from calib.placement import Placement
-from calib.weights import quantise_weights
 from calib.writers.pairs import SIGNED_LEVELS, Ranges, scale_of, write_pair, write_weights
 
 
-def write_for_tensorrt(
-    graph: ir.Graph, placement: Placement, ranges: Ranges
-) -> None:
+def write_for_tensorrt(graph: ir.Graph, placement: Placement, ranges: Ranges) -> None:
     """Write a placement into the graph.
 
     Args:
@@ -20,11 +17,8 @@ def write_for_tensorrt(
         placement: of `calib.placement.place_for_tensorrt`, of this graph.
         ranges: the largest magnitude to represent, by tensor and steps.
     """
-    made: dict[ir.Value, ir.Value] = {}
     for site in placement.sites:
         scale = scale_of(ranges(str(site.range_of.name), SIGNED_LEVELS), SIGNED_LEVELS)
         write_pair(graph, site, scale, np.array(0, np.int8))
-    for layer in placement.layers:
-        weights = quantise_weights(layer.weights, layer.scale_axis)
-        write_weights(graph, layer, weights, made)
+    write_weights(graph, placement.layers)
     graph.sort()
