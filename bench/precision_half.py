@@ -13,12 +13,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,6 +34,7 @@ from runtime.compare.matching import HasDetections, compare
 from runtime.console import Bar
 from runtime.formats.coco import rows as coco_rows
 from runtime.predictor import Predictor
+from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import decode
 
 SHORT, LONG = 320, 533
@@ -69,68 +67,32 @@ class Row:
         return tuple(100 * n for kind in kinds for n in (kind.ap, kind.ap50))  # type: ignore[return-value]
 
 
-class Lowered:
-    """The files of one lowering, and the eager models that they are compared with."""
+@dataclass(slots=True)
+class Judged:
+    """What all rows of one lowering share: photos, the eager model's answers, and what is noted."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
-        self.canvases: tuple[Canvas, ...] = CANVASES if name == "native" else (None,)
-        checkpoint = photos.load_fitted(SHORT, LONG)
-        model = photos.torchvision_model(checkpoint)
-        self.eager = {c: TorchvisionEager(checkpoint, c, model) for c in self.canvases}
-        self.emulated: dict[tuple[str, Canvas], EmulatedSession] = {}
-        self.predictors: dict[tuple[str, Canvas], Predictor] = {}
-        self.size_mb: dict[str, float] = {}
-        for precision in PRECISIONS:
-            for canvas in self.canvases:
-                self._open(precision, canvas, folder)
-
-    def _open(self, precision: str, canvas: Canvas, folder: Path) -> None:
-        path = folder / f"{self.name}.{canvas}.{precision}.onnx"
-        shape = GraphShape() if canvas is None else GraphShape(1, *canvas)
-        export_onnx(
-            photos.fitted_weights(),
-            path,
-            SpecOptions(short_side=SHORT, long_side=LONG),
-            shape,
-            check_photo=None,
-            target="onnxruntime" if canvas is None else "tensorrt-rtx",
-            precision=precision,
-        )
-        self.size_mb[precision] = path.stat().st_size / 1e6
-        key = precision, canvas
-        if precision == "fp32":
-            self.predictors[key] = Predictor.open(path, on_inexact="ignore")
-        else:
-            # Noting ranges takes a third of the time; BF16's range is float32's.
-            self.emulated[key] = EmulatedSession(path, ranges=precision == "fp16")
-            self.predictors[key] = Predictor(self.emulated[key], on_inexact="ignore")
-
-    def canvas_of(self, pixels: npt.NDArray[np.uint8]) -> Canvas:
-        """The canvas that a photo goes on."""
-        if len(self.canvases) == 1:
-            return self.canvases[0]
-        return self.canvases[0 if pixels.shape[1] >= pixels.shape[0] else 1]
+    lowering: str
+    sets: dict[str, list[Path]]
+    eager: dict[Path, HasDetections]
+    canvas_of: dict[Path, Canvas]
+    ranges: list[RangeReport] = field(default_factory=list)
+    size_mb: dict[str, float] = field(default_factory=dict)
 
 
 def main() -> int:
     """Run every row; status 1 when one is not what it should be."""
     args = _arguments()
     sets = {"val2017": photos.val_photos(), "fitted": photos.fitted_photos()}
+    sets = {name: files[: args.photos] for name, files in sets.items()}
     rows: list[Row] = []
-    ranges: dict[str, list[RangeReport]] = {}
-    sizes: dict[str, Mapping[str, float]] = {}
+    judged: list[Judged] = []
     for lowering in args.lowering or ("standard", "native"):
-        with tempfile.TemporaryDirectory() as folder:
-            lowered = Lowered(lowering, Path(folder))
-            for name, files in sets.items():
-                rows += _run(lowered, name, files[: args.photos])
-            sizes[lowering] = lowered.size_mb
-            for (precision, _), session in lowered.emulated.items():
-                if precision == "fp16":
-                    ranges.setdefault(f"{lowering} {precision}", []).append(session.ranges)
-    _report(rows, ranges, sizes, args)
-    overflowed = any(report.overflowed for reports in ranges.values() for report in reports)
+        one = _judge_by(lowering, sets)
+        judged.append(one)
+        for precision in PRECISIONS:
+            rows += _run(one, precision)
+    _report(rows, judged, args)
+    overflowed = any(report.overflowed for one in judged for report in one.ranges)
     return 0 if all(_passed(row) for row in rows) and not overflowed else 1
 
 
@@ -143,26 +105,73 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(lowered: Lowered, name: str, files: Sequence[Path]) -> list[Row]:
-    rows = {p: Row(lowered.name, p, name) for p in PRECISIONS}
-    bar = Bar(len(files), f"photos, {lowered.name}")
+def _judge_by(lowering: str, sets: dict[str, list[Path]]) -> Judged:
+    """The eager model's answers, on the canvases that this lowering has."""
+    checkpoint = photos.load_fitted(SHORT, LONG)
+    model = photos.torchvision_model(checkpoint)
+    canvases: tuple[Canvas, ...] = CANVASES if lowering == "native" else (None,)
+    eager = {canvas: TorchvisionEager(checkpoint, canvas, model) for canvas in canvases}
+    judged = Judged(lowering, sets, {}, {})
+    files = [file for some in sets.values() for file in some]
+    bar = Bar(len(files), f"photos, eager for {lowering}")
     for file in files:
         pixels = decode(file)
-        canvas = lowered.canvas_of(pixels)
-        reference = lowered.eager[canvas].run(pixels).detections
-        for precision, row in rows.items():
-            started = time.perf_counter()
-            found = lowered.predictors[precision, canvas].predict(pixels)
-            row.seconds += time.perf_counter() - started
-            row.eager.append(reference)
-            row.found.append(found)
-            row.names.append(file.name)
+        # A canvas for each way that a photo may lie, where there are two.
+        canvas = canvases[0 if pixels.shape[1] >= pixels.shape[0] else -1]
+        judged.canvas_of[file] = canvas
+        judged.eager[file] = eager[canvas].run(pixels).detections
         bar.advance()
-    if name == "fitted":
-        spec = photos.load_fitted(SHORT, LONG).spec
-        for row in rows.values():
-            row.ap = _coco_ap(row, spec)
-    return list(rows.values())
+    return judged
+
+
+def _run(judged: Judged, precision: str) -> list[Row]:
+    """One precision on all photos; a session at a time, for the memory that each keeps."""
+    found: dict[Path, HasDetections] = {}
+    seconds: dict[Path, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for canvas in dict.fromkeys(judged.canvas_of.values()):
+            path = Path(folder) / f"{canvas}.onnx"
+            _export(path, canvas, precision)
+            judged.size_mb[precision] = path.stat().st_size / 1e6
+            # Noting ranges takes a third of the time; BF16's range is float32's.
+            session: Session = (
+                open_session(path, None, None)
+                if precision == "fp32"
+                else EmulatedSession(path, ranges=precision == "fp16")
+            )
+            files = [file for file, on in judged.canvas_of.items() if on == canvas]
+            bar = Bar(len(files), f"photos, {judged.lowering} {precision} {canvas or ''}")
+            with Predictor(session, on_inexact="ignore") as predictor:
+                for file in files:
+                    started = time.perf_counter()
+                    found[file] = predictor.predict(file)
+                    seconds[file] = time.perf_counter() - started
+                    bar.advance()
+            if precision == "fp16" and isinstance(session, EmulatedSession):
+                judged.ranges.append(session.ranges)
+    rows = []
+    for name, files in judged.sets.items():
+        row = Row(judged.lowering, precision, name)
+        row.eager = [judged.eager[file] for file in files]
+        row.found = [found[file] for file in files]
+        row.names = [file.name for file in files]
+        row.seconds = sum(seconds[file] for file in files)
+        if name == "fitted":
+            row.ap = _coco_ap(row, photos.load_fitted(SHORT, LONG).spec)
+        rows.append(row)
+    return rows
+
+
+def _export(path: Path, canvas: Canvas, precision: str) -> None:
+    export_onnx(
+        photos.fitted_weights(),
+        path,
+        SpecOptions(short_side=SHORT, long_side=LONG),
+        GraphShape() if canvas is None else GraphShape(1, *canvas),
+        check_photo=None,
+        target="onnxruntime" if canvas is None else "tensorrt-rtx",
+        precision=precision,
+    )
 
 
 def _coco_ap(row: Row, spec: ModelSpec) -> dict[str, tuple[float, float]]:
@@ -189,44 +198,41 @@ def _passed(row: Row) -> bool:
     return row.photos != "val2017" or row.agreement[0] >= AIMS[row.precision]
 
 
-def _report(
-    rows: list[Row],
-    ranges: Mapping[str, list[RangeReport]],
-    sizes: Mapping[str, Mapping[str, float]],
-    args: argparse.Namespace,
-) -> None:
+def _report(rows: list[Row], judged: list[Judged], args: argparse.Namespace) -> None:
     columns = (
         "lowering", "precision", "photos", "eager rows", "box AP", "box AP50", "mask AP",
         "mask AP50", "COCO box AP", "COCO mask AP", "repeated", "worst photo", "s/photo", "MB",
     )  # fmt: skip
-    cells = [_cells(row, sizes) for row in rows]
-    lines = [f"- {name}: {report}" for name, reports in ranges.items() for report in reports[:1]]
+    sizes = {one.lowering: one.size_mb for one in judged}
+    cells = [_cells(row, sizes[row.lowering][row.precision]) for row in rows]
+    ranges = [f"- {one.lowering} fp16: {report}" for one in judged for report in one.ranges]
     overflows = [
-        f"- {name}: {tensor}"
-        for name, reports in ranges.items()
-        for report in reports
+        f"- {one.lowering} fp16: {tensor}"
+        for one in judged
+        for report in one.ranges
         for tensor in report.overflowed
     ]
     body = "\n\n".join(
         [
             results.table(columns, cells),
             f"Box AP to mask AP50: agreement with the eager model's rows of score "
-            f"{TRUTH_SCORE} and more. `repeated` and `worst photo`: the measure of an export's "
-            "check (`runtime/compare/half_limits.py`), over all photos and of the worst one.",
-            "Ranges (landscape canvas):\n\n" + "\n".join(lines),
-            "Overflows: " + ("none" if not overflows else "\n\n" + "\n".join(overflows)),
+            f"{TRUTH_SCORE} and more. COCO AP, and in brackets its change from the eager model's. "
+            "`repeated` and `worst photo`: the measure of an export's check "
+            "(`runtime/compare/half_limits.py`), over all photos and of the worst one.",
+            "Ranges, over all photos:\n\n" + "\n".join(ranges),
+            "Overflows: " + ("\n\n" + "\n".join(overflows) if overflows else "none."),
         ]
     )
     data = {
         "rows": [dict(zip(columns, row, strict=True)) for row in cells],
-        "ranges": {name: [str(r) for r in reports] for name, reports in ranges.items()},
+        "ranges": ranges,
         "overflows": overflows,
     }
     title = "Half precision under emulation against torchvision's eager model"
     results.write(title, body, data, args.json, args.markdown)
 
 
-def _cells(row: Row, sizes: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _cells(row: Row, size_mb: float) -> list[str]:
     confident = sum(int((e.scores >= TRUTH_SCORE).sum()) for e in row.eager)
     ap = [f"{value:.2f} ({change:+.2f})" for value, change in row.ap.values()] or ["", ""]
     limits = HALF_LIMITS["bf16" if row.precision == "bf16" else "fp16"]
@@ -243,7 +249,7 @@ def _cells(row: Row, sizes: Mapping[str, Mapping[str, float]]) -> list[str]:
         f"{100 * check_half_run(compared, limits).share:.1f} %",
         f"{100 * min(shares):.1f} %",
         f"{row.seconds / len(row.names):.1f}",
-        f"{sizes[row.lowering][row.precision]:.0f}",
+        f"{size_mb:.0f}",
     ]
 
 
