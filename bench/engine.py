@@ -69,7 +69,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     # `bench.photos` knows this path too, but imports PyTorch; see `_run`.
-    data = Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+    data = Path(os.environ.get("MASKPORT_DATA") or ROOT.parent / "shared" / "data")
     weights = data / "weights" / "r50_fpn_coco24.pth"
     parser.add_argument("--weights", type=Path, default=weights, help="of maskrcnn_resnet50_fpn")
     parser.add_argument("--gpu", default=",".join(ARCHITECTURES))

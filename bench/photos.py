@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+    return Path(os.environ.get("MASKPORT_DATA") or ROOT.parent / "shared" / "data")
 
 
 def has_data() -> bool:

@@ -28,6 +28,13 @@ class Kernels:
     float_convolutions: int
     integer_products: int
 
+    def __str__(self) -> str:
+        total = self.integer_convolutions + self.float_convolutions
+        return (
+            f"{self.integer_convolutions} of {total} convolutions and {self.integer_products} "
+            "linear layers are integer kernels"
+        )
+
 
 def count_kernels(path: Path) -> Kernels:
     """Let ONNX Runtime optimise a file for this CPU and count its convolutions.

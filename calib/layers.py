@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from export.passes.tag_roles import role_of
 
 Float32 = npt.NDArray[np.float32]
 
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 # What the network's parts compute features in; the roles of the others hold no weights.
 _ROLES = ("body", "fpn", "rpn", "roi_stage", "box_head", "mask_head", "keypoint_head")
@@ -76,6 +78,36 @@ class Layer:
         return 1 if self.node.op_type == "ConvTranspose" else 0
 
     @property
+    def groups(self) -> int:
+        """Of a convolution; 1 of a linear layer."""
+        return int(self.node.attributes.get_int("group", 1))
+
+    @property
+    def channels_in_group(self) -> int:
+        """Input channels that one output sees."""
+        if self.node.op_type == "ConvTranspose":
+            return int(self.weights.shape[0]) // self.groups
+        return int(self.weights.shape[1 if self.node.op_type == "Conv" else 1 - self.channel_axis])
+
+    def rows(self, weights: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """The weights, or others of their shape, as [groups, outputs of a group, columns].
+
+        The columns of an output are what it is multiplied with: channels first, then the kernel.
+        """
+        array = self.weights if weights is None else weights
+        if self.node.op_type == "Gemm":
+            return (array if self.channel_axis == 0 else array.T)[None]
+        if self.node.op_type == "ConvTranspose":
+            raise AssertionError("a deconvolution's outputs are sums over overlapping kernels")
+        return array.reshape(self.groups, len(array) // self.groups, -1)
+
+    def from_rows(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What `rows` was made of."""
+        if self.node.op_type == "Gemm":
+            return np.ascontiguousarray(rows[0] if self.channel_axis == 0 else rows[0].T)
+        return np.ascontiguousarray(rows).reshape(self.weights.shape)
+
+    @property
     def scale_axis(self) -> int | None:
         """The axis that gets a scale per entry; None where one scale must do for all.
 
@@ -103,7 +135,7 @@ def _is_weighted(node: ir.Node) -> bool:
     return (
         weight is not None
         and weight.const_value is not None
-        and weight.const_value.dtype == ir.DataType.FLOAT
+        and weight.const_value.dtype in _FLOATS
     )
 
 

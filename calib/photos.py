@@ -25,6 +25,7 @@ ADVISED, LEAST = 32, 4
 class Skipped:
     """Photos that were not used, and why, a line each."""
 
+    photos: list[Path] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
 
@@ -68,6 +69,7 @@ def canvases(
             pixels.append(read_photo(path, artifact))
         except ImageError as error:
             text = str(error)
+            skipped.photos.append(path)
             skipped.reasons.append(text if str(path) in text else f"{path}: {text}")
             continue
         taken.append(path)

@@ -27,7 +27,7 @@ from export.passes.tag_roles import role_of
 _RESIDUAL_ROLES = ("body", "roi_stage")
 _PYRAMID_ROLE = "fpn"
 # Their answers are numbers that they read.
-_SELECTING = ("MaxPool", "Resize", "Reshape", "Flatten", "Compress", "Transpose")
+_SELECTING = ("MaxPool", "Resize", "Reshape", "Flatten", "Compress", "Transpose", "Cast")
 
 Use = tuple[ir.Node, int]
 
@@ -204,7 +204,7 @@ def source_of_range(value: ir.Value) -> ir.Value:
 
 
 def _passes_all_on(node: ir.Node) -> bool:
-    return _is_selecting_kernel(node) or node.op_type in ("Reshape", "Flatten")
+    return _is_selecting_kernel(node) or node.op_type in ("Reshape", "Flatten", "Cast")
 
 
 class _Sites:

@@ -1,4 +1,4 @@
-"""`maskport quantize`: an exported graph to INT8, calibrated on photos.
+"""`maskport quantize`: an exported graph to 8 bits, calibrated on photos.
 
 python -m calib.quantize model.onnx photos -o model.int8.onnx
 """
@@ -10,58 +10,33 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskport import __version__
 from model.errors import ArtifactError, MissingDependencyError, UsageError
-from runtime.console import DONE, Bar, Parser, complain, run, whole_number
+from runtime.console import DONE, Bar, Parser, complain, fraction, run, whole_number
 from runtime.files import atomic_path
 from runtime.next_step import next_step
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from calib.calibrate import CalibrationRun
     from calib.count import Kernels
-    from calib.layers import Layer
-    from calib.writers.pairs import Ranges
+    from calib.job import Job
+    from calib.options import QuantizeOptions
     from export.onnx_file import OnnxFile
-    from runtime.artifact import Artifact
 
-FORMATS = ("int8",)
-DEFAULT_METHOD = "mse"
-DEFAULT_FLOAT_STRIDE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizeOptions:
-    """How to quantise.
-
-    Attributes:
-        method: of choosing ranges; see `calib.observers.methods`.
-        writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
-        float_stride: the body's layers up to this stride stay in floating point; 0 for none.
-        table: where the calibration table is; None puts it beside the output.
-        import_cache: a TensorRT calibration cache to take the ranges from, instead of photos.
-        threads: of the CPU; None takes all cores.
-    """
-
-    method: str = DEFAULT_METHOD
-    writer: str | None = None
-    float_stride: int = DEFAULT_FLOAT_STRIDE
-    table: Path | None = None
-    import_cache: Path | None = None
-    threads: int | None = None
+# ONNX Runtime has neither FP8 nor, with a CPU, half precision.
+_ON_A_CPU = ("int8", "fp32")
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizeReport:
     """What was written and what became of it.
 
-    `share` is that of the multiply-adds whose data and weights are both integers, on the first
-    photo; None where there was none. `run` is None where no photo was needed.
+    `share` is that of the multiply-adds whose data and weights are both quantised, on the first
+    photo; None where there was none. `kernels` is None for a file that ONNX Runtime does not run
+    on a CPU as it is written. `run` is None where no photo was needed.
     """
 
     path: Path
@@ -70,7 +45,7 @@ class QuantizeReport:
     of_layers: int
     size_bytes: int
     from_bytes: int
-    kernels: Kernels
+    kernels: Kernels | None
     share: float | None
     run: CalibrationRun | None
     skipped: list[str] = field(default_factory=list)
@@ -83,14 +58,15 @@ def quantize(
     options: QuantizeOptions | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> QuantizeReport:
-    """Quantise an exported graph to INT8.
+    """Quantise an exported graph.
 
     Args:
         source: an FP32 file of `maskport export`.
         photos: to calibrate on; none are needed with an imported cache.
         output: where the file goes; nothing is left there when anything fails.
         options: how.
-        advance: called with the number of photos done.
+        advance: called with the number of photos done: each counts once for its ranges, and the
+            first few once more for rounding (`photo_runs` tells how many that makes).
 
     Raises:
         UsageError: an impossible option, an output that would overwrite the source, or too few
@@ -98,57 +74,68 @@ def quantize(
         ArtifactError: a file that is not ours or is quantised already, a table that does not fit,
             a tensor that is not finite, or an output that cannot be written.
     """
-    import onnx
-    import onnx_ir as ir
-
-    from calib.count import count_kernels
-    from calib.layers import weighted_layers
-    from calib.policy import chosen_layers
-    from calib.recipe import WRITERS, writer_for
+    from calib.job import prepare
+    from calib.options import QuantizeOptions
     from export.onnx_file import read_onnx
 
     options, source, output = options or QuantizeOptions(), Path(source), Path(output)
     _check_output(output, source)
     file = read_onnx(source)
-    _require_float(file, source)
-    artifact = file.artifact
-    name = writer_for(artifact.manifest.target, options.writer)
-    graph_model = ir.serde.deserialize_model(file.model)
-    layers = weighted_layers(graph_model.graph)
-    chosen = chosen_layers(layers, options.float_stride)
-    if not chosen:
-        raise ArtifactError(f"{source}: no layer to quantise; expected a Mask R-CNN of ours")
+    require_float(file, source)
+    table = options.table or output.with_suffix(".table.json")
     with atomic_path(output) as temporary:
-        calibration = _calibrated(graph_model, file, layers, photos, output, options, advance)
-        share = _share(graph_model, artifact, layers, chosen, photos, name)
-        writer = WRITERS[name]
-        placement = writer.place(graph_model.graph, chosen)
-        writer.write(graph_model.graph, placement, calibration.ranges)
-        _describe(graph_model, artifact, options.method, name)
-        ir.save(graph_model, temporary)
-        onnx.checker.check_model(str(temporary))
-        kernels = count_kernels(temporary)
+        job = prepare(file, source, table, photos, options, advance)
+        written = write(job, job.default_choice, temporary)
     return QuantizeReport(
         output,
-        name,
-        len(placement.layers),
-        len(layers),
+        job.writer,
+        written.layers,
+        len(job.layers),
         output.stat().st_size,
         source.stat().st_size,
-        kernels,
-        share,
-        calibration.run,
-        calibration.skipped,
+        written.kernels,
+        written.share,
+        job.run,
+        job.skipped,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Calibration:
-    """Where ranges come from."""
+class Written:
+    """A file of one choice of layers; see `QuantizeReport`."""
 
-    ranges: Ranges
-    run: CalibrationRun | None = None
-    skipped: list[str] = field(default_factory=list)
+    layers: int
+    share: float | None
+    kernels: Kernels | None
+
+
+def write(job: Job, choice: set[str], path: Path) -> Written:
+    """Write the graph with those layers quantised, and have it checked.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot open it.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    from calib.count import count_kernels
+
+    model, placement = job.quantised(choice)
+    ir.save(model, path)
+    onnx.checker.check_model(str(path))
+    runs = (job.options.format, job.options.rest) == _ON_A_CPU
+    kernels = count_kernels(path) if runs else None
+    share = job.share(placement) if job.used else None
+    return Written(len(placement.layers), share, kernels)
+
+
+def photo_runs(photos: int, options: QuantizeOptions) -> int:
+    """How often `advance` counts a photo."""
+    from calib.learned_rounding import PHOTOS
+
+    if options.import_cache is not None:
+        return 0
+    return photos + (min(photos, PHOTOS) if options.rounding == "learned" else 0)
 
 
 def _check_output(output: Path, source: Path) -> None:
@@ -158,8 +145,12 @@ def _check_output(output: Path, source: Path) -> None:
         raise UsageError(f"{output}: the output would overwrite the model; name another (-o)")
 
 
-def _require_float(file: OnnxFile, path: Path) -> None:
-    """Refuse what is not a plain FP32 graph."""
+def require_float(file: OnnxFile, path: Path) -> None:
+    """Refuse what is not a plain FP32 graph.
+
+    Raises:
+        ArtifactError: it is quantised, or in half precision.
+    """
     precision = file.artifact.manifest.precision
     kinds = {node.op_type for node in file.model.graph.node}
     if precision.startswith(("int8", "fp8")) or kinds & {"QuantizeLinear", "DequantizeLinear"}:
@@ -169,78 +160,8 @@ def _require_float(file: OnnxFile, path: Path) -> None:
     if precision != "fp32":
         raise ArtifactError(
             f"{path}: its precision is {precision}; expected fp32, export it again without "
-            "--precision and quantise that"
+            "--precision and quantise that (--rest fp16 for the other layers)"
         )
-
-
-def _calibrated(
-    graph_model: ir.Model,
-    file: OnnxFile,
-    layers: Sequence[Layer],
-    photos: Sequence[Path],
-    output: Path,
-    options: QuantizeOptions,
-    advance: Callable[[int], None],
-) -> _Calibration:
-    """Ranges by an imported cache, or by photos and the table of those seen before."""
-    from calib.calibrate import calibrate
-    from calib.import_cache import read_cache
-    from calib.photos import Skipped, require_enough
-    from calib.policy import chosen_layers
-    from calib.recipe import WRITERS, tensors_to_observe, writer_for
-    from calib.table import Table, TableKey
-
-    graph = graph_model.graph
-    if options.import_cache is not None:
-        name = writer_for(file.artifact.manifest.target, options.writer)
-        chosen = chosen_layers(layers, options.float_stride)
-        wanted = [str(v.name) for v in WRITERS[name].place(graph, chosen).ranges]
-        largest = read_cache(options.import_cache, wanted)
-        return _Calibration(lambda tensor, _: largest[tensor])
-    # Of all hidden layers: one table serves every writer and every choice of layers.
-    names = tensors_to_observe(graph, [layer for layer in layers if not layer.is_predictor])
-    path = options.table or output.with_suffix(".table.json")
-    key = TableKey.of(file.artifact, file.sha256, options.method)
-    table = Table.load(path, key, names) if path.exists() else Table(key, names)
-    skipped = Skipped()
-    run = calibrate(
-        graph_model, file.artifact, photos, table, path, skipped, advance, options.threads
-    )
-    require_enough(len(table.photos), skipped)
-    return _Calibration(table.largest, run, skipped.reasons)
-
-
-def _share(
-    graph_model: ir.Model,
-    artifact: Artifact,
-    layers: Sequence[Layer],
-    chosen: Sequence[Layer],
-    photos: Sequence[Path],
-    writer: str,
-) -> float | None:
-    """Multiply-adds of integer layers by those of all weighted layers, on the first good photo."""
-    from calib.count import multiply_adds, shapes_in_a_run
-    from calib.photos import Skipped, canvases
-    from calib.recipe import WRITERS
-
-    batch = next(canvases(photos, artifact, Skipped()), None)
-    if batch is None:
-        return None
-    names = {str(v.name): None for layer in layers for v in (layer.data, layer.output)}
-    shapes = shapes_in_a_run(graph_model, list(names), batch[1])
-    placed = WRITERS[writer].place(graph_model.graph, chosen).layers
-    integer = sum(multiply_adds(layer, shapes) for layer in placed)
-    return integer / sum(multiply_adds(layer, shapes) for layer in layers)
-
-
-def _describe(graph_model: ir.Model, artifact: Artifact, method: str, writer: str) -> None:
-    """The same spec; a manifest that tells the precision and who wrote it."""
-    from runtime.artifact import to_metadata
-
-    versions = {**artifact.manifest.versions, "maskport": __version__}
-    manifest = replace(artifact.manifest, precision="int8", versions=versions)
-    graph_model.metadata_props.update(to_metadata(artifact.spec, manifest))
-    graph_model.metadata_props["maskport.quantisation"] = f"{writer} {method}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -253,12 +174,31 @@ def _parser() -> Parser:
     parser.add_argument("model", type=Path, help="an FP32 .onnx file of maskport export")
     parser.add_argument("photos", nargs="*", help="image files, folders or glob patterns")
     parser.add_argument("-o", "--output", type=Path, help="default: the model's name + .int8.onnx")
-    parser.add_argument("--format", default="int8", choices=FORMATS, help="default int8")
+    parser.add_argument("--format", default="int8", choices=("int8", "fp8"), help="default int8")
+    parser.add_argument(
+        "--rest",
+        default="fp32",
+        choices=("fp32", "fp16"),
+        help="what the other layers compute in; default fp32",
+    )
     parser.add_argument(
         "--method",
-        default=DEFAULT_METHOD,
+        default="mse",
         help="how ranges are chosen: min-max, moving-average, percentile, entropy or mse; "
         "default %(default)s",
+    )
+    parser.add_argument(
+        "--rounding",
+        default="learned",
+        choices=("learned", "nearest"),
+        help="of the weights: learned on the first photos, or each to the nearest; default learned",
+    )
+    parser.add_argument(
+        "--equalise",
+        type=fraction,
+        default=0.0,
+        metavar="0..1",
+        help="how far channels are made alike before; default 0, not at all",
     )
     parser.add_argument(
         "--qdq",
@@ -268,10 +208,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--float-stride",
         type=int,
-        default=DEFAULT_FLOAT_STRIDE,
+        default=None,
         metavar="PX",
-        help="layers of the body up to this stride stay in floating point; default %(default)s, "
-        "0 for none",
+        help="layers of the body up to this stride stay in floating point; 0 for none; default "
+        "in docs/precision.md",
     )
     parser.add_argument(
         "--table",
@@ -289,22 +229,39 @@ def _parser() -> Parser:
 def _quantize(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     _require_libraries()
-    from calib.observers.methods import method_named
     from runtime.sources.photos import find_photos
 
-    method_named(args.method)
-    if args.float_stride < 0:
-        raise UsageError(f"--float-stride: expected 0 or more pixels, got {args.float_stride}")
+    options = _options(args)
     photos = find_photos(args.photos)
     _check_photos(photos, args)
-    output = args.output or args.model.with_suffix(".int8.onnx")
-    options = QuantizeOptions(
-        args.method, args.qdq, args.float_stride, args.table, args.import_cache, args.threads
-    )
-    bar = Bar(len(photos), "photos")
+    output = args.output or args.model.with_suffix(f".{options.format}.onnx")
+    bar = Bar(photo_runs(len(photos), options), "photos")
     report = quantize(args.model, photos, output, options, bar.advance)
     _print_report(report, photos)
     return DONE
+
+
+def _options(args: argparse.Namespace) -> QuantizeOptions:
+    from calib.observers.methods import method_named
+    from calib.options import QuantizeOptions
+    from calib.policy import FLOAT_STRIDE
+
+    method_named(args.method)
+    stride = FLOAT_STRIDE if args.float_stride is None else args.float_stride
+    if stride < 0:
+        raise UsageError(f"--float-stride: expected 0 or more pixels, got {stride}")
+    return QuantizeOptions(
+        format=args.format,
+        rest=args.rest,
+        method=args.method,
+        rounding=args.rounding,
+        equalise=args.equalise,
+        writer=args.qdq,
+        float_stride=stride,
+        table=args.table,
+        import_cache=args.import_cache,
+        threads=args.threads,
+    )
 
 
 def _check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
@@ -341,13 +298,9 @@ def _print_report(report: QuantizeReport, photos: Sequence[Path]) -> None:
     size, ratio = report.size_bytes / 1e6, report.size_bytes / report.from_bytes
     print(f"{report.path} · {size:.0f} MB, {ratio:.0%} of FP32 · Q/DQ for {report.writer}")
     share = "" if report.share is None else f", {report.share:.0%} of their multiply-adds"
-    print(f"{report.layers} of {report.of_layers} weighted layers in INT8{share}")
-    kernels = report.kernels
-    total = kernels.integer_convolutions + kernels.float_convolutions
-    print(
-        f"ONNX Runtime on this CPU: {kernels.integer_convolutions} of {total} convolutions and "
-        f"{kernels.integer_products} linear layers are integer kernels"
-    )
+    print(f"{report.layers} of {report.of_layers} weighted layers in 8 bits{share}")
+    if report.kernels is not None:
+        print(f"ONNX Runtime on this CPU: {report.kernels}")
     if report.writer == "tensorrt":
         print(next_step("engine", report.path))
     else:

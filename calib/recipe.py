@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from calib.formats import Format
 from calib.layers import Layer
+from calib.options import QuantizeOptions
 from calib.placement import Placement, place_for_onnxruntime, place_for_tensorrt
+from calib.weights import Rounder
 from calib.writers.onnxruntime import write_for_onnxruntime
 from calib.writers.pairs import Ranges
 from calib.writers.tensorrt import write_for_tensorrt
 from model.errors import UsageError
 
 Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
-Write = Callable[[ir.Graph, Placement, Ranges], None]
+Write = Callable[[ir.Graph, Placement, Format, Ranges, Rounder], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,13 @@ _OF_TARGET = {
 }
 
 
-def writer_for(target: str, asked: str | None) -> str:
+def writer_for(target: str, options: QuantizeOptions) -> str:
     """The writer's name: the one asked for, else that of the file's target.
 
     Raises:
         UsageError: no such writer.
     """
-    name = asked or _OF_TARGET.get(target, "tensorrt")
+    name = options.writer or _OF_TARGET.get(target, "tensorrt")
     if name not in WRITERS:
         raise UsageError(f"--qdq: expected one of {', '.join(WRITERS)}, got '{name}'")
     return name

@@ -10,6 +10,7 @@ from typing import Any
 
 from calib.observers.methods import METHODS
 from calib.observers.observer import Float32, Observer
+from calib.options import QuantizeOptions
 from model.errors import ArtifactError
 from runtime.artifact import Artifact
 from runtime.files import atomic_path
@@ -26,11 +27,14 @@ class TableKey:
     method: str
 
     @classmethod
-    def of(cls, artifact: Artifact, model_sha256: str, method: str) -> TableKey:
-        """The key of a file's tables by that method."""
+    def of(cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions) -> TableKey:
+        """The key of a file's tables by that method, of channels made alike that far."""
         manifest = artifact.manifest
         how = asdict(artifact.spec.preprocess)
         how |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
+        method = options.method
+        if options.equalise > 0.0:
+            how |= {"equalise": options.equalise}
         return cls(model_sha256, json.dumps(how, sort_keys=True), method)
 
 

@@ -1,41 +1,50 @@
-"""Weights as int8: a scale per output channel, symmetric, -127 to 127."""
+"""Weights in 8 bits: a scale per output channel, symmetric."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from calib.formats import INT8, Format
+from calib.layers import Layer
 
-LEVELS = 127
+Float32 = npt.NDArray[np.float32]
+Int8 = npt.NDArray[np.int8]
+
+LEVELS = INT8.levels
 # Shares of the largest magnitude that are tried as the range; 1 is first, so that ties keep it.
 _SHARES = np.concatenate([[1.0], np.arange(0.98, 0.5, -0.02)])
+
+# int8 of the layer's shape, given its scales.
+Rounder = Callable[[Layer, Float32], Int8]
 
 
 @dataclass(frozen=True, slots=True)
 class QuantisedWeights:
-    """int8 weights and their scales, float32: one number, or one per entry of `axis`."""
+    """Codes of weights and their scales, float32: one number, or one per entry of `axis`."""
 
-    integers: npt.NDArray[np.int8]
+    codes: npt.NDArray[Any]
     scales: Float32
     axis: int | None
 
     @property
     def values(self) -> Float32:
-        """What the integers stand for."""
-        return self.integers * _along(self.scales, self.axis, self.integers.ndim)
+        """What the codes stand for."""
+        return self.codes.astype(np.float32) * along(self.scales, self.axis, self.codes.ndim)
 
 
-def quantise_weights(
+def weight_scales(
     weights: Float32, axis: int | None, *, search: bool = True, least: Float32 | None = None
-) -> QuantisedWeights:
-    """Round weights to int8.
+) -> Float32:
+    """The step of int8 of every output channel, float32.
 
     Args:
         weights: of any shape.
-        axis: of the output channels; None for one scale.
+        axis: of the output channels; None for one scale, a number without dimensions.
         search: look for the clipped range with the smallest squared error, channel by channel.
         least: smallest scale that a channel may have, where a bias must fit 32 bits.
     """
@@ -50,11 +59,19 @@ def quantise_weights(
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
     if least is not None:
         scales = np.maximum(scales, least)
-    scales = scales.astype(np.float32)
-    if axis is None:
-        scales = scales.reshape(())
-    steps = np.rint(weights / _along(scales, axis, weights.ndim))
-    return QuantisedWeights(np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scales, axis)
+    steps: Float32 = scales.astype(np.float32)
+    return steps.reshape(()) if axis is None else steps
+
+
+def round_to_nearest(layer: Layer, scales: Float32) -> Int8:
+    """Every weight for itself."""
+    integers: Int8 = nearest_codes(layer, scales, INT8)
+    return integers
+
+
+def nearest_codes(layer: Layer, scales: Float32, form: Format) -> npt.NDArray[Any]:
+    """Every weight for itself, in any format."""
+    return form.codes(layer.weights / along(scales, layer.scale_axis, layer.weights.ndim))
 
 
 def _rows(weights: Float32, axis: int | None) -> npt.NDArray[np.float64]:
@@ -74,7 +91,8 @@ def _squared_error(
     return errors
 
 
-def _along(scales: Float32, axis: int | None, dimensions: int) -> Float32:
+def along(scales: Float32, axis: int | None, dimensions: int) -> Float32:
+    """Scales in a shape that multiplies weights of so many dimensions."""
     if axis is None:
         return scales
     shape = [1] * dimensions

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Real photos and weights: `MASKPORT_DATA`, else `shared/data` beside the checkout."""
-    folder = Path(os.environ.get("MASKPORT_DATA", ROOT.parent / "shared" / "data"))
+    folder = Path(os.environ.get("MASKPORT_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip("no real data here: set MASKPORT_DATA, or put it in ../shared/data")
     return folder

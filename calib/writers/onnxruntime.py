@@ -13,9 +13,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from calib.formats import Format
 from calib.layers import Layer, constant
 from calib.placement import Placement, Site
-from calib.weights import Float32
+from calib.weights import Float32, Rounder, round_to_nearest
 from calib.writers.pairs import (
     SIGNED_LEVELS,
     UNSIGNED_LEVELS,
@@ -27,27 +28,43 @@ from calib.writers.pairs import (
     write_weights,
 )
 from export.passes.tag_roles import ROLE_KEY
+from model.errors import UsageError
 
 _SIGNED_ZERO = 128
 # A bias is added to sums in 32 bits; half the room is left for the sums themselves.
 _BIAS_ROOM = 2**30
 
 
-def write_for_onnxruntime(graph: ir.Graph, placement: Placement, ranges: Ranges) -> None:
+def write_for_onnxruntime(
+    graph: ir.Graph,
+    placement: Placement,
+    form: Format,
+    ranges: Ranges,
+    rounder: Rounder = round_to_nearest,
+) -> None:
     """Write a placement into the graph.
 
     Args:
         graph: changed in place.
         placement: of `calib.placement.place_for_onnxruntime`, of this graph.
+        form: of the codes; int8 is the one that it has kernels for.
         ranges: the largest magnitude to represent, by tensor and steps.
+        rounder: of the weights.
+
+    Raises:
+        UsageError: another format.
     """
+    if not form.is_integer:
+        raise UsageError(
+            f"--format {form.name}: ONNX Runtime has no kernels for it on a CPU; use --qdq tensorrt"
+        )
     scales = {site.value: _scale(site, ranges) for site in placement.sites}
     data_scale = {layer.node: scales[layer.data] for layer in placement.layers}
     least = _least_scales(placement, data_scale)
     for site in placement.sites:
         zero = np.array(_SIGNED_ZERO if site.is_signed else 0, np.uint8)
-        write_pair(graph, site, scales[site.value], zero)
-    weights = write_weights(graph, placement.layers, least)
+        write_pair(graph, site, scales[site.value], ir.tensor(zero))
+    weights = write_weights(graph, placement.layers, form, least, rounder)
     for layer in placement.layers:
         _write_bias(graph, layer, data_scale[layer.node], weights[layer.node].scales)
     graph.sort()
@@ -82,8 +99,8 @@ def _write_bias(
     constants, name = Constants(graph), bias.name
     inputs = [
         constants.add(f"{name}_int32", np.rint(constant(bias) / step).astype(np.int32)),
-        constants.add(f"{name}_scale", step),
-        constants.add(f"{name}_zero_point", np.zeros(step.shape, np.int32)),
+        constants.add(f"{name}_int32_scale", step),
+        constants.add(f"{name}_int32_zero_point", np.zeros(step.shape, np.int32)),
     ]
     node = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{layer.node.name}_bias")
     node.metadata_props[ROLE_KEY] = layer.role

@@ -1,4 +1,4 @@
-"""What both writers share: a Q/DQ pair on a tensor, int8 weights behind a DQ."""
+"""What both writers share: a Q/DQ pair on a tensor, 8-bit weights behind a DQ."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calib.formats import INT8, Format
 from calib.layers import Layer
 from calib.placement import Site
-from calib.weights import Float32, QuantisedWeights, quantise_weights
+from calib.weights import (
+    LEVELS,
+    Float32,
+    QuantisedWeights,
+    Rounder,
+    nearest_codes,
+    round_to_nearest,
+    weight_scales,
+)
 from export.passes.tag_roles import ROLE_KEY, role_of
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.
@@ -19,6 +28,8 @@ Ranges = Callable[[str, int], float]
 SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
 # No float32 scale may become zero or subnormal.
 _TINY = 1e-30
+# The smallest number of FP16; channels whose scale is smaller hold next to nothing.
+_TINY_HALF = 2.0**-24
 
 
 class Constants:
@@ -27,7 +38,8 @@ class Constants:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
 
-    def add(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    def add(self, name: str, array: npt.NDArray[np.generic] | ir.TensorProtocol
+    ) -> ir.Value:
         """An initialiser of that name, or of that name with a number behind it."""
         number, free = 0, name
         while free in self._graph.initializers:
@@ -36,7 +48,7 @@ class Constants:
         tensor = ir.tensor(array, name=free)
         value = ir.Value(
             name=free,
-            shape=ir.Shape(array.shape),
+            shape=ir.Shape(tensor.numpy().shape),
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
@@ -49,13 +61,19 @@ def scale_of(largest: float, levels: int) -> np.float32:
     return np.float32(max(largest, _TINY) / levels)
 
 
-def write_pair(
-    graph: ir.Graph, site: Site, scale: np.float32, zero: npt.NDArray[np.generic]
-) -> None:
+def in_type_of(scales: npt.ArrayLike, value: ir.Value) -> npt.NDArray[np.generic]:
+    """Scales in the type of the numbers they scale, as both operators demand."""
+    wide = np.asarray(scales, np.float32)
+    if value.dtype != ir.DataType.FLOAT16:
+        return wide
+    return np.maximum(wide, _TINY_HALF).astype(np.float16)
+
+
+def write_pair(graph: ir.Graph, site: Site, scale: np.float32, zero: ir.TensorProtocol) -> None:
     """Send the site's reads through QuantizeLinear and DequantizeLinear."""
     constants = Constants(graph)
     value, name = site.value, site.value.name
-    step = constants.add(f"{name}_scale", np.asarray(scale, np.float32))
+    step = constants.add(f"{name}_scale", in_type_of(scale, value))
     origin = constants.add(f"{name}_zero_point", zero)
     quantise = ir.node("QuantizeLinear", [value, step, origin], name=f"{name}_quantise")
     restore = ir.node(
@@ -63,8 +81,8 @@ def write_pair(
     )
     producer = value.producer()
     role = role_of(site.uses[0][0] if producer is None else producer)
-    _name(quantise, f"{name}_quantised", role, ir.DataType(ir.tensor(zero).dtype), value.shape)
-    _name(restore, f"{name}_dequantised", role, ir.DataType.FLOAT, value.shape)
+    _name(quantise, f"{name}_quantised", role, ir.DataType(zero.dtype), value.shape)
+    _name(restore, f"{name}_dequantised", role, value.dtype, value.shape)
     for node, index in site.uses:
         node.replace_input_with(index, restore.outputs[0])
     if producer is None:
@@ -74,17 +92,23 @@ def write_pair(
 
 
 def write_weights(
-    graph: ir.Graph, layers: Sequence[Layer], least: Mapping[ir.Value, Float32] | None = None
+    graph: ir.Graph,
+    layers: Sequence[Layer],
+    form: Format = INT8,
+    least: Mapping[ir.Value, Float32] | None = None,
+    rounder: Rounder = round_to_nearest,
 ) -> dict[ir.Node, QuantisedWeights]:
-    """Put int8 weights and a DequantizeLinear in the place of every layer's weights.
+    """Put 8-bit weights and a DequantizeLinear in the place of every layer's weights.
 
     Args:
         graph: the layers'.
         layers: whose weights are replaced; those that share them go on sharing.
+        form: of the codes.
         least: the smallest scales that weights may have.
+        rounder: from weights and scales to integers.
 
     Returns:
-        the integers and scales, by the layer's node.
+        the codes and scales, by the layer's node.
     """
     made: dict[ir.Value, tuple[QuantisedWeights, ir.Value]] = {}
     found: dict[ir.Node, QuantisedWeights] = {}
@@ -92,25 +116,39 @@ def write_weights(
         original = layer.weight
         if original not in made:
             floor = None if least is None else least.get(original)
-            weights = quantise_weights(layer.weights, layer.scale_axis, least=floor)
-            made[original] = weights, _restored(graph, layer, weights)
+            weights = _quantised(layer, form, floor, rounder)
+            made[original] = weights, _restored(graph, layer, weights, form)
         found[layer.node], restored = made[original]
         layer.node.replace_input_with(1, restored)
         drop_if_unused(graph, original)
     return found
 
 
-def _restored(graph: ir.Graph, layer: Layer, weights: QuantisedWeights) -> ir.Value:
-    """What a DequantizeLinear makes of the integers."""
+def _quantised(
+    layer: Layer, form: Format, least: Float32 | None, rounder: Rounder
+) -> QuantisedWeights:
+    """Scales in the weights' own type, and codes that fit those scales."""
+    if form.is_integer:
+        wide = weight_scales(layer.weights, layer.scale_axis, least=least)
+    else:  # a float has the same relative error everywhere: nothing to clip
+        wide = weight_scales(layer.weights, layer.scale_axis, search=False)
+        wide = wide * np.float32(LEVELS / form.levels)
+    scales = in_type_of(wide, layer.weight).astype(np.float32)
+    codes = rounder(layer, scales) if form.is_integer else nearest_codes(layer, scales, form)
+    return QuantisedWeights(codes, scales, layer.scale_axis)
+
+
+def _restored(graph: ir.Graph, layer: Layer, weights: QuantisedWeights, form: Format) -> ir.Value:
+    """What a DequantizeLinear makes of the codes."""
     constants, name = Constants(graph), layer.weight.name
     inputs = [
-        constants.add(f"{name}_int8", weights.integers),
-        constants.add(f"{name}_scale", weights.scales),
-        constants.add(f"{name}_zero_point", np.zeros(weights.scales.shape, np.int8)),
+        constants.add(f"{name}_{form.name}", ir.tensor(weights.codes, form.type)),
+        constants.add(f"{name}_scale", in_type_of(weights.scales, layer.weight)),
+        constants.add(f"{name}_zero_point", ir.tensor(form.zero(weights.scales.shape), form.type)),
     ]
     attributes = {} if weights.axis is None else {"axis": weights.axis}
     node = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}_dequantise")
-    _name(node, f"{name}_dequantised", layer.role, ir.DataType.FLOAT, layer.weight.shape)
+    _name(node, f"{name}_dequantised", layer.role, layer.weight.dtype, layer.weight.shape)
     # First of all nodes: layers that share weights come in any order.
     graph.insert_before(graph[0], node)
     return node.outputs[0]
@@ -123,8 +161,10 @@ def drop_if_unused(graph: ir.Graph, value: ir.Value) -> None:
 
 
 def _name(
-    node: ir.Node, output: str, role: str, dtype: ir.DataType, shape: ir.Shape | None
+    node: ir.Node, output: str, role: str, dtype: ir.DataType | None, shape: ir.Shape | None
 ) -> None:
     node.metadata_props[ROLE_KEY] = role
     answer = node.outputs[0]
-    answer.name, answer.dtype, answer.shape = output, dtype, shape
+    answer.name, answer.shape = output, shape
+    if dtype is not None:
+        answer.dtype = dtype

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 roi_heads = pytest.importorskip("torchvision.models.detection.roi_heads")
 
 GOLDEN = (
-    Path(os.environ.get("MASKPORT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    Path(os.environ.get("MASKPORT_DATA") or Path(__file__).parents[3] / "shared" / "data")
     / "golden"
     / "detectron2"
 )

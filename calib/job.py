@@ -1,0 +1,165 @@
+"""A float graph, its ranges and its rounding: all that it takes to write any choice of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from calib.calibrate import CalibrationRun, calibrate
+from calib.channels import channel_magnitudes
+from calib.count import multiply_adds, shapes_in_a_run
+from calib.equalise import channel_groups, equalise
+from calib.formats import FORMATS, Format
+from calib.import_cache import read_cache
+from calib.layers import Layer, weighted_layers
+from calib.learned_rounding import PHOTOS, LearnedRounding
+from calib.options import QuantizeOptions
+from calib.photos import Skipped, canvases, require_enough
+from calib.placement import Placement
+from calib.policy import chosen_layers
+from calib.recipe import WRITERS, tensors_to_observe, writer_for
+from calib.rest import half_rest
+from calib.table import Table, TableKey
+from calib.weights import Rounder
+from calib.writers.pairs import Ranges
+from export.onnx_file import OnnxFile
+from maskport import __version__
+from model.errors import ArtifactError
+from runtime.artifact import Artifact, to_metadata
+
+Advance = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Job:
+    """Made by `prepare`. Layers are named by their nodes, which every copy of the graph has.
+
+    `used` are the photos that could be used, in order; `run` is None where ranges were imported.
+    """
+
+    file: OnnxFile
+    model: ir.Model
+    writer: str
+    options: QuantizeOptions
+    ranges: Ranges
+    rounder: Rounder
+    used: list[Path] = field(default_factory=list)
+    run: CalibrationRun | None = None
+    skipped: list[str] = field(default_factory=list)
+    _work: dict[str, int] | None = None
+
+    @property
+    def artifact(self) -> Artifact:
+        """Of the float file."""
+        return self.file.artifact
+
+    @property
+    def format(self) -> Format:
+        """What layers are quantised to."""
+        return FORMATS[self.options.format]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """All weighted layers of the float graph."""
+        return weighted_layers(self.model.graph)
+
+    @property
+    def default_choice(self) -> set[str]:
+        """Names of the layers' nodes that the policy quantises."""
+        chosen = chosen_layers(self.layers, self.options.float_stride)
+        return {str(layer.node.name) for layer in chosen}
+
+    def quantised(self, choice: Collection[str]) -> tuple[ir.Model, Placement]:
+        """A copy of the graph in which those layers, and no others, are quantised."""
+        copy = self.model.clone()
+        if self.options.rest == "fp16":
+            half_rest(copy)
+        layers = [one for one in weighted_layers(copy.graph) if one.node.name in choice]
+        writer = WRITERS[self.writer]
+        placement = writer.place(copy.graph, layers)
+        writer.write(copy.graph, placement, self.format, self.ranges, self.rounder)
+        self.format.require_opset(copy)
+        copy.metadata_props.update(self._metadata())
+        return copy, placement
+
+    def share(self, placement: Placement) -> float:
+        """Part of all multiply-adds whose data and weights are quantised, on the first photo."""
+        work = self._work_of_layers()
+        done = sum(work[str(layer.node.name)] for layer in placement.layers)
+        return done / sum(work.values())
+
+    def _work_of_layers(self) -> dict[str, int]:
+        if self._work is None:
+            layers = self.layers
+            names = {str(v.name): None for one in layers for v in (one.data, one.output)}
+            _, canvas = next(canvases(self.used, self.artifact, Skipped()))
+            shapes = shapes_in_a_run(self.model, list(names), canvas)
+            self._work = {str(one.node.name): multiply_adds(one, shapes) for one in layers}
+        return self._work
+
+    def _metadata(self) -> dict[str, str]:
+        """The same spec; a manifest that tells the precision and who wrote it."""
+        rest = "" if self.options.rest == "fp32" else f"+{self.options.rest}"
+        manifest = replace(
+            self.artifact.manifest,
+            precision=f"{self.options.format}{rest}",
+            versions={**self.artifact.manifest.versions, "maskport": __version__},
+        )
+        told = f"{self.writer} {self.options.method} {self.options.rounding}"
+        return {**to_metadata(self.artifact.spec, manifest), "maskport.quantisation": told}
+
+
+def prepare(
+    file: OnnxFile,
+    source: Path,
+    table: Path,
+    photos: Sequence[Path],
+    options: QuantizeOptions,
+    advance: Advance,
+) -> Job:
+    """Find ranges, by photos or out of an imported cache, and learn how to round.
+
+    Args:
+        file: a float32 file of ours.
+        source: its path, for messages.
+        table: where the calibration table is, or will be.
+        photos: to calibrate on.
+        options: how.
+        advance: called with the number of photos done.
+
+    Raises:
+        UsageError: too few usable photos.
+        ArtifactError: nothing to quantise, a table that does not fit, a tensor that is not finite.
+    """
+    model = ir.serde.deserialize_model(file.model)
+    layers = weighted_layers(model.graph)
+    chosen = chosen_layers(layers, options.float_stride)
+    if not chosen:
+        raise ArtifactError(f"{source}: no layer to quantise; expected a Mask R-CNN of ours")
+    name = writer_for(file.artifact.manifest.target, options)
+    if options.import_cache is not None:
+        wanted = [str(v.name) for v in WRITERS[name].place(model.graph, chosen).ranges]
+        largest = read_cache(options.import_cache, wanted)
+        rounder = LearnedRounding({})
+        return Job(file, model, name, options, lambda t, _: largest[t], rounder, list(photos))
+    if options.equalise > 0.0:
+        largest_channels = channel_magnitudes(model, file.artifact, photos, options.threads)
+        equalise(channel_groups(model.graph, layers), largest_channels, options.equalise)
+    # Of all hidden layers: one table serves every writer and every choice of layers.
+    hidden = [layer for layer in layers if not layer.is_predictor]
+    names = tensors_to_observe(model.graph, hidden)
+    key = TableKey.of(file.artifact, file.sha256, options)
+    filled = Table.load(table, key, names) if table.exists() else Table(key, names)
+    skipped = Skipped()
+    run = calibrate(model, file.artifact, photos, filled, table, skipped, advance, options.threads)
+    require_enough(len(filled.photos), skipped)
+    used = [photo for photo in photos if photo not in skipped.photos]
+    rounder = LearnedRounding({})
+    if options.rounding == "learned":
+        rounder = LearnedRounding.learn(
+            model, hidden, file.artifact, used[:PHOTOS], advance, options.threads
+        )
+    return Job(file, model, name, options, filled.largest, rounder, used, run, skipped.reasons)

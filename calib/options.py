@@ -1,0 +1,43 @@
+"""What can be asked of a quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from calib.policy import FLOAT_STRIDE
+
+Rest = Literal["fp32", "fp16"]
+Rounding = Literal["learned", "nearest"]
+DEFAULT_METHOD = "mse"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """How to quantise.
+
+    Attributes:
+        format: "int8" or "fp8"; see `calib.formats`.
+        rest: what the layers compute in that are not quantised.
+        method: of choosing ranges; see `calib.observers.methods`.
+        rounding: of the weights: learned on photos, or each to the nearest.
+        equalise: how far channels are made alike before; 0 leaves them, see `calib.equalise`.
+        writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
+        float_stride: the body's layers up to this stride, in pixels, stay in floating point; 0
+            for none.
+        table: where the calibration table is; None puts it beside the output.
+        import_cache: a TensorRT calibration cache to take the ranges from, instead of photos.
+        threads: of the CPU; None takes all cores.
+    """
+
+    format: str = "int8"
+    rest: Rest = "fp32"
+    method: str = DEFAULT_METHOD
+    rounding: Rounding = "learned"
+    equalise: float = 0.0
+    writer: str | None = None
+    float_stride: int = FLOAT_STRIDE
+    table: Path | None = None
+    import_cache: Path | None = None
+    threads: int | None = None
