@@ -91,6 +91,11 @@ class Job:
         done = sum(work[str(layer.node.name)] for layer in placement.layers)
         return done / sum(work.values())
 
+    def share_of(self, nodes: Collection[str]) -> float:
+        """Part of all multiply-adds that those layers do, in whatever precision."""
+        work = self._work_of_layers()
+        return sum(work[name] for name in nodes) / sum(work.values())
+
     def _work_of_layers(self) -> dict[str, int]:
         if self._work is None:
             layers = self.layers

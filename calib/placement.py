@@ -91,7 +91,7 @@ def place_for_onnxruntime(
         if node in by_node:
             sites.add(by_node[node].data, (node, 0))
             answers_integers = not _only_predictors_read(node, by_node)
-        elif _is_add(node):
+        elif is_add(node):
             answers_integers = integer_adds and all(v in answered for v in node.inputs)
         else:
             answers_integers = _is_selecting_kernel(node) and node.inputs[0] in answered
@@ -106,7 +106,7 @@ def identity_input(node: ir.Node) -> int | None:
     Of a residual Add it is the one with fewer weighted layers behind it: the block's input or its
     projection. Of a pyramid's it is the upsampled one.
     """
-    if not _is_add(node):
+    if not is_add(node):
         return None
     first, second = node.inputs
     assert first is not None
@@ -118,7 +118,7 @@ def identity_input(node: ir.Node) -> int | None:
     return None if depths[0] == depths[1] else int(depths[1] < depths[0])
 
 
-def _is_add(node: ir.Node) -> bool:
+def is_add(node: ir.Node) -> bool:
     """Whether it adds two feature maps."""
     if node.op_type != "Add" or role_of(node) not in (*_RESIDUAL_ROLES, _PYRAMID_ROLE):
         return False

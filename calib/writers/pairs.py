@@ -38,8 +38,7 @@ class Constants:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
 
-    def add(self, name: str, array: npt.NDArray[np.generic] | ir.TensorProtocol
-    ) -> ir.Value:
+    def add(self, name: str, array: npt.NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
         """An initialiser of that name, or of that name with a number behind it."""
         number, free = 0, name
         while free in self._graph.initializers:

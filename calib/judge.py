@@ -1,0 +1,61 @@
+"""How well a graph repeats a reference's detections on fixed photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.compare.agreement import agreement_ap
+from runtime.detections import Detections
+from runtime.predictor import Predictor
+from runtime.sessions.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Agreement AP in points, 100 for an exact copy; masks are None for box-only models."""
+
+    box: float
+    box50: float
+    mask: float | None
+    mask50: float | None
+
+    @property
+    def loss(self) -> float:
+        """Points lost, of boxes or of masks, whichever is more."""
+        return 100.0 - min(self.box, self.box if self.mask is None else self.mask)
+
+    def __str__(self) -> str:
+        boxes = f"box AP {self.box:.1f} (AP50 {self.box50:.1f})"
+        if self.mask is None or self.mask50 is None:
+            return boxes
+        return f"{boxes}, mask AP {self.mask:.1f} (AP50 {self.mask50:.1f})"
+
+
+def detect(
+    session: Session, photos: Sequence[Path], advance: Callable[[int], None]
+) -> list[Detections]:
+    """What a session finds on photos, in their order; the session is closed after it."""
+    found = []
+    with Predictor(session, on_inexact="ignore") as predictor:
+        for photo in photos:
+            found.append(predictor.predict(photo))
+            advance(1)
+    return found
+
+
+def scores(references: Sequence[Detections], found: Sequence[Detections]) -> Scores:
+    """Agreement of what was found with the reference's rows of score 0.3 and more.
+
+    Raises:
+        MissingDependencyError: pycocotools is not installed.
+    """
+    agreed = agreement_ap(references, found)
+    mask = agreed.mask
+    return Scores(
+        100 * agreed.box.ap,
+        100 * agreed.box.ap50,
+        None if mask is None else 100 * mask.ap,
+        None if mask is None else 100 * mask.ap50,
+    )

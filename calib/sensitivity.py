@@ -1,0 +1,105 @@
+"""What each group of layers costs when it alone is quantised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from calib.groups import Group, groups_of
+from calib.job import Job
+from calib.judge import Scores, detect, scores
+from calib.noise import Recorder, sqnr_db, taps_for, tensor_at
+from calib.tapped_session import TappedSession
+from runtime.detections import Detections
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """Of one group.
+
+    `sqnr_db` is signal over noise at the tensors of `calib.noise.taps_for`, None where they could
+    not be compared. `share` is the group's part of all multiply-adds.
+    """
+
+    group: Group
+    scores: Scores
+    sqnr_db: float | None
+    share: float
+
+    @property
+    def noise_per_work(self) -> float:
+        """Noise that a multiply-add in 8 bits buys: what is kept first is what has most of it."""
+        if self.sqnr_db is None:
+            return self.scores.loss
+        noise = 0.0 if math.isinf(self.sqnr_db) else 10.0 ** (-self.sqnr_db / 10.0)
+        return noise / max(self.share, 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """All groups, the worst first, and what the float graph finds on the same photos."""
+
+    ranked: tuple[Sensitivity, ...]
+    references: list[Detections]
+
+
+def groups_in(job: Job) -> list[Group]:
+    """The groups of all hidden layers, whatever the default policy keeps."""
+    hidden = [layer for layer in job.layers if not layer.is_predictor]
+    return groups_of(job.model.graph, hidden)
+
+
+def measure(job: Job, photos: Sequence[Path], advance: Callable[[int], None]) -> Damage:
+    """Quantise one group after the other and look at the damage.
+
+    Args:
+        job: prepared.
+        photos: of the calibration side.
+        advance: called with photos done; there are (groups + 1) times as many.
+
+    Raises:
+        MissingDependencyError: pycocotools is not installed.
+    """
+    layers = job.layers
+    nodes = {name for layer in layers for name in taps_for(layers, layer.role)}
+    reference = Recorder()
+    references = _detect(job, set(), nodes, reference, photos, advance)
+    found = []
+    for group in groups_in(job):
+        role = next(one.role for one in layers if one.node.name in group.nodes)
+        taps, noisy = taps_for(layers, role), Recorder()
+        detections = _detect(job, group.nodes, set(taps), noisy, photos, advance)
+        agreed = scores(references, detections)
+        found.append(
+            Sensitivity(group, agreed, sqnr_db(reference, noisy, taps), job.share_of(group.nodes))
+        )
+    ranked = sorted(found, key=lambda one: one.noise_per_work, reverse=True)
+    return Damage(tuple(ranked), references)
+
+
+def _detect(
+    job: Job,
+    choice: frozenset[str] | set[str],
+    nodes: set[str],
+    recorder: Recorder,
+    photos: Sequence[Path],
+    advance: Callable[[int], None],
+) -> list[Detections]:
+    model, _ = job.quantised(choice)
+    tensors = tensor_at(model, nodes)
+    by_tensor = {tensor: node for node, tensor in tensors.items()}
+    session = TappedSession(
+        model,
+        job.artifact,
+        list(by_tensor),
+        partial(_see, recorder, by_tensor),
+        job.options.threads,
+    )
+    return detect(session, photos, advance)
+
+
+def _see(recorder: Recorder, by_tensor: dict[str, str], name: str, values: object) -> None:
+    recorder.see(by_tensor[name], values)  # type: ignore[arg-type]
