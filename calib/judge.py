@@ -26,6 +26,11 @@ class Scores:
         """Points lost, of boxes or of masks, whichever is more."""
         return 100.0 - min(self.box, self.box if self.mask is None else self.mask)
 
+    @property
+    def mean_loss(self) -> float:
+        """Points lost, the mean of boxes and masks."""
+        return 100.0 - (self.box if self.mask is None else (self.box + self.mask) / 2)
+
     def __str__(self) -> str:
         boxes = f"box AP {self.box:.1f} (AP50 {self.box50:.1f})"
         if self.mask is None or self.mask50 is None:

@@ -28,6 +28,9 @@ class QuantizeOptions:
             for none.
         table: where the calibration table is; None puts it beside the output.
         import_cache: a TensorRT calibration cache to take the ranges from, instead of photos.
+        budget: points of agreement AP that may be lost; None keeps what the policy keeps. See
+            `calib.budget`.
+        reference: what to agree with, a checkpoint or an ONNX file; None is the input graph.
         threads: of the CPU; None takes all cores.
     """
 
@@ -40,4 +43,6 @@ class QuantizeOptions:
     float_stride: int = FLOAT_STRIDE
     table: Path | None = None
     import_cache: Path | None = None
+    budget: float | None = None
+    reference: Path | None = None
     threads: int | None = None

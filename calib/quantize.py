@@ -10,45 +10,29 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import ArtifactError, MissingDependencyError, UsageError
-from runtime.console import DONE, Bar, Parser, complain, fraction, run, whole_number
+from runtime.console import DONE, Bar, Parser, fraction, run, whole_number
 from runtime.files import atomic_path
 from runtime.next_step import next_step
 
 if TYPE_CHECKING:
-    from calib.calibrate import CalibrationRun
     from calib.count import Kernels
+    from calib.evaluation import Proof
     from calib.job import Job
     from calib.options import QuantizeOptions
+    from calib.proofs import Evaluation
+    from calib.report import QuantizeReport
     from export.onnx_file import OnnxFile
+
+Progress = Callable[[int, str], Callable[[int], None]]
 
 # ONNX Runtime has neither FP8 nor, with a CPU, half precision.
 _ON_A_CPU = ("int8", "fp32")
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizeReport:
-    """What was written and what became of it.
-
-    `share` is that of the multiply-adds whose data and weights are both quantised, on the first
-    photo; None where there was none. `kernels` is None for a file that ONNX Runtime does not run
-    on a CPU as it is written. `run` is None where no photo was needed.
-    """
-
-    path: Path
-    writer: str
-    layers: int
-    of_layers: int
-    size_bytes: int
-    from_bytes: int
-    kernels: Kernels | None
-    share: float | None
-    run: CalibrationRun | None
-    skipped: list[str] = field(default_factory=list)
 
 
 def quantize(
@@ -56,7 +40,8 @@ def quantize(
     photos: Sequence[Path],
     output: str | Path,
     options: QuantizeOptions | None = None,
-    advance: Callable[[int], None] = lambda _: None,
+    progress: Progress = lambda total, what: lambda done: None,
+    evaluation: Evaluation | None = None,
 ) -> QuantizeReport:
     """Quantise an exported graph.
 
@@ -65,8 +50,9 @@ def quantize(
         photos: to calibrate on; none are needed with an imported cache.
         output: where the file goes; nothing is left there when anything fails.
         options: how.
-        advance: called with the number of photos done: each counts once for its ranges, and the
-            first few once more for rounding (`photo_runs` tells how many that makes).
+        progress: called before each stretch of work with the number of its photos, counted once
+            per run, and its name; what it answers is called with photos done.
+        evaluation: photos to prove the result on; they are read after all is chosen.
 
     Raises:
         UsageError: an impossible option, an output that would overwrite the source, or too few
@@ -74,18 +60,34 @@ def quantize(
         ArtifactError: a file that is not ours or is quantised already, a table that does not fit,
             a tensor that is not finite, or an output that cannot be written.
     """
+    from calib.accuracy import choose, require_judge, runs_of_a_search
     from calib.job import prepare
     from calib.options import QuantizeOptions
+    from calib.proofs import ROWS, all_proofs
+    from calib.report import QuantizeReport
     from export.onnx_file import read_onnx
 
     options, source, output = options or QuantizeOptions(), Path(source), Path(output)
     _check_output(output, source)
     file = read_onnx(source)
     require_float(file, source)
+    if options.budget is not None or evaluation is not None:
+        require_judge()
     table = options.table or output.with_suffix(".table.json")
+    choice = None
     with atomic_path(output) as temporary:
+        advance = progress(photo_runs(len(photos), options), "calibrating")
         job = prepare(file, source, table, photos, options, advance)
-        written = write(job, job.default_choice, temporary)
+        nodes = job.default_choice
+        if options.budget is not None:
+            advance = progress(runs_of_a_search(job), "judging groups of layers")
+            choice = choose(job, options.budget, advance)
+            nodes = set(choice.ladder.chosen.nodes)
+        written = write(job, nodes, temporary)
+    proofs: tuple[Proof, ...] = ()
+    if evaluation is not None:
+        advance = progress((len(ROWS) + 1) * len(evaluation.photos), "evaluating")
+        proofs = all_proofs(job, source, output, evaluation, advance)
     return QuantizeReport(
         output,
         job.writer,
@@ -97,6 +99,8 @@ def quantize(
         written.share,
         job.run,
         job.skipped,
+        choice,
+        proofs,
     )
 
 
@@ -222,6 +226,28 @@ def _parser() -> Parser:
     parser.add_argument(
         "--import-cache", type=Path, metavar="FILE", help="ranges of a TensorRT 8 or 10 cache"
     )
+    parser.add_argument(
+        "--budget",
+        type=_points,
+        metavar="POINTS",
+        help="points of agreement AP that may be lost: layers that cost most stay in floating "
+        "point (--rest) until it holds, judged on calibration photos",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint or FP32 .onnx to agree with; default: the model itself",
+    )
+    parser.add_argument(
+        "--eval-images", metavar="DIR", help="photos to prove the result on, read at the end"
+    )
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="COCO annotations of those photos"
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="write quantize.json and pictures there"
+    )
     parser.add_argument("--threads", type=whole_number, help="of the network, default all cores")
     return parser
 
@@ -235,10 +261,45 @@ def _quantize(argv: Sequence[str]) -> int:
     photos = find_photos(args.photos)
     _check_photos(photos, args)
     output = args.output or args.model.with_suffix(f".{options.format}.onnx")
-    bar = Bar(photo_runs(len(photos), options), "photos")
-    report = quantize(args.model, photos, output, options, bar.advance)
-    _print_report(report, photos)
+    from calib.report import print_report, write_run
+
+    evaluation = _evaluation(args)
+    report = quantize(
+        args.model,
+        photos,
+        output,
+        options,
+        _show_progress,
+        evaluation,
+    )
+    print_report(report)
+    if args.run_dir is not None:
+        print(f"wrote {', '.join(map(str, write_run(report, args.run_dir)))}")
+    _print_next(report, photos)
     return DONE
+
+
+def _show_progress(total: int, what: str) -> Callable[[int], None]:
+    print(f"{what}:", file=sys.stderr)
+    return Bar(total, "photos").advance
+
+
+def _evaluation(args: argparse.Namespace) -> Evaluation | None:
+    from calib.evaluation import image_ids, read_annotations
+    from calib.proofs import Evaluation
+    from runtime.sources.photos import find_photos
+
+    if args.eval_images is None:
+        if args.annotations is not None:
+            raise UsageError("--annotations: they are of --eval-images; give that folder too")
+        return None
+    if args.format != "int8":
+        raise UsageError("--eval-images: ONNX Runtime has no FP8 on a CPU; use --format int8")
+    photos = find_photos([args.eval_images])
+    truth = None if args.annotations is None else read_annotations(args.annotations)
+    if truth is not None:
+        image_ids(photos, truth)
+    return Evaluation(photos, truth)
 
 
 def _options(args: argparse.Namespace) -> QuantizeOptions:
@@ -260,8 +321,18 @@ def _options(args: argparse.Namespace) -> QuantizeOptions:
         float_stride=stride,
         table=args.table,
         import_cache=args.import_cache,
+        budget=args.budget,
+        reference=args.reference,
         threads=args.threads,
     )
+
+
+def _points(text: str) -> float:
+    """An argparse type: a number from 0 to 100."""
+    with suppress(ValueError):
+        if 0.0 <= float(text) <= 100.0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected points of AP from 0 to 100, got '{text}'")
 
 
 def _check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
@@ -286,21 +357,7 @@ def _require_libraries() -> None:
             )
 
 
-def _print_report(report: QuantizeReport, photos: Sequence[Path]) -> None:
-    for reason in report.skipped:
-        complain(f"{reason}; skipped")
-    if report.run is not None:
-        used, seen = report.run.used, report.run.resumed
-        print(
-            f"{used} photos, {report.run.seconds_per_photo:.2f} s each · {seen} seen before · "
-            f"{len(report.skipped)} skipped"
-        )
-    size, ratio = report.size_bytes / 1e6, report.size_bytes / report.from_bytes
-    print(f"{report.path} · {size:.0f} MB, {ratio:.0%} of FP32 · Q/DQ for {report.writer}")
-    share = "" if report.share is None else f", {report.share:.0%} of their multiply-adds"
-    print(f"{report.layers} of {report.of_layers} weighted layers in 8 bits{share}")
-    if report.kernels is not None:
-        print(f"ONNX Runtime on this CPU: {report.kernels}")
+def _print_next(report: QuantizeReport, photos: Sequence[Path]) -> None:
     if report.writer == "tensorrt":
         print(next_step("engine", report.path))
     else:

@@ -1,0 +1,160 @@
+"""What a quantisation tells: lines, `quantize.json`, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calib.accuracy import Choice
+from calib.calibrate import CalibrationRun
+from calib.count import Kernels
+from calib.evaluation import Proof
+from calib.pictures import draw_ladder, draw_sensitivity
+from calib.sensitivity import Sensitivity
+from model.errors import ArtifactError
+from runtime.console import complain
+from runtime.files import atomic_path
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeReport:
+    """What was written and what became of it.
+
+    `share` is that of the multiply-adds whose data and weights are both quantised, on the first
+    photo; None where there was none. `kernels` is None for a file that ONNX Runtime does not run
+    on a CPU as it is written. `run` is None where no photo was needed. `choice` is there with a
+    budget, `proofs` with evaluation photos.
+    """
+
+    path: Path
+    writer: str
+    layers: int
+    of_layers: int
+    size_bytes: int
+    from_bytes: int
+    kernels: Kernels | None
+    share: float | None
+    run: CalibrationRun | None
+    skipped: list[str] = field(default_factory=list)
+    choice: Choice | None = None
+    proofs: tuple[Proof, ...] = ()
+
+
+def print_report(report: QuantizeReport) -> None:
+    """Everything but the next step."""
+    for reason in report.skipped:
+        complain(f"{reason}; skipped")
+    if report.run is not None:
+        used, seen = report.run.used, report.run.resumed
+        print(
+            f"{used} photos, {report.run.seconds_per_photo:.2f} s each · {seen} seen before · "
+            f"{len(report.skipped)} skipped"
+        )
+    if report.choice is not None:
+        _print_choice(report.choice)
+    size, ratio = report.size_bytes / 1e6, report.size_bytes / report.from_bytes
+    print(f"{report.path} · {size:.0f} MB, {ratio:.0%} of FP32 · Q/DQ for {report.writer}")
+    share = "" if report.share is None else f", {report.share:.0%} of all multiply-adds"
+    print(f"{report.layers} of {report.of_layers} weighted layers in 8 bits{share}")
+    if report.kernels is not None:
+        print(f"ONNX Runtime on this CPU: {report.kernels}")
+    for proof in report.proofs:
+        print(_proof_line(proof))
+
+
+def _print_choice(choice: Choice) -> None:
+    ladder = choice.ladder
+    print(f"{len(choice.damage.references)} calibration photos, groups kept in floating point:")
+    for rung in ladder.rungs:
+        mark = "  <- chosen" if rung is ladder.chosen else ""
+        print(f"  {rung.kept:3} kept · {rung.share:4.0%} in 8 bits · {rung.scores}{mark}")
+    kept = [one.group.title for one in choice.damage.ranked[: ladder.chosen.kept]]
+    if kept:
+        print(f"kept: {', '.join(kept)}")
+
+
+def _proof_line(proof: Proof) -> str:
+    changes = "".join(f" · COCO {change}" for change in proof.changes)
+    return (
+        f"{proof.title}: {proof.scores}{changes} · worst photo {proof.worst.name} "
+        f"({proof.worst_scores}) · {proof.size_bytes / 1e6:.0f} MB · {proof.seconds:.2f} s a photo"
+    )
+
+
+def write_run(report: QuantizeReport, folder: Path) -> list[Path]:
+    """`quantize.json`, and pictures where there was a budget.
+
+    Raises:
+        ArtifactError: the folder cannot be made or written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot make the folder ({error.strerror}); name another with --run-dir"
+        ) from error
+    written = [folder / "quantize.json"]
+    with atomic_path(written[0]) as temporary:
+        temporary.write_text(json.dumps(_document(report), indent=1) + "\n", "utf-8")
+    if report.choice is not None:
+        written += [folder / "sensitivity.png", folder / "ladder.png"]
+        draw_sensitivity(report.choice.damage.ranked, written[1])
+        draw_ladder(report.choice.ladder, written[2])
+    return written
+
+
+def _document(report: QuantizeReport) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "artifact": report.path.name,
+        "writer": report.writer,
+        "layers": report.layers,
+        "of_layers": report.of_layers,
+        "bytes": report.size_bytes,
+        "bytes_fp32": report.from_bytes,
+        "share_in_8_bits": report.share,
+        "kernels": None if report.kernels is None else asdict(report.kernels),
+        "calibration": None if report.run is None else asdict(report.run),
+        "skipped": report.skipped,
+        "evaluation": [_proof(proof) for proof in report.proofs],
+    }
+    if report.choice is not None:
+        ladder = report.choice.ladder
+        document["sensitivity"] = _sensitivities(report.choice.damage.ranked)
+        document["ladder"] = [
+            {"kept": r.kept, "share_in_8_bits": r.share, **asdict(r.scores)} for r in ladder.rungs
+        ]
+        document["chosen"] = ladder.chosen.kept
+    return document
+
+
+def _sensitivities(ranked: Sequence[Sensitivity]) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": one.group.title,
+            "layers": sorted(one.group.nodes),
+            "share": one.share,
+            # Infinity is no JSON: no noise at all is told as null, with the agreement beside it.
+            "sqnr_db": one.sqnr_db if one.sqnr_db not in (None, float("inf")) else None,
+            **asdict(one.scores),
+        }
+        for one in ranked
+    ]
+
+
+def _proof(proof: Proof) -> dict[str, Any]:
+    return {
+        "title": proof.title,
+        "agreement": asdict(proof.scores),
+        "worst_photo": proof.worst.name,
+        "worst_agreement": asdict(proof.worst_scores),
+        "seconds_per_photo": proof.seconds,
+        "bytes": proof.size_bytes,
+        "coco": [asdict(change) for change in proof.changes],
+    }
