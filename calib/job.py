@@ -69,7 +69,7 @@ class Job:
     @property
     def default_choice(self) -> set[str]:
         """Names of the layers' nodes that the policy quantises."""
-        chosen = chosen_layers(self.layers, self.options.float_stride)
+        chosen = chosen_layers(self.layers, self.options.preset)
         return {str(layer.node.name) for layer in chosen}
 
     def quantised(self, choice: Collection[str]) -> tuple[ir.Model, Placement]:
@@ -113,7 +113,7 @@ class Job:
             precision=f"{self.options.format}{rest}",
             versions={**self.artifact.manifest.versions, "maskport": __version__},
         )
-        told = f"{self.writer} {self.options.method} {self.options.rounding}"
+        told = f"{self.writer} {self.options.preset} {self.options.method} {self.options.rounding}"
         return {**to_metadata(self.artifact.spec, manifest), "maskport.quantisation": told}
 
 
@@ -141,7 +141,7 @@ def prepare(
     """
     model = ir.serde.deserialize_model(file.model)
     layers = weighted_layers(model.graph)
-    chosen = chosen_layers(layers, options.float_stride)
+    chosen = chosen_layers(layers, options.preset)
     if not chosen:
         raise ArtifactError(f"{source}: no layer to quantise; expected a Mask R-CNN of ours")
     name = writer_for(file.artifact.manifest.target, options)

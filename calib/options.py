@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from calib.policy import FLOAT_STRIDE
+from calib.policy import Preset
 
 Rest = Literal["fp32", "fp16"]
 Rounding = Literal["learned", "nearest"]
@@ -24,8 +24,7 @@ class QuantizeOptions:
         rounding: of the weights: learned on photos, or each to the nearest.
         equalise: how far channels are made alike before; 0 leaves them, see `calib.equalise`.
         writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
-        float_stride: the body's layers up to this stride, in pixels, stay in floating point; 0
-            for none.
+        preset: which layers are quantised; see `calib.policy`.
         table: where the calibration table is; None puts it beside the output.
         import_cache: a TensorRT calibration cache to take the ranges from, instead of photos.
         budget: points of agreement AP that may be lost; None keeps what the policy keeps. See
@@ -40,7 +39,7 @@ class QuantizeOptions:
     rounding: Rounding = "learned"
     equalise: float = 0.0
     writer: str | None = None
-    float_stride: int = FLOAT_STRIDE
+    preset: Preset = "accurate"
     table: Path | None = None
     import_cache: Path | None = None
     budget: float | None = None

@@ -1,36 +1,60 @@
-"""Which weighted layers become integers by default, and why the others do not.
+"""Which weighted layers are quantised by default, and why the others are not: three presets.
 
-Predictors stay in floating point: their answers are logits and coordinates. So do the body's first
-layers, up to a stride of four pixels: what they round away passes through the whole network. On
-R50-FPN they are 7 % of the multiply-adds and three fifths of the noise that INT8 puts into the
-pyramid's finest levels.
+Predictors stay in floating point in all of them: their answers are logits and coordinates. For the
+rest it was measured on R50-FPN what 8 bits cost (docs/precision.md): in the heads next to nothing,
+before them a lot, because what is rounded away there decides which proposals live.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import onnx_ir as ir
 
 from calib.layers import Layer
+from model.errors import UsageError
 
-FLOAT_STRIDE = 4
+Preset = Literal["accurate", "balanced", "fast"]
+PRESETS: tuple[str, ...] = get_args(Preset)
+
+# `accurate` quantises only what works on single RoIs.
+_WHOLE_IMAGE_ROLES = ("body", "fpn", "rpn")
+# `balanced` keeps the body's layers up to this stride: they are half of the body's multiply-adds
+# and most of its noise, which passes through all that follows.
+_BALANCED_STRIDE_PX = 8
 
 
-def chosen_layers(layers: Sequence[Layer], float_stride: int = FLOAT_STRIDE) -> list[Layer]:
+def checked_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, got '{name}'")
+    return name  # type: ignore[return-value]
+
+
+def chosen_layers(layers: Sequence[Layer], preset: Preset) -> list[Layer]:
     """The layers to quantise.
 
     Args:
         layers: all weighted ones.
-        float_stride: layers of the body that answer at this stride, in pixels of the canvas, or
-            a finer one, stay in floating point; 0 keeps none.
+        preset: "fast" takes all hidden layers; "balanced" all but the body's first; "accurate"
+            those of the heads, or as "balanced" where the model has no hidden layer in a head.
     """
+    hidden = [layer for layer in layers if not layer.is_predictor]
+    if preset == "fast":
+        return hidden
+    if preset == "accurate":
+        heads = [layer for layer in hidden if layer.role not in _WHOLE_IMAGE_ROLES]
+        return heads or chosen_layers(layers, "balanced")
     known: dict[ir.Value, int] = {}
     return [
         layer
-        for layer in layers
-        if not layer.is_predictor
-        and not (layer.role == "body" and stride_px(layer.output, known) <= float_stride)
+        for layer in hidden
+        if layer.role != "body" or stride_px(layer.output, known) > _BALANCED_STRIDE_PX
     ]
 
 

@@ -210,12 +210,11 @@ def _parser() -> Parser:
         help="tensorrt or onnxruntime: whose fusions Q/DQ are placed for; default by the target",
     )
     parser.add_argument(
-        "--float-stride",
-        type=int,
-        default=None,
-        metavar="PX",
-        help="layers of the body up to this stride stay in floating point; 0 for none; default "
-        "in docs/precision.md",
+        "--preset",
+        default="accurate",
+        metavar="NAME",
+        help="accurate: 8 bits in the heads; balanced: also in the pyramid and most of the body; "
+        "fast: everywhere but in predictors; default accurate",
     )
     parser.add_argument(
         "--table",
@@ -305,12 +304,9 @@ def _evaluation(args: argparse.Namespace) -> Evaluation | None:
 def _options(args: argparse.Namespace) -> QuantizeOptions:
     from calib.observers.methods import method_named
     from calib.options import QuantizeOptions
-    from calib.policy import FLOAT_STRIDE
+    from calib.policy import checked_preset
 
     method_named(args.method)
-    stride = FLOAT_STRIDE if args.float_stride is None else args.float_stride
-    if stride < 0:
-        raise UsageError(f"--float-stride: expected 0 or more pixels, got {stride}")
     return QuantizeOptions(
         format=args.format,
         rest=args.rest,
@@ -318,7 +314,7 @@ def _options(args: argparse.Namespace) -> QuantizeOptions:
         rounding=args.rounding,
         equalise=args.equalise,
         writer=args.qdq,
-        float_stride=stride,
+        preset=checked_preset(args.preset),
         table=args.table,
         import_cache=args.import_cache,
         budget=args.budget,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from calib.options import QuantizeOptions
-from calib.quantize import QuantizeReport, quantize
+from calib.quantize import quantize
 from examples.shapes import make_scene
-
-Quantise = Callable[..., QuantizeReport]
 
 
 @pytest.fixture(scope="session")

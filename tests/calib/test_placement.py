@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from calib.layers import weighted_layers
 from calib.options import QuantizeOptions
+from calib.policy import PRESETS, Preset
 from calib.quantize import quantize
 from tests.calib.rules import Graph, broken_rules, read
 
@@ -33,7 +34,7 @@ def tensorrt(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Written:
     path = tmp_path_factory.mktemp("t") / "int8.onnx"
-    options = QuantizeOptions(table=native_table, float_stride=0, rounding="nearest")
+    options = QuantizeOptions(table=native_table, preset="fast", rounding="nearest")
     quantize(demo_rtx_onnx, scenes, path, options)
     return path, _predictors(demo_rtx_onnx)
 
@@ -46,30 +47,30 @@ def onnxruntime(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Written:
     path = tmp_path_factory.mktemp("o") / "int8.onnx"
-    options = QuantizeOptions(table=standard_table, float_stride=0, rounding="nearest")
+    options = QuantizeOptions(table=standard_table, preset="fast", rounding="nearest")
     quantize(demo_onnx, scenes, path, options)
     return path, _predictors(demo_onnx)
 
 
 @pytest.mark.parametrize("form", ["int8", "fp8"])
 @pytest.mark.parametrize("rest", ["fp32", "fp16"])
-@pytest.mark.parametrize("float_stride", [0, 4, 16])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_tensorrts_rules_hold(
-    form: str, rest: str, float_stride: int, demo_rtx_onnx: Path, native_table: Path,
+    form: str, rest: str, preset: Preset, demo_rtx_onnx: Path, native_table: Path,
     scenes: list[Path], tmp_path: Path,
 ) -> None:  # fmt: skip
     options = QuantizeOptions(
-        format=form, rest=rest, table=native_table, float_stride=float_stride, rounding="nearest"
+        format=form, rest=rest, table=native_table, preset=preset, rounding="nearest"
     )
     quantize(demo_rtx_onnx, scenes, tmp_path / "q.onnx", options)
     assert broken_rules(read(tmp_path / "q.onnx"), "tensorrt", _predictors(demo_rtx_onnx)) == set()
 
 
-@pytest.mark.parametrize("float_stride", [0, 4, 16])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_onnxruntimes_rules_hold(
-    float_stride: int, demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path
+    preset: Preset, demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
-    options = QuantizeOptions(table=standard_table, float_stride=float_stride, rounding="nearest")
+    options = QuantizeOptions(table=standard_table, preset=preset, rounding="nearest")
     quantize(demo_onnx, scenes, tmp_path / "q.onnx", options)
     assert broken_rules(read(tmp_path / "q.onnx"), "onnxruntime", _predictors(demo_onnx)) == set()
 
@@ -77,7 +78,7 @@ def test_onnxruntimes_rules_hold(
 def test_every_hidden_convolution_is_an_integer_kernel(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
-    options = QuantizeOptions(table=standard_table, float_stride=0, rounding="nearest")
+    options = QuantizeOptions(table=standard_table, preset="fast", rounding="nearest")
     report = quantize(demo_onnx, scenes, tmp_path / "q.onnx", options)
     layers = weighted_layers(ir.load(demo_onnx).graph)
     hidden = [one for one in layers if not one.is_predictor and one.node.op_type == "Conv"]

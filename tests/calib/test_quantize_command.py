@@ -1,0 +1,248 @@
+"""`maskport quantize` end to end on the demo model, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from calib import calibrate
+from calib.layers import weighted_layers
+from calib.options import QuantizeOptions
+from calib.quantize import main, quantize
+from calib.recipe import tensors_to_observe
+from export.engine import build_engine
+from model.errors import ArtifactError, UsageError
+from runtime.predictor import Predictor
+from tests.calib.rules import read
+
+NEAREST = QuantizeOptions(rounding="nearest")
+Complaint = Callable[[list[str]], str]
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
+    """Run the command, expect it to fail, and answer its one line."""
+
+    def of(argv: list[str]) -> str:
+        status = main(argv)
+        assert status in (1, 2)
+        errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        return f"{status} {errors[-1]}"
+
+    return of
+
+
+def test_both_writers_find_what_the_float_file_finds(
+    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path, demo_photo: Path
+) -> None:
+    with Predictor.open(demo_onnx) as predictor:
+        truth = predictor.predict(demo_photo, score_threshold=0.7)
+    assert len(truth) > 10
+    for writer in ("onnxruntime", "tensorrt"):
+        options = QuantizeOptions(writer=writer, table=standard_table)
+        report = quantize(demo_onnx, scenes, tmp_path / "q.onnx", options)
+        assert report.run is not None
+        assert (report.run.used, report.run.resumed) == (0, len(scenes))
+        assert report.size_bytes < 0.32 * report.from_bytes
+        assert report.share is not None
+        assert report.share > 0.3
+        with Predictor.open(report.path) as predictor:
+            found = predictor.predict(demo_photo, score_threshold=0.5)
+        near = [np.abs(found.boxes - box).max(axis=1).min() for box in truth.boxes]
+        assert np.mean(np.asarray(near) < 6.0) > 0.9
+        assert predictor.artifact.manifest.precision == "int8"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [QuantizeOptions(), QuantizeOptions(rest="fp16"), QuantizeOptions(format="fp8")],
+    ids=["int8", "int8+fp16", "fp8"],
+)
+def test_the_native_file_compiles(
+    options: QuantizeOptions,
+    demo_rtx_onnx: Path,
+    native_table: Path,
+    scenes: list[Path],
+    tmp_path: Path,
+) -> None:
+    from dataclasses import replace
+
+    path = tmp_path / "q.onnx"
+    quantize(demo_rtx_onnx, scenes, path, replace(options, table=native_table, rounding="nearest"))
+    built = build_engine(path, gpu=["sm89"])
+    assert built[0].path.stat().st_size > 100_000
+
+
+def test_an_interrupted_calibration_goes_on(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, seen = tmp_path / "q.onnx", 0
+    observe = calibrate._observe
+    monkeypatch.setattr(calibrate, "_SAVE_EVERY", 0.0)
+
+    def interrupted(*arguments: object) -> None:
+        nonlocal seen
+        if seen == 4:
+            raise KeyboardInterrupt
+        seen += 1
+        observe(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrate, "_observe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(demo_onnx, scenes, output, NEAREST)
+    assert not output.exists()
+    monkeypatch.setattr(calibrate, "_observe", observe)
+    resumed = quantize(demo_onnx, scenes, output, NEAREST)
+    assert resumed.run is not None
+    assert (resumed.run.used, resumed.run.resumed) == (len(scenes) - 4, 4)
+    whole = quantize(demo_onnx, scenes, tmp_path / "whole.onnx", NEAREST)
+    assert whole.path.read_bytes() == output.read_bytes()
+
+
+def test_photos_that_cannot_be_used_are_named_and_counted(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for scene in scenes:
+        shutil.copy(scene, folder)
+    Image.new("RGB", (64, 48)).save(folder / "black.png")
+    (folder / "cut.png").write_bytes(scenes[0].read_bytes()[:200])
+    output = tmp_path / "q.onnx"
+    assert main([str(demo_onnx), str(folder), "-o", str(output), "--rounding", "nearest"]) == 0
+    told = capsys.readouterr()
+    assert "black.png: black all over" in told.err
+    assert "cut.png" in told.err
+    assert f"{len(scenes)} photos" in told.out
+    assert "2 skipped" in told.out
+    assert "warning: 8 photos" in told.out
+    assert told.out.splitlines()[-1].startswith("next: ")
+
+
+def test_too_few_photos(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, complaint: Complaint
+) -> None:
+    output = tmp_path / "q.onnx"
+    two = [str(path) for path in scenes[:2]]
+    assert "expected at least 4" in complaint([str(demo_onnx), *two, "-o", str(output)])
+    assert not output.exists()
+    assert complaint([str(demo_onnx), "-o", str(output)]).startswith("2 error: expected photos")
+    assert "no photo there" in complaint([str(demo_onnx), str(tmp_path), "-o", str(output)])
+
+
+def test_what_is_quantised_already_is_refused(
+    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path, complaint: Complaint
+) -> None:
+    options = QuantizeOptions(rounding="nearest", table=standard_table)
+    once = quantize(demo_onnx, scenes, tmp_path / "once.onnx", options).path
+    line = complaint([str(once), str(scenes[0].parent), "-o", str(tmp_path / "twice.onnx")])
+    assert "quantised already" in line
+    assert "overwrite" in complaint([str(once), str(scenes[0].parent), "-o", str(once)])
+
+
+def test_a_graph_that_is_not_ours_is_refused(
+    scenes: list[Path], tmp_path: Path, complaint: Complaint
+) -> None:
+    relu = onnx.helper.make_node("Relu", ["x"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(n, 1, ["n"]) for n in ("x", "y")]
+    graph = onnx.helper.make_graph([relu], "relu", values[:1], values[1:])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "relu.onnx")
+    line = complaint([str(tmp_path / "relu.onnx"), str(scenes[0].parent)])
+    assert line.startswith("1 error:")
+    assert "maskport" in line
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("model_sha256", "0" * 64, "another model"),
+        ("method", "entropy", "another method"),
+        ("preprocess", "{}", "another preprocessing"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(
+    field: str, value: str, said: str, demo_onnx: Path, standard_table: Path, scenes: list[Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    document = json.loads(standard_table.read_text())
+    document["key"][field] = value
+    table = tmp_path / "t.json"
+    table.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=said):
+        quantize(demo_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(table=table))
+    assert not (tmp_path / "q.onnx").exists()
+
+
+@pytest.mark.parametrize("damage", ["not json", "[]", '{"key": 3}', "cut", "counts"])
+def test_a_damaged_table_is_one_line(
+    damage: str, demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path
+) -> None:
+    text = standard_table.read_text()
+    if damage == "counts":
+        document = json.loads(text)
+        name = next(iter(document["tensors"]))
+        document["tensors"][name]["counts"] = "!!!"
+        damage = json.dumps(document)
+    elif damage == "cut":
+        damage = text[: len(text) // 2]
+    (tmp_path / "t.json").write_text(damage)
+    with pytest.raises(ArtifactError, match=r"t\.json"):
+        quantize(demo_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(table=tmp_path / "t.json"))
+
+
+def test_an_activation_that_is_not_finite_is_named(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path
+) -> None:
+    model = onnx.load(demo_onnx)
+    layer = next(n for n in model.graph.node if n.op_type == "Conv")
+    weight = next(t for t in model.graph.initializer if t.name == layer.input[1])
+    values = numpy_helper.to_array(weight) * np.float32(1e38)
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "loud.onnx")
+    with pytest.raises(ArtifactError, match=r"tensor '.+' holds NaN or Inf on .*0\.png"):
+        quantize(tmp_path / "loud.onnx", scenes, tmp_path / "q.onnx", NEAREST)
+
+
+def test_a_tensorrt_cache_gives_the_ranges(
+    demo_rtx_onnx: Path, tmp_path: Path, complaint: Complaint
+) -> None:
+    graph = ir.load(demo_rtx_onnx).graph
+    hidden = [layer for layer in weighted_layers(graph) if not layer.is_predictor]
+    names = tensors_to_observe(graph, hidden)
+    lines = [f"{name}: {struct.pack('>f', 0.03125).hex()}" for name in names]
+    cache = tmp_path / "calibration.cache"
+    cache.write_text("\n".join(["TRT-8601-EntropyCalibration2", *lines]) + "\n")
+    options = QuantizeOptions(import_cache=cache)
+    report = quantize(demo_rtx_onnx, [], tmp_path / "q.onnx", options)
+    written = read(report.path)
+    scales = {written.constants[node.input[1]].item() for node in written.nodes("QuantizeLinear")}
+    assert scales == {0.03125}
+    cache.write_text("\n".join(["TRT-8601-EntropyCalibration2", *lines[:-9]]))
+    line = complaint(
+        [str(demo_rtx_onnx), "--import-cache", str(cache), "-o", str(tmp_path / "r.onnx")]
+    )
+    assert "tensors are not in it" in line
+    cache.write_text("TRT-8601-EntropyCalibration2\nx: zz\n")
+    line = complaint([str(demo_rtx_onnx), "--import-cache", str(cache)])
+    assert "line 2" in line
+
+
+def test_options_that_cannot_be(demo_onnx: Path, scenes: list[Path], complaint: Complaint) -> None:
+    photos = str(scenes[0].parent)
+    assert "--qdq" in complaint([str(demo_onnx), photos, "--qdq", "openvino"])
+    assert "--method" in complaint([str(demo_onnx), photos, "--method", "kl"])
+    assert "--preset" in complaint([str(demo_onnx), photos, "--preset", "best"])
+    assert "--annotations" in complaint([str(demo_onnx), photos, "--annotations", "a.json"])
+    options = QuantizeOptions(format="fp8", writer="onnxruntime", rounding="nearest")
+    with pytest.raises(UsageError, match="no kernels"):
+        quantize(demo_onnx, scenes, Path(photos) / "never.onnx", options)
