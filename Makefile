@@ -45,6 +45,10 @@ results: $(VENV)/.dev
 	$(PY) bench/native.py --json docs/results/native.json --markdown docs/results/native.md
 	$(PY) bench/rounds.py --json docs/results/rounds.json --markdown docs/results/rounds.md
 	$(PY) bench/engine.py --json docs/results/engine.json --markdown docs/results/engine.md
+	$(PY) bench/precision.py --json docs/results/precision.json --markdown docs/results/precision.md
+	$(PY) bench/precision_half.py --json docs/results/precision_half.json --markdown docs/results/precision_half.md
+	$(PY) bench/precision_speed.py --json docs/results/precision_speed.json --markdown docs/results/precision_speed.md
+	$(PY) bench/calibration.py --json docs/results/calibration.json --markdown docs/results/calibration.md
 	$(PY) bench/cost.py --json docs/results/cost.json --markdown docs/results/cost.md
 
 $(VENV)/.made:

@@ -175,7 +175,7 @@ def main() -> int:
     checkpoint = load(photos.fitted_weights(), _options(None))
     thresholds = {
         "about 100": checkpoint.spec.box.score_threshold,
-        "about 15": _threshold_for(FEW, checkpoint, pixels),
+        "about 15": threshold_for(FEW, checkpoint, pixels),
     }
     rows = [
         _measure(case, threshold, pixels, args.threads, args.repeats)
@@ -196,7 +196,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _threshold_for(count: int, checkpoint: Checkpoint, photo: UInt8) -> float:
+def threshold_for(count: int, checkpoint: Checkpoint, photo: UInt8) -> float:
     """A score threshold, on every side the same, that leaves so many detections."""
     with torch.inference_mode():
         scores = photos.torchvision_model(checkpoint)([_tensor(photo)])[0]["scores"]
@@ -223,9 +223,9 @@ def _measure(case: str, threshold: float, photo: UInt8, threads: int, repeats: i
         threshold,
         {name: len(masks) for name, masks in texts.items()},
         {name: len(set(masks) & set(texts["eager"])) for name, masks in texts.items()},
-        {name: _median_ms(times) for name, times in seconds.items()},
+        {name: median_ms(times) for name, times in seconds.items()},
         {name: [round(1e3 * s, 1) for s in times] for name, times in seconds.items()},
-        {stage: _median_ms([s[stage] for s in ours.stages]) for stage in ours.stages[0]},
+        {stage: median_ms([s[stage] for s in ours.stages]) for stage in ours.stages[0]},
     )
 
 
@@ -249,7 +249,8 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _median_ms(seconds: Sequence[float]) -> float:
+def median_ms(seconds: Sequence[float]) -> float:
+    """Of several calls, in milliseconds."""
     return round(1e3 * statistics.median(seconds), 2)
 
 

@@ -1,4 +1,4 @@
-"""Calibration and quantisation of exported graphs; its commands are still to come."""
+"""Calibration on photos, and 8 bits written into exported graphs."""
 
 from maskport import refuse_shadows
 

@@ -162,9 +162,8 @@ def _identity_of_residual(graph: Graph) -> bool:
 
 
 def _upsampled_operand(graph: Graph) -> bool:
-    adds = [node for node in _residual_adds(graph) if role(node) == "fpn"]
-    if not adds:
-        return False
+    eight = {node.output[0] for node in graph.in_8_bits()}
+    adds = [n for n in _residual_adds(graph) if role(n) == "fpn" and eight & set(n.input)]
     for node in adds:
         restored = [name for name in node.input if graph.is_restored(name)]
         if len(restored) != 1 or graph.kind(graph.quantised_tensor(restored[0])) != "Resize":
