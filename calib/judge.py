@@ -53,14 +53,21 @@ def detect(
 def scores(references: Sequence[Detections], found: Sequence[Detections]) -> Scores:
     """Agreement of what was found with the reference's rows of score 0.3 and more.
 
+    Where the reference has no such row nothing can be lost, and the answer is 100.
+
     Raises:
         MissingDependencyError: pycocotools is not installed.
     """
     agreed = agreement_ap(references, found)
     mask = agreed.mask
     return Scores(
-        100 * agreed.box.ap,
-        100 * agreed.box.ap50,
-        None if mask is None else 100 * mask.ap,
-        None if mask is None else 100 * mask.ap50,
+        _points(agreed.box.ap),
+        _points(agreed.box.ap50),
+        None if mask is None else _points(mask.ap),
+        None if mask is None else _points(mask.ap50),
     )
+
+
+def _points(ap: float) -> float:
+    """COCO answers -1 where there is nothing to find."""
+    return 100.0 if ap < 0.0 else 100.0 * ap
