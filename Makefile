@@ -48,6 +48,7 @@ results: $(VENV)/.dev
 	$(PY) bench/precision.py --json docs/results/precision.json --markdown docs/results/precision.md
 	$(PY) bench/precision_half.py --json docs/results/precision_half.json --markdown docs/results/precision_half.md
 	$(PY) bench/precision_speed.py --json docs/results/precision_speed.json --markdown docs/results/precision_speed.md
+	$(PY) bench/precision_engines.py --json docs/results/precision_engines.json --markdown docs/results/precision_engines.md
 	$(PY) bench/calibration.py --json docs/results/calibration.json --markdown docs/results/calibration.md
 	$(PY) bench/cost.py --json docs/results/cost.json --markdown docs/results/cost.md
 
