@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+import onnx_ir as ir
 
 from calib.budget import Ladder, climb, most_rungs
 from calib.job import Job
 from calib.judge import detect
 from calib.reference import open_reference
 from calib.sensitivity import Damage, groups_in, measure
+from calib.tapped_session import TappedSession
 from model.errors import MissingDependencyError, UsageError
+from runtime.compare.agreement import TRUTH_SCORE
+from runtime.sessions.session import Session
 
 # Photos that groups are judged on: all of them once per group.
 PHOTOS = 16
+# Fewer say nothing: where nothing is found, nothing is lost either.
+LEAST_SURE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,7 @@ def require_judge() -> None:
 def runs_of_a_search(job: Job) -> int:
     """At most so many photos are run by `choose`."""
     groups = len(groups_in(job))
-    reference = job.options.reference is not None
-    return min(PHOTOS, len(job.used)) * (groups + 1 + reference + most_rungs(groups))
+    return min(PHOTOS, len(job.used)) * (groups + 2 + most_rungs(groups))
 
 
 def choose(job: Job, budget: float, advance: Callable[[int], None]) -> Choice:
@@ -55,20 +60,26 @@ def choose(job: Job, budget: float, advance: Callable[[int], None]) -> Choice:
         advance: called with photos done; at most `runs_of_a_search`.
 
     Raises:
-        UsageError: the reference has other classes.
+        UsageError: the reference has other classes, or is sure of next to nothing on the photos.
         ArtifactError: no choice of layers is within the budget.
         MissingDependencyError: pycocotools is not installed.
     """
-    if job.options.format != "int8":
-        raise UsageError("--budget: ONNX Runtime, which judges it, has no FP8; use --format int8")
-    photos = _photos(job)
+    photos = job.used[:PHOTOS]
     damage = measure(job, photos, advance)
-    references = damage.references
-    if job.options.reference is not None:
-        session = open_reference(job.options.reference, job.artifact, job.options.threads)
-        references = detect(session, photos, advance)
+    references = detect(_reference(job), photos, advance)
+    sure = sum(int((found.scores >= TRUTH_SCORE).sum()) for found in references)
+    if sure < LEAST_SURE:
+        raise UsageError(
+            f"--budget: on {len(photos)} calibration photos the reference is sure (score "
+            f"{TRUTH_SCORE} and more) of {sure} objects; expected {LEAST_SURE} or more to judge "
+            "by, give photos of what the model knows"
+        )
     return Choice(damage, climb(job, damage, references, photos, budget, advance))
 
 
-def _photos(job: Job) -> list[Path]:
-    return job.used[:PHOTOS]
+def _reference(job: Job) -> Session:
+    """What was asked for, else the input graph as it is in its file."""
+    threads = job.options.threads
+    if job.options.reference is not None:
+        return open_reference(job.options.reference, job.artifact, threads)
+    return TappedSession(ir.serde.deserialize_model(job.file.model), job.artifact, threads=threads)

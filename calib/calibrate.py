@@ -57,10 +57,10 @@ def calibrate(
 
     Raises:
         UsageError: too few usable photos.
-        ArtifactError: a tensor that is not finite, or a table that cannot be written.
+        ArtifactError: a tensor that is not finite or that no photo reached, or a table that cannot
+            be written.
     """
-    seen = set(table.photos)
-    todo = [photo for photo in photos if digest(photo) not in seen]
+    todo = _unseen(photos, table.photos)
     resumed = len(photos) - len(todo)
     advance(resumed)
     started = saved = time.perf_counter()
@@ -79,8 +79,22 @@ def calibrate(
     require_enough(len(table.photos), skipped)
     if used:
         table.save(path)
+    table.require_seen()
     seconds = (time.perf_counter() - started) / max(used, 1)
     return CalibrationRun(used, resumed, seconds if used else 0.0)
+
+
+def _unseen(photos: Sequence[Path], seen: Sequence[str]) -> list[Path]:
+    """Photos that the table has not seen, each content once."""
+    known = set(seen)
+    found = []
+    for photo in photos:
+        name = digest(photo)
+        # Unreadable files have no digest, and are to be named each.
+        if name not in known or not name:
+            known.add(name)
+            found.append(photo)
+    return found
 
 
 def _observe(activations: Activations, canvas: Canvas, paths: Sequence[Path], table: Table) -> None:

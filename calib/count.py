@@ -95,7 +95,8 @@ def shapes_in_a_run(
     import onnxruntime as ort
 
     copy = model.clone()
-    values = {v.name: v for node in copy.graph for v in node.outputs}
+    values = {v.name: v for v in copy.graph.inputs}
+    values |= {v.name: v for node in copy.graph for v in node.outputs}
     made: list[ir.Value] = []
     for name in names:
         node = ir.node("Shape", [values[name]])

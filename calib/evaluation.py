@@ -179,11 +179,24 @@ def read_annotations(path: Path) -> Mapping[str, Any]:
     """
     try:
         truth = json.loads(path.read_text("utf-8"))
-        if not all(isinstance(truth[key], list) for key in ("images", "annotations", "categories")):
-            raise TypeError("images, annotations and categories are no lists")
+        for image in truth["images"]:
+            _require(image, id=int, file_name=str, height=int, width=int)
+        for annotation in truth["annotations"]:
+            _require(annotation, image_id=int, category_id=int, bbox=list, area=(int, float))
+        for category in truth["categories"]:
+            _require(category, id=int)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"--annotations {path}: not COCO annotations ({' '.join(str(error).split())[:100]})"
         ) from error
+    names = [Path(image["file_name"]).name for image in truth["images"]]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--annotations {path}: two images have the same file name")
     answer: Mapping[str, Any] = truth
     return answer
+
+
+def _require(row: Mapping[str, Any], **kinds: type | tuple[type, ...]) -> None:
+    for field, kind in kinds.items():
+        if not isinstance(row[field], kind):
+            raise TypeError(f"{field}: {row[field]!r}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from calib.calibrate import CalibrationRun, calibrate
@@ -113,7 +115,11 @@ class Job:
             precision=f"{self.options.format}{rest}",
             versions={**self.artifact.manifest.versions, "maskport": __version__},
         )
-        told = f"{self.writer} {self.options.preset} {self.options.method} {self.options.rounding}"
+        options = self.options
+        ranges = options.method if options.import_cache is None else "imported"
+        rounding = "learned" if options.learns_rounding else "nearest"
+        choice = options.preset if options.budget is None else f"budget-{options.budget:g}"
+        told = f"{self.writer} {choice} {ranges} {rounding}"
         return {**to_metadata(self.artifact.spec, manifest), "maskport.quantisation": told}
 
 
@@ -150,21 +156,39 @@ def prepare(
         largest = read_cache(options.import_cache, wanted)
         rounder = LearnedRounding({})
         return Job(file, model, name, options, lambda t, _: largest[t], rounder, list(photos))
-    if options.equalise > 0.0:
-        largest_channels = channel_magnitudes(model, file.artifact, photos, options.threads)
-        equalise(channel_groups(model.graph, layers), largest_channels, options.equalise)
+    rescaled = _equalised(model, layers, file.artifact, photos, options)
     # Of all hidden layers: one table serves every writer and every choice of layers.
     hidden = [layer for layer in layers if not layer.is_predictor]
     names = tensors_to_observe(model.graph, hidden)
-    key = TableKey.of(file.artifact, file.sha256, options)
+    key = TableKey.of(file.artifact, file.sha256, options, rescaled)
     filled = Table.load(table, key, names) if table.exists() else Table(key, names)
     skipped = Skipped()
     run = calibrate(model, file.artifact, photos, filled, table, skipped, advance, options.threads)
     require_enough(len(filled.photos), skipped)
     used = [photo for photo in photos if photo not in skipped.photos]
+    require_enough(len(used), skipped)
     rounder = LearnedRounding({})
-    if options.rounding == "learned":
+    if options.learns_rounding:
+        rounded = chosen if options.budget is None else hidden
         rounder = LearnedRounding.learn(
-            model, hidden, file.artifact, used[:PHOTOS], advance, options.threads
+            model, rounded, file.artifact, used[:PHOTOS], advance, options.threads
         )
     return Job(file, model, name, options, filled.largest, rounder, used, run, skipped.reasons)
+
+
+def _equalised(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    artifact: Artifact,
+    photos: Sequence[Path],
+    options: QuantizeOptions,
+) -> str:
+    """Make channels alike in place; answers a hash of what that gave, "" where nothing is asked."""
+    if options.equalise == 0.0:
+        return ""
+    largest = channel_magnitudes(model, artifact, photos, options.threads)
+    equalise(channel_groups(model.graph, layers), largest, options.equalise)
+    digest = hashlib.sha256()
+    for layer in layers:
+        digest.update(np.ascontiguousarray(layer.weights).tobytes())
+    return digest.hexdigest()[:16]

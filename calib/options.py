@@ -45,3 +45,8 @@ class QuantizeOptions:
     budget: float | None = None
     reference: Path | None = None
     threads: int | None = None
+
+    @property
+    def learns_rounding(self) -> bool:
+        """Whether photos are looked at for it: floats are rounded to nearest anyway."""
+        return self.rounding == "learned" and self.format == "int8" and self.import_cache is None

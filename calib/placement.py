@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -62,10 +62,11 @@ def place_for_tensorrt(graph: ir.Graph, layers: Collection[Layer]) -> Placement:
     """Pairs on what quantised layers read, and on the identity side of Adds."""
     sites = _Sites()
     by_node = {layer.node: layer for layer in layers}
+    depths = depths_of(graph)
     for node in graph:
         if node in by_node:
             sites.add(by_node[node].data, (node, 0))
-        identity = identity_input(node)
+        identity = identity_input(node, depths)
         if identity is not None and _answered_by(node.inputs[1 - identity], by_node):
             value = node.inputs[identity]
             assert value is not None
@@ -100,11 +101,15 @@ def place_for_onnxruntime(
     return Placement(quantised, sites.in_order())
 
 
-def identity_input(node: ir.Node) -> int | None:
+def identity_input(node: ir.Node, depths: Mapping[ir.Value, int]) -> int | None:
     """Which input of a residual or pyramid Add is not the branch; None for any other node.
 
     Of a residual Add it is the one with fewer weighted layers behind it: the block's input or its
     projection. Of a pyramid's it is the upsampled one.
+
+    Args:
+        node: of the graph.
+        depths: of `depths_of` that graph.
     """
     if not is_add(node):
         return None
@@ -114,8 +119,20 @@ def identity_input(node: ir.Node) -> int | None:
     if role_of(node) == _PYRAMID_ROLE:
         upsampled = [_is_upsampled(v) for v in (first, second)]
         return None if upsampled[0] == upsampled[1] else upsampled.index(True)
-    depths = _depth(first, {}), _depth(second, {})
-    return None if depths[0] == depths[1] else int(depths[1] < depths[0])
+    found = depths.get(first, 0), depths.get(second, 0)
+    return None if found[0] == found[1] else int(found[1] < found[0])
+
+
+def depths_of(graph: ir.Graph) -> dict[ir.Value, int]:
+    """Weighted layers on the longest way to each tensor of the residual parts."""
+    found: dict[ir.Value, int] = {}
+    for node in graph:  # in topological order
+        if role_of(node) not in _RESIDUAL_ROLES:
+            continue
+        behind = max((found.get(v, 0) for v in node.inputs if v is not None), default=0)
+        depth = behind + (node.op_type in ("Conv", "Gemm"))
+        found |= dict.fromkeys(node.outputs, depth)
+    return found
 
 
 def is_add(node: ir.Node) -> bool:
@@ -128,20 +145,6 @@ def is_add(node: ir.Node) -> bool:
 def _is_upsampled(value: ir.Value) -> bool:
     producer = value.producer()
     return producer is not None and producer.op_type == "Resize"
-
-
-def _depth(value: ir.Value, known: dict[ir.Value, int]) -> int:
-    """Weighted layers on the longest way from the graph's inputs, within the role's nodes."""
-    if value in known:
-        return known[value]
-    producer = value.producer()
-    found = 0
-    if producer is not None and role_of(producer) in _RESIDUAL_ROLES:
-        weighted = producer.op_type in ("Conv", "Gemm")
-        inputs = [v for v in producer.inputs if v is not None]
-        found = weighted + max((_depth(v, known) for v in inputs), default=0)
-    known[value] = found
-    return found
 
 
 def _answered_by(value: ir.Value | None, layers: dict[ir.Node, Layer]) -> bool:

@@ -82,7 +82,7 @@ def _half(job: Job, half: HalfFormat) -> tuple[Session, int]:
     """The graph as `export --precision` writes it, under the emulator."""
     from dataclasses import replace
 
-    model = job.model.clone()
+    model = ir.serde.deserialize_model(job.file.model)
     half_precision(model, half)
     if half.name == "bf16":
         opset_22(model)

@@ -5,18 +5,17 @@ python -m calib.quantize model.onnx photos -o model.int8.onnx
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calib.arguments import check_photos, check_run, evaluation_of, options_of, parser
 from model.errors import ArtifactError, MissingDependencyError, UsageError
-from runtime.console import DONE, Bar, Parser, fraction, run, whole_number
+from runtime.console import DONE, Bar, run
 from runtime.files import atomic_path
 from runtime.next_step import next_step
 
@@ -64,16 +63,18 @@ def quantize(
     from calib.job import prepare
     from calib.options import QuantizeOptions
     from calib.proofs import ROWS, all_proofs
+    from calib.recipe import writer_for
     from calib.report import QuantizeReport
     from export.onnx_file import read_onnx
 
     options, source, output = options or QuantizeOptions(), Path(source), Path(output)
-    _check_output(output, source)
+    table = options.table or output.with_suffix(".table.json")
+    _check_output(output, source, table)
     file = read_onnx(source)
     require_float(file, source)
+    writer_for(file.artifact.manifest.target, options)
     if options.budget is not None or evaluation is not None:
         require_judge()
-    table = options.table or output.with_suffix(".table.json")
     choice = None
     with atomic_path(output) as temporary:
         advance = progress(photo_runs(len(photos), options), "calibrating")
@@ -126,7 +127,7 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
 
     model, placement = job.quantised(choice)
     ir.save(model, path)
-    onnx.checker.check_model(str(path))
+    onnx.checker.check_model(str(path), full_check=True)
     runs = (job.options.format, job.options.rest) == _ON_A_CPU
     kernels = count_kernels(path) if runs else None
     share = job.share(placement) if job.used else None
@@ -142,11 +143,15 @@ def photo_runs(photos: int, options: QuantizeOptions) -> int:
     return photos + (min(photos, PHOTOS) if options.rounding == "learned" else 0)
 
 
-def _check_output(output: Path, source: Path) -> None:
+def _check_output(output: Path, source: Path, table: Path) -> None:
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"-o {output}: expected a name that ends in .onnx")
     if os.path.realpath(output) == os.path.realpath(source):
         raise UsageError(f"{output}: the output would overwrite the model; name another (-o)")
+    if os.path.realpath(table) in (os.path.realpath(output), os.path.realpath(source)):
+        raise UsageError(f"--table {table}: it would overwrite a model; name another")
+    if not table.absolute().parent.is_dir():
+        raise UsageError(f"--table {table}: no such folder")
 
 
 def require_float(file: OnnxFile, path: Path) -> None:
@@ -173,96 +178,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_quantize, argv)
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="maskport quantize", description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="an FP32 .onnx file of maskport export")
-    parser.add_argument("photos", nargs="*", help="image files, folders or glob patterns")
-    parser.add_argument("-o", "--output", type=Path, help="default: the model's name + .int8.onnx")
-    parser.add_argument("--format", default="int8", choices=("int8", "fp8"), help="default int8")
-    parser.add_argument(
-        "--rest",
-        default="fp32",
-        choices=("fp32", "fp16"),
-        help="what the other layers compute in; default fp32",
-    )
-    parser.add_argument(
-        "--method",
-        default="mse",
-        help="how ranges are chosen: min-max, moving-average, percentile, entropy or mse; "
-        "default %(default)s",
-    )
-    parser.add_argument(
-        "--rounding",
-        default="learned",
-        choices=("learned", "nearest"),
-        help="of the weights: learned on the first photos, or each to the nearest; default learned",
-    )
-    parser.add_argument(
-        "--equalise",
-        type=fraction,
-        default=0.0,
-        metavar="0..1",
-        help="how far channels are made alike before; default 0, not at all",
-    )
-    parser.add_argument(
-        "--qdq",
-        metavar="NAME",
-        help="tensorrt or onnxruntime: whose fusions Q/DQ are placed for; default by the target",
-    )
-    parser.add_argument(
-        "--preset",
-        default="accurate",
-        metavar="NAME",
-        help="accurate: 8 bits in the heads; balanced: also in the pyramid and most of the body; "
-        "fast: everywhere but in predictors; default accurate",
-    )
-    parser.add_argument(
-        "--table",
-        type=Path,
-        metavar="FILE",
-        help="calibration table, taken up where it stands; default: the output's with .table.json",
-    )
-    parser.add_argument(
-        "--import-cache", type=Path, metavar="FILE", help="ranges of a TensorRT 8 or 10 cache"
-    )
-    parser.add_argument(
-        "--budget",
-        type=_points,
-        metavar="POINTS",
-        help="points of agreement AP that may be lost: layers that cost most stay in floating "
-        "point (--rest) until it holds, judged on calibration photos",
-    )
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        metavar="FILE",
-        help="checkpoint or FP32 .onnx to agree with; default: the model itself",
-    )
-    parser.add_argument(
-        "--eval-images", metavar="DIR", help="photos to prove the result on, read at the end"
-    )
-    parser.add_argument(
-        "--annotations", type=Path, metavar="FILE", help="COCO annotations of those photos"
-    )
-    parser.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="write quantize.json and pictures there"
-    )
-    parser.add_argument("--threads", type=whole_number, help="of the network, default all cores")
-    return parser
-
-
 def _quantize(argv: Sequence[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_intermixed_args(argv)
     _require_libraries()
     from runtime.sources.photos import find_photos
 
-    options = _options(args)
+    options = options_of(args)
+    check_run(args)
     photos = find_photos(args.photos)
-    _check_photos(photos, args)
+    check_photos(photos, args)
     output = args.output or args.model.with_suffix(f".{options.format}.onnx")
     from calib.report import print_report, write_run
 
-    evaluation = _evaluation(args)
+    evaluation = evaluation_of(args, photos)
     report = quantize(
         args.model,
         photos,
@@ -281,68 +209,6 @@ def _quantize(argv: Sequence[str]) -> int:
 def _show_progress(total: int, what: str) -> Callable[[int], None]:
     print(f"{what}:", file=sys.stderr)
     return Bar(total, "photos").advance
-
-
-def _evaluation(args: argparse.Namespace) -> Evaluation | None:
-    from calib.evaluation import image_ids, read_annotations
-    from calib.proofs import Evaluation
-    from runtime.sources.photos import find_photos
-
-    if args.eval_images is None:
-        if args.annotations is not None:
-            raise UsageError("--annotations: they are of --eval-images; give that folder too")
-        return None
-    if args.format != "int8":
-        raise UsageError("--eval-images: ONNX Runtime has no FP8 on a CPU; use --format int8")
-    photos = find_photos([args.eval_images])
-    truth = None if args.annotations is None else read_annotations(args.annotations)
-    if truth is not None:
-        image_ids(photos, truth)
-    return Evaluation(photos, truth)
-
-
-def _options(args: argparse.Namespace) -> QuantizeOptions:
-    from calib.observers.methods import method_named
-    from calib.options import QuantizeOptions
-    from calib.policy import checked_preset
-
-    method_named(args.method)
-    return QuantizeOptions(
-        format=args.format,
-        rest=args.rest,
-        method=args.method,
-        rounding=args.rounding,
-        equalise=args.equalise,
-        writer=args.qdq,
-        preset=checked_preset(args.preset),
-        table=args.table,
-        import_cache=args.import_cache,
-        budget=args.budget,
-        reference=args.reference,
-        threads=args.threads,
-    )
-
-
-def _points(text: str) -> float:
-    """An argparse type: a number from 0 to 100."""
-    with suppress(ValueError):
-        if 0.0 <= float(text) <= 100.0:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected points of AP from 0 to 100, got '{text}'")
-
-
-def _check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
-    """Photos or a cache; few photos are worth a word."""
-    from calib.photos import ADVISED
-
-    if args.import_cache is not None:
-        if photos:
-            raise UsageError("--import-cache: it holds the ranges; leave the photos out")
-        return
-    if not photos:
-        raise UsageError("expected photos to calibrate on: image files, folders or glob patterns")
-    if len(photos) < ADVISED:
-        print(f"warning: {len(photos)} photos; ranges of fewer than {ADVISED} are not steady")
 
 
 def _require_libraries() -> None:

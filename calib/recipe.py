@@ -45,11 +45,16 @@ def writer_for(target: str, options: QuantizeOptions) -> str:
     """The writer's name: the one asked for, else that of the file's target.
 
     Raises:
-        UsageError: no such writer.
+        UsageError: no such writer, or a format that it cannot write.
     """
     name = options.writer or _OF_TARGET.get(target, "tensorrt")
     if name not in WRITERS:
         raise UsageError(f"--qdq: expected one of {', '.join(WRITERS)}, got '{name}'")
+    if name == "onnxruntime" and (options.format, options.rest) != ("int8", "fp32"):
+        raise UsageError(
+            f"--format {options.format} --rest {options.rest}: on a CPU ONNX Runtime has kernels "
+            "for int8 with fp32 alone; use --qdq tensorrt"
+        )
     return name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,9 +15,8 @@ from calib.count import Kernels
 from calib.evaluation import Proof
 from calib.pictures import draw_ladder, draw_sensitivity
 from calib.sensitivity import Sensitivity
-from model.errors import ArtifactError
-from runtime.console import complain
-from runtime.files import atomic_path
+from runtime.console import printable
+from runtime.files import atomic_path, make_folder
 
 SCHEMA_VERSION = 1
 
@@ -48,7 +48,7 @@ class QuantizeReport:
 def print_report(report: QuantizeReport) -> None:
     """Everything but the next step."""
     for reason in report.skipped:
-        complain(f"{reason}; skipped")
+        print(f"warning: {printable(reason)}; skipped", file=sys.stderr)
     if report.run is not None:
         used, seen = report.run.used, report.run.resumed
         print(
@@ -93,12 +93,7 @@ def write_run(report: QuantizeReport, folder: Path) -> list[Path]:
         ArtifactError: the folder cannot be made or written.
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder}: cannot make the folder ({error.strerror}); name another with --run-dir"
-        ) from error
+    make_folder(folder)
     written = [folder / "quantize.json"]
     with atomic_path(written[0]) as temporary:
         temporary.write_text(json.dumps(_document(report), indent=1) + "\n", "utf-8")

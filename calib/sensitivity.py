@@ -11,6 +11,7 @@ from calib.groups import Group, groups_of
 from calib.job import Job
 from calib.judge import Scores, detect, scores
 from calib.noise import Recorder, sqnr_db, taps_for, tensor_at
+from calib.recipe import WRITERS
 from calib.tapped_session import TappedSession
 from runtime.detections import Detections
 
@@ -49,9 +50,10 @@ class Damage:
 
 
 def groups_in(job: Job) -> list[Group]:
-    """The groups of all hidden layers, whatever the default policy keeps."""
+    """The groups of all layers that the writer can quantise, whatever the preset keeps."""
     hidden = [layer for layer in job.layers if not layer.is_predictor]
-    return groups_of(job.model.graph, hidden)
+    placed = WRITERS[job.writer].place(job.model.graph, hidden).layers
+    return groups_of(job.model.graph, placed)
 
 
 def measure(job: Job, photos: Sequence[Path], advance: Callable[[int], None]) -> Damage:

@@ -27,14 +27,16 @@ class TableKey:
     method: str
 
     @classmethod
-    def of(cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions) -> TableKey:
-        """The key of a file's tables by that method, of channels made alike that far."""
+    def of(
+        cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions, rescaled: str = ""
+    ) -> TableKey:
+        """The key of a file's tables by that method; `rescaled` tells equalised weights apart."""
         manifest = artifact.manifest
         how = asdict(artifact.spec.preprocess)
         how |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
         method = options.method
         if options.equalise > 0.0:
-            how |= {"equalise": options.equalise}
+            how |= {"equalise": options.equalise, "channels": rescaled}
         return cls(model_sha256, json.dumps(how, sort_keys=True), method)
 
 
@@ -50,6 +52,7 @@ class Table:
         self.key = key
         self.photos: list[str] = []
         self._observers: dict[str, Observer] = {name: METHODS[key.method]() for name in names}
+        self._seen = dict.fromkeys(self._observers, 0)
 
     @property
     def names(self) -> list[str]:
@@ -59,6 +62,21 @@ class Table:
     def observe(self, name: str, values: Float32) -> None:
         """Let a tensor's observer see the numbers of a batch."""
         self._observers[name].observe(values)
+        self._seen[name] += values.size
+
+    def require_seen(self) -> None:
+        """Stop when a tensor had no row on any photo: its range would be a guess.
+
+        Raises:
+            ArtifactError: which tensor.
+        """
+        unseen = [name for name, count in self._seen.items() if count == 0]
+        if unseen:
+            raise ArtifactError(
+                f"calibration: no photo reached {len(unseen)} of {len(self._seen)} tensors, for "
+                f"instance '{unseen[0]}': the heads work on detections, and none was found; give "
+                "photos of what the model knows"
+            )
 
     def largest(self, name: str, levels: int) -> float:
         """The magnitude that a tensor's last step stands for; see `Observer.largest`."""
@@ -74,7 +92,10 @@ class Table:
             "schema_version": SCHEMA_VERSION,
             "key": asdict(self.key),
             "photos": self.photos,
-            "tensors": {name: observer.state() for name, observer in self._observers.items()},
+            "tensors": {
+                name: {"seen": self._seen[name], **observer.state()}
+                for name, observer in self._observers.items()
+            },
         }
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
@@ -97,6 +118,7 @@ class Table:
             states: Mapping[str, Any] = document["tensors"]
             kind = METHODS[key.method]
             table._observers = {name: kind.restore(states[name]) for name in table.names}
+            table._seen = {name: int(states[name].get("seen", 1)) for name in table.names}
         except Exception as error:  # damaged base85, zlib, numbers, fields: each raises its own
             brief = " ".join(str(error).split())[:100]
             raise ArtifactError(

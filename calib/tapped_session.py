@@ -76,4 +76,8 @@ def _open(model: ir.Model, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     data = ir.serde.serialize_model(model).SerializeToString()
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a type of its own per status code
+        brief = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"calibration: ONNX Runtime refuses the graph ({brief})") from error

@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from model.errors import ArtifactError, UsageError
+from model.errors import UsageError
 from model.spec import ClassSpec
 from runtime.compare.coco_ap import ApResult, evaluate
 from runtime.console import DONE, Bar, Parser, run
-from runtime.files import atomic_path
+from runtime.files import atomic_path, make_folder
 from runtime.formats.coco import rows
 from runtime.next_step import next_step
 from runtime.predictor import Predictor
@@ -46,7 +46,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     truth = _read_truth(args.annotations)
     photos = _labelled_photos(truth, args.images)
     if args.run_dir is not None:
-        _make_folder(args.run_dir)
+        make_folder(args.run_dir)
     found: list[Mapping[str, Any]] = []
     with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
         _require_common_categories(predictor.spec.classes, truth, args.annotations)
@@ -115,15 +115,6 @@ def _labelled_photos(truth: Mapping[str, Any], folder: Path) -> dict[int, Path]:
     if len(present) < len(named):
         print(f"{len(named) - len(present)} labelled photos are not in {folder}; left out")
     return present
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder}: cannot make the folder ({error.strerror}); name another with --run-dir"
-        ) from error
 
 
 def _write(folder: Path, artifact: Path, photos: int, scores: Mapping[str, ApResult]) -> None:

@@ -71,3 +71,17 @@ def _explain(path: Path, temporary: Path, error: OSError) -> str:
     if named is not None and os.fspath(named) not in (os.fspath(temporary), os.fspath(path)):
         reason += f" ({named})"
     return f"cannot write {path}: {reason}; name a folder that exists, is writable and has room"
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of a run, and those above it.
+
+    Raises:
+        ArtifactError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot make the folder ({error.strerror}); name another with --run-dir"
+        ) from error

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from calib.observers.observer import Float32, Json
+from calib.observers.observer import Float32, Json, checked_magnitude
 
 BINS = 8192
 _MERGE = 1 << 20  # values at a time: the bin numbers of more would be as large as the tensor
@@ -94,8 +94,12 @@ class Histogram:
         observer = cls()
         exponent = state["exponent"]
         observer._exponent = None if exponent is None else int(exponent)
-        observer._largest = float(state["largest"])
+        observer._largest = checked_magnitude(state["largest"])
+        if not -100 <= (observer._exponent or 0) <= 128:
+            raise ValueError(f"exponent {exponent}")
         unpacked = zlib.decompressobj().decompress(base64.b85decode(state["counts"]), 8 * BINS)
         counts = np.frombuffer(unpacked, "<i8")
+        if (counts < 0).any() or observer._largest > observer.limit:
+            raise ValueError("counts or range that no histogram has")
         observer._counts[: len(counts)] = counts
         return observer

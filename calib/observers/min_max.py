@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from calib.observers.observer import Float32, Json
+from calib.observers.observer import Float32, Json, checked_magnitude
 
 
 class MinMax:
@@ -32,5 +32,5 @@ class MinMax:
     def restore(cls, state: Json) -> Self:
         """Take up."""
         observer = cls()
-        observer._largest = float(state["largest"])
+        observer._largest = checked_magnitude(state["largest"])
         return observer

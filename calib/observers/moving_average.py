@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from calib.observers.observer import Float32, Json
+from calib.observers.observer import Float32, Json, checked_magnitude
 
 # A photo's share; ONNX Runtime's calibrator has the same default.
 SHARE = 0.01
@@ -44,5 +44,5 @@ class MovingAverage:
         """Take up."""
         observer = cls(float(state["share"]))
         average = state["average"]
-        observer._average = None if average is None else float(average)
+        observer._average = None if average is None else checked_magnitude(average)
         return observer

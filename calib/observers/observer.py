@@ -12,6 +12,18 @@ Float32 = npt.NDArray[np.float32]
 Json = Mapping[str, Any]
 
 
+def checked_magnitude(number: object) -> float:
+    """A number out of a file.
+
+    Raises:
+        ValueError, TypeError: not a magnitude.
+    """
+    magnitude = float(number)  # type: ignore[arg-type]
+    if not 0.0 <= magnitude < float("inf"):
+        raise ValueError(f"{magnitude} is no magnitude")
+    return magnitude
+
+
 class Observer(Protocol):
     """Watches one tensor."""
 

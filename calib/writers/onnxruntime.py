@@ -28,7 +28,6 @@ from calib.writers.pairs import (
     write_weights,
 )
 from export.passes.tag_roles import ROLE_KEY
-from model.errors import UsageError
 
 _SIGNED_ZERO = 128
 # A bias is added to sums in 32 bits; half the room is left for the sums themselves.
@@ -47,17 +46,10 @@ def write_for_onnxruntime(
     Args:
         graph: changed in place.
         placement: of `calib.placement.place_for_onnxruntime`, of this graph.
-        form: of the codes; int8 is the one that it has kernels for.
+        form: int8; it has kernels for no other.
         ranges: the largest magnitude to represent, by tensor and steps.
         rounder: of the weights.
-
-    Raises:
-        UsageError: another format.
     """
-    if not form.is_integer:
-        raise UsageError(
-            f"--format {form.name}: ONNX Runtime has no kernels for it on a CPU; use --qdq tensorrt"
-        )
     scales = {site.value: _scale(site, ranges) for site in placement.sites}
     data_scale = {layer.node: scales[layer.data] for layer in placement.layers}
     least = _least_scales(placement, data_scale)

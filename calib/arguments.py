@@ -1,0 +1,227 @@
+"""What `maskport quantize` takes: its options, and what is refused before the long part."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.errors import ArtifactError, MissingDependencyError, UsageError
+from runtime.console import Parser, fraction, printable, whole_number
+from runtime.files import make_folder
+
+if TYPE_CHECKING:
+    from calib.options import QuantizeOptions
+    from calib.proofs import Evaluation
+
+
+def parser() -> Parser:
+    """All options."""
+    parser = Parser(
+        prog="maskport quantize", description="An exported graph to 8 bits, calibrated on photos."
+    )
+    parser.add_argument("model", type=Path, help="an FP32 .onnx file of maskport export")
+    parser.add_argument("photos", nargs="*", help="image files, folders or glob patterns")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="default: the model's name + .FORMAT.onnx"
+    )
+    parser.add_argument("--format", default="int8", choices=("int8", "fp8"), help="default int8")
+    parser.add_argument(
+        "--rest",
+        default="fp32",
+        choices=("fp32", "fp16"),
+        help="what the other layers compute in; default fp32",
+    )
+    parser.add_argument(
+        "--method",
+        default="mse",
+        help="how ranges are chosen: min-max, moving-average, percentile, entropy or mse; "
+        "default %(default)s",
+    )
+    parser.add_argument(
+        "--rounding",
+        default="learned",
+        choices=("learned", "nearest"),
+        help="of the weights: learned on the first photos, or each to the nearest; default learned",
+    )
+    parser.add_argument(
+        "--equalise",
+        type=fraction,
+        default=0.0,
+        metavar="0..1",
+        help="how far channels are made alike before; default 0, not at all",
+    )
+    parser.add_argument(
+        "--qdq",
+        metavar="NAME",
+        help="tensorrt or onnxruntime: whose fusions Q/DQ are placed for; default by the target",
+    )
+    parser.add_argument(
+        "--preset",
+        default="accurate",
+        metavar="NAME",
+        help="accurate: 8 bits in the heads; balanced: also in the pyramid and most of the body; "
+        "fast: everywhere but in predictors; default accurate",
+    )
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="calibration table, taken up where it stands; default: the output's with .table.json",
+    )
+    parser.add_argument(
+        "--import-cache", type=Path, metavar="FILE", help="ranges of a TensorRT 8 or 10 cache"
+    )
+    parser.add_argument(
+        "--budget",
+        type=_points,
+        metavar="POINTS",
+        help="points of agreement AP that may be lost: layers that cost most stay in floating "
+        "point (--rest) until it holds, judged on calibration photos",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint or FP32 .onnx to agree with; default: the model itself",
+    )
+    parser.add_argument(
+        "--eval-images", metavar="DIR", help="photos to prove the result on, read at the end"
+    )
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="COCO annotations of those photos"
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="write quantize.json and pictures there"
+    )
+    parser.add_argument("--threads", type=whole_number, help="of the network, default all cores")
+    return parser
+
+
+def options_of(args: argparse.Namespace) -> QuantizeOptions:
+    """How to quantise.
+
+    Raises:
+        UsageError: no such method or preset.
+    """
+    from calib.observers.methods import method_named
+    from calib.options import QuantizeOptions
+    from calib.policy import checked_preset
+
+    method_named(args.method)
+    return QuantizeOptions(
+        format=args.format,
+        rest=args.rest,
+        method=args.method,
+        rounding=args.rounding,
+        equalise=args.equalise,
+        writer=args.qdq,
+        preset=checked_preset(args.preset),
+        table=args.table,
+        import_cache=args.import_cache,
+        budget=args.budget,
+        reference=args.reference,
+        threads=args.threads,
+    )
+
+
+def check_run(args: argparse.Namespace) -> None:
+    """What would only fail, or be left out, after the long part."""
+    if not args.model.is_file():
+        raise ArtifactError(f"{args.model}: no such file; expected an ONNX file of maskport export")
+    judged = args.budget is not None or args.eval_images is not None
+    if args.reference is not None and not judged:
+        raise UsageError("--reference: nothing is compared; give --budget or --eval-images too")
+    if args.reference is not None and not args.reference.is_file():
+        raise ArtifactError(f"--reference {args.reference}: no such file")
+    if judged and args.format != "int8":
+        raise UsageError("--budget and --eval-images: ONNX Runtime has no FP8; use --format int8")
+    if args.run_dir is not None:
+        make_folder(args.run_dir)
+        if args.budget is not None and importlib.util.find_spec("matplotlib") is None:
+            raise MissingDependencyError(
+                "--run-dir with --budget draws with matplotlib; pip install 'maskport[eval]'"
+            )
+
+
+def check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
+    """Photos or a cache; few photos are worth a word."""
+    from calib.photos import ADVISED
+
+    if args.import_cache is not None:
+        _check_import(photos, args)
+        return
+    if not photos:
+        raise UsageError("expected photos to calibrate on: image files, folders or glob patterns")
+    if len(photos) < ADVISED:
+        print(f"warning: {len(photos)} photos; ranges of fewer than {ADVISED} are not steady")
+
+
+def _check_import(photos: Sequence[Path], args: argparse.Namespace) -> None:
+    """An imported cache holds the ranges, and no photo is looked at."""
+    if photos:
+        raise UsageError("--import-cache: it holds the ranges; leave the photos out")
+    given = {
+        "--budget": args.budget is not None,
+        "--table": args.table is not None,
+        "--equalise": args.equalise > 0.0,
+        "--eval-images": args.eval_images is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(f"--import-cache: {option} needs photos; leave one of them out")
+
+
+def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Evaluation | None:
+    """Photos and labels of the proof, if one is asked for.
+
+    Raises:
+        UsageError: no photo, or annotations that are none or not theirs.
+    """
+    from calib.evaluation import image_ids, read_annotations
+    from calib.photos import digest
+    from calib.proofs import Evaluation
+    from runtime.sources.photos import find_photos
+
+    if args.eval_images is None:
+        if args.annotations is not None:
+            raise UsageError("--annotations: they are of --eval-images; give that folder too")
+        return None
+    photos = _readable(find_photos([args.eval_images]))
+    truth = None if args.annotations is None else read_annotations(args.annotations)
+    if truth is not None:
+        image_ids(photos, truth)
+    shared = {digest(photo) for photo in photos} & {digest(photo) for photo in calibration}
+    if shared:
+        print(f"warning: {len(shared)} photos both calibrate and evaluate; the proof is too kind")
+    return Evaluation(photos, truth)
+
+
+def _readable(photos: Sequence[Path]) -> list[Path]:
+    """Photos that can be decoded; the others are named and left out."""
+    from model.errors import ImageError
+    from runtime.sources.photos import decode
+
+    found = []
+    for photo in photos:
+        try:
+            decode(photo)
+        except ImageError as error:
+            print(f"warning: {printable(str(error))}; left out", file=sys.stderr)
+            continue
+        found.append(photo)
+    if not found:
+        raise UsageError("--eval-images: none of the photos can be decoded")
+    return found
+
+
+def _points(text: str) -> float:
+    """An argparse type: a number from 0 to 100."""
+    with suppress(ValueError):
+        if 0.0 <= float(text) <= 100.0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected points of AP from 0 to 100, got '{text}'")
