@@ -64,6 +64,7 @@ _ALL = (
     Package("tensorrt", "10.12", "tensorrt", aliases=("tensorrt-cu13", "tensorrt-cu12")),
     Package("cuda-bindings", "12.6", "engine"),
     Package("pycocotools", "2.0.10", "eval"),
+    Package("matplotlib", "3.8", "eval"),
 )
 PACKAGES = {package.name: package for package in _ALL}
 _WHEELS = ("onnxruntime", "onnxruntime-gpu")
