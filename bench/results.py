@@ -58,9 +58,11 @@ def header() -> dict[str, str]:
 
 
 def _without_home(argument: str) -> str:
-    """A path outside the project is shown from the project, never from the machine's root."""
+    """A path inside the project is shown from there, of one outside no more than its name."""
     path = Path(argument)
-    return os.path.relpath(path, ROOT) if path.is_absolute() else argument
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
