@@ -26,6 +26,7 @@ from export.passes.tag_roles import role_of
 
 _RESIDUAL_ROLES = ("body", "roi_stage")
 _PYRAMID_ROLE = "fpn"
+_POOL_ROLES = ("box_pool", "mask_pool", "keypoint_pool")
 # Their answers are numbers that they read.
 _SELECTING = ("MaxPool", "Resize", "Reshape", "Flatten", "Compress", "Transpose", "Cast")
 
@@ -194,10 +195,13 @@ def is_non_negative(value: ir.Value) -> bool:
 def source_of_range(value: ir.Value) -> ir.Value:
     """The tensor whose numbers these are: behind MaxPool, nearest Resize and reshapes.
 
-    Not behind another part of the network, whose rows may be laid out in another way.
+    Not behind another part of the network, nor inside a pool: rows may be laid out in another way
+    there.
     """
     producer = value.producer()
     if producer is None or not _passes_all_on(producer):
+        return value
+    if role_of(producer) in _POOL_ROLES and producer.op_type != "Cast":
         return value
     source = producer.inputs[0]
     maker = None if source is None else source.producer()
