@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calib.cpu_session import open_on_cpu
 from export.passes.tag_roles import role_of
 from model.errors import ArtifactError
 from runtime.preprocess import Canvas
@@ -43,7 +43,7 @@ class Activations:
             values[name].dtype = ir.DataType.FLOAT
         validity.dtype = ir.DataType.BOOL
         graph.outputs[:] = [counts, validity, *(values[name] for name in wanted)]
-        self._session = _session(copy, threads)
+        self._session = open_on_cpu(copy, threads, for_inner_tensors=True)
 
     def run(self, canvas: Canvas) -> Iterator[tuple[str, Float32]]:
         """Each wanted tensor's rows that mean something, [rows, …], one tensor after the other.
@@ -136,22 +136,3 @@ def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     for node in graph:
         yield from node.outputs
-
-
-def _session(model: ir.Model, threads: int | None) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # With inner tensors as outputs there is little left to merge, and the time is saved.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    # An arena keeps the largest photo's gigabytes for ever.
-    options.enable_cpu_mem_arena = False
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    data = ir.serde.serialize_model(model).SerializeToString()
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a type of its own per status code
-        brief = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"calibration: ONNX Runtime refuses the graph ({brief})") from error

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from calib.cpu_session import open_on_cpu
 from calib.layers import Layer
 from model.errors import ArtifactError
 from runtime.preprocess import Canvas
@@ -92,8 +93,6 @@ def shapes_in_a_run(
         names: float32 tensors.
         canvas: one batch.
     """
-    import onnxruntime as ort
-
     copy = model.clone()
     values = {v.name: v for v in copy.graph.inputs}
     values |= {v.name: v for node in copy.graph for v in node.outputs}
@@ -104,10 +103,7 @@ def shapes_in_a_run(
         copy.graph.append(node)
         made.append(node.outputs[0])
     copy.graph.outputs[:] = made
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    data = ir.serde.serialize_model(copy).SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = open_on_cpu(copy, None)
     known = {value.name for value in session.get_inputs()}
     feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}
     answers = session.run(None, {k: v for k, v in feed.items() if k in known})

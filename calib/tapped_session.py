@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calib.cpu_session import open_on_cpu
 from model.errors import ArtifactError
 from runtime.artifact import Artifact
 from runtime.sessions.session import Answer, Feed
@@ -44,7 +44,7 @@ class TappedSession:
         for name in self._taps:
             copy.graph.outputs.append(values[name])
         self._artifact = replace(artifact, path=Path("calibration graph"))
-        self._session = _open(copy, threads)
+        self._session = open_on_cpu(copy, threads)
 
     @property
     def artifact(self) -> Artifact:
@@ -66,18 +66,3 @@ class TappedSession:
     def close(self) -> None:
         """Free the network."""
         self._session = None
-
-
-def _open(model: ir.Model, threads: int | None) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    data = ir.serde.serialize_model(model).SerializeToString()
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a type of its own per status code
-        brief = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"calibration: ONNX Runtime refuses the graph ({brief})") from error

@@ -1,0 +1,38 @@
+"""A graph in memory, opened by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from model.errors import ArtifactError
+
+
+def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool = False) -> Any:
+    """An `onnxruntime.InferenceSession`.
+
+    Args:
+        model: left as it is; at most 2 GiB, what one message holds.
+        threads: of the CPU; None takes all cores.
+        for_inner_tensors: most tensors are outputs. There is little left to merge then, and the
+            time is saved; nor is an arena used, which would keep the largest photo's gigabytes.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the graph.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if for_inner_tensors:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.enable_cpu_mem_arena = False
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    data = ir.serde.serialize_model(model).SerializeToString()
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a type of its own per status code
+        brief = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"calibration: ONNX Runtime refuses the graph ({brief})") from error
