@@ -67,14 +67,17 @@ class Cuda(Protocol):
 
 
 class CudaRuntime:
-    """The CUDA runtime of the current device.
+    """The CUDA runtime of one device.
+
+    Args:
+        device_index: which; it becomes the calling thread's. None takes the current one.
 
     Raises:
         MissingDependencyError: cuda-python is not installed.
         DeviceError: no driver, no GPU, or a call failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device_index: int | None = None) -> None:
         try:
             from cuda.bindings import runtime
         except ImportError as error:
@@ -85,6 +88,10 @@ class CudaRuntime:
         count = self._call("cudaGetDeviceCount")
         if count < 1:
             raise DeviceError("no CUDA GPU on this machine; run it where the GPU is")
+        if device_index is not None:
+            if device_index >= count:
+                raise DeviceError(f"device cuda:{device_index}: this machine has {count} GPUs")
+            self._call("cudaSetDevice", device_index)
         self._device = self._call("cudaGetDevice")
 
     def architecture(self) -> str:

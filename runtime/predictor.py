@@ -3,81 +3,95 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import Self, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from model.errors import ArtifactError, ImageError, UsageError
+from model.errors import ImageError, UsageError
 from model.spec import ModelSpec
 from runtime.artifact import Artifact
-from runtime.detections import Detections, RawDetections, from_raw
-from runtime.preprocess import Canvas, resized_hw, to_canvas
-from runtime.sessions.session import Answer, Session, open_session
+from runtime.canvases import fixed_canvas, require_one_model
+from runtime.detections import Detections
+from runtime.exactness import InexactResultWarning, OnInexact, check_on_inexact
+from runtime.selection import Selection
+from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import Photo, decode
+from runtime.stages import Call, Stages, StageTimes, name_of, raw_rows
+from runtime.stream import Streamed, StreamOptions, Then, stream
 
 UInt8 = npt.NDArray[np.uint8]
-OnInexact = Literal["warn", "raise", "ignore"]
+Place = str | os.PathLike[str]
 
 
-class InexactResultWarning(UserWarning):
-    """A result that the graph could not certify: NMS undecided, or candidates cut."""
+class Wanted(TypedDict, total=False):
+    """Which rows are kept; `runtime.selection.Selection` as keyword arguments."""
 
-
-@dataclass(slots=True)
-class StageTimes:
-    """Seconds spent per stage, summed over photos."""
-
-    photos: int = 0
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"decode": 0.0, "preprocess": 0.0, "network": 0.0, "results": 0.0}
-    )
-
-    def __str__(self) -> str:
-        count = max(self.photos, 1)
-        parts = [f"{stage} {1e3 * s / count:.1f} ms" for stage, s in self.seconds.items()]
-        return " · ".join(parts)
+    score_threshold: float | Mapping[str, float] | None
+    mask_threshold: float | None
+    top_k: int | None
+    classes: Collection[str] | None
+    min_area_px: float | None
 
 
 class Predictor:
-    """An opened artifact.
+    """An opened artifact; safe to use from several threads.
 
     Photos are paths, Pillow images or uint8 arrays ([h, w, 3] RGB or [h, w] grey). Every photo
-    is answered in its own pixels. `score_threshold` can only be raised above the exported one.
+    is answered in its own pixels. Which rows of a result are kept can be said per call:
+
+    * `score_threshold`: rows of at least this score; or a class name → threshold mapping, with
+      "*" for every class that is not named. Never below the exported one.
+    * `mask_threshold`: probability that divides foreground from background.
+    * `classes`: only these, by name.
+    * `min_area_px`: rows whose mask (box, where there are no masks) has at least this area, in the
+      photo's pixels.
+    * `top_k`: the best of what is left.
 
     Args:
-        session: an opened network.
+        session: an opened network, or several: one model on several fixed canvases. Which photo
+            goes where: `runtime.canvases`.
         on_inexact: what to do when a graph reports that its result is not certainly the greedy
             one: warn, raise `ArtifactError`, or leave it to `Detections.exact`.
+
+    Raises:
+        UsageError: sessions of different models or for equal canvases.
     """
 
-    def __init__(self, session: Session, on_inexact: OnInexact = "warn") -> None:
-        self._session = session
-        self._on_inexact = on_inexact
+    def __init__(
+        self, session: Session | Sequence[Session], on_inexact: OnInexact = "warn"
+    ) -> None:
+        check_on_inexact(on_inexact)
+        sessions = list(session) if isinstance(session, Sequence) else [session]
+        require_one_model([one.artifact for one in sessions])
+        self._stages = Stages(sessions, on_inexact)
         self.times = StageTimes()
 
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: Place | Sequence[Place],
         *,
         backend: str | None = None,
+        device: str | None = None,
         threads: int | None = None,
         on_inexact: OnInexact = "warn",
         sha256: str | None = None,
-        runtime_cache: str | Path | None = None,
+        runtime_cache: Place | None = None,
     ) -> Self:
         """Open an exported `.onnx` file, an `.engine`, or a checkpoint (which needs PyTorch).
 
         Args:
-            path: the file.
-            backend: "onnxruntime", "tensorrt" or "torch"; None goes by the suffix.
+            path: the file, or several of one model for different canvases.
+            backend: "onnxruntime", "onnxruntime-tensorrt" (its TensorRT provider), "tensorrt" (an
+                engine) or "torch" (a checkpoint); None goes by the suffix.
+            device: "cpu", "cuda" or "cuda:1"; None takes the GPU where the backend needs one, else
+                the CPU. What is asked for is what runs: there is no falling back.
             threads: of the CPU.
             on_inexact: see the class.
             sha256: a hash that the file must have; what is beside an engine cannot prove that it
@@ -87,26 +101,49 @@ class Predictor:
 
         Raises:
             ArtifactError: no such file, damaged, changed, or not one that maskport wrote.
+            UsageError: options that do not go together, or files of different models.
             MissingDependencyError: the backend's library is not installed.
-            DeviceError: an engine, and no usable GPU.
+            DeviceError: no usable GPU where one is needed.
         """
+        check_on_inexact(on_inexact)
+        places = [path] if isinstance(path, str | os.PathLike) else list(path)
+        if len(places) > 1 and (sha256 is not None or runtime_cache is not None):
+            raise UsageError("sha256, runtime_cache: of one file each; open the files one by one")
         cache = None if runtime_cache is None else Path(runtime_cache)
-        return cls(open_session(Path(path), backend, threads, sha256, cache), on_inexact)
+        sessions: list[Session] = []
+        try:
+            for place in map(Path, places):
+                session = open_session(place, backend, threads, sha256, cache, device)
+                sessions.append(session)
+            return cls(sessions, on_inexact)
+        except BaseException:
+            for session in sessions:
+                session.close()
+            raise
 
     @property
     def artifact(self) -> Artifact:
-        """The opened file's spec and manifest."""
-        return self._session.artifact
+        """The opened file's spec and manifest; of several files the first one's."""
+        return self._stages.sessions[0].artifact
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Of every opened file."""
+        return tuple(session.artifact for session in self._stages.sessions)
 
     @property
     def spec(self) -> ModelSpec:
         """What decides the numbers."""
-        return self._session.artifact.spec
+        return self._stages.spec
 
     # A str is a sequence too, of str; at run time it is one photo.
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, photos: Photo, *, score_threshold: float | None = None, batch_size: int = 1
+        self,
+        photos: Photo,
+        *,
+        batch_size: int = 1,
+        **wanted: Unpack[Wanted],
     ) -> Detections: ...
 
     @overload
@@ -114,39 +151,74 @@ class Predictor:
         self,
         photos: Sequence[Photo],
         *,
-        score_threshold: float | None = None,
         batch_size: int = 1,
+        **wanted: Unpack[Wanted],
     ) -> list[Detections]: ...
 
     def predict(
         self,
         photos: Photo | Sequence[Photo],
         *,
-        score_threshold: float | None = None,
         batch_size: int = 1,
+        **wanted: Unpack[Wanted],
     ) -> Detections | list[Detections]:
         """Detect on one photo, or on several.
 
         Photos of one batch share a canvas that holds the largest, as in the eager model; more
         padding moves features at a photo's edge a little, so the default takes them one by one.
 
+        Args:
+            photos: one, or a sequence.
+            batch_size: photos of one run of the network.
+            wanted: which rows are kept, see the class.
+
         Raises:
             ImageError: a photo that cannot be used, named.
-            UsageError: a score threshold below the exported one, or a batch size that the
-                artifact cannot run.
+            UsageError: a score threshold below the exported one, a class that the model does not
+                know, or a batch size that the artifact cannot run.
         """
-        self._check_threshold(score_threshold)
+        selection = self._selection(wanted)
         is_list = isinstance(photos, Sequence) and not isinstance(photos, str)
         given: Sequence[Photo] = photos if is_list else [photos]  # type: ignore[assignment, list-item]
-        names = [_name(photo, index if is_list else None) for index, photo in enumerate(given)]
+        names = [name_of(photo, index if is_list else None) for index, photo in enumerate(given)]
         found: list[Detections] = []
         size = self._batch(batch_size)
         for start in range(0, len(given), size):
             chunk = slice(start, start + size)
-            found.extend(self._predict_batch(given[chunk], names[chunk]))
-        if score_threshold is not None:
-            found = [d.above(score_threshold) for d in found]
+            found.extend(self._predict_batch(Call(given[chunk], names[chunk], selection)))
         return found if is_list else found[0]
+
+    def stream(
+        self,
+        photos: Iterable[Photo | ImageError],
+        *,
+        batch_size: int = 1,
+        workers: int = 2,
+        depth: int = 6,
+        then: Then | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> Iterator[Streamed]:
+        """Detect on many photos, in order, with all stages at work at the same time.
+
+        A photo that cannot be used gives a result with an `error`, and the stream goes on. At most
+        `depth` batches are in memory, however slow the caller or fast the source; a source is
+        iterated in a thread of its own, and closed when the stream is.
+
+        Args:
+            photos: any iterable, endless ones too; an `ImageError` in it is passed on in its place.
+            batch_size: see `predict`.
+            workers: threads for decoding, preprocessing and results together; the network has
+                threads of its own.
+            depth: see above.
+            then: run on each result in a worker thread; what it answers is `Streamed.value`.
+            wanted: which rows are kept, see the class.
+
+        Raises:
+            UsageError: see `predict`.
+        """
+        selection = self._selection(wanted)
+        options = StreamOptions(self._batch(batch_size), workers, depth, then)
+        return self._streamed(photos, selection, options)
 
     def decode(self, photo: Photo) -> UInt8:
         """Decode a photo as `predict` does, its time counted; for callers that need its pixels.
@@ -157,20 +229,23 @@ class Predictor:
         Raises:
             ImageError: see `runtime.sources.photos.decode`.
         """
-        clock = _Clock(self.times)
-        pixels = decode(photo)
-        clock.lap("decode")
+        call = Call([photo], [""], Selection())
+        with call.timed("decode"):
+            pixels = decode(photo)
+        self.times.add(call.seconds)
         return pixels
 
     def warm_up(self) -> None:
-        """Run once on a blank photo, so that the first real one is not slowed by set-up."""
+        """Run every network once on a blank photo, so that the first real one finds all set up."""
         short, long = self.spec.preprocess.short_side, self.spec.preprocess.long_side
-        self.predict(np.zeros((short, min(long, short * 4 // 3), 3), np.uint8))
+        for artifact in self.artifacts:
+            sides = fixed_canvas(artifact) or (short, min(long, short * 4 // 3))
+            self.predict(np.zeros((*sides, 3), np.uint8))
         self.times = StageTimes()
 
     def close(self) -> None:
-        """Free the session."""
-        self._session.close()
+        """Free the sessions."""
+        self._stages.close()
 
     def __enter__(self) -> Self:
         return self
@@ -183,10 +258,16 @@ class Predictor:
     ) -> None:
         self.close()
 
+    def _selection(self, wanted: Wanted) -> Selection:
+        selection = Selection(**wanted)
+        selection.check(self.spec)
+        return selection
+
     def _batch(self, batch_size: int) -> int:
-        _, most = self.artifact.manifest.batch_bounds
         if batch_size < 1:
             raise UsageError(f"batch_size: expected at least 1, got {batch_size}")
+        bounds = [artifact.manifest.batch_bounds[1] for artifact in self.artifacts]
+        most = min((bound for bound in bounds if bound is not None), default=None)
         if most is not None and batch_size > most:
             raise UsageError(
                 f"batch_size {batch_size}: the artifact was exported for a batch of {most} at "
@@ -194,129 +275,35 @@ class Predictor:
             )
         return batch_size if self.artifact.manifest.batch is None else most or batch_size
 
-    def _check_threshold(self, score_threshold: float | None) -> None:
-        exported = self.spec.box.score_threshold
-        if score_threshold is None:
-            return
-        if not 0.0 <= score_threshold <= 1.0:
-            raise UsageError(f"score threshold: expected 0 to 1, got {score_threshold:g}")
-        if score_threshold < exported:
-            raise UsageError(
-                f"score threshold {score_threshold:g} is below the exported {exported:g}; "
-                f"export with --score-threshold {score_threshold:g}"
+    def _predict_batch(self, call: Call) -> list[Detections]:
+        """One run of the network per canvas that the photos need."""
+        for stage in (self._stages.prepare, self._stages.run, self._stages.finish):
+            stage(call)
+            if call.errors:
+                raise call.errors[min(call.errors)]
+        self.times.add(call.seconds, len(call.photos))
+        self._warn(call, stacklevel=4)
+        return [call.found[place] for place in range(len(call.photos))]
+
+    def _streamed(
+        self,
+        photos: Iterable[Photo | ImageError],
+        selection: Selection,
+        options: StreamOptions,
+    ) -> Iterator[Streamed]:
+        with closing(stream(self._stages, photos, selection, options)) as calls:
+            for call, results in calls:
+                self.times.add(call.seconds, len(call.found))
+                self._warn(call, stacklevel=3)
+                yield from results
+
+    def _warn(self, call: Call, stacklevel: int) -> None:
+        if call.remedies:
+            warnings.warn(
+                "; ".join(dict.fromkeys(call.remedies)),
+                InexactResultWarning,
+                stacklevel=stacklevel,
             )
 
-    def _predict_batch(self, photos: Sequence[Photo], names: Sequence[str]) -> list[Detections]:
-        """One run of the network; `names` are for messages."""
-        clock = _Clock(self.times)
-        decoded = [_decode_named(p, name) for p, name in zip(photos, names, strict=True)]
-        clock.lap("decode")
-        canvas = self._canvas(decoded, names)
-        clock.lap("preprocess")
-        answer = self._session.run({"images": canvas.images, "image_hw": canvas.image_hw})
-        clock.lap("network")
-        found = [self._result(answer, canvas, row, p) for row, p in enumerate(decoded)]
-        clock.lap("results")
-        self.times.photos += len(photos)
-        self._report_inexact(answer, len(photos))
-        return found
 
-    def _canvas(self, decoded: Sequence[UInt8], names: Sequence[str]) -> Canvas:
-        manifest = self.artifact.manifest
-        fixed = None
-        if manifest.height is not None and manifest.width is not None:
-            fixed = manifest.height, manifest.width
-        for name, pixels in zip(names, decoded, strict=True):
-            try:
-                resized_hw(pixels.shape[:2], self.spec.preprocess, fixed)
-            except ImageError as error:
-                raise ImageError(f"{name}{error}") from error
-        rows = max(len(decoded), manifest.batch_bounds[0])
-        return to_canvas(decoded, self.spec.preprocess, fixed, rows)
-
-    def _result(self, answer: Answer, canvas: Canvas, row: int, pixels: UInt8) -> Detections:
-        height, width = (int(side) for side in canvas.image_hw[row])
-        photo_hw = (pixels.shape[0], pixels.shape[1])
-        resized = (height, width)
-        return from_raw(raw_rows(answer, row), self.spec, photo_hw, resized, canvas.origin_yx[row])
-
-    def _report_inexact(self, answer: Answer, photos: int) -> None:
-        remedies = inexact_remedies(answer, photos)
-        if not remedies or self._on_inexact == "ignore":
-            return
-        message = f"{self.artifact.path}: {'; '.join(remedies)}"
-        if self._on_inexact == "raise":
-            raise ArtifactError(message)
-        warnings.warn(message, InexactResultWarning, stacklevel=4)
-
-
-class _Clock:
-    """Adds the time since the last lap to a stage."""
-
-    def __init__(self, times: StageTimes) -> None:
-        self._times = times
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._times.seconds[stage] += now - self._last
-        self._last = now
-
-
-def raw_rows(answer: Answer, row: int) -> RawDetections:
-    """One image's valid rows out of a session's answer, in canvas pixels."""
-    count = int(answer["counts"][row])
-    masks, heatmaps = answer.get("masks"), answer.get("keypoint_heatmaps")
-    return RawDetections(
-        boxes=answer["boxes"][row, :count],
-        scores=answer["scores"][row, :count],
-        labels=answer["labels"][row, :count],
-        masks=None if masks is None else masks[row, :count],
-        nms_open=int(answer["nms_open"][row]),
-        candidates_cut=int(answer["candidates_cut"][row]),
-        keypoint_heatmaps=None if heatmaps is None else heatmaps[row, :count],
-        samples_cut=int(answer["samples_cut"][row]),
-    )
-
-
-def inexact_remedies(answer: Answer, photos: int) -> list[str]:
-    """What keeps an answer from being certainly the eager one, and which export option helps.
-
-    Args:
-        answer: of a session.
-        photos: rows of the batch that are photos; the others are filling.
-    """
-    found = []
-    if answer["nms_open"][:photos].any():
-        most = int(answer["nms_open"][:photos].max())
-        found.append(f"NMS left {most} boxes of a photo undecided; export with more --nms-rounds")
-    if answer["candidates_cut"][:photos].any():
-        most = int(answer["candidates_cut"][:photos].max())
-        found.append(
-            f"{most} candidates of a photo were cut that might have counted; export with a "
-            "higher --candidates"
-        )
-    if answer["samples_cut"][:photos].any():
-        most = int(answer["samples_cut"][:photos].max())
-        found.append(
-            f"{most} RoIs of a photo were pooled with too few samples; export with a higher "
-            "--max-sampling, or without it"
-        )
-    return found
-
-
-def _decode_named(photo: Photo, name: str) -> UInt8:
-    try:
-        return decode(photo)
-    except ImageError as error:
-        # Files carry their name in the message already.
-        if isinstance(photo, str | os.PathLike):
-            raise
-        raise ImageError(f"{name}{error}") from error
-
-
-def _name(photo: Photo, index: int | None) -> str:
-    """What a message about a photo begins with; one photo that is no file needs no name."""
-    if isinstance(photo, str | os.PathLike):
-        return f"{os.fspath(photo)}: "
-    return "" if index is None else f"photo {index}: "
+__all__ = ["InexactResultWarning", "Predictor", "StageTimes", "Streamed", "raw_rows"]

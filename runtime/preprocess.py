@@ -6,6 +6,8 @@ Legend: h, w sides of a photo; H, W sides of the canvas, all in pixels.
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from PIL import Image
 from model.errors import ImageError
 from model.spec import PreprocessSpec
 from runtime import fixed_point_bilinear, grid_constant
+from runtime.bilinear import bilinear, resize_into
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -134,6 +137,8 @@ def to_canvas(
     spec: PreprocessSpec,
     canvas_hw: tuple[int, int] | None = None,
     batch: int | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    room: CanvasRoom | None = None,
 ) -> Canvas:
     """Resize photos, put each in its place on one canvas, and pad.
 
@@ -143,22 +148,56 @@ def to_canvas(
         canvas_hw: a fixed canvas; None takes the spec's square, or else the smallest that holds
             all, rounded up to the spec's divisor, as the eager model does.
         batch: rows of the batch when it is fixed; missing photos are blank.
+        sizes: what each becomes, where that is not what the rule says of its pixels: a photo that
+            was decoded at less than its full size.
+        room: gives the canvas memory that was used before; None allocates.
 
     Raises:
         ImageError: a photo that the resize rule leaves nothing of.
     """
-    sizes = [resized_hw(p.shape[:2], spec, canvas_hw) for p in photos]
+    if sizes is None:
+        sizes = [resized_hw(p.shape[:2], spec, canvas_hw) for p in photos]
     if canvas_hw is None:
         canvas_hw = _canvas_hw(sizes, spec)
     origins = tuple(origin_yx(size, canvas_hw, spec) for size in sizes)
     count = len(photos) if batch is None else batch
-    images = np.zeros((count, 3, *canvas_hw), np.float32)
+    shape = (count, 3, *canvas_hw)
+    images = np.empty(shape, np.float32) if room is None else room.take(shape)
     image_hw = np.tile(np.array([canvas_hw], np.float32), (count, 1))
     for row, (photo, (height, width)) in enumerate(zip(photos, sizes, strict=True)):
         y, x = origins[row]
-        images[row, :, y : y + height, x : x + width] = resize(photo, (height, width), spec)
+        planes = images[row]
+        planes[:, :y] = planes[:, y + height :] = 0
+        planes[:, y : y + height, :x] = planes[:, y : y + height, x + width :] = 0
+        _resize_into(planes[:, y : y + height, x : x + width], photo, spec)
         image_hw[row] = height, width
+    images[len(photos) :] = 0
     return Canvas(images, image_hw, origins)
+
+
+class CanvasRoom:
+    """Memory of canvases that are done with, so that the next photo needs no fresh pages.
+
+    Safe to use from several threads. At most `most` canvases are kept, the last ones given back.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self._free: deque[Float32] = deque(maxlen=most)
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> Float32:
+        """A canvas of that shape, its contents left over."""
+        with self._lock:
+            for index, canvas in enumerate(self._free):
+                if canvas.shape == shape:
+                    del self._free[index]
+                    return canvas
+        return np.empty(shape, np.float32)
+
+    def give_back(self, canvas: Float32) -> None:
+        """Let the next one use it; nobody may look at it any more."""
+        with self._lock:
+            self._free.append(canvas)
 
 
 def _canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> tuple[int, int]:
@@ -171,49 +210,31 @@ def _canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> tuple[
 
 def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
     """Resize uint8 [h, w, 3] RGB to float32 [3, H, W] in the graph's channels and range."""
+    planes = np.empty((3, *hw), np.float32)
+    _resize_into(planes, photo, spec)
+    return planes
+
+
+def _resize_into(planes: Float32, photo: UInt8, spec: PreprocessSpec) -> None:
+    """Fill float32 [3, H, W]."""
+    scale = np.float32(spec.value_range / 255.0)
+    if spec.interpolation == "bilinear":
+        channels = (2, 1, 0) if spec.channel_order == "bgr" else (0, 1, 2)
+        resize_into(planes, photo, channels, float(scale))
+        return
     if spec.channel_order == "bgr":
         photo = photo[:, :, ::-1]
+    hw = planes.shape[1:]
     if spec.interpolation == "pillow-bilinear":
-        size_wh = (hw[1], hw[0])
         image = Image.fromarray(np.ascontiguousarray(photo))
-        resized = np.asarray(image.resize(size_wh, Image.Resampling.BILINEAR), np.float32)
-        planes = resized.transpose(2, 0, 1)
+        resized = np.asarray(image.resize((hw[1], hw[0]), Image.Resampling.BILINEAR))
+        np.multiply(resized.transpose(2, 0, 1), scale, out=planes, dtype=np.float32)
     elif spec.interpolation == "opencv-bilinear":
-        integers = fixed_point_bilinear.resize_uint8(photo, hw)
-        planes = integers.astype(np.float32).transpose(2, 0, 1)
-    elif spec.interpolation == "skimage-bilinear":
-        planes = grid_constant.resize_uint8(photo, hw).astype(np.float32)
+        integers = fixed_point_bilinear.resize_uint8(photo, (hw[0], hw[1]))
+        np.multiply(integers.transpose(2, 0, 1), scale, out=planes, dtype=np.float32)
     else:
-        planes = bilinear(photo, hw)
-    return planes * np.float32(spec.value_range / 255.0)
+        integers = grid_constant.resize_uint8(photo, (hw[0], hw[1]))
+        np.multiply(integers, scale, out=planes, dtype=np.float32)
 
 
-def bilinear(photo: UInt8, hw: tuple[int, int]) -> Float32:
-    """Bilinear resize without antialiasing, half-pixel centres, float32 [3, H, W] in 0..255.
-
-    Args:
-        photo: uint8 [h, w, 3].
-        hw: H and W.
-
-    Source: torch `interpolate(mode="bilinear", align_corners=False)`, with its index arithmetic.
-    """
-    left, right, near = _taps(photo.shape[1], hw[1])
-    top, bottom, low = _taps(photo.shape[0], hw[0])
-    planes = np.ascontiguousarray(photo.transpose(2, 0, 1))
-    columns = planes.take(left, axis=2) * (1 - near)  # [3, h, W]
-    columns += planes.take(right, axis=2) * near
-    resized: Float32 = columns.take(top, axis=1) * (1 - low[:, None])
-    resized += columns.take(bottom, axis=1) * low[:, None]
-    return resized
-
-
-def _taps(source: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]:
-    """The two source indices of every target index and the weight of the second."""
-    scale = np.float32(source) / np.float32(target)
-    # torch's kernels fuse this product and difference, so that they are rounded once; rounded
-    # twice, pixels of a 640 wide photo move by up to 0.007 of 255.
-    centre = (np.float64(scale) * (np.arange(target) + 0.5) - 0.5).astype(np.float32)
-    centre = np.maximum(centre, np.float32(0.0))
-    first = centre.astype(np.intp)
-    second = np.minimum(first + 1, source - 1)
-    return first, second, centre - first.astype(np.float32)
+__all__ = ["Canvas", "CanvasRoom", "bilinear", "origin_yx", "resize", "resized_hw", "to_canvas"]

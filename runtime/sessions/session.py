@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
+from runtime.sessions.device import Device
 
 Feed = Mapping[str, npt.NDArray[Any]]
 Answer = dict[str, npt.NDArray[Any]]
@@ -34,30 +36,52 @@ class Session(Protocol):
         """Free what the session holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a file is to be opened; see `runtime.predictor.Predictor.open`.
+
+    Attributes:
+        threads: of the CPU; None takes the backend's own setting.
+        sha256: a hash that the file must have, or None.
+        runtime_cache: of a TensorRT-RTX engine.
+        device: None takes the backend's own: the GPU for engines and for ONNX Runtime's TensorRT
+            provider, else the CPU.
+    """
+
+    threads: int | None = None
+    sha256: str | None = None
+    runtime_cache: Path | None = None
+    device: Device | None = None
+
+
 def open_session(
     path: Path,
-    backend: str | None,
-    threads: int | None,
+    backend: str | None = None,
+    threads: int | None = None,
     sha256: str | None = None,
     runtime_cache: Path | None = None,
+    device: str | None = None,
 ) -> Session:
     """Open a file with the backend of that name, or the one that its suffix asks for.
 
     Args:
         path: the file.
-        backend: one of `_BACKENDS`, or None.
-        threads: of the CPU; None takes the backend's own setting.
-        sha256: a hash that the file must have, or None.
-        runtime_cache: of a TensorRT-RTX engine.
+        backend: one of `BACKENDS`, or None.
+        threads: see `Opening`, as of the others.
+        sha256: see there.
+        runtime_cache: see there.
+        device: "cpu", "cuda" or "cuda:1".
 
     Raises:
         ArtifactError: no such file, another hash, or a kind of file that no backend opens.
-        UsageError: no backend of that name, or fewer than one thread.
+        UsageError: no backend or device of that name, one that cannot go with the file, or fewer
+            than one thread.
     """
-    if backend is not None and backend not in _BACKENDS:
-        raise UsageError(f"backend: expected one of {', '.join(_BACKENDS)}, got '{backend}'")
+    if backend is not None and backend not in BACKENDS:
+        raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
     if threads is not None and threads < 1:
         raise UsageError(f"threads: expected at least 1, got {threads}")
+    place = None if device is None else Device.parse(device)
     if not path.is_file():
         raise ArtifactError(
             f"{path}: no such file; expected an exported .onnx, an .engine or a checkpoint"
@@ -66,13 +90,11 @@ def open_session(
     if name is None:
         raise ArtifactError(
             f"{path}: no backend for '{path.suffix}' files; expected one of "
-            f"{', '.join(_SUFFIXES)}, or name the backend ({', '.join(_BACKENDS)})"
+            f"{', '.join(_SUFFIXES)}, or name the backend ({', '.join(BACKENDS)})"
         )
-    if name == "tensorrt":
-        return _tensorrt(path, threads, sha256, runtime_cache)
-    if runtime_cache is not None:
+    if runtime_cache is not None and name != "tensorrt":
         raise UsageError(f"runtime_cache: {path} is no TensorRT-RTX engine; leave it out")
-    return _BACKENDS[name](path, threads, sha256)
+    return _OPENERS[name](path, Opening(threads, sha256, runtime_cache, place))
 
 
 def _require_hash(path: Path, sha256: str | None) -> None:
@@ -86,35 +108,50 @@ def _require_hash(path: Path, sha256: str | None) -> None:
         )
 
 
-def _onnxruntime(path: Path, threads: int | None, sha256: str | None) -> Session:
-    _require_hash(path, sha256)
+def _onnxruntime(path: Path, how: Opening) -> Session:
+    _require_hash(path, how.sha256)
     from runtime.sessions.onnxruntime import OnnxRuntimeSession
 
-    return OnnxRuntimeSession(path, threads)
+    return OnnxRuntimeSession(path, how.threads, how.device or Device("cpu"))
 
 
-def _torch(path: Path, threads: int | None, sha256: str | None) -> Session:
-    _require_hash(path, sha256)
+def _onnxruntime_tensorrt(path: Path, how: Opening) -> Session:
+    _require_hash(path, how.sha256)
+    from runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+    device = how.device or Device("cuda")
+    if device.kind == "cpu":
+        raise UsageError("backend onnxruntime-tensorrt: runs on a GPU; say device cuda, or none")
+    return OnnxRuntimeSession(path, how.threads, device, tensorrt=True)
+
+
+def _torch(path: Path, how: Opening) -> Session:
+    _require_hash(path, how.sha256)
     from runtime.sessions.torch import TorchSession
 
-    return TorchSession.open(path, threads)
+    return TorchSession.open(path, how.threads, str(how.device or "cpu"))
 
 
-def _tensorrt(
-    path: Path, threads: int | None, sha256: str | None, runtime_cache: Path | None = None
-) -> Session:
-    if threads is not None:
+def _tensorrt(path: Path, how: Opening) -> Session:
+    if how.threads is not None:
         raise UsageError(f"threads: {path} runs on the GPU; leave it out")
+    device = how.device or Device("cuda")
+    if device.kind == "cpu":
+        raise UsageError(f"device: {path} runs on the GPU it was built for; say cuda, or none")
     from runtime.sessions.tensorrt import TensorRTSession
 
-    return TensorRTSession(path, sha256, runtime_cache=runtime_cache)
+    return TensorRTSession(
+        path, how.sha256, runtime_cache=how.runtime_cache, device_index=device.index
+    )
 
 
-_BACKENDS: dict[str, Callable[[Path, int | None, str | None], Session]] = {
+_OPENERS: dict[str, Callable[[Path, Opening], Session]] = {
     "onnxruntime": _onnxruntime,
+    "onnxruntime-tensorrt": _onnxruntime_tensorrt,
     "tensorrt": _tensorrt,
     "torch": _torch,
 }
+BACKENDS = tuple(_OPENERS)
 _SUFFIXES = {
     ".onnx": "onnxruntime",
     ".engine": "tensorrt",
@@ -126,4 +163,4 @@ _SUFFIXES = {
     ".hdf5": "torch",
 }
 
-__all__ = ["Answer", "Feed", "Session", "open_session"]
+__all__ = ["BACKENDS", "Answer", "Feed", "Opening", "Session", "open_session"]

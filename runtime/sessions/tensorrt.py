@@ -39,6 +39,7 @@ class TensorRTSession:
         runtime_cache: TensorRT-RTX: file that keeps the kernels compiled for this GPU. It is
             code, as the engine is: keep it where only you can write.
         cuda: the GPU; another one in tests.
+        device_index: which GPU, where `cuda` is not given; None takes the current one.
 
     Raises:
         ArtifactError: no manifest, a hash that differs, another version or another GPU, or the
@@ -55,6 +56,7 @@ class TensorRTSession:
         cuda_graphs: bool = True,
         runtime_cache: Path | None = None,
         cuda: Cuda | None = None,
+        device_index: int | None = None,
     ) -> None:
         if contexts < 1:
             raise UsageError(f"contexts: expected at least 1, got {contexts}")
@@ -62,7 +64,7 @@ class TensorRTSession:
         self._module = load_library(self._file)
         if not TYPE_CHECKING:
             trt = self._module
-        self._cuda = cuda or CudaRuntime()
+        self._cuda = cuda or CudaRuntime(device_index)
         check_architecture(self._file, self._cuda.architecture())
         self._cache_path = runtime_cache
         self._cache: Any = None

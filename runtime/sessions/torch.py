@@ -73,10 +73,11 @@ class TorchSession:
         self._artifact = Artifact(checkpoint.path, checkpoint.spec, manifest)
 
     @classmethod
-    def open(cls, path: Path, threads: int | None = None) -> Self:
+    def open(cls, path: Path, threads: int | None = None, device: str = "cpu") -> Self:
         """Read a checkpoint with its dialect's defaults; `threads` None leaves PyTorch's setting.
 
         Raises:
+            DeviceError: PyTorch does not see the device.
             MissingDependencyError: PyTorch is not installed.
             CheckpointError: see `model.checkpoint.load`.
         """
@@ -91,7 +92,7 @@ class TorchSession:
             ) from error
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(load(path))
+        return cls(load(path), device)
 
     @property
     def artifact(self) -> Artifact:

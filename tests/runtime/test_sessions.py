@@ -140,9 +140,8 @@ def test_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_unknown_backend(demo_onnx: Path) -> None:
-    with pytest.raises(
-        UsageError, match="expected one of onnxruntime, tensorrt, torch, got 'tensorflow'"
-    ):
+    known = "onnxruntime, onnxruntime-tensorrt, tensorrt, torch"
+    with pytest.raises(UsageError, match=f"expected one of {known}, got 'tensorflow'"):
         Predictor.open(demo_onnx, backend="tensorflow")
 
 

@@ -1,0 +1,49 @@
+"""What keeps an answer from being certainly the eager model's, and what is done about it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from model.errors import UsageError
+from runtime.sessions.session import Answer
+
+OnInexact = Literal["warn", "raise", "ignore"]
+
+
+class InexactResultWarning(UserWarning):
+    """A result that the graph could not certify: NMS undecided, or candidates cut."""
+
+
+def check_on_inexact(value: str) -> None:
+    """Refuse what is no `OnInexact`.
+
+    Raises:
+        UsageError: another word.
+    """
+    if value not in get_args(OnInexact):
+        raise UsageError(f"on_inexact: expected warn, raise or ignore, got '{value}'")
+
+
+def inexact_remedies(answer: Answer, row: int) -> list[str]:
+    """What of one photo is not certain, and which export option helps.
+
+    Args:
+        answer: of a session.
+        row: the photo's place in the batch.
+    """
+    found = []
+    if is_open := int(answer["nms_open"][row]):
+        found.append(
+            f"NMS left {is_open} boxes of a photo undecided; export with more --nms-rounds"
+        )
+    if cut := int(answer["candidates_cut"][row]):
+        found.append(
+            f"{cut} candidates of a photo were cut that might have counted; export with a "
+            "higher --candidates"
+        )
+    if unsampled := int(answer["samples_cut"][row]):
+        found.append(
+            f"{unsampled} RoIs of a photo were pooled with too few samples; export with a higher "
+            "--max-sampling, or without it"
+        )
+    return found

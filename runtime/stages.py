@@ -1,0 +1,258 @@
+"""The stages of a call: decode, preprocess, network, results.
+
+`predict` runs them one after the other, `stream` each in threads of its own. A photo that cannot be
+used does not stop the others: what went wrong stands in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import ArtifactError, ImageError, MaskportError
+from model.spec import ModelSpec
+from runtime.canvases import Canvas as CanvasSides
+from runtime.canvases import choose_canvas, fixed_canvas
+from runtime.detections import Detections, RawDetections, from_raw
+from runtime.exactness import OnInexact, inexact_remedies
+from runtime.preprocess import Canvas, CanvasRoom, to_canvas
+from runtime.selection import Selection
+from runtime.sessions.session import Answer, Session
+from runtime.sources.photos import Photo, decode
+
+UInt8 = npt.NDArray[np.uint8]
+STAGES = ("decode", "preprocess", "network", "results")
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Group:
+    """Photos of one call that share a canvas.
+
+    Attributes:
+        session: index of the network that runs them.
+        rows: their places in the call.
+        canvas: what the network is given.
+        answer: what it answered.
+    """
+
+    session: int
+    rows: list[int]
+    canvas: Canvas
+    answer: Answer | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """Photos on their way through the stages.
+
+    Attributes:
+        photos: as given; an error stands for a photo that could not even be read.
+        names: what a message about each begins with.
+        selection: which rows are wanted.
+        pixels: of each photo, once decoded.
+        errors: by place, what went wrong.
+        found: by place, the results.
+        remedies: what the graph could not certify, a line each.
+        seconds: spent per stage.
+    """
+
+    photos: Sequence[Photo | ImageError]
+    names: Sequence[str]
+    selection: Selection
+    pixels: dict[int, UInt8] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
+    errors: dict[int, MaskportError] = field(default_factory=dict)
+    found: dict[int, Detections] = field(default_factory=dict)
+    remedies: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the block's time to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+    def attempt(self, place: int, step: Callable[..., _T], *given: object) -> _T | None:
+        """What `step` answers, or None when it fails; the error is kept in the photo's place."""
+        try:
+            return step(*given)
+        except MaskportError as error:
+            self.errors[place] = error
+            return None
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """Seconds spent per stage, summed over photos; safe to add to from several threads."""
+
+    photos: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, seconds: Mapping[str, float], photos: int = 0) -> None:
+        """Count one call."""
+        with self._lock:
+            self.photos += photos
+            for stage, more in seconds.items():
+                self.seconds[stage] += more
+
+    def __str__(self) -> str:
+        count = max(self.photos, 1)
+        parts = [f"{stage} {1e3 * s / count:.1f} ms" for stage, s in self.seconds.items()]
+        return " · ".join(parts)
+
+
+class Stages:
+    """The stages over one model on one or several canvases.
+
+    Args:
+        sessions: opened networks; several are one model on several fixed canvases.
+        on_inexact: see `runtime.predictor.Predictor`.
+    """
+
+    def __init__(self, sessions: Sequence[Session], on_inexact: OnInexact) -> None:
+        self.sessions = tuple(sessions)
+        self.on_inexact = on_inexact
+        self._canvases: tuple[CanvasSides | None, ...] = tuple(
+            fixed_canvas(session.artifact) for session in sessions
+        )
+        self._room = CanvasRoom()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Free the sessions; a call that is on its way fails."""
+        self._is_closed = True
+        for session in self.sessions:
+            session.close()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What decides the numbers."""
+        return self.sessions[0].artifact.spec
+
+    def prepare(self, call: Call) -> None:
+        """Decode every photo and put it on the canvas that suits it."""
+        with call.timed("decode"):
+            for place, (photo, name) in enumerate(zip(call.photos, call.names, strict=True)):
+                pixels = call.attempt(place, _decoded, photo, name)
+                if pixels is not None:
+                    call.pixels[place] = pixels
+        with call.timed("preprocess"):
+            rows: dict[int, list[int]] = {}
+            for place, pixels in call.pixels.items():
+                chosen = call.attempt(place, self._choose, pixels, call.names[place])
+                if chosen is not None:
+                    rows.setdefault(chosen, []).append(place)
+            call.groups = [
+                Group(session, places, self._canvas(session, [call.pixels[p] for p in places]))
+                for session, places in rows.items()
+            ]
+
+    def run(self, call: Call) -> None:
+        """Run the network on every group."""
+        with call.timed("network"):
+            for group in call.groups:
+                feed = {"images": group.canvas.images, "image_hw": group.canvas.image_hw}
+                try:
+                    group.answer = self.sessions[group.session].run(feed)
+                except MaskportError as error:
+                    if self._is_closed:
+                        raise
+                    call.errors.update(dict.fromkeys(group.rows, error))
+                else:
+                    # The answer is the network's own memory, the canvas is free again.
+                    self._room.give_back(group.canvas.images)
+
+    def finish(self, call: Call) -> None:
+        """Bring every answer to the photo's own pixels and keep the rows that are wanted."""
+        with call.timed("results"):
+            for group in call.groups:
+                answer, group.answer = group.answer, None
+                if answer is None:
+                    continue
+                for row, place in enumerate(group.rows):
+                    found = call.attempt(place, self._result, call, group, answer, row)
+                    if found is not None:
+                        call.found[place] = found
+
+    def _choose(self, pixels: UInt8, name: str) -> int:
+        photo_hw = pixels.shape[0], pixels.shape[1]
+        try:
+            return choose_canvas(photo_hw, self.spec.preprocess, self._canvases)
+        except ImageError as error:
+            raise ImageError(f"{name}{error}") from error
+
+    def _canvas(self, session: int, pixels: Sequence[UInt8]) -> Canvas:
+        fewest = self.sessions[session].artifact.manifest.batch_bounds[0]
+        return to_canvas(
+            pixels,
+            self.spec.preprocess,
+            self._canvases[session],
+            max(len(pixels), fewest),
+            room=self._room,
+        )
+
+    def _result(self, call: Call, group: Group, answer: Answer, row: int) -> Detections:
+        remedies = inexact_remedies(answer, row)
+        path = self.sessions[group.session].artifact.path
+        if remedies and self.on_inexact == "raise":
+            raise ArtifactError(f"{path}: {'; '.join(remedies)}")
+        if remedies and self.on_inexact == "warn":
+            call.remedies += [f"{path}: {remedy}" for remedy in remedies]
+        pixels = call.pixels[group.rows[row]]
+        height, width = (int(side) for side in group.canvas.image_hw[row])
+        found = from_raw(
+            raw_rows(answer, row),
+            self.spec,
+            (pixels.shape[0], pixels.shape[1]),
+            (height, width),
+            group.canvas.origin_yx[row],
+        )
+        return call.selection.apply(found)
+
+
+def raw_rows(answer: Answer, row: int) -> RawDetections:
+    """One image's valid rows out of a session's answer, in canvas pixels."""
+    count = int(answer["counts"][row])
+    masks, heatmaps = answer.get("masks"), answer.get("keypoint_heatmaps")
+    return RawDetections(
+        boxes=answer["boxes"][row, :count],
+        scores=answer["scores"][row, :count],
+        labels=answer["labels"][row, :count],
+        masks=None if masks is None else masks[row, :count],
+        nms_open=int(answer["nms_open"][row]),
+        candidates_cut=int(answer["candidates_cut"][row]),
+        keypoint_heatmaps=None if heatmaps is None else heatmaps[row, :count],
+        samples_cut=int(answer["samples_cut"][row]),
+    )
+
+
+def _decoded(photo: Photo | ImageError, name: str) -> UInt8:
+    if isinstance(photo, ImageError):
+        raise photo
+    try:
+        return decode(photo)
+    except ImageError as error:
+        # Files carry their name in the message already.
+        if isinstance(photo, str | os.PathLike):
+            raise
+        raise ImageError(f"{name}{error}") from error
+
+
+def name_of(photo: object, index: int | None) -> str:
+    """What a message about a photo begins with; one photo that is no file needs no name."""
+    if isinstance(photo, str | os.PathLike):
+        return f"{os.fspath(photo)}: "
+    return "" if index is None else f"photo {index}: "

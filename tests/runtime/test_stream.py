@@ -1,0 +1,274 @@
+"""Streams: everything in order, nothing piles up, nothing bad stops them, and they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.errors import ArtifactError, ImageError, UsageError
+from runtime.predictor import InexactResultWarning, Predictor, Streamed
+from tests.runtime.networks import MeanSession
+
+UInt8 = NDArray[np.uint8]
+
+
+def grey(level: int, height: int = 40, width: int = 60) -> UInt8:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def levels(results: list[Streamed]) -> list[int]:
+    """The grey level that each result was made of."""
+    found = []
+    for result in results:
+        assert result.detections is not None, result.error
+        found.append(round(255 * float(result.detections.scores[0])))
+    return found
+
+
+def alive() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("maskport-")]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + 5
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert alive() == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_order_and_equal_predict(batch_size: int, workers: int) -> None:
+    rng = np.random.default_rng(batch_size)
+    photos = [grey(n, *rng.integers(20, 90, 2)) for n in range(30, 67)]
+    with Predictor(MeanSession()) as predictor:
+        results = list(predictor.stream(photos, batch_size=batch_size, workers=workers))
+        expected = predictor.predict(photos, batch_size=batch_size)
+    assert [r.index for r in results] == list(range(37))
+    assert levels(results) == list(range(30, 67))
+    for result, found, photo in zip(results, expected, photos, strict=True):
+        assert result.error is None
+        assert result.detections is not None
+        np.testing.assert_array_equal(result.detections.boxes, found.boxes)
+        np.testing.assert_array_equal(result.detections.scores, found.scores)
+        assert result.detections.image_hw == photo.shape[:2]
+        assert result.photo is photo
+        np.testing.assert_array_equal(result.pixels, photo)
+
+
+def test_the_last_batch_may_be_smaller() -> None:
+    session = MeanSession()
+    with Predictor(session) as predictor:
+        assert len(list(predictor.stream([grey(9)] * 7, batch_size=3))) == 7
+    assert sorted(session.batches) == [1, 3, 3]
+
+
+def test_no_photo_at_all() -> None:
+    with Predictor(MeanSession()) as predictor:
+        assert list(predictor.stream([])) == []
+
+
+def test_bad_photos_are_results_too(tmp_path: Path) -> None:
+    words = tmp_path / "words.jpg"
+    words.write_text("words")
+    given = [
+        grey(50),
+        words,
+        grey(60),
+        ImageError("clip.mp4#7: damaged"),
+        np.zeros((4, 4)),
+        grey(70),
+    ]
+    with Predictor(MeanSession()) as predictor:
+        results = list(predictor.stream(given, batch_size=2))
+    assert [r.error is None for r in results] == [True, False, True, False, False, True]
+    assert levels([results[0], results[2], results[5]]) == [50, 60, 70]
+    assert str(results[1].error).startswith(str(words))
+    assert str(results[3].error) == "clip.mp4#7: damaged"
+    assert str(results[4].error).startswith("photo 4: array: expected uint8")
+    for bad in (results[1], results[3], results[4]):
+        assert bad.detections is None
+        assert bad.pixels is None
+        assert isinstance(bad.error, ImageError)
+
+
+class _Broken(MeanSession):
+    """Fails on photos that are black."""
+
+    def run(self, feed):  # type: ignore[no-untyped-def]
+        if not feed["images"].any():
+            raise ArtifactError("the network failed")
+        return super().run(feed)
+
+
+def test_a_photo_on_which_the_network_fails() -> None:
+    with Predictor(_Broken()) as predictor:
+        results = list(predictor.stream([grey(8), grey(0), grey(9)]))
+    assert [str(r.error) for r in results] == ["None", "the network failed", "None"]
+
+
+def test_a_slow_caller_holds_the_source_back() -> None:
+    taken = 0
+
+    def source() -> Iterator[UInt8]:
+        nonlocal taken
+        for level in range(100):
+            taken += 1
+            yield grey(level + 1)
+
+    with Predictor(MeanSession()) as predictor:
+        stream = predictor.stream(source(), batch_size=2, depth=3)
+        assert next(stream).index == 0
+        time.sleep(0.3)
+        assert taken <= 2 * 3
+        rest = list(stream)
+    assert [r.index for r in rest] == list(range(1, 100))
+    assert taken == 100
+
+
+def test_stages_work_at_the_same_time() -> None:
+    """Five sleeps of the network, the source and the caller take as long as the network's."""
+    step = 0.1
+
+    def source() -> Iterator[UInt8]:
+        for level in range(6):
+            time.sleep(step)
+            yield grey(level + 1)
+
+    with Predictor(MeanSession(seconds=step)) as predictor:
+        started = time.perf_counter()
+        for _ in predictor.stream(source()):
+            time.sleep(step)
+        spent = time.perf_counter() - started
+    assert spent < 6 * 3 * step * 0.75
+
+
+def test_an_endless_source_is_closed_with_the_stream() -> None:
+    closed = threading.Event()
+
+    def camera() -> Iterator[UInt8]:
+        try:
+            while True:
+                yield grey(5)
+        finally:
+            closed.set()
+
+    with Predictor(MeanSession()) as predictor:
+        stream = predictor.stream(camera())
+        assert [next(stream).index for _ in range(10)] == list(range(10))
+        stream.close()  # type: ignore[attr-defined]
+        assert closed.wait(5)
+
+
+def test_leaving_a_loop_ends_the_threads() -> None:
+    with Predictor(MeanSession(seconds=0.01)) as predictor:
+        for result in predictor.stream(grey(7) for _ in range(1000)):
+            if result.index == 3:
+                break
+        del result
+
+
+def test_what_the_source_raises_comes_after_its_photos() -> None:
+    def source() -> Iterator[UInt8]:
+        yield grey(11)
+        yield grey(12)
+        raise RuntimeError("the camera was unplugged")
+
+    seen = []
+    with (
+        Predictor(MeanSession()) as predictor,
+        pytest.raises(RuntimeError, match="the camera was unplugged"),
+    ):
+        seen.extend(predictor.stream(source()))
+    # `extend` keeps what came before the error.
+    assert levels(seen) == [11, 12]
+
+
+def test_a_bug_in_a_network_is_not_taken_for_a_bad_photo() -> None:
+    class Buggy(MeanSession):
+        def run(self, feed):  # type: ignore[no-untyped-def]
+            raise ZeroDivisionError
+
+    with Predictor(Buggy()) as predictor, pytest.raises(ZeroDivisionError):
+        list(predictor.stream([grey(1)] * 5))
+
+
+def test_then_runs_on_every_good_result() -> None:
+    def then(result: Streamed) -> int:
+        assert result.detections is not None
+        if result.index == 2:
+            raise ArtifactError("the disk is full")
+        return len(result.detections) + 10 * result.index
+
+    with Predictor(MeanSession()) as predictor:
+        given = [grey(1), grey(2), grey(3), ImageError("x"), grey(4)]
+        results = list(predictor.stream(given, then=then))
+    assert [r.value for r in results] == [1, 11, None, None, 41]
+    assert [str(r.error) for r in results] == ["None", "None", "the disk is full", "x", "None"]
+    assert results[2].detections is None
+
+
+def test_closing_the_predictor_stops_its_streams() -> None:
+    predictor = Predictor(MeanSession())
+    stream = predictor.stream(grey(3) for _ in range(1000))
+    next(stream)
+    predictor.close()
+    with pytest.raises(ArtifactError, match="closed"):
+        list(stream)
+
+
+def test_time_is_counted_per_photo_and_in_sum() -> None:
+    with Predictor(MeanSession(seconds=0.02)) as predictor:
+        results = list(predictor.stream([grey(3)] * 4, batch_size=2))
+        assert predictor.times.photos == 4
+        summed = sum(r.seconds["network"] for r in results)
+        assert summed == pytest.approx(predictor.times.seconds["network"])
+    assert summed >= 2 * 0.02
+    assert all(list(r.seconds) == ["decode", "preprocess", "network", "results"] for r in results)
+
+
+def test_inexact_results_warn_once_where_the_caller_stands() -> None:
+    def uncertain() -> MeanSession:
+        session = MeanSession()
+        session.nms_open = 2
+        return session
+
+    with Predictor(uncertain()) as predictor:
+        with pytest.warns(InexactResultWarning, match="--nms-rounds") as caught:
+            list(predictor.stream([grey(3)]))
+        assert caught[0].filename == __file__
+    with Predictor(uncertain(), on_inexact="raise") as strict:
+        (result,) = strict.stream([grey(3)])
+    assert "2 boxes of a photo undecided" in str(result.error)
+    with Predictor(uncertain(), on_inexact="ignore") as loose, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (result,) = loose.stream([grey(3)])
+    assert result.detections is not None
+    assert not result.detections.exact
+
+
+@pytest.mark.parametrize("name", ["batch_size", "workers", "depth"])
+def test_numbers_below_one_are_refused_at_once(name: str) -> None:
+    with Predictor(MeanSession()) as predictor:
+        with pytest.raises(UsageError, match=f"{name}: expected at least 1, got 0"):
+            predictor.stream([], **{name: 0})  # type: ignore[call-overload]
+        with pytest.raises(UsageError, match="expected 0 to 1"):
+            predictor.stream([], score_threshold=7)
+
+
+def test_streams_side_by_side() -> None:
+    with Predictor(MeanSession()) as predictor:
+        first = predictor.stream([grey(n) for n in range(1, 40)])
+        second = predictor.stream([grey(n) for n in range(100, 139)], batch_size=3)
+        pairs = list(zip(first, second, strict=True))
+    assert levels([a for a, _ in pairs]) == list(range(1, 40))
+    assert levels([b for _, b in pairs]) == list(range(100, 139))
