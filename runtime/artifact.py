@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.errors import ArtifactError, SpecError
-from model.spec import ModelSpec
-from model.spec_json import from_json, to_json
+
+if TYPE_CHECKING:
+    from model.spec import ModelSpec
 
 SPEC_KEY = "maskport.spec"
 MANIFEST_KEY = "maskport.manifest"
@@ -56,6 +57,8 @@ class Artifact:
 
 def to_metadata(spec: ModelSpec, manifest: Manifest) -> dict[str, str]:
     """The key-value pairs that travel inside the file."""
+    from model.spec_json import to_json
+
     return {SPEC_KEY: to_json(spec), MANIFEST_KEY: json.dumps(asdict(manifest))}
 
 
@@ -65,6 +68,8 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
     Raises:
         ArtifactError: the pairs are absent or damaged: the file is not ours.
     """
+    from model.spec_json import from_json
+
     if SPEC_KEY not in metadata or MANIFEST_KEY not in metadata:
         raise ArtifactError(
             f"{path}: holds no maskport metadata; expected a file that `maskport export` wrote"

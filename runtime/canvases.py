@@ -9,11 +9,14 @@ photo as high as wide the first that was named.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from model.errors import ImageError, UsageError
-from model.spec import PreprocessSpec
 from runtime.artifact import Artifact
 from runtime.preprocess import resized_hw
+
+if TYPE_CHECKING:
+    from model.spec import PreprocessSpec
 
 Canvas = tuple[int, int]
 

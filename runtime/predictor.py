@@ -8,13 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from model.errors import ImageError, UsageError
-from model.spec import ModelSpec
 from runtime.artifact import Artifact
 from runtime.canvases import fixed_canvas, require_one_model
 from runtime.detections import Detections
@@ -23,7 +22,10 @@ from runtime.selection import Selection
 from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import Photo, decode
 from runtime.stages import Call, Stages, StageTimes, name_of, raw_rows
-from runtime.stream import Streamed, StreamOptions, Then, stream
+
+if TYPE_CHECKING:  # what `import runtime.predictor` need not load
+    from model.spec import ModelSpec
+    from runtime.stream import Streamed, StreamOptions, Then
 
 UInt8 = npt.NDArray[np.uint8]
 Place = str | os.PathLike[str]
@@ -217,6 +219,8 @@ class Predictor:
             UsageError: see `predict`.
         """
         selection = self._selection(wanted)
+        from runtime.stream import StreamOptions
+
         options = StreamOptions(self._batch(batch_size), workers, depth, then)
         return self._streamed(photos, selection, options)
 
@@ -291,6 +295,8 @@ class Predictor:
         selection: Selection,
         options: StreamOptions,
     ) -> Iterator[Streamed]:
+        from runtime.stream import stream
+
         with closing(stream(self._stages, photos, selection, options)) as calls:
             for call, results in calls:
                 self.times.add(call.seconds, len(call.found))
@@ -306,4 +312,4 @@ class Predictor:
             )
 
 
-__all__ = ["InexactResultWarning", "Predictor", "StageTimes", "Streamed", "raw_rows"]
+__all__ = ["InexactResultWarning", "Predictor", "StageTimes", "raw_rows"]

@@ -10,15 +10,18 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from model.errors import ImageError
-from model.spec import PreprocessSpec
 from runtime import fixed_point_bilinear, grid_constant
 from runtime.bilinear import bilinear, resize_into
+
+if TYPE_CHECKING:
+    from model.spec import PreprocessSpec
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]

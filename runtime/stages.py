@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from model.errors import ArtifactError, ImageError, MaskportError
-from model.spec import ModelSpec
 from runtime.canvases import Canvas as CanvasSides
 from runtime.canvases import choose_canvas, fixed_canvas
 from runtime.detections import Detections, RawDetections, from_raw
@@ -27,6 +26,9 @@ from runtime.preprocess import Canvas, CanvasRoom, to_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Answer, Session
 from runtime.sources.photos import Photo, decode
+
+if TYPE_CHECKING:
+    from model.spec import ModelSpec
 
 UInt8 = npt.NDArray[np.uint8]
 STAGES = ("decode", "preprocess", "network", "results")

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from model.errors import ArtifactError, ImageError, UsageError
-from runtime.predictor import InexactResultWarning, Predictor, Streamed
+from runtime.predictor import InexactResultWarning, Predictor
+from runtime.stream import Streamed
 from tests.runtime.networks import MeanSession
 
 UInt8 = NDArray[np.uint8]
