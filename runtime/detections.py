@@ -22,6 +22,8 @@ from runtime.runs import encode_pasted
 if TYPE_CHECKING:
     from PIL import Image
 
+    from runtime.selection import Selection
+
 Float32Array = NDArray[np.float32]
 
 
@@ -135,17 +137,32 @@ class Detections:
         crops = paste_crops(self.mask_probs, self.boxes, self.image_hw, self._rule())
         return [rle.encode(crop.columns, crop.x0_px, crop.y0_px, self.image_hw) for crop in crops]
 
+    def areas_px(self) -> NDArray[np.int64] | Float32Array:
+        """Area of each mask in pixels, int64 [D]; of the box, float32 [D], without masks."""
+        if self.mask_probs is None:
+            sides = self.boxes[:, 2:] - self.boxes[:, :2]
+            area: Float32Array = sides[:, 0] * sides[:, 1]
+            return area
+        return np.array([np.count_nonzero(c.columns) for c in self.crops()], np.int64)
+
     def above(self, score: float) -> Detections:
         """The rows whose score is at least `score`."""
-        keep = np.flatnonzero(self.scores >= score)
+        return self.rows(np.flatnonzero(self.scores >= score))
+
+    def select(self, selection: Selection) -> Detections:
+        """The rows that are wanted; see `runtime.selection`."""
+        return selection.apply(self)
+
+    def rows(self, rows: NDArray[np.intp]) -> Detections:
+        """The rows of these indices, in their order."""
         return replace(
             self,
-            boxes=self.boxes[keep],
-            scores=self.scores[keep],
-            labels=self.labels[keep],
-            names=tuple(self.names[row] for row in keep),
-            mask_probs=None if self.mask_probs is None else self.mask_probs[keep],
-            keypoints=None if self.keypoints is None else self.keypoints[keep],
+            boxes=self.boxes[rows],
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            names=tuple(self.names[row] for row in rows),
+            mask_probs=None if self.mask_probs is None else self.mask_probs[rows],
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
         )
 
     def draw(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
