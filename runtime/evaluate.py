@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from model.errors import UsageError
+from model.errors import ImageError, UsageError
 from model.spec import ClassSpec
 from runtime.compare.coco_ap import ApResult, evaluate
 from runtime.console import DONE, Bar, Parser, run
@@ -52,8 +52,11 @@ def _evaluate(argv: Sequence[str]) -> int:
         _require_common_categories(predictor.spec.classes, truth, args.annotations)
         kinds = ("bbox",) if predictor.spec.mask is None else ("bbox", "segm")
         bar = Bar(len(photos), "photos")
-        for image_id, path in photos.items():
-            found += rows(predictor.predict(path), image_id, predictor.spec.classes)
+        results = predictor.stream(photos.values())
+        for image_id, result in zip(photos, results, strict=True):
+            if result.detections is None:
+                raise result.error or ImageError(f"{result.photo}: no result")
+            found += rows(result.detections, image_id, predictor.spec.classes)
             bar.advance()
         print(f"{len(photos)} photos · {predictor.times}")
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint, SpecOptions
@@ -60,14 +62,28 @@ def demo_checkpoint() -> Checkpoint:
     return load(DEMO / "shapes.pth", _demo_options())
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A file that the workers of one run share; whoever comes first makes it."""
+    root = factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent
+    path = root / "shared" / name
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            make(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's weights as ONNX at 320/533, all sizes dynamic; made once (15 s)."""
     from export.onnx import export_onnx
 
-    path = tmp_path_factory.mktemp("demo") / "shapes.onnx"
-    export_onnx(DEMO / "shapes.pth", path, _demo_options(), check_photo=None)
-    return path
+    def make(path: Path) -> None:
+        export_onnx(DEMO / "shapes.pth", path, _demo_options(), check_photo=None)
+
+    return _made_once(tmp_path_factory, "shapes.onnx", make)
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +92,14 @@ def demo_rtx_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from export.onnx import export_onnx
     from export.tracing import GraphShape
 
-    path = tmp_path_factory.mktemp("rtx") / "shapes.rtx.onnx"
-    shape = GraphShape(height=416, width=544, batch_range=(1, 2, 3))
-    options = _demo_options()
-    export_onnx(DEMO / "shapes.pth", path, options, shape, check_photo=None, target="tensorrt-rtx")
-    return path
+    def make(path: Path) -> None:
+        shape = GraphShape(height=416, width=544, batch_range=(1, 2, 3))
+        options = _demo_options()
+        export_onnx(
+            DEMO / "shapes.pth", path, options, shape, check_photo=None, target="tensorrt-rtx"
+        )
+
+    return _made_once(tmp_path_factory, "shapes.rtx.onnx", make)
 
 
 @pytest.fixture(scope="session")
