@@ -1,0 +1,44 @@
+"""What a source hands out, one by one: a photo with its names, or the reason why it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from model.errors import ImageError
+from runtime.sources.photos import Photo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One photo of a source.
+
+    Attributes:
+        name: for messages and result files, "dir/a.jpg" or "clip.mp4#000123".
+        stem: for output files, without a suffix; no two items of one pass share it, not even on a
+            file system that ignores case.
+        photo: a path, which may still turn out to be unreadable when it is decoded; a frame,
+            uint8 [h, w, 3] RGB, upright; or, where the source knows that there is none (a line of
+            a list without a file, a video that breaks off), the error. It names the place in full.
+            The source goes on with what comes next.
+    """
+
+    name: str
+    stem: str
+    photo: Photo | ImageError
+
+
+class Source(Protocol):
+    """Photos in a fixed order. Every pass starts anew, except over standard input and cameras.
+
+    Files are opened when they are reached, and closed when the pass ends, also when its iterator
+    is closed before the end.
+    """
+
+    @property
+    def count(self) -> int | None:
+        """How many items a pass has; None where only the pass itself can tell."""
+        ...
+
+    def __iter__(self) -> Iterator[Item]: ...

@@ -1,0 +1,44 @@
+"""Opening what a user named as a photo or a video, if it is a file at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from model.errors import ImageError
+
+
+def open_regular(path: Path, kind: str = "image") -> BinaryIO:
+    """Open a regular file for reading.
+
+    A pipe without a writer would keep us waiting for ever, and a device may not end, so both are
+    refused; what was opened is asked, not what the name stood for a moment before.
+
+    Args:
+        path: of the file.
+        kind: what is expected there, for the message.
+
+    Raises:
+        ImageError: no such file, a folder, a pipe or a device, or not readable.
+    """
+    try:
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: a folder; expected an {kind} file") from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a zero byte in the name
+        raise ImageError(f"{str(path)!r}: no file can have this name") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ImageError(f"{path}: a pipe or a device; expected an {kind} file")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Windows has neither the flag nor pipes among its files.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
