@@ -60,18 +60,24 @@ class Predictor:
             goes where: `runtime.canvases`.
         on_inexact: what to do when a graph reports that its result is not certainly the greedy
             one: warn, raise `ArtifactError`, or leave it to `Detections.exact`.
+        scaled_decode: decode JPEG files that are far larger than the canvas at 1/2, 1/4 or 1/8 of
+            their size. Faster, and no longer the eager model's result: see
+            `runtime.sources.photos.decode_at_least`.
 
     Raises:
         UsageError: sessions of different models or for equal canvases.
     """
 
     def __init__(
-        self, session: Session | Sequence[Session], on_inexact: OnInexact = "warn"
+        self,
+        session: Session | Sequence[Session],
+        on_inexact: OnInexact = "warn",
+        scaled_decode: bool = False,
     ) -> None:
         check_on_inexact(on_inexact)
         sessions = list(session) if isinstance(session, Sequence) else [session]
         require_one_model([one.artifact for one in sessions])
-        self._stages = Stages(sessions, on_inexact)
+        self._stages = Stages(sessions, on_inexact, scaled_decode)
         self.times = StageTimes()
 
     @classmethod
@@ -85,6 +91,7 @@ class Predictor:
         on_inexact: OnInexact = "warn",
         sha256: str | None = None,
         runtime_cache: Place | None = None,
+        scaled_decode: bool = False,
     ) -> Self:
         """Open an exported `.onnx` file, an `.engine`, or a checkpoint (which needs PyTorch).
 
@@ -100,6 +107,7 @@ class Predictor:
                 is the one you built, this can.
             runtime_cache: a TensorRT-RTX engine: file that keeps the kernels compiled for this
                 GPU; it is code, keep it where only you can write.
+            scaled_decode: see the class.
 
         Raises:
             ArtifactError: no such file, damaged, changed, or not one that maskport wrote.
@@ -117,7 +125,7 @@ class Predictor:
             for place in map(Path, places):
                 session = open_session(place, backend, threads, sha256, cache, device)
                 sessions.append(session)
-            return cls(sessions, on_inexact)
+            return cls(sessions, on_inexact, scaled_decode)
         except BaseException:
             for session in sessions:
                 session.close()

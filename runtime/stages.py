@@ -22,10 +22,10 @@ from runtime.canvases import Canvas as CanvasSides
 from runtime.canvases import choose_canvas, fixed_canvas
 from runtime.detections import Detections, RawDetections, from_raw
 from runtime.exactness import OnInexact, inexact_remedies
-from runtime.preprocess import Canvas, CanvasRoom, to_canvas
+from runtime.preprocess import Canvas, CanvasRoom, resized_hw, to_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Answer, Session
-from runtime.sources.photos import Photo, decode
+from runtime.sources.photos import Decoded, Photo, decode, decode_at_least
 
 if TYPE_CHECKING:
     from model.spec import ModelSpec
@@ -60,7 +60,7 @@ class Call:
         photos: as given; an error stands for a photo that could not even be read.
         names: what a message about each begins with.
         selection: which rows are wanted.
-        pixels: of each photo, once decoded.
+        decoded: each photo, once it is.
         errors: by place, what went wrong.
         found: by place, the results.
         remedies: what the graph could not certify, a line each.
@@ -70,7 +70,7 @@ class Call:
     photos: Sequence[Photo | ImageError]
     names: Sequence[str]
     selection: Selection
-    pixels: dict[int, UInt8] = field(default_factory=dict)
+    decoded: dict[int, Decoded] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     errors: dict[int, MaskportError] = field(default_factory=dict)
     found: dict[int, Detections] = field(default_factory=dict)
@@ -122,11 +122,15 @@ class Stages:
     Args:
         sessions: opened networks; several are one model on several fixed canvases.
         on_inexact: see `runtime.predictor.Predictor`.
+        scaled_decode: see there.
     """
 
-    def __init__(self, sessions: Sequence[Session], on_inexact: OnInexact) -> None:
+    def __init__(
+        self, sessions: Sequence[Session], on_inexact: OnInexact, scaled_decode: bool = False
+    ) -> None:
         self.sessions = tuple(sessions)
-        self.on_inexact = on_inexact
+        self._on_inexact = on_inexact
+        self._scaled_decode = scaled_decode
         self._canvases: tuple[CanvasSides | None, ...] = tuple(
             fixed_canvas(session.artifact) for session in sessions
         )
@@ -148,17 +152,17 @@ class Stages:
         """Decode every photo and put it on the canvas that suits it."""
         with call.timed("decode"):
             for place, (photo, name) in enumerate(zip(call.photos, call.names, strict=True)):
-                pixels = call.attempt(place, _decoded, photo, name)
-                if pixels is not None:
-                    call.pixels[place] = pixels
+                decoded = call.attempt(place, self._decode, photo, name)
+                if decoded is not None:
+                    call.decoded[place] = decoded
         with call.timed("preprocess"):
             rows: dict[int, list[int]] = {}
-            for place, pixels in call.pixels.items():
-                chosen = call.attempt(place, self._choose, pixels, call.names[place])
+            for place, decoded in call.decoded.items():
+                chosen = call.attempt(place, self._choose, decoded.full_hw, call.names[place])
                 if chosen is not None:
                     rows.setdefault(chosen, []).append(place)
             call.groups = [
-                Group(session, places, self._canvas(session, [call.pixels[p] for p in places]))
+                Group(session, places, self._canvas(session, [call.decoded[p] for p in places]))
                 for session, places in rows.items()
             ]
 
@@ -189,36 +193,55 @@ class Stages:
                     if found is not None:
                         call.found[place] = found
 
-    def _choose(self, pixels: UInt8, name: str) -> int:
-        photo_hw = pixels.shape[0], pixels.shape[1]
+    def _decode(self, photo: Photo | ImageError, name: str) -> Decoded:
+        if isinstance(photo, ImageError):
+            raise photo
+        try:
+            if self._scaled_decode:
+                return decode_at_least(photo, self._resized_hw)
+            pixels = decode(photo)
+            return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
+        except ImageError as error:
+            # Files carry their name in the message already.
+            if isinstance(photo, str | os.PathLike):
+                raise
+            raise ImageError(f"{name}{error}") from error
+
+    def _resized_hw(self, photo_hw: tuple[int, int]) -> tuple[int, int]:
+        """What a photo becomes on the canvas that suits it."""
+        chosen = choose_canvas(photo_hw, self.spec.preprocess, self._canvases)
+        return resized_hw(photo_hw, self.spec.preprocess, self._canvases[chosen])
+
+    def _choose(self, photo_hw: tuple[int, int], name: str) -> int:
         try:
             return choose_canvas(photo_hw, self.spec.preprocess, self._canvases)
         except ImageError as error:
             raise ImageError(f"{name}{error}") from error
 
-    def _canvas(self, session: int, pixels: Sequence[UInt8]) -> Canvas:
+    def _canvas(self, session: int, decoded: Sequence[Decoded]) -> Canvas:
         fewest = self.sessions[session].artifact.manifest.batch_bounds[0]
+        rule, canvas = self.spec.preprocess, self._canvases[session]
         return to_canvas(
-            pixels,
-            self.spec.preprocess,
-            self._canvases[session],
-            max(len(pixels), fewest),
+            [one.pixels for one in decoded],
+            rule,
+            canvas,
+            max(len(decoded), fewest),
+            sizes=[resized_hw(one.full_hw, rule, canvas) for one in decoded],
             room=self._room,
         )
 
     def _result(self, call: Call, group: Group, answer: Answer, row: int) -> Detections:
         remedies = inexact_remedies(answer, row)
         path = self.sessions[group.session].artifact.path
-        if remedies and self.on_inexact == "raise":
+        if remedies and self._on_inexact == "raise":
             raise ArtifactError(f"{path}: {'; '.join(remedies)}")
-        if remedies and self.on_inexact == "warn":
+        if remedies and self._on_inexact == "warn":
             call.remedies += [f"{path}: {remedy}" for remedy in remedies]
-        pixels = call.pixels[group.rows[row]]
         height, width = (int(side) for side in group.canvas.image_hw[row])
         found = from_raw(
             raw_rows(answer, row),
             self.spec,
-            (pixels.shape[0], pixels.shape[1]),
+            call.decoded[group.rows[row]].full_hw,
             (height, width),
             group.canvas.origin_yx[row],
         )
@@ -239,18 +262,6 @@ def raw_rows(answer: Answer, row: int) -> RawDetections:
         keypoint_heatmaps=None if heatmaps is None else heatmaps[row, :count],
         samples_cut=int(answer["samples_cut"][row]),
     )
-
-
-def _decoded(photo: Photo | ImageError, name: str) -> UInt8:
-    if isinstance(photo, ImageError):
-        raise photo
-    try:
-        return decode(photo)
-    except ImageError as error:
-        # Files carry their name in the message already.
-        if isinstance(photo, str | os.PathLike):
-            raise
-        raise ImageError(f"{name}{error}") from error
 
 
 def name_of(photo: object, index: int | None) -> str:

@@ -40,7 +40,8 @@ class Streamed:
         photo: as it was given.
         detections: what was found, in the photo's own pixels; None where `error` says why not.
         error: what was wrong with this photo.
-        pixels: uint8 [h, w, 3] RGB, None where it could not be decoded.
+        pixels: uint8 [h, w, 3] RGB, None where it could not be decoded; a fraction of the photo's
+            size where it was decoded so.
         seconds: per stage; photos of one batch share its time.
         value: what the stream's `then` answered.
     """
@@ -208,7 +209,8 @@ class _Line:
 
     def _streamed(self, call: Call, first: int, place: int) -> Streamed:
         share = {stage: spent / len(call.photos) for stage, spent in call.seconds.items()}
-        photo, pixels = call.photos[place], call.pixels.get(place)
+        photo, decoded = call.photos[place], call.decoded.get(place)
+        pixels = None if decoded is None else decoded.pixels
         index, error = first + place, call.errors.get(place)
         found = None if error is not None else call.found[place]
         result = Streamed(index, photo, found, error, pixels, share)
