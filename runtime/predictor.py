@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from model.errors import ArtifactError, ImageError, UsageError
 from model.spec import ModelSpec
+from runtime.answer import require_answer
 from runtime.artifact import Artifact
 from runtime.detections import Detections, RawDetections, from_raw
 from runtime.preprocess import Canvas, resized_hw, to_canvas
@@ -214,6 +215,7 @@ class Predictor:
         canvas = self._canvas(decoded, names)
         clock.lap("preprocess")
         answer = self._session.run({"images": canvas.images, "image_hw": canvas.image_hw})
+        require_answer(answer, self.spec, len(canvas.images), self.artifact.path)
         clock.lap("network")
         found = [self._result(answer, canvas, row, p) for row, p in enumerate(decoded)]
         clock.lap("results")

@@ -8,6 +8,7 @@ from typing import Any
 
 from model.errors import ArtifactError, MissingDependencyError
 from runtime.artifact import Artifact, from_metadata
+from runtime.seal import require_sound, require_unbroken
 from runtime.sessions.session import Answer, Feed
 
 
@@ -22,6 +23,7 @@ class OnnxRuntimeSession:
             raise MissingDependencyError(
                 "onnxruntime is not installed; pip install 'maskport[cpu]'"
             ) from error
+        is_sealed = require_sound(path)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if threads is not None:
@@ -36,6 +38,7 @@ class OnnxRuntimeSession:
                 "expected a file that `maskport export` wrote"
             ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
+        require_unbroken(path, is_sealed, metadata)
         self._artifact = from_metadata(path, metadata)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
