@@ -99,6 +99,7 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
         _check_location(path, folder, tensor.name, entries)
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            onnx.numpy_helper.to_array(tensor)  # as many values as its shape says
         except Exception as error:  # onnx raises types of its own here
             raise ArtifactError(
                 f"{path}: tensor '{tensor.name[:60]}': external data cannot be read "

@@ -37,10 +37,15 @@ class OnnxRuntimeSession:
                 f"{path}: ONNX Runtime cannot open it ({_brief(error)}); "
                 "expected a file that `maskport export` wrote"
             ) from error
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self._outputs = [output.name for output in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise ArtifactError(
+                f"{path}: damaged metadata (a text of it is not UTF-8); export it again"
+            ) from error
         require_unbroken(path, is_sealed, metadata)
         self._artifact = from_metadata(path, metadata)
-        self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
     def artifact(self) -> Artifact:

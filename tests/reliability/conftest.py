@@ -1,4 +1,4 @@
-"""The tiny model, made once."""
+"""The tiny model, opened."""
 
 from __future__ import annotations
 
@@ -8,17 +8,6 @@ from pathlib import Path
 import pytest
 
 from runtime.predictor import Predictor
-from tests.reliability import tiny
-
-
-@pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.weights(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="session")
-def tiny_onnx(tiny_weights: Path) -> Path:
-    return tiny.exported(tiny_weights)
 
 
 @pytest.fixture
