@@ -124,10 +124,12 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
     import onnx_ir as ir
 
     from calib.count import count_kernels
+    from runtime.seal import seal
 
     model, placement = job.quantised(choice)
     ir.save(model, path)
     onnx.checker.check_model(str(path), full_check=True)
+    seal(path)
     runs = (job.options.format, job.options.rest) == _ON_A_CPU
     kernels = count_kernels(path) if runs else None
     share = job.share(placement) if job.used else None

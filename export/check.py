@@ -12,6 +12,7 @@ import onnx
 
 from export.eager import EagerRun, TorchvisionEager
 from export.eager_network import NetworkEager, eager_of, model_noise
+from export.onnx_file import drop_seal
 from model.checkpoint import Checkpoint
 from model.errors import ExportError
 from runtime.compare.limits import FP32_ONNX, Limits, Verdict, check
@@ -107,7 +108,7 @@ def with_threshold(source: Path, target: Path, threshold: float) -> None:
     Raises:
         ExportError: the graph has no such initialiser.
     """
-    model = onnx.load(source)
+    model = drop_seal(onnx.load(source))
     for tensor in model.graph.initializer:
         if tensor.name == THRESHOLD_INITIALISER:
             tensor.CopyFrom(

@@ -207,6 +207,7 @@ def _write(
     import onnx_ir as ir
 
     from runtime.artifact import Manifest, to_metadata
+    from runtime.seal import seal
 
     manifest = Manifest(
         target=target.name,
@@ -227,6 +228,7 @@ def _write(
     graph.metadata_props.update(to_metadata(checkpoint.spec, manifest))
     ir.save(graph, path)
     onnx.checker.check_model(str(path))
+    seal(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

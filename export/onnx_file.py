@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from model.errors import ArtifactError
 from runtime.artifact import Artifact, from_metadata
+from runtime.seal import SEAL_KEY, require_sound, require_unbroken
 
 if TYPE_CHECKING:
     import onnx
@@ -31,14 +32,25 @@ def read_onnx(path: Path) -> OnnxFile:
     """Read and check a file that maskport wrote.
 
     Raises:
-        ArtifactError: no such file, damaged, without our metadata, or with external data that is
-            not a plain file in the same folder.
+        ArtifactError: no such file, damaged, changed since it was sealed, without our metadata, or
+            with external data that is not a plain file in the same folder.
     """
+    is_sealed = path.is_file() and require_sound(path, alone=False)
     model, sha256 = parse_onnx(path)
     pairs = {entry.key: entry.value for entry in model.metadata_props}
+    require_unbroken(path, is_sealed, pairs)
+    drop_seal(model)
     artifact = from_metadata(path, pairs)
     load_external(model, path)
     return OnnxFile(model, artifact, sha256)
+
+
+def drop_seal(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Take the seal off, in place, of a model that will be changed; answers the model."""
+    kept = [entry for entry in model.metadata_props if entry.key != SEAL_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    return model
 
 
 def parse_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
@@ -87,6 +99,7 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
         _check_location(path, folder, tensor.name, entries)
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            onnx.numpy_helper.to_array(tensor)  # as many values as its shape says
         except Exception as error:  # onnx raises types of its own here
             raise ArtifactError(
                 f"{path}: tensor '{tensor.name[:60]}': external data cannot be read "

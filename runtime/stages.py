@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import ArtifactError, ImageError, MaskportError
+from runtime.answer import require_answer
 from runtime.canvases import Canvas as CanvasSides
 from runtime.canvases import choose_canvas, fixed_canvas
 from runtime.detections import Detections, RawDetections, from_raw
@@ -171,8 +172,12 @@ class Stages:
         with call.timed("network"):
             for group in call.groups:
                 feed = {"images": group.canvas.images, "image_hw": group.canvas.image_hw}
+                session = self.sessions[group.session]
                 try:
-                    group.answer = self.sessions[group.session].run(feed)
+                    answer = session.run(feed)
+                    images = len(group.canvas.images)
+                    require_answer(answer, self.spec, images, session.artifact.path)
+                    group.answer = answer
                 except MaskportError as error:
                     if self._is_closed:
                         raise

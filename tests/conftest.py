@@ -118,3 +118,19 @@ def demo_pixels(demo_photo: Path) -> npt.NDArray[np.uint8]:
     pixels = decode(demo_photo).copy()
     pixels.setflags(write=False)
     return pixels
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest model that detects; see `tests.reliability.tiny`."""
+    from tests.reliability import tiny
+
+    return tiny.weights(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_weights: Path) -> Path:
+    """The same as ONNX, of any canvas and batch; made once (10 s)."""
+    from tests.reliability import tiny
+
+    return tiny.exported(tiny_weights)

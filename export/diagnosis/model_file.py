@@ -11,6 +11,7 @@ from export.diagnosis.finding import Diagnosis, Finding, of_error
 from model.errors import ArtifactError, DeviceError, MissingDependencyError
 from runtime.artifact import SPEC_KEY, Artifact, from_metadata
 from runtime.cuda import local_architecture
+from runtime.seal import require_sound, require_unbroken
 
 if TYPE_CHECKING:
     import onnx
@@ -54,6 +55,7 @@ def _origin(model: onnx.ModelProto, path: Path) -> tuple[Artifact | None, Findin
         )
     try:
         artifact = from_metadata(path, pairs)
+        require_unbroken(path, require_sound(path, alone=False), pairs)
     except ArtifactError as error:
         return None, of_error("problem", path.name, error, path)
     said, spec = artifact.manifest, artifact.spec

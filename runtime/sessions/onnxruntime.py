@@ -8,6 +8,7 @@ from typing import Any
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError
 from runtime.artifact import Artifact, from_metadata
+from runtime.seal import require_sound, require_unbroken
 from runtime.sessions.device import Device
 from runtime.sessions.session import Answer, Feed
 
@@ -48,6 +49,7 @@ class OnnxRuntimeSession:
             ) from error
         providers = _providers(device, tensorrt)
         _require_provider(providers[0][0], device, ort.get_available_providers())
+        is_sealed = require_sound(path)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if threads is not None:
@@ -67,9 +69,15 @@ class OnnxRuntimeSession:
                 "libraries (CUDA, cuDNN, TensorRT) or the driver are missing or of another "
                 "version; `maskport doctor` says what is there"
             )
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self._outputs = [output.name for output in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise ArtifactError(
+                f"{path}: damaged metadata (a text of it is not UTF-8); export it again"
+            ) from error
+        require_unbroken(path, is_sealed, metadata)
         self._artifact = from_metadata(path, metadata)
-        self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
     def artifact(self) -> Artifact:

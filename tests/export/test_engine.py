@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import engine
 from export.builders.options import BuildOptions
+from export.onnx_file import drop_seal
 from model.errors import (
     ArtifactError,
     DeviceError,
@@ -198,7 +199,7 @@ def test_the_librarys_refusal_names_node_and_remedy(
 ) -> None:
     if model.graph.node[0].op_type == "TopK":
         model.graph.output[0].type.tensor_type.ClearField("shape")
-    pairs = {e.key: e.value for e in onnx.load(demo_rtx_onnx).metadata_props}
+    pairs = {e.key: e.value for e in drop_seal(onnx.load(demo_rtx_onnx)).metadata_props}
     helper.set_model_props(model, pairs)
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
@@ -206,7 +207,7 @@ def test_the_librarys_refusal_names_node_and_remedy(
 
 
 def test_a_promise_that_the_graph_does_not_keep(demo_rtx_onnx: Path, tmp_path: Path) -> None:
-    model = onnx.load(demo_rtx_onnx)
+    model = drop_seal(onnx.load(demo_rtx_onnx))
     for entry in model.metadata_props:
         if entry.key == "maskport.manifest":
             entry.value = json.dumps({**json.loads(entry.value), "precision": "fp16"})
@@ -253,7 +254,7 @@ class _AsTensorRT(ModuleType):
 
 
 def _for_tensorrt(source: Path, target: Path) -> Path:
-    model = onnx.load(source)
+    model = drop_seal(onnx.load(source))
     for entry in model.metadata_props:
         if entry.key == "maskport.manifest":
             entry.value = json.dumps({**json.loads(entry.value), "target": "tensorrt"})

@@ -1,0 +1,121 @@
+"""Cases run in child processes: many to a child, each with limits, a new child after a death.
+
+The parent sends a number and waits for a line. A child that dies, or that is silent for too long
+and is ended, costs its case an outcome, and the parent nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS, MEMORY_BYTES = 10.0, 2 << 30
+READY = "ready"
+_START_SECONDS = 120.0
+DIED, TIMED_OUT = "child died", "timed out"
+
+
+def run_cases(
+    module: str,
+    arguments: Sequence[str],
+    cases: Iterable[int],
+    seconds: float = SECONDS,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Iterator[tuple[int, str]]:
+    """Answer every case's outcome, in order.
+
+    Args:
+        module: its main calls `serve`.
+        arguments: of the module.
+        cases: numbers that the child understands.
+        seconds: for one case.
+        memory_bytes: address space of the child.
+    """
+    child: _Child | None = None
+    try:
+        for case in cases:
+            if child is None:
+                child = _Child(module, [str(memory_bytes), *arguments])
+            outcome = child.ask(case, seconds)
+            yield case, outcome
+            if outcome.startswith((DIED, TIMED_OUT)):
+                child.end()
+                child = None
+    finally:
+        if child is not None:
+            child.end()
+
+
+def serve(argv: Sequence[str], judge: Callable[[Sequence[str]], Callable[[int], str]]) -> None:
+    """The child's side: set up with the arguments, limit the memory, answer until the pipe ends."""
+    limit, *arguments = argv
+    case = judge(arguments)
+    resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Libraries print what they like; answers have a pipe of their own.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    print(READY, file=answers)
+    for line in sys.stdin:
+        outcome = case(int(line))
+        print(" ".join(outcome.split()), file=answers)
+
+
+class _Child:
+    """One process; `ask` never raises for what happens inside it."""
+
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        if self._line(_START_SECONDS) != READY:
+            self.end()
+            raise RuntimeError(f"{module}: the child did not start")
+
+    def ask(self, case: int, seconds: float) -> str:
+        stdin = self._process.stdin
+        assert stdin is not None
+        with suppress(BrokenPipeError):
+            stdin.write(b"%d\n" % case)
+            stdin.flush()
+        line = self._line(seconds)
+        if line is None:
+            return TIMED_OUT
+        return line or f"{DIED} ({_cause(self._process.wait())})"
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                assert stream is not None
+                stream.close()
+
+    def _line(self, seconds: float) -> str | None:
+        """The next line; "" at the end of the pipe, None after so many seconds."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], seconds)
+        return stdout.readline().decode().strip() if ready else None
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    with suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"signal {-status}"
