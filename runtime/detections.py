@@ -6,25 +6,35 @@ map, H x W the original image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from model.errors import ArtifactError
-from model.spec import ClassSpec, KeypointHeadSpec, MaskHeadSpec, ModelSpec, PasteRule
 from runtime import rle
-from runtime.keypoints import decode
+from runtime.array_checks import require_array, require_probabilities
 from runtime.paste import MaskCrop, MaskRule, paste_crops
 from runtime.runs import encode_pasted
+from runtime.to_image import boxes_to_image, clipped, keypoints_to_image
 
 if TYPE_CHECKING:
+    import supervision
     from PIL import Image
 
+    from model.spec import ClassSpec, ModelSpec, PasteRule
+    from runtime.formats.coco import CocoRow
+    from runtime.polygons import Polygon
     from runtime.selection import Selection
 
 Float32Array = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+# Stands for dataset ids that were not given.
+_THE_LABELS: Ints = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +68,7 @@ class Detections:
 
     Attributes:
         boxes: float32 [D, 4] xyxy, finite.
-        scores: float32 [D], finite.
+        scores: float32 [D], finite, from 0 to 1.
         labels: int64 [D], the checkpoint's own class indices.
         names: Class name of each row.
         mask_probs: float32 [D, M, M] probabilities inside the box, or None for a box-only model.
@@ -71,6 +81,9 @@ class Detections:
         keypoints: float32 [D, J, 3], x, y and score of each (`model.spec.KeypointHeadSpec` says
             what kind of score); x and y are not clipped to the image. None without a keypoint head.
         keypoint_names: Name of each of the J keypoints.
+        dataset_ids: int64 [D], category id of each row in the data set that the model was trained
+            on; the labels themselves when it is not given.
+        first_class: Label of the first class that is not the background, 0 or 1.
 
     Raises:
         ValueError: A length, dtype, shape or value does not fit.
@@ -78,7 +91,7 @@ class Detections:
 
     boxes: Float32Array
     scores: Float32Array
-    labels: NDArray[np.int64]
+    labels: Ints
     names: tuple[str, ...]
     mask_probs: Float32Array | None
     image_hw: tuple[int, int]
@@ -89,19 +102,44 @@ class Detections:
     dropped: int = 0
     keypoints: Float32Array | None = None
     keypoint_names: tuple[str, ...] = ()
+    dataset_ids: Ints = field(default_factory=lambda: _THE_LABELS)
+    first_class: int = 0
 
     def __post_init__(self) -> None:
+        if self.dataset_ids is _THE_LABELS:
+            object.__setattr__(self, "dataset_ids", self.labels)
         rows = len(self.names)
-        _check("boxes", self.boxes, np.float32, (rows, 4))
-        _check("scores", self.scores, np.float32, (rows,))
-        _check("labels", self.labels, np.int64, (rows,))
+        require_array("boxes", self.boxes, np.float32, (rows, 4))
+        require_array("scores", self.scores, np.float32, (rows,))
+        require_probabilities("scores", self.scores)
+        require_array("labels", self.labels, np.int64, (rows,))
+        require_array("dataset_ids", self.dataset_ids, np.int64, (rows,))
         if self.mask_probs is not None:
-            sides = self.mask_probs.shape[-1:] * 2
-            _check("mask_probs", self.mask_probs, np.float32, (rows, *sides))
+            sides = np.shape(self.mask_probs)[-1:] * 2
+            require_array("mask_probs", self.mask_probs, np.float32, (rows, *sides))
+            require_probabilities("mask_probs", self.mask_probs)
         if self.keypoints is not None:
-            _check("keypoints", self.keypoints, np.float32, (rows, len(self.keypoint_names), 3))
-        if min(self.image_hw) < 1:
+            require_array(
+                "keypoints", self.keypoints, np.float32, (rows, len(self.keypoint_names), 3)
+            )
+        self._require_sense()
+
+    def _require_sense(self) -> None:
+        from model.spec import PasteRule
+
+        if len(self.image_hw) != 2 or min(self.image_hw) < 1:
             raise ValueError(f"detections: expected a positive image_hw, got {self.image_hw}")
+        if self.paste not in get_args(PasteRule):
+            expected = ", ".join(get_args(PasteRule))
+            raise ValueError(f"detections: expected paste as one of {expected}, got {self.paste!r}")
+        if self.dropped < 0:
+            raise ValueError(f"detections: expected dropped as 0 or more, got {self.dropped}")
+        if self.first_class not in (0, 1):
+            raise ValueError(f"detections: expected first_class as 0 or 1, got {self.first_class}")
+        if self.labels.size and self.labels.min() < self.first_class:
+            raise ValueError(
+                f"detections: expected labels from {self.first_class}, got {self.labels.min()}"
+            )
         self._rule()
 
     def __len__(self) -> int:
@@ -137,32 +175,55 @@ class Detections:
         crops = paste_crops(self.mask_probs, self.boxes, self.image_hw, self._rule())
         return [rle.encode(crop.columns, crop.x0_px, crop.y0_px, self.image_hw) for crop in crops]
 
-    def areas_px(self) -> NDArray[np.int64] | Float32Array:
-        """Area of each mask in pixels, int64 [D]; of the box, float32 [D], without masks."""
+    def areas(self) -> NDArray[np.float64]:
+        """Area of each row in square pixels of the original image, float64 [D].
+
+        Of its mask, counted from the run lengths; of its box, as far as that lies in the image,
+        for a box-only model.
+        """
         if self.mask_probs is None:
-            sides = self.boxes[:, 2:] - self.boxes[:, :2]
-            area: Float32Array = sides[:, 0] * sides[:, 1]
-            return area
-        return np.array([np.count_nonzero(c.columns) for c in self.crops()], np.int64)
+            boxes = clipped(self.boxes, self.image_hw).astype(np.float64)
+            sides_wh: NDArray[np.float64] = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+            return sides_wh[:, 0] * sides_wh[:, 1]
+        return np.array([rle.area(text) for text in self.rle()], np.float64)
+
+    def polygons(self, tolerance_px: float = 0.0) -> list[list[Polygon]]:
+        """The outlines of each mask, largest part first; empty for a box-only model.
+
+        At 0 they run along the pixels' edges. From above 0 to `runtime.polygons.SAME_PIXELS_PX`
+        they have far fewer vertices and still hold the centres of the same pixels; beyond that,
+        pixels that close to the outline may change sides.
+
+        Args:
+            tolerance_px: How far an outline may be moved to need fewer vertices.
+
+        Raises:
+            UsageError: It is negative or not finite.
+        """
+        from runtime.polygons import outlines
+
+        return outlines(self.crops(), tolerance_px)
 
     def above(self, score: float) -> Detections:
         """The rows whose score is at least `score`."""
-        return self.rows(np.flatnonzero(self.scores >= score))
+        return self.take(np.flatnonzero(self.scores >= score))
 
     def select(self, selection: Selection) -> Detections:
-        """The rows that are wanted; see `runtime.selection`."""
+        """The rows that a selection keeps, in their order; see `runtime.selection`."""
         return selection.apply(self)
 
-    def rows(self, rows: NDArray[np.intp]) -> Detections:
-        """The rows of these indices, in their order."""
+    def take(self, rows: Ints | Sequence[int]) -> Detections:
+        """The given rows, in the given order."""
+        keep = np.asarray(rows, np.int64)
         return replace(
             self,
-            boxes=self.boxes[rows],
-            scores=self.scores[rows],
-            labels=self.labels[rows],
-            names=tuple(self.names[row] for row in rows),
-            mask_probs=None if self.mask_probs is None else self.mask_probs[rows],
-            keypoints=None if self.keypoints is None else self.keypoints[rows],
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            names=tuple(self.names[row] for row in keep),
+            mask_probs=None if self.mask_probs is None else self.mask_probs[keep],
+            keypoints=None if self.keypoints is None else self.keypoints[keep],
+            dataset_ids=self.dataset_ids[keep],
         )
 
     def draw(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
@@ -170,6 +231,40 @@ class Detections:
         from runtime.draw import draw
 
         return draw(image, self)
+
+    def cutouts(self, image: Image.Image | NDArray[np.uint8]) -> list[Image.Image]:
+        """Each detection cut out of `image`, its mask as alpha; see `runtime.formats.crops`."""
+        from runtime.formats.crops import cutouts
+
+        return cutouts(image, self)
+
+    def to_coco(self, image_id: int) -> list[CocoRow]:
+        """Rows of COCO's results format; see `runtime.formats.coco`."""
+        from runtime.formats.coco import rows
+
+        return rows(self, image_id)
+
+    def to_supervision(self) -> supervision.Detections:
+        """As the library supervision has it, masks dense; see `runtime.formats.supervision`.
+
+        Raises:
+            MissingDependencyError: supervision is not installed.
+        """
+        from runtime.formats.supervision import to_supervision
+
+        return to_supervision(self)
+
+    def to_yolo_seg(self) -> list[str]:
+        """Lines of a YOLO label file; see `runtime.formats.yolo`."""
+        from runtime.formats.yolo import lines
+
+        return lines(self)
+
+    def to_labelme(self, image_path: str | os.PathLike[str]) -> dict[str, Any]:
+        """The content of a labelme file; see `runtime.formats.labelme`."""
+        from runtime.formats.labelme import document
+
+        return document(self, os.fspath(image_path))
 
     def _rule(self) -> MaskRule:
         return MaskRule(self.paste, self.mask_threshold, self.mask_threshold_inclusive)
@@ -201,25 +296,28 @@ def from_raw(
         Detections in original-image pixels, rows in the network's order.
 
     Raises:
-        ArtifactError: A label has no class name, or masks or heat maps are not those of the spec.
+        ArtifactError: A label has no class name, a score or a mask is no probability, or masks or
+            heat maps are not those of the spec.
     """
+    from model.spec import MaskHeadSpec
+
     _require_the_specs_heads(raw, spec)
     rule = spec.mask or MaskHeadSpec()
-    if spec.box.to_image == "round":
-        boxes = _rounded(raw.boxes, image_hw, resized_hw, origin_yx)
-    else:
-        boxes = _scaled(raw.boxes, image_hw, resized_hw, origin_yx)
+    boxes = boxes_to_image(raw.boxes, spec.box.to_image, image_hw, resized_hw, origin_yx)
     finite = keep = _finite_rows(boxes, raw)
     if spec.box.to_image == "clip":
-        boxes = _clipped(boxes, image_hw)
+        boxes = clipped(boxes, image_hw)
     if spec.box.to_image != "scale":
         keep = finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     labels = raw.labels[keep].astype(np.int64)
+    first_class = int(spec.box.background == "first")
+    names = _names(labels, spec.classes, first_class)
+    _require_the_networks_probabilities(raw, keep)
     return Detections(
         boxes=boxes[keep],
         scores=raw.scores[keep],
         labels=labels,
-        names=_names(labels, spec.classes),
+        names=names,
         mask_probs=None if raw.masks is None else raw.masks[keep],
         image_hw=image_hw,
         paste=rule.paste,
@@ -227,8 +325,10 @@ def from_raw(
         mask_threshold_inclusive=rule.threshold_inclusive,
         exact=raw.nms_open == raw.candidates_cut == raw.samples_cut == 0,
         dropped=int(np.count_nonzero(~finite)),
-        keypoints=_keypoints(raw, keep, spec.keypoint, image_hw, resized_hw),
+        keypoints=_keypoints(raw, keep, spec, image_hw, resized_hw),
         keypoint_names=() if spec.keypoint is None else spec.keypoint.names,
+        dataset_ids=np.array([spec.classes.dataset_id(k) for k in labels.tolist()], np.int64),
+        first_class=first_class,
     )
 
 
@@ -251,53 +351,14 @@ def _require_the_specs_heads(raw: RawDetections, spec: ModelSpec) -> None:
 def _keypoints(
     raw: RawDetections,
     keep: NDArray[np.bool_],
-    head: KeypointHeadSpec | None,
+    spec: ModelSpec,
     image_hw: tuple[int, int],
     resized_hw: tuple[int, int],
 ) -> Float32Array | None:
-    """Original-image pixels, float32 [kept, J, 3]."""
-    if raw.keypoint_heatmaps is None or head is None:
+    if raw.keypoint_heatmaps is None or spec.keypoint is None:
         return None
-    found = decode(raw.keypoint_heatmaps[keep], raw.boxes[keep], head.score)
-    ratio_hw = np.divide(image_hw, resized_hw, dtype=np.float32)
-    found[..., :2] *= ratio_hw[::-1]
-    return found
-
-
-def _scaled(
-    boxes_xyxy: Float32Array,
-    image_hw: tuple[int, int],
-    resized_hw: tuple[int, int],
-    origin_yx: tuple[int, int],
-) -> Float32Array:
-    ratio_hw = np.divide(image_hw, resized_hw, dtype=np.float32)
-    origin = np.array(origin_yx, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (boxes_xyxy - origin[[1, 0, 1, 0]]) * ratio_hw[[1, 0, 1, 0]]
-
-
-def _rounded(
-    boxes_xyxy: Float32Array,
-    image_hw: tuple[int, int],
-    resized_hw: tuple[int, int],
-    origin_yx: tuple[int, int],
-) -> Float32Array:
-    """Canvas boxes that end a pixel early to whole pixels of the image, halves to even.
-
-    Corners map to corners, so sides are counted less one; the far edges get their pixel back.
-    """
-    axes = [1, 0, 1, 0]
-    last, origin = np.subtract(image_hw, 1.0)[axes], np.array(origin_yx, np.float64)[axes]
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        inside = (boxes_xyxy - origin) / np.subtract(resized_hw, 1.0)[axes]
-        boxes: Float32Array = np.around(inside * last + [0, 0, 1, 1]).astype(np.float32)
-    return boxes
-
-
-def _clipped(boxes_xyxy: Float32Array, image_hw: tuple[int, int]) -> Float32Array:
-    height, width = image_hw
-    limit = np.array([width, height, width, height], np.float32)
-    return np.minimum(np.maximum(boxes_xyxy, np.float32(0)), limit)
+    maps, boxes = raw.keypoint_heatmaps[keep], raw.boxes[keep]
+    return keypoints_to_image(maps, boxes, spec.keypoint, image_hw, resized_hw)
 
 
 def _finite_rows(boxes: Float32Array, raw: RawDetections) -> NDArray[np.bool_]:
@@ -309,22 +370,24 @@ def _finite_rows(boxes: Float32Array, raw: RawDetections) -> NDArray[np.bool_]:
     return finite
 
 
-def _names(labels: NDArray[np.int64], classes: ClassSpec) -> tuple[str, ...]:
-    known = len(classes.names)
-    unknown = labels[(labels < 0) | (labels >= known)]
+def _names(labels: Ints, classes: ClassSpec, first_class: int) -> tuple[str, ...]:
+    last = len(classes.names) - 1
+    unknown = labels[(labels < first_class) | (labels > last)]
     if unknown.size:
         raise ArtifactError(
-            f"network output: expected labels 0 to {known - 1}, got {int(unknown[0])}; graph and "
-            "spec do not belong together, export the model again"
+            f"network output: expected labels {first_class} to {last}, got {int(unknown[0])}; "
+            "graph and spec do not belong together, export the model again"
         )
     return tuple(classes.names[label] for label in labels)
 
 
-def _check(name: str, array: NDArray[np.generic], dtype: DTypeLike, shape: tuple[int, ...]) -> None:
-    if array.dtype != dtype or array.shape != shape:
-        raise ValueError(
-            f"detections: expected {name} as {np.dtype(dtype)} {list(shape)}, got {array.dtype} "
-            f"{list(array.shape)}"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(f"detections: expected finite {name}, got a NaN or an infinity")
+def _require_the_networks_probabilities(raw: RawDetections, keep: NDArray[np.bool_]) -> None:
+    try:
+        require_probabilities("scores", raw.scores[keep])
+        if raw.masks is not None:
+            require_probabilities("masks", raw.masks[keep])
+    except ValueError as error:
+        raise ArtifactError(
+            f"network output: {error}; the file is damaged or not maskport's, export the model "
+            "again"
+        ) from error

@@ -20,13 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.spec import PasteRule
 from runtime.grid_constant import taps
+
+if TYPE_CHECKING:
+    from model.spec import PasteRule
 
 Float32Array = NDArray[np.float32]
 Weights = NDArray[np.float32] | NDArray[np.float64]

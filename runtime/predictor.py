@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from runtime.artifact import Artifact
 from runtime.canvases import fixed_canvas, require_one_model
 from runtime.detections import Detections
 from runtime.exactness import InexactResultWarning, OnInexact, check_on_inexact
-from runtime.selection import Selection
+from runtime.selection import Selection, Wanted
 from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import Photo, decode
 from runtime.stages import Call, Stages, StageTimes, name_of, raw_rows
@@ -29,16 +29,6 @@ if TYPE_CHECKING:  # what `import runtime.predictor` need not load
 
 UInt8 = npt.NDArray[np.uint8]
 Place = str | os.PathLike[str]
-
-
-class Wanted(TypedDict, total=False):
-    """Which rows are kept; `runtime.selection.Selection` as keyword arguments."""
-
-    score_threshold: float | Mapping[str, float] | None
-    mask_threshold: float | None
-    top_k: int | None
-    classes: Collection[str] | None
-    min_area_px: float | None
 
 
 class Predictor:
@@ -207,7 +197,7 @@ class Predictor:
         depth: int = 6,
         then: Then | None = None,
         **wanted: Unpack[Wanted],
-    ) -> Iterator[Streamed]:
+    ) -> Generator[Streamed, None, None]:
         """Detect on many photos, in order, with all stages at work at the same time.
 
         A photo that cannot be used gives a result with an `error`, and the stream goes on. At most
@@ -231,6 +221,15 @@ class Predictor:
 
         options = StreamOptions(self._batch(batch_size), workers, depth, then)
         return self._streamed(photos, selection, options)
+
+    def check(self, *, batch_size: int = 1, **wanted: Unpack[Wanted]) -> None:
+        """Find out, without a photo, whether `predict` would take these arguments.
+
+        Raises:
+            UsageError: it would not.
+        """
+        self._selection(wanted)
+        self._batch(batch_size)
 
     def decode(self, photo: Photo) -> UInt8:
         """Decode a photo as `predict` does, its time counted; for callers that need its pixels.
@@ -302,7 +301,7 @@ class Predictor:
         photos: Iterable[Photo | ImageError],
         selection: Selection,
         options: StreamOptions,
-    ) -> Iterator[Streamed]:
+    ) -> Generator[Streamed, None, None]:
         from runtime.stream import stream
 
         with closing(stream(self._stages, photos, selection, options)) as calls:

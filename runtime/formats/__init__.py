@@ -1,1 +1,1 @@
-"""Results as files: `coco` (COCO results JSON), `jsonl` (one line per image)."""
+"""Results as files, a format each, and `sink`, which writes them photo by photo."""

@@ -8,13 +8,15 @@ height] in original-image pixels, `score`, `segmentation` where the model has ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
+from model.errors import ArtifactError
 from model.spec import ClassSpec
 from runtime.detections import Detections
 from runtime.files import atomic_path
+from runtime.formats import jsonl
 from runtime.rle import Rle
 
 _VISIBLE = 2
@@ -31,44 +33,83 @@ class CocoRow(TypedDict):
     keypoints: NotRequired[list[float]]
 
 
-def rows(detections: Detections, image_id: int, classes: ClassSpec) -> list[CocoRow]:
+def rows(detections: Detections, image_id: int, classes: ClassSpec | None = None) -> list[CocoRow]:
     """The detections of one image in COCO's results format, in their order.
 
     Widths and heights are differences in float64, so that x + width gives back the box's float32.
+
+    Args:
+        detections: Of the image.
+        image_id: The data set's id of it.
+        classes: Gives the category ids by label, for detections that do not know their own.
     """
-    found: list[CocoRow] = [
-        {
-            "image_id": image_id,
-            "category_id": classes.dataset_id(label),
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
-        for label, score, (x0, y0, x1, y1) in zip(
-            detections.labels.tolist(),
-            detections.scores.tolist(),
-            detections.boxes.tolist(),
-            strict=True,
-        )
-    ]
-    for row, rle in zip(found, detections.rle(), strict=False):
-        row["segmentation"] = rle
-    if detections.keypoints is not None:
-        for row, points in zip(found, detections.keypoints.tolist(), strict=True):
-            row["keypoints"] = [number for x, y, _ in points for number in (x, y, _VISIBLE)]
-    return found
+    record = jsonl.record("", detections, image_id)
+    if classes is not None:
+        for row in record["detections"]:
+            row["category_id"] = classes.dataset_id(row["label"])
+    return list(_rows(record))
 
 
-def write(path: Path, results: Iterable[tuple[int, Detections]], classes: ClassSpec) -> None:
+def write(
+    path: Path, results: Iterable[tuple[int, Detections]], classes: ClassSpec | None = None
+) -> None:
     """Write all images' detections, given with their image ids, as one JSON list.
 
     Raises:
         ArtifactError: The file cannot be written; an existing one then stays as it was.
     """
+    _write(path, (row for image_id, found in results for row in rows(found, image_id, classes)))
+
+
+def write_from_jsonl(path: Path, records: Path) -> None:
+    """Write what `write` would, out of a JSON Lines file whose records have image ids.
+
+    One photo at a time is in memory, and all image ids.
+
+    Raises:
+        ArtifactError: A file cannot be read or written, a record is damaged or has no image id, or
+            two photos have the same; an existing file then stays as it was.
+    """
+    _write(path, _rows_of(records))
+
+
+def _rows_of(records: Path) -> Iterator[CocoRow]:
+    seen: dict[int, str] = {}
+    for record in jsonl.read(records):
+        image, image_id = record["image"], record.get("image_id")
+        if not isinstance(image_id, int):
+            raise ArtifactError(f"{records}: {image} has no image_id; predict again without resume")
+        if image_id in seen:
+            raise ArtifactError(
+                f"{records}: {seen[image_id]} and then {image} have image_id {image_id}; predict "
+                "the same photos in the same order, or again without resume"
+            )
+        seen[image_id] = image
+        yield from _rows(record)
+
+
+def _rows(record: dict[str, Any]) -> Iterator[CocoRow]:
+    for found in record["detections"]:
+        x0, y0, x1, y1 = found["box_xyxy"]
+        row: CocoRow = {
+            "image_id": record["image_id"],
+            "category_id": found["category_id"],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": found["score"],
+        }
+        if "rle" in found:
+            row["segmentation"] = found["rle"]
+        if "keypoints" in found:
+            points = found["keypoints"].values()
+            row["keypoints"] = [number for x, y, _ in points for number in (x, y, _VISIBLE)]
+        yield row
+
+
+def _write(path: Path, results: Iterable[CocoRow]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
         separator = "\n"
-        for image_id, detections in results:
-            for row in rows(detections, image_id, classes):
-                file.write(separator + json.dumps(row, allow_nan=False))
-                separator = ",\n"
+        for row in results:
+            file.write(separator + json.dumps(row, allow_nan=False))
+            separator = ",\n"
         file.write("\n]\n")

@@ -1,27 +1,38 @@
-"""JSON Lines: one self-contained line per image, in original-image pixels."""
+"""JSON Lines: one self-contained line per image, in original-image pixels.
+
+A line is written in one piece, so a run that dies leaves whole lines and at most one torn one, at
+the end. `Writer` cuts that off and goes on; `read_names` tells which photos need no second run.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
+from model.errors import ArtifactError
 from runtime.detections import Detections
 from runtime.files import atomic_path
 
+_BLOCK_BYTES = 1 << 16
 
-def record(image: str, detections: Detections) -> dict[str, Any]:
+
+def record(image: str, detections: Detections, image_id: int | None = None) -> dict[str, Any]:
     """One image as a JSON object; `image` is its name as the caller knows it.
 
-    Each detection has `label` (the checkpoint's class index), `name`, `score`, `box_xyxy` and,
-    where the model has masks, `rle` (COCO's compressed run lengths), where it has keypoints,
-    `keypoints`, [x, y, score] by name.
+    Each detection has `label` (the checkpoint's class index), `category_id` (the data set's),
+    `name`, `score`, `box_xyxy` and, where the model has masks, `rle` (COCO's compressed run
+    lengths), where it has keypoints, `keypoints`, [x, y, score] by name.
     """
     found: list[dict[str, Any]] = [
-        {"label": label, "name": name, "score": score, "box_xyxy": box}
-        for label, name, score, box in zip(
+        {"label": label, "category_id": category, "name": name, "score": score, "box_xyxy": box}
+        for label, category, name, score, box in zip(
             detections.labels.tolist(),
+            detections.dataset_ids.tolist(),
             detections.names,
             detections.scores.tolist(),
             detections.boxes.tolist(),
@@ -36,6 +47,7 @@ def record(image: str, detections: Detections) -> dict[str, Any]:
     height, width = detections.image_hw
     return {
         "image": image,
+        **({} if image_id is None else {"image_id": image_id}),
         "height": height,
         "width": width,
         "exact": detections.exact,
@@ -49,7 +61,138 @@ def write(path: Path, results: Iterable[tuple[str, Detections]]) -> None:
     Raises:
         ArtifactError: The file cannot be written; an existing one then stays as it was.
     """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         for image, detections in results:
-            line = json.dumps(record(image, detections), allow_nan=False)
-            file.write(line + "\n")
+            file.write(_line(record(image, detections)))
+
+
+class Writer:
+    """Appends images to a JSON Lines file as they come; each is in the file when `add` returns.
+
+    Args:
+        path: The file.
+        resume: Go on behind what an earlier run wrote; otherwise start an empty file.
+
+    Raises:
+        ArtifactError: The file cannot be opened, or is no file.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        self._path = path
+        try:
+            if not resume:
+                path.write_bytes(b"")
+            # Not buffered: a line is one write.
+            self._file: BinaryIO = path.open("ab", buffering=0)
+            if resume:
+                self._file.truncate(_whole_bytes(path))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def add(self, image: str, detections: Detections, image_id: int | None = None) -> None:
+        """Append one image.
+
+        Raises:
+            ArtifactError: It cannot be written; what was written before stays whole.
+        """
+        line = _line(record(image, detections, image_id))
+        size = 0
+        try:
+            size = self._file.seek(0, os.SEEK_END)
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(f"{written} of {len(line)} bytes were written")
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(size)
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Bring the file to the disk and close it; again does nothing.
+
+        Raises:
+            ArtifactError: The disk refused.
+        """
+        if self._file.closed:
+            return
+        try:
+            with self._file:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _failed(self, error: OSError) -> ArtifactError:
+        return ArtifactError(
+            f"cannot write {self._path}: {error.strerror or error}; name a folder that exists, is "
+            "writable and has room"
+        )
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file, one after the other; a torn last line is none.
+
+    Raises:
+        ArtifactError: The file cannot be read, or a line is not a record.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield _parsed(path, number, line)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_names(path: Path) -> set[str]:
+    """Names of the images that a file has whole records of; none where there is no file.
+
+    Raises:
+        ArtifactError: As `read`.
+    """
+    return {found["image"] for found in read(path)} if path.exists() else set()
+
+
+def _line(found: dict[str, Any]) -> bytes:
+    return json.dumps(found, allow_nan=False).encode("ascii") + b"\n"
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    found: object = None
+    with suppress(ValueError, RecursionError):
+        found = json.loads(line)
+    is_record = (
+        isinstance(found, dict)
+        and isinstance(found.get("image"), str)
+        and isinstance(found.get("detections"), list)
+    )
+    if not is_record:
+        raise ArtifactError(
+            f"{path}, line {number}: expected a record of an image as maskport writes it; remove "
+            "the line, or predict again without resume"
+        )
+    return found  # type: ignore[return-value]
+
+
+def _whole_bytes(path: Path) -> int:
+    """Bytes up to the end of the last line that ends."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(end - _BLOCK_BYTES, 0)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                return start + place + 1
+            end = start
+    return 0

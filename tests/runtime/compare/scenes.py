@@ -53,15 +53,7 @@ def detections(
 
 def rows_of(result: Detections, rows: Sequence[int] | NDArray[np.int64]) -> Detections:
     """The named rows in the given order; a row may come twice."""
-    index = np.asarray(rows, dtype=np.int64)
-    return replace(
-        result,
-        boxes=result.boxes[index],
-        scores=result.scores[index],
-        labels=result.labels[index],
-        names=tuple(result.names[row] for row in index),
-        mask_probs=None if result.mask_probs is None else result.mask_probs[index],
-    )
+    return result.take(np.asarray(rows, dtype=np.int64))
 
 
 def scene(seed: int = 0, with_masks: bool = True) -> Detections:

@@ -1,0 +1,88 @@
+"""Douglas-Peucker on many closed rings at once: fewer points, none of the others far off.
+
+Module legend: R rings, P points of all rings, Q points inside the pieces that are still open.
+
+Source: Douglas and Peucker, 1973, with the distance to the chord's segment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDArray[np.bool_]:
+    """Which points to keep.
+
+    A ring is split at its first point and at the one furthest from that. Then the furthest point of
+    each piece, where it is further than the tolerance from the piece's chord, splits it again; all
+    pieces of all rings take a step together.
+
+    Args:
+        x: float64 [P], ring after ring, without a ring's first point repeated.
+        y: float64 [P].
+        first: int64 [R], where each ring begins; every ring has a point.
+        tolerance: In the unit of x and y.
+
+    Returns:
+        bool [P]. Each point left out is at most the tolerance from the chord that replaces it.
+    """
+    size = _lengths(first, x.size)
+    start = first + np.arange(first.size)
+    # Each ring ends with its first point again, so that every piece has two ends.
+    closed = np.insert(np.arange(x.size), first + size, first)
+    x, y = x[closed], y[closed]
+    kept = np.zeros(closed.size, np.bool_)
+    kept[start] = kept[start + size] = True
+    away_x, away_y = x - np.repeat(x[start], size + 1), y - np.repeat(y[start], size + 1)
+    kept[_furthest(away_x**2 + away_y**2, start, size + 1)] = True
+    inner = np.flatnonzero(~kept)
+    while inner.size:
+        ends = np.flatnonzero(kept)
+        piece = np.searchsorted(ends, inner) - 1
+        begin = np.concatenate(([0], np.flatnonzero(piece[1:] != piece[:-1]) + 1))
+        count = _lengths(begin, inner.size)
+        low, high = ends[piece[begin]], ends[piece[begin] + 1]
+        distance2 = _distance2(x, y, inner, low, high, count)
+        furthest = _furthest(distance2, begin, count)
+        is_split = distance2[furthest] > tolerance**2
+        kept[inner[furthest[is_split]]] = True
+        # The other pieces are done.
+        is_open = np.repeat(is_split, count)
+        is_open[furthest] = False
+        inner = inner[is_open]
+    # The first point at each ring's end is none of its own.
+    return np.delete(kept, start + size)
+
+
+def _lengths(first: Ints, total: int) -> Ints:
+    lengths = np.empty_like(first)
+    np.subtract(first[1:], first[:-1], out=lengths[:-1])
+    lengths[-1:] = total - first[-1:]
+    return lengths
+
+
+def _furthest(distance: Floats, begin: Ints, count: Ints) -> Ints:
+    """Place of the first largest distance of each run."""
+    largest = np.maximum.reduceat(distance, begin)
+    place = np.flatnonzero(distance == np.repeat(largest, count))
+    return place[np.searchsorted(place, begin)]
+
+
+def _distance2(x: Floats, y: Floats, inner: Ints, low: Ints, high: Ints, count: Ints) -> Floats:
+    """Squared distance of each inner point from the segment between its piece's ends; [Q]."""
+    along_x, along_y = x[high] - x[low], y[high] - y[low]
+    length2 = along_x**2 + along_y**2
+    length2[length2 == 0] = 1.0
+    off_x = x[inner] - np.repeat(x[low], count)
+    off_y = y[inner] - np.repeat(y[low], count)
+    along_x, along_y = np.repeat(along_x, count), np.repeat(along_y, count)
+    share = (off_x * along_x + off_y * along_y) / np.repeat(length2, count)
+    np.minimum(np.maximum(share, 0.0, out=share), 1.0, out=share)
+    off_x -= share * along_x
+    off_y -= share * along_y
+    distance2: Floats = off_x**2 + off_y**2
+    return distance2

@@ -1,0 +1,120 @@
+"""Cutouts: each detection as a picture of its own, its mask as the alpha channel."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.errors import ArtifactError, ImageError
+from runtime.detections import Detections
+from runtime.files import atomic_path
+from runtime.formats.names import file_stem
+from runtime.paste import MaskCrop
+from runtime.to_image import clipped
+
+Window = tuple[int, int, int, int]
+_OURS = re.compile(r"\d{3,}-.*\.png")
+
+
+def cutouts(image: Image.Image | NDArray[np.uint8], detections: Detections) -> list[Image.Image]:
+    """Each detection cut out of the image.
+
+    The window is the box in whole pixels, as far as it lies in the image, and a little more where
+    the mask reaches over the box (pasting lets it, by part of a mask cell): no pixel of a mask is
+    cut off.
+
+    Args:
+        image: The original image, RGB; an array is uint8 [H, W, 3].
+        detections: What was found in it.
+
+    Returns:
+        A picture per row: RGBA with the mask as alpha, colours whole; RGB for a box-only model. Of
+        no size where neither box nor mask has a pixel in the image.
+
+    Raises:
+        ImageError: The image does not have the size in which the detections are given.
+    """
+    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    expected = (*detections.image_hw, 3)
+    if pixels.shape != expected or pixels.dtype != np.uint8:
+        raise ImageError(
+            f"cutouts: expected an RGB image as uint8 {list(expected)}, got {pixels.dtype} "
+            f"{list(pixels.shape)}; pass the image that the detections were made from"
+        )
+    boxes = clipped(detections.boxes, detections.image_hw).tolist()
+    crops: list[MaskCrop] | list[None] = detections.crops() or [None] * len(boxes)
+    return [_cutout(pixels, box, crop) for box, crop in zip(boxes, crops, strict=True)]
+
+
+def write(
+    folder: Path, stem: str, image: Image.Image | NDArray[np.uint8], detections: Detections
+) -> None:
+    """Write `folder/stem/<row>-<class>.png` for each row that has a pixel.
+
+    Cutouts that an earlier run left for this photo and that are none any more are removed.
+
+    Raises:
+        ArtifactError: A file cannot be written.
+        ImageError: As `cutouts`.
+    """
+    target = folder / stem
+    written = set()
+    try:
+        for row, picture in enumerate(cutouts(image, detections)):
+            if not (picture.width and picture.height):
+                continue
+            target.mkdir(parents=True, exist_ok=True)
+            path = target / f"{row:03d}-{file_stem(detections.names[row])}.png"
+            with atomic_path(path) as temporary:
+                picture.save(temporary)
+            written.add(path.name)
+        for path in target.iterdir() if target.is_dir() else ():
+            if _OURS.fullmatch(path.name) and path.name not in written:
+                path.unlink()
+    except OSError as error:
+        raise ArtifactError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _cutout(pixels: NDArray[np.uint8], box_xyxy: list[float], crop: MaskCrop | None) -> Image.Image:
+    x0, y0, x1, y1 = box_xyxy
+    window: Window | None = None
+    if x0 < x1 and y0 < y1:
+        window = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    if crop is None:
+        left, top, right, bottom = window or (0, 0, 0, 0)
+        return _picture(pixels[top:bottom, left:right])
+    left, top, right, bottom = _with_mask(window, crop)
+    alpha = np.zeros((bottom - top, right - left, 1), np.uint8)
+    rows = slice(max(crop.y0_px, top), min(crop.y0_px + crop.rows.shape[0], bottom))
+    columns = slice(max(crop.x0_px, left), min(crop.x0_px + crop.rows.shape[1], right))
+    if rows.start < rows.stop and columns.start < columns.stop:
+        mask = crop.rows[_moved(rows, crop.y0_px), _moved(columns, crop.x0_px)]
+        alpha[_moved(rows, top), _moved(columns, left), 0] = mask * np.uint8(255)
+    return _picture(np.concatenate((pixels[top:bottom, left:right], alpha), axis=2))
+
+
+def _with_mask(window: Window | None, crop: MaskCrop) -> Window:
+    """The window grown to hold every pixel of the mask."""
+    columns, rows = np.flatnonzero(crop.rows.any(axis=0)), np.flatnonzero(crop.rows.any(axis=1))
+    if not columns.size:
+        return window or (0, 0, 0, 0)
+    x0, x1 = crop.x0_px + int(columns[0]), crop.x0_px + int(columns[-1]) + 1
+    y0, y1 = crop.y0_px + int(rows[0]), crop.y0_px + int(rows[-1]) + 1
+    left, top, right, bottom = window or (x0, y0, x1, y1)
+    return min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)
+
+
+def _moved(span: slice, origin: int) -> slice:
+    return slice(span.start - origin, span.stop - origin)
+
+
+def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
+    height, width, channels = pixels.shape
+    if not (height and width):
+        return Image.new("RGBA" if channels == 4 else "RGB", (0, 0))
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -1,0 +1,235 @@
+"""Result files of a run, one photo after the other, for every kind that a command can save.
+
+Nothing of a photo stays in memory. Each file of a photo appears whole or not at all, and the
+photo's record comes last: what has a record is complete.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.errors import UsageError
+from model.spec import ModelSpec
+from runtime.detections import Detections
+from runtime.files import atomic_path, make_folder
+from runtime.formats import coco, crops, jsonl, labelme, resume, rle, yolo
+from runtime.formats.names import file_stem
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Something to save: its name on a command line, what it is, whether it needs masks."""
+
+    name: str
+    says: str
+    needs_masks: bool = False
+
+
+KINDS = (
+    Kind("overlay", "<stem>.png, the photo with the detections drawn on it"),
+    Kind("json", "results.json, COCO results"),
+    Kind("jsonl", "results.jsonl, a line per photo"),
+    Kind("rle", "rle.json, run lengths by photo", needs_masks=True),
+    Kind("crops", "crops/<stem>/<row>-<class>.png, each detection cut out"),
+    Kind("yolo", "labels/<stem>.txt with classes.txt and data.yaml"),
+    Kind("labelme", "labelme/<stem>.json"),
+)
+
+
+class Sink(Protocol):
+    """Takes photo after photo."""
+
+    def write(
+        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+    ) -> None:
+        """Save one photo's results.
+
+        Args:
+            item_name: The photo's name in messages and records.
+            stem: Of its files, unique within the run; made fit for a file name.
+            image_id: Its id in COCO's results.
+            pixels: uint8 [H, W, 3] RGB, the photo as detected on.
+            detections: What was found.
+
+        Raises:
+            ArtifactError: A file cannot be written.
+        """
+
+    def close(self) -> list[str]:
+        """Write what needs all photos; answers lines that say what is where.
+
+        Raises:
+            ArtifactError: A file cannot be written.
+        """
+
+
+def make_sinks(
+    kinds: Sequence[str],
+    folder: Path,
+    spec: ModelSpec,
+    resume_run: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Sink]:
+    """Open what a run needs to save `kinds`; give every photo to each, in this order.
+
+    Args:
+        kinds: Names out of `KINDS`.
+        folder: Of the results; it is made.
+        spec: Of the model.
+        resume_run: Go on behind an earlier run (`runtime.formats.resume.done_names` are its
+            photos, not to be given again); otherwise its records are replaced.
+        settings: What else decides the results, as JSON has it: a run cannot go on after one that
+            was made otherwise.
+
+    Raises:
+        UsageError: An unknown kind, one that needs masks of a model without, or a run that cannot
+            be resumed.
+        ArtifactError: The folder or a file cannot be made.
+    """
+    require_kinds(kinds, spec)
+    make_folder(folder)
+    resume.begin(folder, kinds, settings or {}, resume_run)
+    by_kind: dict[str, Sink] = {
+        "overlay": _Overlays(folder),
+        "crops": _Crops(folder / "crops"),
+        "yolo": _Yolo(folder, spec),
+        "labelme": _Labelme(folder / "labelme"),
+    }
+    sinks = [sink for kind, sink in by_kind.items() if kind in kinds]
+    log = jsonl.Writer(resume.log_path(folder, kinds), resume=resume_run)
+    return [*sinks, _Records(folder, frozenset(kinds), log)]
+
+
+def require_kinds(kinds: Sequence[str], spec: ModelSpec) -> None:
+    """Require that all kinds are known and possible.
+
+    Raises:
+        UsageError: They are not.
+    """
+    known = {kind.name: kind for kind in KINDS}
+    unknown = [kind for kind in kinds if kind not in known]
+    if unknown or not kinds:
+        got = f"'{unknown[0]}'" if unknown else "nothing"
+        raise UsageError(f"save: expected some of {', '.join(known)}, got {got}")
+    for name in kinds:
+        if known[name].needs_masks and spec.mask is None:
+            raise UsageError(f"save: {name} needs masks, and this model has none; take json")
+
+
+@dataclass(slots=True)
+class _Overlays:
+    folder: Path
+    count: int = 0
+
+    def write(
+        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+    ) -> None:
+        picture = detections.draw(pixels)
+        with atomic_path(self.folder / f"{file_stem(stem)}.png") as temporary:
+            picture.save(temporary)
+        self.count += 1
+
+    def close(self) -> list[str]:
+        return [f"overlays: {self.folder}"] if self.count else []
+
+
+@dataclass(slots=True)
+class _Crops:
+    folder: Path
+
+    def write(
+        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+    ) -> None:
+        crops.write(self.folder, file_stem(stem), pixels, detections)
+
+    def close(self) -> list[str]:
+        return [f"cutouts: {self.folder}"] if self.folder.is_dir() else []
+
+
+@dataclass(slots=True)
+class _Yolo:
+    folder: Path
+    spec: ModelSpec
+    labels: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = self.folder / "labels"
+
+    def write(
+        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+    ) -> None:
+        make_folder(self.labels)
+        yolo.write(self.labels / f"{file_stem(stem)}.txt", detections)
+
+    def close(self) -> list[str]:
+        yolo.write_names(self.folder, self.spec)
+        return [f"YOLO labels: {self.labels} (classes: {self.folder / 'classes.txt'})"]
+
+
+@dataclass(slots=True)
+class _Labelme:
+    folder: Path
+
+    def write(
+        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+    ) -> None:
+        make_folder(self.folder)
+        name = file_stem(stem)
+        labelme.write(
+            self.folder / f"{name}.json", detections, self._photo(item_name, name, pixels)
+        )
+
+    def _photo(self, item_name: str, name: str, pixels: Pixels) -> str:
+        """Where labelme finds the photo; one that is no file, as a frame, is written beside."""
+        if os.path.isfile(item_name):
+            try:
+                return Path(os.path.relpath(item_name, self.folder)).as_posix()
+            except ValueError:  # on another drive
+                return os.path.abspath(item_name)
+        with atomic_path(self.folder / f"{name}.png") as temporary:
+            Image.fromarray(pixels).save(temporary)
+        return f"{name}.png"
+
+    def close(self) -> list[str]:
+        return [f"labelme files: {self.folder}"] if self.folder.is_dir() else []
+
+
+@dataclass(slots=True)
+class _Records:
+    """JSON Lines as photos come, and at the end what is made of them."""
+
+    folder: Path
+    kinds: frozenset[str]
+    log: jsonl.Writer
+
+    def write(
+        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+    ) -> None:
+        self.log.add(item_name, detections, image_id)
+
+    def close(self) -> list[str]:
+        self.log.close()
+        records = resume.log_path(self.folder, self.kinds)
+        lines = []
+        if "json" in self.kinds:
+            path = self.folder / "results.json"
+            coco.write_from_jsonl(path, records)
+            lines.append(f"COCO results: {path}")
+        if "rle" in self.kinds:
+            path = self.folder / "rle.json"
+            rle.write_from_jsonl(path, records)
+            lines.append(f"run lengths: {path}")
+        if "jsonl" in self.kinds:
+            return [*lines, f"JSON Lines: {records}"]
+        resume.forget(self.folder)
+        return lines

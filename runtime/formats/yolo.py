@@ -1,0 +1,86 @@
+"""YOLO labels: `labels/<stem>.txt`, a line per detection, and which class each number is.
+
+A line is `class x y x y ...`, x and y as parts of the image's width and height; of a box-only
+model `class centre_x centre_y width height`. `class` counts the classes without the background
+from 0, in the order of the model's names: `classes.txt` has one per line, `data.yaml` has them as
+a training run reads them.
+
+What the format cannot say: a line has one ring, so parts and holes are joined by cuts without
+width (`runtime.bridges`), the same pixels, but not told apart again by a reader; there is no score;
+a detection without a pixel in the image has no line. Outlines are simplified so far that they
+still hold the same pixels; a reader that rounds vertices to whole pixels, as Ultralytics does when
+it trains, moves an edge by up to half of one.
+
+Source: Ultralytics' documentation, "Instance segmentation datasets overview".
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.spec import ModelSpec
+from runtime.bridges import one_ring
+from runtime.detections import Detections
+from runtime.files import atomic_path
+from runtime.polygons import SAME_PIXELS_PX
+from runtime.to_image import clipped
+
+_DECIMALS = 7
+
+
+def lines(detections: Detections) -> list[str]:
+    """A line per detection that has a pixel in the image."""
+    height, width = detections.image_hw
+    classes = (detections.labels - detections.first_class).tolist()
+    if detections.mask_probs is None:
+        x0, y0, x1, y1 = clipped(detections.boxes, detections.image_hw).astype(np.float64).T
+        rows = np.stack((x0 + x1, y0 + y1, 2 * (x1 - x0), 2 * (y1 - y0)), axis=1) / 2
+        rows /= (width, height, width, height)
+        is_seen = (rows[:, 2:] > 0).all(axis=1)
+        return [_line(classes[row], rows[row]) for row in np.flatnonzero(is_seen)]
+    return [
+        _line(label, (one_ring(parts) / (width, height)).ravel())
+        for label, parts in zip(classes, detections.polygons(SAME_PIXELS_PX), strict=True)
+        if parts
+    ]
+
+
+def write(path: Path, detections: Detections) -> None:
+    """Write one photo's label file; it is empty where nothing was found.
+
+    Raises:
+        ArtifactError: The file cannot be written.
+    """
+    _write_text(path, "".join(f"{line}\n" for line in lines(detections)))
+
+
+def write_names(folder: Path, spec: ModelSpec) -> None:
+    """Write `classes.txt` and `data.yaml`, which say what class each number is.
+
+    Raises:
+        ArtifactError: A file cannot be written.
+    """
+    names = [" ".join(name.split()) for name in class_names(spec)]
+    _write_text(folder / "classes.txt", "".join(f"{name}\n" for name in names))
+    # A JSON text is a YAML text, whatever the name holds.
+    entries = [f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(names)]
+    _write_text(folder / "data.yaml", "".join((f"nc: {len(names)}\n", "names:\n", *entries)))
+
+
+def class_names(spec: ModelSpec) -> tuple[str, ...]:
+    """Names by the number that a label file has."""
+    return spec.classes.names[int(spec.box.background == "first") :]
+
+
+def _line(label: int, numbers: NDArray[np.float64]) -> str:
+    texts = (f"{number:.{_DECIMALS}f}".rstrip("0").rstrip(".") for number in numbers)
+    return " ".join((str(label), *texts))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8", newline="\n")
