@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from model.errors import DeviceError
 from runtime.cuda import Cuda
-from runtime.device_arrays import DeviceArray
+from runtime.device.arrays import DeviceArray
 from runtime.engine_file import TensorInfo
 from runtime.sessions.session import Answer, Feed
 

@@ -13,7 +13,7 @@ import numpy as np
 from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
 from runtime.cuda import Cuda, CudaRuntime
-from runtime.device_arrays import DEFAULT_STREAM, DeviceArray, take
+from runtime.device.arrays import DEFAULT_STREAM, DeviceArray, take
 from runtime.engine_file import TYPE_NAMES, EngineFile, TensorInfo, load_checked
 from runtime.files import atomic_path
 from runtime.sessions.lane import Lane

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.errors import ArtifactError
 from runtime.bicubic import Cells, cell_bounds, cell_values, padded, resize_axis
-from runtime.device_keypoints import decode_on_device
+from runtime.device.keypoints import decode_on_device
 from runtime.keypoints import MOST_SIDE_PX, decode
 from tests.oracles.keypoints import keypoint, margin, resized_map
 
@@ -160,7 +160,7 @@ def test_decode_on_a_device_takes_large_boxes_in_parts(monkeypatch: pytest.Monke
     pytest.importorskip("torch")
     maps, boxes = both_sizes()
     whole = decode_on_device(maps, boxes)
-    monkeypatch.setattr("runtime.device_keypoints._BLOCK_PIXELS", 20_000)
+    monkeypatch.setattr("runtime.device.keypoints._BLOCK_PIXELS", 20_000)
     np.testing.assert_array_equal(decode_on_device(maps, boxes).numpy(), whole.numpy())
 
 
