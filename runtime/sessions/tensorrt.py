@@ -103,7 +103,10 @@ class TensorRTSession:
     def on_device(
         self, feed: Mapping[str, Any], stream: int | None = None
     ) -> Iterator[dict[str, DeviceArray]]:
-        """Run once on device arrays, without a copy; the answer lives as long as the block.
+        """Run once on device arrays; nothing is copied or awaited.
+
+        What a block gives the stream may read the answer; later work must not, for the next call
+        writes to the same memory as soon as that work is done.
 
         Args:
             feed: name → array with `__cuda_array_interface__` or `__dlpack__`, float32, dense.
@@ -124,8 +127,7 @@ class TensorRTSession:
             try:
                 yield lane.run_on_device(arrays, batch, chosen)
             finally:
-                # The lane's buffers are reused by the next call on another stream.
-                self._cuda.synchronise(chosen)
+                lane.leave(chosen)
 
     def close(self) -> None:
         """Free contexts, buffers and the engine; calls that still run finish first."""
