@@ -47,6 +47,15 @@ class Cuda(Protocol):
     def wait_for(self, stream: int, other: int) -> None:
         """Let later work of `stream` wait for what `other` has been given so far."""
 
+    def record(self, stream: int) -> int:
+        """An event: what `stream` has been given so far; it outlives the stream."""
+
+    def wait_for_event(self, stream: int, event: int) -> None:
+        """Let later work of `stream` wait for an event."""
+
+    def destroy_event(self, event: int) -> None:
+        """Give an event back; who waits for it already goes on waiting."""
+
     def upload(self, address: int, memory: npt.NDArray[np.uint8], stream: int) -> None:
         """Copy pinned host memory to the device, in stream order."""
 
@@ -143,12 +152,29 @@ class CudaRuntime:
 
     def wait_for(self, stream: int, other: int) -> None:
         """Let later work of `stream` wait for what `other` has been given so far."""
-        event = self._call("cudaEventCreateWithFlags", self._api.cudaEventDisableTiming)
+        event = self.record(other)
         try:
-            self._call("cudaEventRecord", event, other)
-            self._call("cudaStreamWaitEvent", stream, event, 0)
+            self.wait_for_event(stream, event)
         finally:
-            self._call("cudaEventDestroy", event)
+            self.destroy_event(event)
+
+    def record(self, stream: int) -> int:
+        """An event: what `stream` has been given so far."""
+        event = int(self._call("cudaEventCreateWithFlags", self._api.cudaEventDisableTiming))
+        try:
+            self._call("cudaEventRecord", event, stream)
+        except DeviceError:
+            self.destroy_event(event)
+            raise
+        return event
+
+    def wait_for_event(self, stream: int, event: int) -> None:
+        """Let later work of `stream` wait for an event."""
+        self._call("cudaStreamWaitEvent", stream, event, 0)
+
+    def destroy_event(self, event: int) -> None:
+        """Give an event back."""
+        self._call("cudaEventDestroy", event)
 
     def upload(self, address: int, memory: npt.NDArray[np.uint8], stream: int) -> None:
         """Copy host memory to the device, in stream order."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from model.errors import DeviceError
 from runtime.cuda import Cuda
-from runtime.device_arrays import DeviceArray
+from runtime.device.arrays import DeviceArray
 from runtime.engine_file import TensorInfo
 from runtime.sessions.session import Answer, Feed
 
@@ -78,6 +78,8 @@ class Lane:
         self._graph: int | None = None
         self._is_warm = False
         self._use_graphs = use_graphs
+        # What a caller's stream still does with the buffers.
+        self._in_use: int | None = None
         self.batch: int | None = None
         self.stream = cuda.create_stream()
         try:
@@ -103,6 +105,7 @@ class Lane:
 
     def run(self, feed: Feed, batch: int) -> Answer:
         """Host arrays in, host arrays out."""
+        self._wait_for_reader(self.stream)
         for name, values in feed.items():
             np.copyto(self._buffers[name].host(batch), values)
         self._set_batch(batch)
@@ -117,6 +120,7 @@ class Lane:
 
         What is answered lies in this lane's buffers and is overwritten by its next run.
         """
+        self._wait_for_reader(stream)
         self._set_batch(batch)
         for array in feed.values():
             # 1 and 2 are the protocol's names of the two default streams.
@@ -136,8 +140,22 @@ class Lane:
             for b in self._side("output")
         }
 
+    def leave(self, stream: int) -> None:
+        """Let the next run wait for what this stream has been given so far; nobody waits here."""
+        self._in_use = self._cuda.record(stream)
+
+    def _wait_for_reader(self, stream: int) -> None:
+        event, self._in_use = self._in_use, None
+        if event is not None:
+            self._cuda.wait_for_event(stream, event)
+            self._cuda.destroy_event(event)
+
     def close(self) -> None:
         """Free everything, whatever of it fails."""
+        with suppress(DeviceError):
+            if self._in_use is not None:
+                self._wait_for_reader(self.stream)
+                self._cuda.synchronise(self.stream)
         with suppress(DeviceError):
             self._forget()
         for buffer in self._buffers.values():

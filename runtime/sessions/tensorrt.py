@@ -13,7 +13,7 @@ import numpy as np
 from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
 from runtime.cuda import Cuda, CudaRuntime
-from runtime.device_arrays import DEFAULT_STREAM, DeviceArray, take
+from runtime.device.arrays import DEFAULT_STREAM, DeviceArray, take
 from runtime.engine_file import TYPE_NAMES, EngineFile, TensorInfo, load_checked
 from runtime.files import atomic_path
 from runtime.sessions.lane import Lane
@@ -105,7 +105,10 @@ class TensorRTSession:
     def on_device(
         self, feed: Mapping[str, Any], stream: int | None = None
     ) -> Iterator[dict[str, DeviceArray]]:
-        """Run once on device arrays, without a copy; the answer lives as long as the block.
+        """Run once on device arrays; nothing is copied or awaited.
+
+        What a block gives the stream may read the answer; later work must not, for the next call
+        writes to the same memory as soon as that work is done.
 
         Args:
             feed: name → array with `__cuda_array_interface__` or `__dlpack__`, float32, dense.
@@ -126,8 +129,7 @@ class TensorRTSession:
             try:
                 yield lane.run_on_device(arrays, batch, chosen)
             finally:
-                # The lane's buffers are reused by the next call on another stream.
-                self._cuda.synchronise(chosen)
+                lane.leave(chosen)
 
     def close(self) -> None:
         """Free contexts, buffers and the engine; calls that still run finish first."""

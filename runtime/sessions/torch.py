@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -73,11 +73,16 @@ class TorchSession:
         self._artifact = Artifact(checkpoint.path, checkpoint.spec, manifest)
 
     @classmethod
-    def open(cls, path: Path, threads: int | None = None, device: str = "cpu") -> Self:
+    def open(
+        cls,
+        path: Path,
+        threads: int | None = None,
+        device: str = "cpu",
+        mode: Mode = "eager",
+    ) -> Self:
         """Read a checkpoint with its dialect's defaults; `threads` None leaves PyTorch's setting.
 
         Raises:
-            DeviceError: PyTorch does not see the device.
             MissingDependencyError: PyTorch is not installed.
             CheckpointError: see `model.checkpoint.load`.
         """
@@ -92,7 +97,7 @@ class TorchSession:
             ) from error
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(load(path), device)
+        return cls(load(path), device, mode)
 
     @property
     def artifact(self) -> Artifact:
@@ -135,6 +140,47 @@ class TorchSession:
                 outputs = self._forward(images, image_hw)
         named = outputs._asdict()
         return {name: value for name, value in named.items() if value is not None}
+
+    @contextmanager
+    def on_device(
+        self, feed: Mapping[str, Any], stream: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Run once on tensors of the session's device; nothing is copied or awaited but by "eager".
+
+        What a block gives the stream may read the answer; later work must not with "cuda-graph",
+        whose next run writes to the same memory.
+
+        Args:
+            feed: name → torch tensor, or an array of another library that DLPack shows, float32.
+            stream: CUDA's name of the caller's; None takes PyTorch's current one.
+
+        Raises:
+            UsageError: an array of another device, or a stream for a CPU.
+        """
+        import torch
+
+        given = {n: v if torch.is_tensor(v) else torch.from_dlpack(v) for n, v in feed.items()}  # type: ignore[attr-defined]
+        for name, value in given.items():
+            if value.device.type != self._device.type:
+                raise UsageError(
+                    f"{name}: the session is on {self._device}, the array on {value.device}; open "
+                    "the session there, or bring the frames here"
+                )
+        with self._stream(stream), self._lock if self._mode == "cuda-graph" else nullcontext():
+            yield self.run_on_device(given["images"], given["image_hw"])
+
+    def _stream(self, stream: int | None) -> AbstractContextManager[Any]:
+        if stream is None:
+            return nullcontext()
+        if self._device.type != "cuda":
+            raise UsageError(f"stream: the session is on {self._device}, which has none")
+        import torch
+
+        cuda: Any = torch.cuda
+        if stream == cuda.current_stream(self._device).cuda_stream:
+            return nullcontext()
+        other: AbstractContextManager[Any] = cuda.stream(cuda.ExternalStream(stream, self._device))
+        return other
 
     def close(self) -> None:
         """Free the network."""

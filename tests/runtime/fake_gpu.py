@@ -36,12 +36,14 @@ class FakeCuda:
         self._streams: dict[int, list[Callable[[], None]]] = {}
         self._recording: dict[int, list[Callable[[], None]]] = {}
         self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self._events: dict[int, int] = {}
         self._names = itertools.count(1000)
         self.counts: defaultdict[str, int] = defaultdict(int)
 
     @property
     def alive(self) -> int:
-        return len(self._memory) + len(self._streams) + len(self._graphs)
+        held = (self._memory, self._streams, self._graphs, self._events)
+        return sum(len(kind) for kind in held)
 
     def architecture(self) -> str:
         return self._architecture
@@ -73,6 +75,7 @@ class FakeCuda:
 
     def synchronise(self, stream: int) -> None:
         assert stream not in self._recording, "a stream that records must not be awaited"
+        self.counts["synchronise"] += 1
         work, self._streams[stream] = self._streams[stream], []
         for step in work:
             step()
@@ -80,6 +83,20 @@ class FakeCuda:
     def wait_for(self, stream: int, other: int) -> None:
         self.counts["wait_for"] += 1
         self.submit(stream, lambda: self.synchronise(other))
+
+    def record(self, stream: int) -> int:
+        name = next(self._names)
+        self._events[name] = stream
+        return name
+
+    def wait_for_event(self, stream: int, event: int) -> None:
+        other = self._events[event]
+        # An event outlives its stream, whose work was done when it was destroyed.
+        if other != stream and other in self._streams:
+            self.submit(stream, lambda: self.synchronise(other))
+
+    def destroy_event(self, event: int) -> None:
+        del self._events[event]
 
     def submit(self, stream: int, step: Callable[[], None]) -> None:
         assert stream in self._streams, "unknown stream"

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from model.errors import ArtifactError
 from runtime.bicubic import Cells, cell_bounds, cell_values, padded, resize_axis
-from runtime.device_keypoints import decode_on_device
 from runtime.keypoints import MOST_SIDE_PX, decode
 from tests.oracles.keypoints import keypoint, margin, resized_map
 
@@ -141,27 +140,6 @@ def test_decode_is_torchvisions() -> None:
     ours = decode(maps, boxes)
     np.testing.assert_array_equal(ours[..., :2], theirs[..., :2].numpy())
     np.testing.assert_allclose(ours[..., 2], scores.numpy(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("score", ["logit", "softmax"])
-def test_decode_on_a_device_is_the_same(score: str) -> None:
-    torch = pytest.importorskip("torch")
-    maps, boxes = both_sizes()
-    found = decode_on_device(torch.tensor(maps), torch.tensor(boxes), score)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), decode(maps, boxes, score), rtol=1e-5, atol=1e-5)
-    # NumPy's arrays speak DLPack, as any library's of a GPU does.
-    again = decode_on_device(maps, boxes, score)
-    np.testing.assert_array_equal(again.numpy(), found.numpy())
-    assert decode_on_device(maps[:0], boxes[:0], score).shape == (0, 17, 3)
-
-
-def test_decode_on_a_device_takes_large_boxes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-    maps, boxes = both_sizes()
-    whole = decode_on_device(maps, boxes)
-    monkeypatch.setattr("runtime.device_keypoints._BLOCK_PIXELS", 20_000)
-    np.testing.assert_array_equal(decode_on_device(maps, boxes).numpy(), whole.numpy())
 
 
 @pytest.mark.data

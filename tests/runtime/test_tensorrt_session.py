@@ -18,7 +18,7 @@ import pytest
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
 from runtime.cuda import CudaRuntime
-from runtime.device_arrays import DeviceArray
+from runtime.device.arrays import DeviceArray
 from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
 from runtime.sessions.tensorrt import TensorRTSession

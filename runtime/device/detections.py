@@ -1,0 +1,149 @@
+"""What a network found in device frames: device arrays, until a caller asks for a host copy.
+
+Legend: N frames, D rows of each, M side of a mask, J keypoints, H x W a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import UsageError
+from model.spec import KeypointHeadSpec, MaskHeadSpec, ModelSpec
+from runtime.detections import Detections, RawDetections, from_raw
+from runtime.device.library import Array, Library
+from runtime.device.paste import paste
+from runtime.paste import MaskRule
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceDetections:
+    """The detections of a batch of frames, each in its own pixels.
+
+    Every frame has D rows, of which `valid` says which hold a detection; the others hold zeros,
+    so that sums over rows need no mask. How many there are is known on the device only. The
+    arrays are the caller's: no later call writes to them.
+
+    Attributes:
+        boxes: float32 [N, D, 4] xyxy.
+        scores: float32 [N, D], best first as a rule.
+        labels: int32 [N, D], the checkpoint's own class indices.
+        valid: bool [N, D].
+        counts: int32 [N], valid rows of each frame.
+        masks: float32 [N, D, M, M] probabilities inside the box; None for a box-only model.
+        keypoints: float32 [N, D, J, 3], x, y and score; None for a model without keypoints.
+        dropped: int32 [N], rows that held a NaN or an infinity.
+        nms_open: int32 [N], boxes that NMS left undecided; 0 certifies the greedy result.
+        candidates_cut: int32 [N], cuts before NMS that may have changed the answer.
+        samples_cut: int32 [N], RoIs that were pooled with fewer samples than they need.
+        frames_hw: H and W of each frame.
+        spec: the model's.
+        library: that computes on the arrays.
+    """
+
+    boxes: Array
+    scores: Array
+    labels: Array
+    valid: Array
+    counts: Array
+    masks: Array | None
+    keypoints: Array | None
+    dropped: Array
+    nms_open: Array
+    candidates_cut: Array
+    samples_cut: Array
+    frames_hw: tuple[tuple[int, int], ...]
+    spec: ModelSpec
+    library: Library
+
+    def __len__(self) -> int:
+        """Frames, N."""
+        return len(self.frames_hw)
+
+    def paste(
+        self, frame: int = 0, rows: slice | None = None, mask_threshold: float | None = None
+    ) -> Array:
+        """Dense masks of one frame, on the device; a row that is not valid is empty.
+
+        A full-HD mask takes 2 MB: where all rows are too many, paste some at a time.
+
+        Args:
+            frame: from 0 to N - 1.
+            rows: which of the D rows; None takes all.
+            mask_threshold: in (0, 1); None takes the model's.
+
+        Returns:
+            Bool [rows, H, W], the pixels of `Detections.masks`.
+
+        Raises:
+            UsageError: no such frame, no masks, or a threshold outside (0, 1).
+        """
+        if self.masks is None:
+            raise UsageError("paste: the model has no mask head")
+        if not 0 <= frame < len(self):
+            raise UsageError(f"frame: expected 0 to {len(self) - 1}, got {frame}")
+        chosen = slice(None) if rows is None else rows
+        return paste(
+            self.library.xp,
+            self.masks[frame, chosen, ...],
+            self.boxes[frame, chosen, :],
+            self.frames_hw[frame],
+            self._rule(mask_threshold),
+        )
+
+    def to_host(self) -> list[Detections]:
+        """Copy to the host, awaiting the device: one `Detections` per frame, valid rows only.
+
+        Raises:
+            ArtifactError: a label has no class name.
+        """
+        host = {
+            name: self.library.download(value)
+            for name in _ARRAYS
+            if (value := getattr(self, name)) is not None
+        }
+        return [self._on_host(host, frame) for frame in range(len(self))]
+
+    def _on_host(self, host: dict[str, npt.NDArray[Any]], frame: int) -> Detections:
+        rows = np.flatnonzero(host["valid"][frame])
+
+        def chosen(name: str) -> npt.NDArray[Any] | None:
+            return host[name][frame][rows] if name in host else None
+
+        raw = RawDetections(
+            host["boxes"][frame][rows],
+            host["scores"][frame][rows],
+            host["labels"][frame][rows],
+            chosen("masks"),
+            nms_open=int(host["nms_open"][frame]),
+            candidates_cut=int(host["candidates_cut"][frame]),
+            samples_cut=int(host["samples_cut"][frame]),
+        )
+        # The boxes have come to the frame already.
+        spec = replace(self.spec, box=replace(self.spec.box, to_image="scale"), keypoint=None)
+        hw = self.frames_hw[frame]
+        found = from_raw(raw, spec, hw, hw)
+        head: KeypointHeadSpec | None = self.spec.keypoint
+        return replace(
+            found,
+            dropped=int(host["dropped"][frame]),
+            keypoints=chosen("keypoints"),
+            keypoint_names=() if head is None or self.keypoints is None else head.names,
+        )
+
+    def _rule(self, mask_threshold: float | None) -> MaskRule:
+        head = self.spec.mask or MaskHeadSpec()
+        threshold = head.threshold if mask_threshold is None else mask_threshold
+        try:
+            return MaskRule(head.paste, threshold, head.threshold_inclusive)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+
+_ARRAYS = (
+    "boxes", "scores", "labels", "valid", "masks", "keypoints", "dropped", "nms_open",
+    "candidates_cut", "samples_cut",
+)  # fmt: skip

@@ -1,0 +1,204 @@
+"""The libraries whose arrays are computed with, and what the array API leaves to each of them.
+
+Everything else under `runtime/device` is written in the array API, so that it is the same on
+PyTorch, CuPy and NumPy, and the tests of CPU arrays say something about a GPU's.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import MissingDependencyError, UsageError
+from runtime.device.arrays import DeviceArray
+
+# An array of PyTorch, CuPy or NumPy; their types have no common ancestor.
+Array = Any
+
+
+class Library(Protocol):
+    """One of the three."""
+
+    xp: Any  # its namespace, made compatible with the array API
+
+    def handle(self, like: Array, stream: Any) -> int | None:
+        """A stream as CUDA names it; the current one for None, None on a CPU."""
+
+    def on_stream(self, like: Array, handle: int | None) -> AbstractContextManager[Any]:
+        """What is computed in the block goes to this stream."""
+
+    def upload(self, table: npt.NDArray[Any], like: Array) -> Array:
+        """A host table on the device of `like`, in stream order, without waiting."""
+
+    def adopt(self, value: Any) -> Array:
+        """Another library's array of the same device, without a copy."""
+
+    def download(self, value: Array) -> npt.NDArray[Any]:
+        """Copy to the host; the only way there."""
+
+
+def library_of(value: Any) -> Library:
+    """The library that computes on a frame: its own, or PyTorch, or else CuPy.
+
+    Raises:
+        UsageError: no array.
+        MissingDependencyError: array-api-compat, or both PyTorch and CuPy, are not installed.
+    """
+    try:
+        import array_api_compat as compat
+    except ImportError as error:
+        raise MissingDependencyError(
+            "frames on a device need array-api-compat; pip install 'maskport[device]'"
+        ) from error
+    if compat.is_numpy_array(value):
+        return _NumPy()
+    if compat.is_torch_array(value):
+        return _Torch()
+    if compat.is_cupy_array(value):
+        return _CuPy()
+    if not hasattr(value, "__dlpack__") and not hasattr(value, "__cuda_array_interface__"):
+        raise UsageError(
+            "frames: expected device arrays (with __dlpack__ or __cuda_array_interface__), got "
+            f"{type(value).__name__}; photos and files are for Predictor"
+        )
+    for library in (_Torch, _CuPy):
+        try:
+            return library()
+        except ImportError:
+            continue
+    raise MissingDependencyError(
+        f"frames of {type(value).__module__} are computed with PyTorch or CuPy, and neither is "
+        "installed; pip install one of them"
+    )
+
+
+def stream_handle(stream: Any) -> int:
+    """A stream as CUDA names it.
+
+    Args:
+        stream: an integer, or a stream of PyTorch, CuPy, or any library with `__cuda_stream__`.
+
+    Raises:
+        UsageError: none of these.
+    """
+    if hasattr(stream, "__cuda_stream__"):
+        return int(stream.__cuda_stream__()[1])
+    for name in ("cuda_stream", "ptr"):
+        stream = getattr(stream, name, stream)
+    if isinstance(stream, bool) or not isinstance(stream, int):
+        raise UsageError(f"stream: expected a CUDA stream, got {type(stream).__name__}")
+    return stream
+
+
+def _no_stream(stream: Any) -> None:
+    if stream is not None:
+        raise UsageError("stream: the frames are on the CPU, which has none; leave it out")
+
+
+class _NumPy:
+    """Host arrays: for tests, and for the same code without a GPU."""
+
+    def __init__(self) -> None:
+        import array_api_compat.numpy as xp
+
+        self.xp: Any = xp
+
+    def handle(self, like: Array, stream: Any) -> int | None:
+        _no_stream(stream)
+        return None
+
+    def on_stream(self, like: Array, handle: int | None) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def upload(self, table: npt.NDArray[Any], like: Array) -> Array:
+        return table
+
+    def adopt(self, value: Any) -> Array:
+        return value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+
+    def download(self, value: Array) -> npt.NDArray[Any]:
+        return np.array(value)
+
+
+class _Torch:
+    def __init__(self) -> None:
+        import array_api_compat.torch as xp
+        import torch
+
+        self.xp: Any = xp
+        self._torch = torch
+
+    def handle(self, like: Array, stream: Any) -> int | None:
+        if not like.is_cuda:
+            _no_stream(stream)
+            return None
+        if stream is None:
+            return int(self._torch.cuda.current_stream(like.device).cuda_stream)
+        return stream_handle(stream)
+
+    def on_stream(self, like: Array, handle: int | None) -> AbstractContextManager[Any]:
+        cuda: Any = self._torch.cuda
+        if handle is None:
+            return nullcontext()
+        stream: AbstractContextManager[Any] = (
+            cuda.device(like.device)
+            if handle == cuda.current_stream(like.device).cuda_stream
+            else cuda.stream(cuda.ExternalStream(handle, device=like.device))
+        )
+        return stream
+
+    def upload(self, table: npt.NDArray[Any], like: Array) -> Array:
+        host = self._torch.from_numpy(table)
+        if not like.is_cuda:
+            return host
+        # From pageable memory the copy would wait; PyTorch keeps pinned memory until it is read.
+        return host.pin_memory().to(like.device, non_blocking=True)
+
+    def adopt(self, value: Any) -> Array:
+        if isinstance(value, self._torch.Tensor):
+            return value
+        if isinstance(value, DeviceArray):
+            # Its stream is the one at hand.
+            return self._torch.as_tensor(replace(value, stream=None), device="cuda")
+        if hasattr(value, "__dlpack__"):
+            return self.xp.from_dlpack(value)
+        return self._torch.as_tensor(value, device="cuda")
+
+    def download(self, value: Array) -> npt.NDArray[Any]:
+        return np.array(value.detach().cpu().numpy())
+
+
+class _CuPy:
+    def __init__(self) -> None:
+        import array_api_compat.cupy as xp
+        import cupy
+
+        self.xp: Any = xp
+        self._cupy: Any = cupy
+
+    def handle(self, like: Array, stream: Any) -> int | None:
+        if stream is None:
+            return int(self._cupy.cuda.get_current_stream().ptr)
+        return stream_handle(stream)
+
+    def on_stream(self, like: Array, handle: int | None) -> AbstractContextManager[Any]:
+        stream: AbstractContextManager[Any] = self._cupy.cuda.ExternalStream(handle)
+        return stream
+
+    def upload(self, table: npt.NDArray[Any], like: Array) -> Array:
+        with like.device:
+            return self._cupy.asarray(table, blocking=False)
+
+    def adopt(self, value: Any) -> Array:
+        if isinstance(value, DeviceArray):
+            return self._cupy.asarray(replace(value, stream=None))
+        if isinstance(value, self._cupy.ndarray) or not hasattr(value, "__dlpack__"):
+            return self._cupy.asarray(value)
+        return self._cupy.from_dlpack(value)
+
+    def download(self, value: Array) -> npt.NDArray[Any]:
+        return np.asarray(self._cupy.asnumpy(value))

@@ -1,0 +1,89 @@
+"""Which source pixels every target pixel reads, and with what weights: host tables per axis.
+
+They depend on sizes alone, never on pixels, so they are made once per size and uploaded.
+
+Legend: n target pixels of an axis, K taps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from runtime import bilinear, fixed_point_bilinear, grid_constant
+
+PILLOW_BITS = 22  # of a weight: 32, less 8 of a pixel, less 2 of the sum
+OPENCV_ONE = 2048
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """int64 [K, n] source pixels, and their weights [K, n] in the type of the sum."""
+
+    index: Ints
+    weight: npt.NDArray[Any]
+
+
+def torchvision(source: int, target: int) -> Taps:
+    """Two float32 taps; see `runtime.bilinear`."""
+    first, second, near = bilinear.taps(source, target)
+    return Taps(np.stack([first, second]).astype(np.int64), np.stack([1 - near, near]))
+
+
+def opencv(source: int, target: int) -> Taps:
+    """Two int32 taps; see `runtime.fixed_point_bilinear`."""
+    first, near = fixed_point_bilinear._taps(source, target)
+    index = np.clip(np.stack([first, first + 1]), 0, source - 1)
+    return Taps(index.astype(np.int64), np.stack([OPENCV_ONE - near, near]).astype(np.int32))
+
+
+def skimage(source: int, target: int) -> Taps:
+    """Two float64 taps; what lies beyond the photo weighs nothing, as zeros would."""
+    before, upper = grid_constant.taps(np.arange(target), source, target)
+    index = np.stack([before, before + 1])
+    weight = np.stack([1.0 - upper, 1.0 - (1.0 - upper)])
+    inside = (index >= 0) & (index < source)
+    return Taps(np.clip(index, 0, source - 1), np.where(inside, weight, 0.0))
+
+
+def pillow_goes_down_first(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> bool:
+    """Whether Pillow's pass down the columns comes first; each pass rounds to bytes.
+
+    Source: measured with Pillow 13.0: so where it removes more than twice as many rows as columns.
+    Earlier versions always go across first.
+    """
+    if int(PIL.__version__.split(".")[0]) < 13:
+        return False
+    removed, across = source_hw[0] - target_hw[0], source_hw[1] - target_hw[1]
+    return removed > 0 and removed > 2 * across
+
+
+def pillow(source: int, target: int) -> Taps:
+    """Pillow's antialiasing bilinear taps in 22 bits, int32.
+
+    Source: Pillow `Resample.c`: `precompute_coeffs` and `normalize_coeffs_8bpc`, in their order of
+    operations in double precision.
+    """
+    scale = source / target
+    reach = max(scale, 1.0)  # of the triangle, whose support is 1
+    size = math.ceil(reach) * 2 + 1
+    centre = (np.arange(target) + 0.5) * scale
+    first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+    end = np.minimum((centre + reach + 0.5).astype(np.int64), source)
+    index = first + np.arange(size)[:, None]  # [K, n]
+    place = np.abs((index - centre + 0.5) * (1.0 / reach))
+    weight = np.where((index < end) & (place < 1.0), 1.0 - place, 0.0)
+    total = np.zeros(target)
+    for row in weight:  # one after the other, as Pillow adds them
+        total += row
+    weight /= np.where(total == 0.0, 1.0, total)
+    fixed = np.trunc(0.5 + weight * (1 << PILLOW_BITS)).astype(np.int32)
+    used = fixed.any(axis=1)
+    return Taps(np.minimum(index, source - 1)[used], fixed[used])

@@ -1,0 +1,149 @@
+"""The resize on a device, on CPU arrays of two libraries: the numbers of the host's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.spec import PreprocessSpec
+from runtime.device import taps
+from runtime.device.library import library_of
+from runtime.device.resize import Layout, resize
+from runtime.device.workspace import Workspace
+from runtime.preprocess import bilinear
+from runtime.preprocess import resize as resize_on_the_host
+
+KINDS = ("bilinear", "pillow-bilinear", "opencv-bilinear", "skimage-bilinear")
+SIZES = {
+    "up": ((30, 40), (50, 67)),
+    "down": ((60, 80), (41, 55)),
+    "down-a-lot": ((211, 157), (9, 7)),
+    "one-axis": ((24, 32), (24, 50)),
+    "both-ways": ((24, 60), (50, 13)),
+    "same": ((24, 32), (24, 32)),
+    "one-pixel": ((1, 1), (5, 4)),
+    "to-one-pixel": ((17, 23), (1, 1)),
+    "a-line": ((1, 300), (3, 41)),
+}
+
+
+def frames(hw: tuple[int, int], count: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *hw, 3), np.uint8)
+
+
+def on(library: str, values: np.ndarray) -> Any:
+    return values if library == "numpy" else torch.from_numpy(values)
+
+
+def resized(library: str, values: np.ndarray, hw: tuple[int, int], spec: PreprocessSpec,
+            layout: Layout = "hwc", channel_order: Any = "rgb") -> np.ndarray:  # fmt: skip
+    given = on(library, values)
+    workspace = Workspace(library_of(given), given)
+    found = resize(given, layout, hw, spec, workspace, channel_order)
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("source", "target"), SIZES.values(), ids=SIZES)
+def test_equals_the_host(
+    library: str, kind: Any, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    spec = PreprocessSpec(interpolation=kind)
+    given = frames(source, 2)
+    found = resized(library, given, target, spec)
+    assert found.dtype == np.float32
+    expected = np.stack([resize_on_the_host(frame, target, spec) for frame in given])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_every_byte_is_pillows(library: str) -> None:
+    rng = np.random.default_rng(1)
+    spec = PreprocessSpec(interpolation="pillow-bilinear", value_range=255.0)
+    different = 0
+    for seed in range(120):
+        source, target = rng.integers(1, 150, 2), rng.integers(1, 150, 2)
+        photo = frames((int(source[0]), int(source[1])), seed=seed)
+        hw = (int(target[0]), int(target[1]))
+        image = Image.fromarray(photo[0]).resize(hw[::-1], Image.Resampling.BILINEAR)
+        found = resized(library, photo, hw, spec)[0].transpose(1, 2, 0)
+        np.testing.assert_array_equal(found, np.asarray(image, np.float32))
+        different += not np.array_equal(found, bilinear(photo[0], hw).transpose(1, 2, 0))
+    assert different > 100  # or nothing of this would be needed
+
+
+def test_pillows_taps_at_the_sizes_of_cameras() -> None:
+    """A thin photo shows every column's taps."""
+    spec = PreprocessSpec(interpolation="pillow-bilinear", value_range=255.0)
+    for source, target in ((1920, 1333), (1080, 800), (3840, 1333), (640, 1067), (4000, 1199)):
+        photo = frames((3, source), seed=source)
+        image = Image.fromarray(photo[0]).resize((target, 3), Image.Resampling.BILINEAR)
+        found = resized("torch", photo, (3, target), spec)[0].transpose(1, 2, 0)
+        np.testing.assert_array_equal(found, np.asarray(image, np.float32))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("given_order", ["rgb", "bgr"])
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+def test_channels_and_layouts(
+    library: str, kind: Any, order: Any, given_order: str, layout: Layout
+) -> None:
+    spec = PreprocessSpec(interpolation=kind, channel_order=order, value_range=255.0)
+    rgb = frames((20, 31), 2)
+    given = rgb if given_order == "rgb" else rgb[..., ::-1]
+    given = np.ascontiguousarray(given if layout == "hwc" else given.transpose(0, 3, 1, 2))
+    found = resized(library, given, (33, 29), spec, layout, given_order)
+    expected = np.stack([resize_on_the_host(frame, (33, 29), spec) for frame in rgb])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_frames_with_gaps(library: str) -> None:
+    """A part of a larger frame, and a transposed one."""
+    spec = PreprocessSpec()
+    large = frames((60, 90))
+    for cut in (lambda f: f[:, 3:40, 5:77], lambda f: f[:, ::2], lambda f: f[..., :3]):
+        given = on(library, large)
+        workspace = Workspace(library_of(given), given)
+        found = resize(cut(given), "hwc", (25, 26), spec, workspace)
+        expected = resize_on_the_host(cut(large)[0], (25, 26), spec)
+        np.testing.assert_array_equal(np.asarray(found)[0], expected)
+
+
+def test_tables_are_made_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    made = taps.pillow
+
+    def counting(source: int, target: int) -> taps.Taps:
+        calls.append((source, target))
+        return made(source, target)
+
+    monkeypatch.setitem(resize.__globals__["_MAKERS"], "pillow-bilinear", counting)
+    spec = PreprocessSpec(interpolation="pillow-bilinear")
+    given = frames((20, 30))
+    workspace = Workspace(library_of(given), given)
+    for _ in range(3):
+        resize(given, "hwc", (11, 17), spec, workspace)
+    assert sorted(calls) == [(20, 11), (30, 17)]
+    resize(given, "hwc", (11, 18), spec, workspace)
+    assert sorted(calls) == [(20, 11), (30, 17), (30, 18)]
+
+
+def test_a_table_that_is_off_by_one_pixel_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = taps.pillow
+
+    def shifted(source: int, target: int) -> taps.Taps:
+        good = made(source, target)
+        return taps.Taps(np.minimum(good.index + 1, source - 1), good.weight)
+
+    monkeypatch.setitem(resize.__globals__["_MAKERS"], "pillow-bilinear", shifted)
+    spec = PreprocessSpec(interpolation="pillow-bilinear")
+    found = resized("numpy", frames((20, 30)), (11, 17), spec)[0]
+    assert (found != resize_on_the_host(frames((20, 30))[0], (11, 17), spec)).mean() > 0.5
