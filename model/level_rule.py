@@ -7,6 +7,8 @@ eager model on every RoI, at the boundaries too.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -19,6 +21,11 @@ def level_areas(spec: PoolerSpec) -> list[float]:
 
     Source: `model.ops.pyramid_levels`, bisected over all float32 numbers.
     """
+    return list(_level_areas(spec))
+
+
+@cache
+def _level_areas(spec: PoolerSpec) -> tuple[float, ...]:
     finest, coarsest = spec.strides[0].bit_length() - 1, spec.strides[-1].bit_length() - 1
     count = coarsest - finest + 1
     starts = []
@@ -40,4 +47,4 @@ def level_areas(spec: PoolerSpec) -> list[float]:
             )
             below, above = (below, middle) if int(reached) >= level else (middle, above)
         starts.append(float(np.array(above, np.int32).view(np.float32)))
-    return starts
+    return tuple(starts)

@@ -22,15 +22,25 @@ _SIZES = {"short_side": 96, "long_side": 160}
 
 @cache
 def checkpoint(kind: str) -> Checkpoint:
-    """The demo's weights at 160/267; others with random ones, their spec changed to the kind."""
+    """The demo's weights at 160/267 with fewer rows; the others' are random."""
     if kind == "demo":
         names = tuple((ROOT / "examples/demo/shapes.names").read_text("utf-8").split())
         options = SpecOptions(short_side=160, long_side=267, names=names)
-        return load(ROOT / "examples/demo/shapes.pth", options)
+        read = load(ROOT / "examples/demo/shapes.pth", options)
+        return replace(read, spec=_smaller(read.spec))
     spec = _spec(kind)
     torch.manual_seed(0)
     network = MaskRCNN(spec)
     return Checkpoint(Path(f"{kind}.pth"), "0" * 64, spec, network.state_dict(), {}, ())
+
+
+def _smaller(spec: ModelSpec) -> ModelSpec:
+    """With fewer proposals and rows, which only take time."""
+    return replace(
+        spec,
+        rpn=replace(spec.rpn, pre_nms=100, post_nms=100),
+        box=replace(spec.box, detections=25, candidates=200),
+    )
 
 
 def _spec(kind: str) -> ModelSpec:

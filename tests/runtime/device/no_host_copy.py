@@ -70,6 +70,8 @@ class _Operators(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         name = func.overloadpacket.__name__
+        if func.namespace not in ("aten", "prim", "prims"):
+            self._counter.forbid(f"{func.namespace}::{name}, whose body cannot be watched")
         if name in _DATA_DEPENDENT:
             self._counter.forbid(f"aten::{name}")
         if name in ("index", "index_put", "index_put_"):
@@ -108,7 +110,14 @@ class NoCopyArray(np.ndarray):
         name = func.__name__
         if name in _FORBIDDEN_FUNCTIONS or (name == "where" and len(args) == 1):
             self._forbid(name)
-        return super().__array_function__(func, types, args, kwargs)
+        return self._guarded(super().__array_function__(func, types, args, kwargs))
+
+    def _guarded(self, values: Any) -> Any:
+        """Some functions of NumPy, like `where`, answer plain arrays."""
+        if isinstance(values, np.ndarray) and not isinstance(values, NoCopyArray):
+            values = values.view(NoCopyArray)
+            values.counter = self.counter
+        return values
 
     def __getitem__(self, key: Any) -> Any:
         parts = key if isinstance(key, tuple) else (key,)

@@ -1,0 +1,301 @@
+"""Frames on a device end to end, on CPU tensors: what `Predictor` finds in the same photos."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model.errors import ArtifactError, ImageError, UsageError
+from runtime.artifact import Artifact
+from runtime.compare.limits import check
+from runtime.compare.matching import compare
+from runtime.detections import Detections
+from runtime.device.predictor import DevicePredictor
+from runtime.predictor import Predictor
+from runtime.sessions.torch import TorchSession
+from tests.runtime.device import models
+
+
+@cache
+def session(kind: str) -> TorchSession:
+    return TorchSession(models.checkpoint(kind), mode="static")
+
+
+def sample() -> torch.Tensor:
+    return torch.from_numpy(models.photos(1))
+
+
+def same(found: Detections, expected: Detections) -> None:
+    """Every field; the network itself ran on the same pixels with the same code."""
+    assert found.names == expected.names
+    assert found.image_hw == expected.image_hw
+    assert (found.exact, found.dropped) == (expected.exact, expected.dropped)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.paste == expected.paste
+    assert found.mask_threshold == expected.mask_threshold
+    for name in ("mask_probs", "keypoints"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    comparison = compare(expected, found, "photo")
+    assert check([comparison]).excesses == ()
+    assert len(comparison.matching.pairs) == len(expected)
+
+
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+@pytest.mark.parametrize("kind", models.KINDS)
+def test_finds_what_the_predictor_finds(kind: str, library: str) -> None:
+    photos = models.photos(2)
+    expected = Predictor(session(kind), on_inexact="ignore").predict(list(photos), batch_size=2)
+    frames = torch.from_numpy(photos) if library == "torch" else photos
+    found = DevicePredictor(session(kind)).predict(frames)
+    assert type(found.boxes) is type(frames)
+    assert len(found) == 2
+    for ours, theirs in zip(found.to_host(), expected, strict=True):
+        assert len(theirs) >= 5
+        same(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["demo", "detectron2"])
+@pytest.mark.parametrize("given_order", ["rgb", "bgr"])
+@pytest.mark.parametrize(
+    "form", ["hwc", "chw", "batch-hwc", "batch-chw", "list-hwc", "list-chw", "gaps"]
+)
+def test_every_form_of_frames(kind: str, form: str, given_order: Any) -> None:
+    photo = models.photos(1)
+    frames = torch.from_numpy(photo if given_order == "rgb" else photo[..., ::-1].copy())
+    if "chw" in form:
+        frames = frames.permute(0, 3, 1, 2).contiguous()
+    if form == "gaps":
+        wide = torch.zeros((480, 700, 4), dtype=torch.uint8)
+        wide[:, 30:670, :3] = frames[0]
+        given: Any = wide[:, 30:670, :3]
+    elif form.startswith("list"):
+        given = [frames[0]]
+    else:
+        given = frames if form.startswith("batch") else frames[0]
+    found = DevicePredictor(session(kind)).predict(given, channel_order=given_order)
+    expected = Predictor(session(kind), on_inexact="ignore").predict(photo[0])
+    same(found.to_host()[0], expected)
+
+
+def test_frames_of_different_sizes() -> None:
+    photos = [models.photos(1)[0], models.photos(2)[1][100:400, 50:350], models.photos(3)[2][:77]]
+    predictor = Predictor(session("demo"), on_inexact="ignore")
+    expected = predictor.predict(photos, batch_size=3)
+    given = [torch.from_numpy(np.ascontiguousarray(photo)) for photo in photos]
+    given[1] = given[1].permute(2, 0, 1)  # of one layout each
+    found = DevicePredictor(session("demo")).predict(given)
+    assert found.frames_hw == ((480, 640), (300, 300), (77, 640))
+    for ours, theirs in zip(found.to_host(), expected, strict=True):
+        same(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["demo", "detectron2", "matterport"])
+def test_pasted_masks_are_the_hosts(kind: str) -> None:
+    found = DevicePredictor(session(kind)).predict(torch.from_numpy(models.photos(1)))
+    rows = slice(0, 12)
+    host = found.to_host()[0].masks
+    assert host is not None
+    dense, valid = found.paste(rows=rows).numpy(), found.valid[0, rows].numpy()
+    np.testing.assert_array_equal(dense[valid], host[: valid.sum()])
+    assert not dense[~valid].any()
+    assert host.any()
+    stricter = found.paste(rows=rows, mask_threshold=0.8).numpy()
+    assert stricter.sum() < dense.sum()
+
+
+def test_a_score_threshold_counts_rows_out() -> None:
+    frames = torch.from_numpy(models.photos(1))
+    whole = DevicePredictor(session("demo")).predict(frames)
+    found = DevicePredictor(session("demo")).predict(frames, score_threshold=0.5)
+    expected = Predictor(session("demo")).predict(models.photos(1)[0], score_threshold=0.5)
+    same(found.to_host()[0], expected)
+    assert 0 < int(found.counts[0]) == int(found.valid.sum()) < int(whole.counts[0])
+    out = ~found.valid
+    for values in (found.boxes, found.scores, found.labels, found.masks):
+        assert values is not None
+        assert not values[out].any()
+
+
+class _Answering:
+    """A session that answers what a test wants."""
+
+    def __init__(self, kind: str, **changes: Any) -> None:
+        self._inner = session(kind)
+        self._changes = changes
+        self.artifact: Artifact = self._inner.artifact
+        self.feeds: list[dict[str, torch.Tensor]] = []
+
+    def on_device(self, feed: Any, stream: Any = None) -> Any:
+        from contextlib import contextmanager
+
+        @contextmanager
+        def block() -> Any:
+            self.feeds.append(dict(feed))
+            with self._inner.on_device(feed, stream) as answer:
+                changed = {name: value.clone() for name, value in answer.items()}
+                for name, change in self._changes.items():
+                    change(changed[name])
+                yield changed
+
+        return block()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize("where", ["boxes", "scores", "masks"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_rows_without_a_number_are_dropped_and_counted(where: str, value: float) -> None:
+    def spoil(values: torch.Tensor) -> None:
+        values[0, 1] = value
+
+    predictor = DevicePredictor(_Answering("demo", **{where: spoil}))
+    found = predictor.predict(torch.from_numpy(models.photos(1)))
+    assert int(found.dropped[0]) == 1
+    assert not bool(found.valid[0, 1])
+    assert found.masks is not None
+    for values in (found.boxes, found.scores, found.masks):
+        assert bool(torch.isfinite(values).all())
+    clean = DevicePredictor(session("demo")).predict(torch.from_numpy(models.photos(1)))
+    assert int(found.counts[0]) == int(clean.counts[0]) - 1
+    assert found.to_host()[0].dropped == 1
+
+
+def test_what_the_graph_could_not_certify_is_kept() -> None:
+    def undecided(values: torch.Tensor) -> None:
+        values[:] = 3
+
+    found = DevicePredictor(_Answering("demo", nms_open=undecided)).predict(sample())
+    assert found.nms_open.tolist() == [3]
+    assert not found.to_host()[0].exact
+
+
+def test_padding_stays_zero_when_a_canvas_is_used_again() -> None:
+    """A fixed canvas: a wide photo, then a tall one in the same memory."""
+    answering = _Answering("demo")
+    manifest = replace(answering.artifact.manifest, height=192, width=288)
+    answering.artifact = replace(answering.artifact, manifest=manifest)
+    predictor = DevicePredictor(answering)
+    wide = torch.full((100, 150, 3), 255, dtype=torch.uint8)
+    tall = torch.full((150, 60, 3), 255, dtype=torch.uint8)
+    predictor.predict(wide)
+    first = answering.feeds[0]["images"]
+    assert answering.feeds[0]["image_hw"].tolist() == [[160, 240]]
+    assert first[0, 0].count_nonzero() == 160 * 240
+    predictor.predict(tall)
+    second = answering.feeds[1]["images"]
+    assert second.data_ptr() == first.data_ptr()
+    assert answering.feeds[1]["image_hw"].tolist() == [[192, 76]]
+    assert second[0, 0].count_nonzero() == 192 * 76
+    assert not second[0, :, :, 76:].any()
+
+
+def test_a_batch_of_fixed_size_is_filled() -> None:
+    answering = _Answering("demo")
+    answering.artifact = replace(
+        answering.artifact, manifest=replace(answering.artifact.manifest, batch=2)
+    )
+    predictor = DevicePredictor(answering)
+    found = predictor.predict(sample())
+    assert answering.feeds[0]["images"].shape[0] == 2
+    assert not answering.feeds[0]["images"][1].any()
+    assert (len(found), tuple(found.boxes.shape[:1]), len(found.to_host())) == (1, (1,), 1)
+    with pytest.raises(UsageError, match=r"frames: 3 at once.*--batch 3"):
+        predictor.predict(torch.from_numpy(models.photos(3)))
+
+
+def test_results_outlive_the_next_call() -> None:
+    predictor = DevicePredictor(session("demo"))
+    first = predictor.predict(sample())
+    kept = {name: getattr(first, name).clone() for name in ("boxes", "scores", "masks", "valid")}
+    predictor.predict(torch.from_numpy(models.photos(3)[2:]))
+    for name, values in kept.items():
+        assert torch.equal(getattr(first, name), values)
+
+
+def test_threads() -> None:
+    predictor = DevicePredictor(session("boxes"))
+    frames = [torch.from_numpy(photo) for photo in models.photos(3)]
+    expected = [predictor.predict(frame).to_host()[0] for frame in frames]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(
+            threads.map(lambda i: predictor.predict(frames[i % 3]).to_host()[0], range(12))
+        )
+    for index, ours in enumerate(found):
+        same(ours, expected[index % 3])
+
+
+HWC = torch.zeros((20, 30, 3), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        pytest.param([], "empty list", id="nothing"),
+        pytest.param("photo.jpg", "got str; photos and files are for Predictor", id="path"),
+        pytest.param([HWC, "x"], r"frames\[1\]: expected a device array, got str", id="mixed"),
+        pytest.param(HWC.float(), "uint8.*float32", id="float"),
+        pytest.param(HWC[..., 0], r"got .*\[20, 30\]", id="grey"),
+        pytest.param(HWC[None, None], r"\[1, 1, 20, 30, 3\]", id="five-axes"),
+        pytest.param([HWC[None]], r"frames\[0\].*\[1, 20, 30, 3\]", id="batch-in-a-list"),
+        pytest.param(HWC[..., :2], "expected three channels", id="two-channels"),
+        pytest.param(HWC[:3], "say layout=", id="ambiguous"),
+        pytest.param(HWC[:0], "at least one pixel", id="no-rows"),
+        pytest.param(HWC[None][:0], "at least one frame", id="no-frames"),
+    ],
+)
+def test_what_is_no_frame(given: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        DevicePredictor(session("demo")).predict(given)
+
+
+def test_a_layout_can_be_said() -> None:
+    predictor = DevicePredictor(session("boxes"))
+    frame = torch.from_numpy(np.ascontiguousarray(models.photos(1)[0][:3, :200]))
+    assert predictor.predict(frame, layout="hwc").frames_hw == ((3, 200),)
+    with pytest.raises(UsageError, match="three channels"):
+        predictor.predict(HWC, layout="chw")
+    with pytest.raises(UsageError, match="layout 'hwc' or 'chw'"):
+        predictor.predict(frame, layout="nhwc")  # type: ignore[arg-type]
+
+
+def test_other_refusals(tmp_path: Path) -> None:
+    predictor = DevicePredictor(session("demo"))
+    with pytest.raises(UsageError, match="on the CPU, which has none"):
+        predictor.predict(HWC, stream=7)
+    with pytest.raises(UsageError, match="--score-threshold"):
+        predictor.predict(HWC, score_threshold=0.001)
+    with pytest.raises(ImageError, match="frame 0: a photo of 1x3000"):
+        predictor.predict(torch.zeros((1, 3000, 3), dtype=torch.uint8))
+    with pytest.raises(UsageError, match="frame: expected 0 to 0, got 1"):
+        predictor.predict(HWC).paste(1)
+    with pytest.raises(UsageError, match="mask threshold"):
+        predictor.predict(HWC).paste(mask_threshold=1.5)
+    with pytest.raises(UsageError, match="no mask head"):
+        DevicePredictor(session("boxes")).predict(HWC).paste()
+    model = tmp_path / "m.onnx"
+    with pytest.raises(ArtifactError, match="no such file"):
+        DevicePredictor.open(model)
+    model.touch()
+    with pytest.raises(UsageError, match="build an engine of it"):
+        DevicePredictor.open(model)
+
+
+def test_opens_a_checkpoint() -> None:
+    path = models.ROOT / "examples/demo/shapes.pth"
+    with DevicePredictor.open(path, device="cpu") as predictor:
+        assert predictor.artifact.path == path
+        assert predictor.artifact.manifest.lowering == "native"
+        assert predictor.spec.mask is not None
