@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quantize": ("calib.quantize", "an exported file to INT8, calibrated on photos"),
     "predict": ("runtime.predict", "run an artifact on photos: overlays and results"),
     "evaluate": ("runtime.evaluate", "COCO AP of an artifact on labelled photos"),
+    "benchmark": ("runtime.benchmark", "artifacts side by side: times, memory, results"),
 }
 _PACKAGES = ("model", "runtime", "export", "calib")
 _HOME = Path(__file__).resolve().parent

@@ -1,0 +1,1 @@
+"""Artifacts side by side: a child process each (`worker`), asked in turn (`race`)."""

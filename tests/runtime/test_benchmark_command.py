@@ -1,0 +1,324 @@
+"""`maskport benchmark`: what it prints, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.errors import ArtifactError, ImageError, UsageError
+from runtime.benchmark import main
+from runtime.benchmarking import race as race_module
+from runtime.benchmarking import worker
+from runtime.benchmarking.contestant import Contestant
+from runtime.benchmarking.quality import against_first, require_comparable
+from runtime.benchmarking.race import Plan, race
+from runtime.benchmarking.samples import STAGES, TOTAL, Timing, calls_needed, spread, spreads
+from runtime.benchmarking.worker import Kept, Seen, Setting
+from runtime.compare.coco_ap import shape_area_px
+from runtime.formats.coco import rows
+from runtime.predictor import Predictor
+
+pytest.importorskip("pycocotools")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def folder(
+    demo_onnx: Path, demo_pixels: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Two photos, a file that is none, and the demo model twice."""
+    place = tmp_path_factory.mktemp("benchmark")
+    (place / "photos").mkdir()
+    Image.fromarray(demo_pixels).save(place / "photos" / "7.png")
+    Image.fromarray(demo_pixels[:, 200:]).save(place / "photos" / "9.png")
+    (place / "one").mkdir()
+    shutil.copy(place / "photos" / "9.png", place / "one")
+    shutil.copy(demo_onnx, place / "first.onnx")
+    shutil.copy(demo_onnx, place / "second.onnx")
+    return place
+
+
+def call(*arguments: object) -> int:
+    return main([str(a) for a in (*arguments, "--threads", 1)])
+
+
+def test_two_equal_artifacts_side_by_side(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for photo in (folder / "photos").iterdir():
+        shutil.copy(photo, tmp_path / "photos")
+    (tmp_path / "photos" / "8.jpg").write_bytes(b"not a photo")
+    run = tmp_path / "run"
+    files = (folder / "first.onnx", folder / "second.onnx")
+    status = call(*files, "--images", tmp_path / "photos", "--repeats", 2, "--run-dir", run)
+    printed = capsys.readouterr()
+    # The bad photo is named, left out for both, and the exit status tells of it.
+    assert status == 1
+    assert re.search(r"^error: .*8\.jpg: not an image", printed.err, re.MULTILINE)
+    assert "error: 1 of 3 photos could not be used" in printed.err
+    assert f"A  {files[0]}\nB  {files[1]}" in printed.out
+    assert re.search(r"^network +p50, ms +[\d.]+ +[\d.]+ +[\d.]+×$", printed.out, re.MULTILINE)
+    assert re.search(r"^mask agreement AP with A +– +100\.00$", printed.out, re.MULTILINE)
+    assert "n = 4 calls each; needed for p90 10, p99 100" in printed.out
+    assert (run / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    document = json.loads((run / "benchmark.json").read_text("utf-8"))
+    assert document["schema_version"] == 1
+    assert (document["photos"], document["left_out"], document["repeats"]) == (2, 1, 2)
+    assert document["quality_against"] == "first"
+    first, second = document["artifacts"]
+    assert [first["artifact"], second["artifact"]] == ["first.onnx", "second.onnx"]
+    assert first["detections"] == second["detections"] > 20
+    assert (first["box_ap"], second["box_ap"]) == (None, pytest.approx(100))
+    for artifact in (first, second):
+        assert artifact["calls"] == 4
+        assert artifact["size_bytes"] == files[0].stat().st_size
+        assert set(artifact["stages"]) == {*STAGES, TOTAL}
+        assert all(times["p50_ms"] > 0 for times in artifact["stages"].values())
+        assert all(times["p99_ms"] is None for times in artifact["stages"].values())
+        # Python, NumPy and ONNX Runtime alone take this much; a photo's tensors are small.
+        assert 30e6 < artifact["peak_memory_bytes"] <= artifact["peak_memory_streamed_bytes"] < 2e9
+    assert first["total_p50_ratio"] == 1
+
+
+def test_with_labels_it_answers_ap_and_needs_no_second(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, annotations = [], []
+    with Predictor.open(folder / "first.onnx", threads=1) as predictor:
+        for image_id in (7, 9):
+            found = predictor.predict(folder / "photos" / f"{image_id}.png", score_threshold=0.5)
+            annotations += rows(found, image_id, predictor.spec.classes)
+            height, width = found.image_hw
+            name = f"{image_id}.png"
+            images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        names = predictor.spec.classes.names
+    for number, row in enumerate(annotations, start=1):
+        area = shape_area_px(row["segmentation"], "segm")
+        row.update(id=number, iscrowd=0, area=area)  # type: ignore[call-arg]
+    kinds = [{"id": i, "name": n} for i, n in enumerate(names)][1:]
+    truth: dict[str, Any] = {"images": images, "annotations": annotations, "categories": kinds}
+    (tmp_path / "truth.json").write_text(json.dumps(truth), "utf-8")
+    places = ["--images", folder / "photos", "--annotations", tmp_path / "truth.json"]
+    quick = ["--repeats", 1, "--batch", 2, "--run-dir", tmp_path]
+    assert call(folder / "first.onnx", *places, *quick) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^box AP +100\.00$", out, re.MULTILINE)
+    assert re.search(r"^next: .*runtime\.predict.*first\.onnx", out, re.MULTILINE)
+    document = json.loads((tmp_path / "benchmark.json").read_text("utf-8"))
+    assert document["artifacts"][0]["mask_ap"] == pytest.approx(100)
+    assert document["artifacts"][0]["calls"] == 1
+    assert document["quality_against"] == "labels"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        pytest.param(("first.onnx", "none.onnx"), 1, r"none\.onnx: no such file", id="no-file"),
+        pytest.param(
+            ("first.onnx", "bad.onnx"), 1, r"bad\.onnx: ONNX Runtime cannot", id="damaged"
+        ),
+        pytest.param(
+            ("first.onnx", "--score-threshold", "0.001"), 2, "export with --score-t", id="threshold"
+        ),
+        pytest.param(
+            ("first.onnx", "--images", "empty"), 2, "empty: no photo there", id="no-photo"
+        ),
+        pytest.param(("first.onnx", "--images", "bad"), 2, "none of 1 photos could", id="all-bad"),
+        pytest.param(("first.onnx", "--repeats", "0"), 2, "whole number from 1", id="repeats"),
+        pytest.param(
+            ("first.onnx", "--annotations", "bad.onnx"), 2, "not a readable JSON", id="annotations"
+        ),
+        pytest.param(("first.onnx", "--run-dir", "bad.onnx"), 1, "cannot make the f", id="run-dir"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    folder: Path,
+    arguments: Sequence[str],
+    status: int,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "bad.onnx").write_bytes(b"nothing")
+    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "bad").mkdir(exist_ok=True)
+    (folder / "bad" / "x.jpg").write_bytes(b"nothing")
+    given = [*arguments, *([] if "--images" in arguments else ["--images", "one"])]
+    if "--repeats" in arguments:
+        with pytest.raises(SystemExit) as left:
+            call(*given)
+        assert left.value.code == status
+    else:
+        assert call(*given) == status
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert re.search(says, lines[-1])
+
+
+def test_a_process_that_dies_is_an_error_and_no_hang(folder: Path) -> None:
+    with Contestant(Setting(folder / "first.onnx", threads=1)) as one:
+        assert len(one.see(folder / "photos" / "7.png").kept) > 10
+        pid = one._process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(
+            ArtifactError, match=r"first\.onnx: the process .* ended \(exit code -9"
+        ):
+            one.see(folder / "photos" / "7.png")
+
+
+def test_stages_add_up_to_the_call(folder: Path) -> None:
+    with Predictor.open(folder / "first.onnx", threads=1) as predictor:
+        asked = worker._Asked(predictor, None)
+        asked.time([folder / "photos" / "7.png"])
+        timing = asked.time([folder / "photos" / "7.png", folder / "photos" / "9.png"])
+    assert timing.photos == 2
+    assert 0.8 * timing.total_s < sum(timing.seconds.values()) <= timing.total_s
+    assert all(seconds > 0 for seconds in timing.seconds.values())
+
+
+class _Recorder:
+    """Stands for a contestant and writes down what it was asked."""
+
+    asked: list[tuple[str, str, str]] = []  # noqa: RUF012 - shared on purpose
+
+    def __init__(self, setting: Setting) -> None:
+        self.path, self.artifact = setting.path, None
+
+    def __enter__(self) -> _Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.asked.append(("close", self.path.name, ""))
+
+    def see(self, photo: Path) -> Seen:
+        if photo.name == "bad" and self.path.name == "b":
+            raise ImageError("bad: too narrow for its canvas")
+        return Seen(_kept(0.0), [])
+
+    def time(self, photos: Sequence[Path]) -> Timing:
+        self.asked.append(("time", self.path.name, "+".join(p.name for p in photos)))
+        return Timing(dict.fromkeys(STAGES, 0.1), 0.4, len(photos))
+
+    def stream(self, photos: Sequence[Path], batch_size: int) -> float:
+        self.asked.append(("stream", self.path.name, "+".join(p.name for p in photos)))
+        return 0.5
+
+    def peak_memory_bytes(self) -> None:
+        return None
+
+
+def test_artifacts_take_turns_photo_by_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race_module, "Contestant", _Recorder)
+    monkeypatch.setattr(race_module, "_PAUSE_S", 0.0)
+    _Recorder.asked.clear()
+    settings = [Setting(tmp_path / name) for name in "ab"]
+    for setting in settings:
+        setting.path.write_bytes(b"12345")
+    plan = Plan(repeats=1, batch=2)
+    advanced: list[int] = []
+    photos = [Path("1"), Path("bad"), Path("2"), Path("3")]
+    raced = race(settings, photos, plan, advanced.append)
+    assert _Recorder.asked[:4] == [
+        ("time", "a", "1+2"), ("time", "b", "1+2"), ("time", "a", "3"), ("time", "b", "3"),
+    ]  # fmt: skip
+    assert _Recorder.asked[4:6] == [("stream", "a", "1+2+3"), ("stream", "b", "1+2+3")]
+    assert sorted(_Recorder.asked[6:]) == [("close", "a", ""), ("close", "b", "")]
+    assert [p.name for p in raced.photos] == ["1", "2", "3"]
+    assert raced.left_out == 1
+    assert sum(advanced) == plan.steps(4, 2)
+    assert [lap.streamed_per_s for lap in raced.laps] == [6.0, 6.0]
+    assert [lap.size_bytes for lap in raced.laps] == [5, 5]
+
+
+def test_engines_are_opened_without_cpu_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: dict[str, object] = {}
+
+    def remember(path: Path, **options: object) -> Predictor:
+        opened[path.name] = options["threads"]
+        raise ArtifactError("enough")
+
+    monkeypatch.setattr(worker.Predictor, "open", remember)
+    for setting in (
+        Setting(Path("a.engine"), threads=3),
+        Setting(Path("b.plan"), backend="tensorrt", threads=3),
+        Setting(Path("c.onnx"), threads=3),
+        Setting(Path("d.onnx"), backend="onnxruntime-tensorrt", threads=3),
+    ):
+        with pytest.raises(ArtifactError, match="enough"):
+            worker._serve(None, setting)  # type: ignore[arg-type]
+    assert opened == {"a.engine": None, "b.plan": None, "c.onnx": 3, "d.onnx": 3}
+
+
+def _kept(shift_px: float) -> Kept:
+    boxes = np.array([[10, 10, 60, 60], [100, 100, 180, 160]], np.float32) + np.float32(shift_px)
+    scores = np.array([0.9, 0.8], np.float32)
+    return Kept(boxes, scores, np.array([1, 2]), (200, 300), None, None, True)
+
+
+def test_agreement_falls_with_the_boxes() -> None:
+    ap = [against_first([Seen(_kept(0), [])], [Seen(_kept(px), [])]).box for px in (0, 6, 60)]
+    assert ap[0] == pytest.approx(100)
+    assert ap[2] == pytest.approx(0)
+    assert ap[1] is not None
+    assert 20 < ap[1] < 90
+    assert against_first([Seen(_kept(0), [])], [Seen(_kept(0), [])]).mask is None
+
+
+def test_other_classes_or_masks_are_not_compared(folder: Path) -> None:
+    with Predictor.open(folder / "first.onnx", threads=1) as predictor:
+        first = predictor.artifact
+    require_comparable([first, first])
+    names = tuple(reversed(first.spec.classes.names))
+    others = {
+        "its class names are not those": replace(
+            first.spec, classes=replace(first.spec.classes, names=names)
+        ),
+        "it has no masks, unlike those": replace(first.spec, mask=None),
+    }
+    for says, spec in others.items():
+        other = replace(first, path=Path("other.onnx"), spec=spec)
+        with pytest.raises(UsageError, match=rf"other\.onnx: {says} of .*--only-speed"):
+            require_comparable([first, other])
+
+
+def test_percentiles_against_a_sorted_list() -> None:
+    seconds = np.random.default_rng(3).permutation(np.arange(1, 102) / 1e3)
+    found = spread(list(seconds))
+    # 101 values from 1 to 101: the linear rank of p is 1 + p.
+    assert (found.p50_ms, found.p90_ms, found.p99_ms) == pytest.approx((51, 91, 100))
+    assert found.most_ms == pytest.approx(101)
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 99, 100])
+def test_a_percentile_needs_its_number_of_calls(count: int) -> None:
+    found = spread([0.01] * count)
+    assert (found.p50_ms is None, found.p90_ms is None, found.p99_ms is None) == (
+        False, count < 10, count < 100,
+    )  # fmt: skip
+    assert [calls_needed(p) for p in (50, 90, 99)] == [1, 10, 100]
+
+
+def test_a_batch_counts_per_photo() -> None:
+    timings = [
+        Timing(dict.fromkeys(STAGES, 0.2), 0.8, 4),
+        Timing(dict.fromkeys(STAGES, 0.1), 0.4, 2),
+    ]
+    found = spreads(timings)
+    assert found["network"].p50_ms == pytest.approx(50)
+    assert found[TOTAL].p50_ms == pytest.approx(200)
