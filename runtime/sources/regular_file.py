@@ -10,7 +10,7 @@ from typing import BinaryIO
 from model.errors import ImageError
 
 
-def open_regular(path: Path, kind: str = "image") -> BinaryIO:
+def open_regular(path: Path, kind: str = "an image") -> BinaryIO:
     """Open a regular file for reading.
 
     A pipe without a writer would keep us waiting for ever, and a device may not end, so both are
@@ -28,14 +28,14 @@ def open_regular(path: Path, kind: str = "image") -> BinaryIO:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path}: a folder; expected an {kind} file") from error
+        raise ImageError(f"{path}: a folder; expected {kind} file") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # a zero byte in the name
         raise ImageError(f"{str(path)!r}: no file can have this name") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise ImageError(f"{path}: a pipe or a device; expected an {kind} file")
+        raise ImageError(f"{path}: a pipe or a device; expected {kind} file")
     return file
 
 

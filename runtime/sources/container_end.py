@@ -1,0 +1,73 @@
+"""What a video file lacks of its end, so that one cut off does not pass as a short one."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import BinaryIO
+
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_MOST_BOXES = 100_000
+
+
+def missing_bytes(file: BinaryIO) -> int:
+    """How many bytes a file lacks of what its container promises; 0 where it promises nothing.
+
+    MP4 and QuickTime (boxes at the top level), Matroska and WebM (the segment) and AVI (the first
+    RIFF chunk) say so; streams such as MPEG-TS do not. The file's position is lost.
+
+    Source: ISO/IEC 14496-12, 4.2; RFC 8794, 4 and RFC 9559, 4; AVI RIFF File Reference.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == _EBML:
+        end = _segment_end(file)
+    elif head[:4] == b"RIFF" and head[8:] == b"AVI ":
+        end = 8 + int.from_bytes(head[4:8], "little")
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        end = _boxes_end(file, size)
+    else:
+        end = 0
+    return max(end - size, 0)
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    """End of the last box: 4 bytes of length, 4 of type, and 8 of length where the first say 1."""
+    start = 0
+    for _ in range(_MOST_BOXES):
+        if start >= size:
+            break
+        file.seek(start)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:  # 0 stands for the rest of the file; what else there is, is no box
+            return start
+        start += length
+    return start
+
+
+def _segment_end(file: BinaryIO) -> int:
+    """End of the first segment, behind the header; 0 where its size is left open."""
+    file.seek(len(_EBML))
+    header = _variable(file)
+    if header is None:
+        return 0
+    file.seek(header, io.SEEK_CUR)
+    if file.read(len(_SEGMENT)) != _SEGMENT:
+        return 0
+    length = _variable(file)
+    return 0 if length is None else file.tell() + length
+
+
+def _variable(file: BinaryIO) -> int | None:
+    """A size whose leading zero bits say how many bytes it has; all ones mean unknown."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    width = 9 - first[0].bit_length()
+    bits = 7 * width
+    value = int.from_bytes(first + file.read(width - 1), "big") & ((1 << bits) - 1)
+    return None if value == (1 << bits) - 1 else value

@@ -1,0 +1,175 @@
+"""What a user can name, and the items that come of it: order, names, stems, counts, errors."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.errors import ImageError, UsageError
+from runtime.sources.items import Item
+from runtime.sources.photos import decode
+from runtime.sources.places import open_sources
+
+
+def _make(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((2, 2, 3), number, np.uint8)).save(path)
+
+
+def _stems(items: list[Item]) -> list[str]:
+    return [item.stem for item in items]
+
+
+def test_files_folders_and_globs_in_the_order_given(tmp_path: Path) -> None:
+    _make(tmp_path, "a/2.png", "a/1.JPG", "a/sub/9.png", "b/3.png", "b/4.png", "z.webp")
+    (tmp_path / "a" / "notes.txt").write_text("1.JPG\n")
+    (tmp_path / "a" / "clip.mp4").write_bytes(b"")
+    (tmp_path / "a" / "folder.png").mkdir()
+    places = [str(tmp_path / p) for p in ("z.webp", "a", "b/*.png", "**/9.*")]
+    source = open_sources(places)
+    items = list(source)
+    assert _stems(items) == ["z", "1", "2", "3", "4", "9"]
+    assert source.count == 6
+    expected = [tmp_path / p for p in ("z.webp", "a/1.JPG", "a/2.png", "b/3.png", "b/4.png")]
+    assert [item.photo for item in items] == [*expected, tmp_path / "a/sub/9.png"]
+    assert [item.name for item in items] == [str(item.photo) for item in items]
+
+
+def test_stems_are_unique_over_all_places(tmp_path: Path) -> None:
+    _make(tmp_path, "x/a.png", "y/a.png", "z/A.png", "z/a-2.png")
+    folders = [str(tmp_path / f) for f in "xyz"]
+    assert _stems(list(open_sources(folders))) == ["a", "a-2", "A-3", "a-2-2"]
+    source = open_sources([folders[0], folders[0]])
+    assert _stems(list(source)) == ["a", "a-2"]
+    assert _stems(list(source)) == ["a", "a-2"]
+
+
+@pytest.mark.parametrize(
+    "place", ["none.jpg", "*.jpg", "empty", "none.txt", "none.mp4", "", "a\0b", "a\0/*", "x" * 5000]
+)
+def test_place_with_nothing_there(tmp_path: Path, place: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no photo there"):
+        open_sources([f"{tmp_path}/{place}" if place else ""])
+
+
+def test_gif_is_a_photo(tmp_path: Path) -> None:
+    _make(tmp_path, "a.gif")
+    assert open_sources([str(tmp_path / "a.gif")]).count == 1
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_every_below_one(every: int, tmp_path: Path) -> None:
+    _make(tmp_path, "a.png")
+    with pytest.raises(UsageError, match="every: expected a whole number from 1"):
+        open_sources([str(tmp_path / "a.png")], every)
+
+
+def test_every_leaves_photos_alone(tmp_path: Path) -> None:
+    _make(tmp_path, "a.png", "b.png", "c.png")
+    assert len(list(open_sources([str(tmp_path)], every=2))) == 3
+
+
+def test_things_that_are_no_files_are_items_that_cannot_be_decoded(tmp_path: Path) -> None:
+    """Named by the user, they are there; that they are no photos is said when they are read."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "none.png")
+    items = list(open_sources([str(tmp_path)]))
+    assert _stems(items) == ["nowhere", "pipe"]
+    for item, says in zip(items, ["no such file", "a pipe or a device"], strict=True):
+        assert isinstance(item.photo, Path)
+        with pytest.raises(ImageError, match=says):
+            decode(item.photo)
+
+
+def test_list_file(tmp_path: Path) -> None:
+    _make(tmp_path, "in/a.png", "in/b c.png", "d.png", "in/#e.png")
+    text = f"﻿\n# a comment\na.png\r\n  b c.png  \n\n{tmp_path / 'd.png'}\n./#e.png\nnone.png"
+    (tmp_path / "in" / "list.TXT").write_bytes(text.encode())
+    source = open_sources([str(tmp_path / "in" / "list.TXT")])
+    assert source.count == 5
+    items = list(source)
+    assert [item.photo for item in items[:4]] == [
+        tmp_path / p for p in ("in/a.png", "in/b c.png", "d.png", "in/#e.png")
+    ]
+    error = items[4].photo
+    assert isinstance(error, ImageError)
+    where = f"{tmp_path / 'in' / 'list.TXT'}:8: {tmp_path / 'in' / 'none.png'}"
+    assert str(error) == f"{where}: no such file"
+    assert items[4].name == str(tmp_path / "in" / "none.png")
+    assert items[4].stem == "none"
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        _make(tmp_path, name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    items = list(open_sources([str(tmp_path / "list.txt")]))
+    assert [item.photo for item in items] == [tmp_path / name]
+    stdin = io.TextIOWrapper(io.BytesIO(os.fsencode(tmp_path) + b"/caf\xe9.png\n"), "utf-8")
+    assert [i.photo for i in open_sources(["-"], stdin=stdin)] == [tmp_path / name]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        pytest.param(b"", "an empty list", id="empty"),
+        pytest.param(b"\n# nothing\n\n", "an empty list", id="comments-only"),
+        pytest.param(b"a.png\n\0\0\n", ":2: not text", id="binary"),
+        pytest.param(b"a.png\n" + b"x" * 70000, ":2: longer than a path", id="one-endless-line"),
+    ],
+)
+def test_lists_that_are_none(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=says) as caught:
+        open_sources([str(path)])
+    assert str(caught.value).startswith(str(path))
+
+
+def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make(tmp_path, "a.png", "b.png")
+    monkeypatch.chdir(tmp_path)
+    source = open_sources(["b.png", "-"], stdin=io.StringIO("a.png\n#\nnone.png\nb.png\n"))
+    assert source.count is None
+    items = list(source)
+    assert _stems(items) == ["b", "a", "none", "b-2"]
+    assert str(items[2].photo) == "standard input:3: none.png: no such file"
+
+
+def test_standard_input_is_read_as_it_arrives(tmp_path: Path) -> None:
+    """An item comes out before the next line is there, through the pipe that users have."""
+    _make(tmp_path, "a.png", "b.png")
+    read_end, write_end = os.pipe()
+    with open(read_end, encoding="utf-8") as stdin, open(write_end, "wb", buffering=0) as writer:
+        iterator = iter(open_sources(["-"], stdin=stdin))
+        for name in ("a", "b"):
+            writer.write(os.fsencode(tmp_path / f"{name}.png") + b"\n")
+            assert next(iterator).stem == name
+        writer.close()
+        assert list(iterator) == []
+
+
+def test_standard_input_twice() -> None:
+    with pytest.raises(UsageError, match="only once"):
+        open_sources(["-", "-"])
+
+
+def test_nothing_is_opened_before_it_is_reached(tmp_path: Path) -> None:
+    """A million photos are listed at once, and none of them read."""
+    _make(tmp_path, "a.png", "b.png")
+    iterator = iter(open_sources([str(tmp_path)]))
+    (tmp_path / "b.png").unlink()
+    assert next(iterator).photo == tmp_path / "a.png"
+    with pytest.raises(ImageError, match="no such file"):
+        decode(next(iterator).photo)  # type: ignore[arg-type]

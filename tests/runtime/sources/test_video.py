@@ -1,0 +1,282 @@
+"""Videos: their frames to the bit, upright, and what damaged ones still give."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.errors import ImageError, MissingDependencyError
+from runtime.sources import video
+from runtime.sources.items import Item
+from runtime.sources.places import open_sources
+from tests.runtime.sources import clips
+
+
+def _items(path: Path, every: int = 1) -> list[Item]:
+    return list(open_sources([str(path)], every))
+
+
+def _split(items: list[Item]) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """Frames, and the messages of errors; all frames come before them."""
+    errors = [str(item.photo) for item in items if isinstance(item.photo, ImageError)]
+    frames = [item.photo for item in items if isinstance(item.photo, np.ndarray)]
+    assert len(errors) + len(frames) == len(items)
+    assert all(isinstance(item.photo, np.ndarray) for item in items[: len(frames)])
+    return frames, errors
+
+
+def _open_files() -> set[str]:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("needs /proc to see open files")
+    return {os.readlink(fd) for fd in folder.iterdir() if fd.is_symlink()}
+
+
+@pytest.mark.parametrize("suffix", clips.LOSSLESS)
+def test_frames_are_those_that_were_written(tmp_path: Path, suffix: str) -> None:
+    written = clips.pictures(7)
+    path = clips.write(tmp_path / f"clip.{suffix}", written)
+    items = _items(path)
+    frames, errors = _split(items)
+    assert errors == []
+    assert [item.name for item in items] == [f"{path}#{n:06d}" for n in range(7)]
+    assert [item.stem for item in items] == [f"clip-{n:06d}" for n in range(7)]
+    for found, expected in zip(frames, written, strict=True):
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("suffix", clips.LOSSY)
+def test_other_containers(tmp_path: Path, suffix: str) -> None:
+    written = clips.pictures(7)
+    frames, errors = _split(_items(clips.write(tmp_path / f"clip.{suffix}", written)))
+    assert errors == []
+    assert len(frames) == 7
+    for found, expected in zip(frames, written, strict=True):
+        # Half the resolution in colour: the borders between quarters differ, their insides do not.
+        assert np.abs(found[8:12, 4:16].astype(int) - expected[8:12, 4:16]).max() <= 16
+
+
+@pytest.mark.parametrize(
+    ("every", "numbers"), [(1, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 3, 6]), (9, [0])]
+)
+def test_every_nth_frame_keeps_its_number(tmp_path: Path, every: int, numbers: list[int]) -> None:
+    written = clips.pictures(7)
+    path = clips.write(tmp_path / "clip.mkv", written)
+    items = _items(path, every)
+    assert [item.stem for item in items] == [f"clip-{n:06d}" for n in numbers]
+    for item, number in zip(items, numbers, strict=True):
+        np.testing.assert_array_equal(item.photo, written[number])
+
+
+TURNS = {
+    "none": ((1, 0, 0, 1), lambda p: p),
+    "right": ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+    "half": ((-1, 0, 0, -1), lambda p: np.rot90(p, 2)),
+    "left": ((0, -1, 1, 0), lambda p: np.rot90(p)),
+    "mirrored": ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+    "upside-down": ((1, 0, 0, -1), lambda p: p[::-1]),
+    "transposed": ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
+    "other-diagonal": ((0, -1, -1, 0), lambda p: p[::-1, ::-1].transpose(1, 0, 2)),
+    "no-matrix-at-all": ((0, 0, 0, 0), lambda p: p),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_frames_are_upright(tmp_path: Path, name: str) -> None:
+    matrix, turned = TURNS[name]
+    written = clips.pictures(2)
+    path = clips.write(tmp_path / "clip.mp4", written)
+    clips.turn(path, *matrix)
+    frames, errors = _split(_items(path))
+    assert errors == []
+    for found, expected in zip(frames, written, strict=True):
+        np.testing.assert_array_equal(found, turned(expected))
+        assert found.flags.c_contiguous
+
+
+def _cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "muxer"), [("mp4", {"movflags": "faststart"}), ("mkv", {}), ("avi", {})]
+)
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_cut_video_gives_its_good_frames_and_one_error(
+    tmp_path: Path, suffix: str, muxer: dict[str, str], share: float
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
+    path = clips.write(tmp_path / f"clip.{suffix}", list(noise), muxer)
+    _cut(path, share)
+    items = _items(path)
+    frames, errors = _split(items)
+    for found, expected in zip(frames, noise, strict=False):
+        np.testing.assert_array_equal(found, expected)
+    assert 20 * share - 4 <= len(frames) < 20
+    assert len(errors) == 1
+    assert errors[0].startswith(f"{path}: frame {len(frames)}: damaged or truncated video (")
+    assert items[-1].name == f"{path}#{len(frames):06d}"
+
+
+@pytest.mark.parametrize("suffix", ["mov", "avi"])
+def test_damage_inside_ends_a_video_with_one_error(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
+    path = clips.write(tmp_path / f"clip.{suffix}", list(noise))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    path.write_bytes(data)
+    frames, errors = _split(_items(path))
+    assert 5 < len(frames) < 15
+    for found, expected in zip(frames, noise, strict=False):
+        np.testing.assert_array_equal(found, expected)
+    assert [e.startswith(f"{path}: frame {len(frames)}: damaged") for e in errors] == [True]
+
+
+def test_patched_up_frames_count_as_damage(tmp_path: Path) -> None:
+    """H.264 fills what it cannot read with what was there before, and says so."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
+    path = clips.write(tmp_path / "clip.ts", list(noise))
+    data = bytearray(path.read_bytes())
+    for packet in range(len(data) // 188 // 2, len(data) // 188 // 2 + 8):
+        data[packet * 188 + 20 : packet * 188 + 180] = bytes(160)
+    path.write_bytes(data)
+    frames, errors = _split(_items(path))
+    assert len(errors) == 1
+    assert len(frames) < 12
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        pytest.param(b"", "no video of a known kind, or damaged", id="empty"),
+        pytest.param(b"words\n" * 99, "no video of a known kind, or damaged", id="text"),
+        pytest.param(
+            b"ffconcat version 1.0\nfile secret.mkv\n", "no video of a known kind", id="concat"
+        ),
+        pytest.param(
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nsecret.mkv\n#EXT-X-ENDLIST\n",
+            "no video of a known kind",
+            id="playlist",
+        ),
+    ],
+)
+def test_files_that_are_no_video(tmp_path: Path, data: bytes, says: str) -> None:
+    clips.write(tmp_path / "secret.mkv", clips.pictures(1))
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(data)
+    frames, errors = _split(_items(path))
+    assert frames == []
+    assert len(errors) == 1
+    assert errors[0].startswith(f"{path}: ")
+    assert says in errors[0]
+
+
+def test_the_concat_trap_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the list of formats FFmpeg opens what the file names."""
+    monkeypatch.chdir(tmp_path)
+    clips.write(tmp_path / "secret.mkv", clips.pictures(1))
+    (tmp_path / "clip.mp4").write_bytes(b"ffconcat version 1.0\nfile secret.mkv\n")
+    with clips.av.open("clip.mp4") as container:
+        assert len(list(container.decode(video=0))) == 1
+
+
+def test_sound_only(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with clips.av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = clips.av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 8000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    assert _split(_items(path)) == ([], [f"{path}: has no pictures, only sound or other data"])
+
+
+def test_no_frame(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "clip.ts", clips.pictures(3))
+    path.write_bytes(path.read_bytes()[: 188 * 4])
+    frames, errors = _split(_items(path))
+    assert frames == []
+    assert len(errors) == 1
+
+
+def test_other_things_of_that_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "nowhere.mp4").symlink_to(tmp_path / "none.mp4")
+    assert _split(_items(tmp_path / "pipe.mp4"))[1] == [
+        f"{tmp_path / 'pipe.mp4'}: a pipe or a device; expected a video file"
+    ]
+    assert _split(_items(tmp_path / "nowhere.mp4"))[1] == [
+        f"{tmp_path / 'nowhere.mp4'}: no such file"
+    ]
+
+
+@pytest.mark.parametrize("limit", [32 * 48 - 1, 32 * 48])
+def test_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    path = clips.write(tmp_path / "clip.mkv", clips.pictures(2))
+    monkeypatch.setattr(video, "MAX_PIXELS", limit)
+    frames, errors = _split(_items(path))
+    if limit < 32 * 48:
+        assert (frames, errors) == (
+            [],
+            [f"{path}: 48x32 is more than {limit} pixels; scale it down"],
+        )
+    else:
+        assert (len(frames), errors) == (2, [])
+
+
+@pytest.mark.parametrize("suffix", clips.LOSSLESS)
+def test_decoders_are_told_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """So that they do not allocate first."""
+    path = clips.write(tmp_path / f"clip.{suffix}", clips.pictures(2))
+    monkeypatch.setitem(video.LIMITS, "max_pixels", "500")
+    frames, errors = _split(_items(path))
+    assert frames == []
+    assert len(errors) == 1
+
+
+def test_a_stream_goes_on_after_a_bad_video(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"")
+    good = clips.write(tmp_path / "good.mkv", clips.pictures(2))
+    frames = [i.photo for i in open_sources([str(bad), str(good)])]
+    assert [type(f) for f in frames] == [ImageError, np.ndarray, np.ndarray]
+
+
+def test_files_are_closed(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "clip.mkv", clips.pictures(5))
+    source = open_sources([str(path)])
+    assert str(path) not in _open_files()
+    iterator: Any = iter(source)
+    next(iterator)
+    assert str(path) in _open_files()
+    iterator.close()
+    assert str(path) not in _open_files()
+    assert len(list(source)) == 5
+    assert str(path) not in _open_files()
+
+
+def test_every_pass_starts_anew(tmp_path: Path) -> None:
+    source = open_sources([str(clips.write(tmp_path / "clip.mkv", clips.pictures(3)))])
+    assert source.count is None
+    assert [i.stem for i in source] == [i.stem for i in source]
+
+
+def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = clips.write(tmp_path / "clip.mkv", clips.pictures(1))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[video\]'"):
+        open_sources([str(path)])
+    with pytest.raises(MissingDependencyError, match="cameras"):
+        open_sources(["camera:0"])
