@@ -143,15 +143,16 @@ def parse_score_threshold(text: str) -> float | Mapping[str, float]:
         # A class name may hold an equals sign, a number does not.
         name, _, number = part.rpartition("=")
         key = name.strip() or OTHERS
-        if key in found:
-            which = "a threshold without a name" if key == OTHERS else key
-            raise UsageError(f"score threshold: expected {which} once, got '{text}'")
         try:
-            found[key] = float(number)
+            threshold = float(number)
         except ValueError as error:
             raise UsageError(
                 f"score threshold: expected for instance 0.5 or 0.5,person=0.7, got '{text}'"
             ) from error
+        if key in found:
+            which = "a threshold without a name" if key == OTHERS else key
+            raise UsageError(f"score threshold: expected {which} once, got '{text}'")
+        found[key] = threshold
     return found[OTHERS] if set(found) == {OTHERS} else found
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.errors import UsageError
+from model.errors import ArtifactError, UsageError
 from model.spec import ModelSpec
 from runtime.detections import Detections
-from runtime.files import atomic_path, make_folder
+from runtime.files import atomic_path
 from runtime.formats import coco, crops, jsonl, labelme, resume, rle, yolo
 from runtime.formats.names import file_stem
 
@@ -97,7 +97,7 @@ def make_sinks(
         ArtifactError: The folder or a file cannot be made.
     """
     require_kinds(kinds, spec)
-    make_folder(folder)
+    _make_folder(folder)
     resume.begin(folder, kinds, settings or {}, resume_run)
     by_kind: dict[str, Sink] = {
         "overlay": _Overlays(folder),
@@ -124,6 +124,15 @@ def require_kinds(kinds: Sequence[str], spec: ModelSpec) -> None:
     for name in kinds:
         if known[name].needs_masks and spec.mask is None:
             raise UsageError(f"save: {name} needs masks, and this model has none; take json")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot make the folder ({error.strerror}); name another with -o"
+        ) from error
 
 
 @dataclass(slots=True)
@@ -168,7 +177,7 @@ class _Yolo:
     def write(
         self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
     ) -> None:
-        make_folder(self.labels)
+        _make_folder(self.labels)
         yolo.write(self.labels / f"{file_stem(stem)}.txt", detections)
 
     def close(self) -> list[str]:
@@ -183,7 +192,7 @@ class _Labelme:
     def write(
         self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
     ) -> None:
-        make_folder(self.folder)
+        _make_folder(self.folder)
         name = file_stem(stem)
         labelme.write(
             self.folder / f"{name}.json", detections, self._photo(item_name, name, pixels)

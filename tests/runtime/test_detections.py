@@ -124,11 +124,11 @@ def test_exact_needs_all_certificates(certificates: dict[str, int], exact: bool)
     assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).exact is exact
 
 
-@pytest.mark.parametrize("label", [4, -1, 2**31 - 1])
+@pytest.mark.parametrize("label", [4, 0, -1, 2**31 - 1])
 def test_label_without_a_name_is_refused(label: int) -> None:
     network = raw()
     network.labels[2] = label
-    with pytest.raises(ArtifactError, match=f"expected labels 0 to 3, got {label}; .* again"):
+    with pytest.raises(ArtifactError, match=f"expected labels 1 to 3, got {label}; .* again"):
         from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
 
 
@@ -204,6 +204,18 @@ def test_above_keeps_scores_at_the_limit() -> None:
         ({"scores": np.full(5, np.nan, np.float32)}, "expected finite scores"),
         ({"image_hw": (0, 10)}, "positive image_hw"),
         ({"mask_threshold": 1.0}, "between 0 and 1"),
+        ({"boxes": [[0.0] * 4] * 5}, "expected boxes as an array, got list"),
+        ({"scores": np.full(5, 1.5, np.float32)}, "expected scores from 0 to 1, got 1.5"),
+        ({"scores": np.full(5, -0.5, np.float32)}, "expected scores from 0 to 1, got -0.5"),
+        ({"mask_probs": np.full((5, 28, 28), 7, np.float32)}, "expected mask_probs from 0 to 1"),
+        ({"labels": np.zeros(5, np.int64)}, "expected labels from 1, got 0"),
+        ({"labels": -np.ones(5, np.int64), "first_class": 0}, "expected labels from 0, got -1"),
+        ({"first_class": 2}, "first_class as 0 or 1, got 2"),
+        ({"dataset_ids": np.ones(4, np.int64)}, "expected dataset_ids as int64"),
+        ({"dataset_ids": np.ones(5, np.int32)}, "got int32"),
+        ({"paste": "nearest"}, "expected paste as one of integer, float, resize, got 'nearest'"),
+        ({"dropped": -1}, "expected dropped as 0 or more, got -1"),
+        ({"image_hw": (10,)}, "positive image_hw"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
@@ -212,10 +224,77 @@ def test_contradictory_fields_are_refused(change: dict[str, Any], message: str) 
         replace(detections(), **change)
 
 
+@pytest.mark.parametrize(
+    ("spec", "ids"),
+    [
+        (SPEC, [3, 1, 2]),
+        (replace(SPEC, classes=replace(SPEC.classes, dataset_ids=(0, 17, 18, 21))), [21, 17, 18]),
+    ],
+    ids=["own", "the-data-sets"],
+)
+def test_rows_know_the_data_sets_ids(spec: ModelSpec, ids: list[int]) -> None:
+    network = raw(3)
+    network.labels[:] = (3, 1, 2)
+    found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
+    assert found.dataset_ids.tolist() == ids
+    assert found.dataset_ids.dtype == np.int64
+    assert found.above(float(found.scores[1])).dataset_ids.tolist() == ids[:2]
+    assert found.first_class == 1
+
+
+def test_ids_that_are_not_given_are_the_labels() -> None:
+    found = detections()
+    plain = Detections(found.boxes, found.scores, found.labels, found.names, None, found.image_hw)
+    np.testing.assert_array_equal(plain.dataset_ids, found.labels)
+    assert plain.first_class == 0
+
+
+def test_last_background_leaves_label_zero_a_class() -> None:
+    spec = replace(SPEC, box=replace(SPEC.box, background="last"))
+    network = raw(2)
+    network.labels[:] = (0, 3)
+    found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
+    assert (found.first_class, found.labels.tolist()) == (0, [0, 3])
+
+
+@pytest.mark.parametrize("field", ["scores", "masks"])
+@pytest.mark.parametrize("value", [-3.0, 40.0])
+def test_network_that_answers_no_probabilities_is_refused(field: str, value: float) -> None:
+    network = raw()
+    getattr(network, field).reshape(5, -1)[2, 0] = value
+    with pytest.raises(ArtifactError, match=r"network output: .* from 0 to 1, .* export the model"):
+        from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
+
+
+def test_what_half_precision_rounds_is_a_probability() -> None:
+    network = raw()
+    network.scores[0] = np.float32(1.0005)
+    assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).scores[0] == np.float32(1.0005)
+
+
+def test_taken_rows_come_in_the_given_order() -> None:
+    found = detections()
+    part = found.take([3, 0, 3])
+    assert part.names == tuple(found.names[row] for row in (3, 0, 3))
+    for name in ("boxes", "scores", "labels", "mask_probs", "dataset_ids"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(found, name)[[3, 0, 3]])
+    assert len(found.take([])) == 0
+
+
+@pytest.mark.parametrize("spec", [SPEC, FLOAT_SPEC], ids=["integer", "float"])
+def test_polygons_are_of_each_mask(spec: ModelSpec) -> None:
+    found = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
+    assert found.masks is not None
+    for mask, parts in zip(found.masks, found.polygons(), strict=True):
+        assert sum(part.area_px for part in parts) == mask.sum()
+    assert replace(found, mask_probs=None).polygons() == []
+
+
 def test_import_needs_only_numpy_and_pillow() -> None:
     code = (
-        "import sys, runtime.detections, runtime.draw, runtime.formats.coco, runtime.formats.jsonl;"
-        "heavy = {'torch', 'torchvision', 'cv2', 'pycocotools', 'matplotlib', 'onnx', 'scipy'};"
+        "import sys, runtime.detections, runtime.draw, runtime.selection, runtime.formats.sink;"
+        "heavy = {'torch', 'torchvision', 'cv2', 'pycocotools', 'matplotlib', 'onnx', 'scipy',"
+        " 'supervision', 'yaml'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +19,10 @@ from model.spec import ClassSpec
 from runtime import rle
 from runtime.detections import Detections
 from runtime.formats import coco, jsonl
+from runtime.formats import rle as rle_file
 
+ROOT = Path(__file__).resolve().parents[2]
+IDS = np.array([17, 18, 21, 40])
 CLASSES = ClassSpec(("cat", "dog", "cow"), dataset_ids=(17, 18, 21))
 
 
@@ -137,7 +144,9 @@ def test_jsonl_detection_gives_back_every_bit() -> None:
 
 def test_jsonl_of_a_box_only_model_has_no_rle() -> None:
     rows = jsonl.record("a.jpg", detections(masks=False))["detections"]
-    assert [sorted(row) for row in rows] == [["box_xyxy", "label", "name", "score"]] * 4
+    assert [sorted(row) for row in rows] == [
+        ["box_xyxy", "category_id", "label", "name", "score"]
+    ] * 4
 
 
 def test_unwritable_place_is_one_clear_error(tmp_path: Path) -> None:
@@ -146,3 +155,186 @@ def test_unwritable_place_is_one_clear_error(tmp_path: Path) -> None:
         coco.write(path, [], CLASSES)
     with pytest.raises(ArtifactError, match=r"cannot write .*No such file"):
         jsonl.write(path, [])
+
+
+def run_lengths(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_a_file_of_records_gives_the_same_coco_file_and_run_lengths(tmp_path: Path) -> None:
+    results = {f"{i}.jpg": replace(detections(i, seed=i), dataset_ids=IDS[:i]) for i in range(5)}
+    with jsonl.Writer(tmp_path / "results.jsonl") as writer:
+        for image_id, (image, found) in enumerate(results.items()):
+            writer.add(image, found, image_id + 7)
+    coco.write(tmp_path / "direct.json", enumerate(results.values(), 7))
+    coco.write_from_jsonl(tmp_path / "later.json", tmp_path / "results.jsonl")
+    assert (tmp_path / "direct.json").read_bytes() == (tmp_path / "later.json").read_bytes()
+    rows = json.loads((tmp_path / "later.json").read_text())
+    assert [row["category_id"] for row in rows if row["image_id"] == 11] == IDS[:4].tolist()
+    rle_file.write(tmp_path / "direct", results.items())
+    rle_file.write_from_jsonl(tmp_path / "later", tmp_path / "results.jsonl")
+    assert (tmp_path / "direct").read_bytes() == (tmp_path / "later").read_bytes()
+
+
+def test_run_lengths_by_photo_are_taken_by_pycocotools_as_they_are(tmp_path: Path) -> None:
+    coco_mask = pytest.importorskip("pycocotools.mask")
+    first, path = detections(), tmp_path / "rle.json"
+    rle_file.write(path, [("a.jpg", first), ("é\n.jpg", detections(0))])
+    read = run_lengths(path)
+    assert read["é\n.jpg"] == {"size": [90, 120], "detections": []}
+    assert read["a.jpg"]["size"] == [90, 120]
+    assert first.masks is not None
+    for row, (mask, name) in enumerate(zip(first.masks, first.names, strict=True)):
+        entry = read["a.jpg"]["detections"][row]
+        assert set(entry) == {"category", "score", "rle"}
+        assert entry["category"] == name
+        np.testing.assert_array_equal(coco_mask.decode(entry["rle"]), mask)
+
+
+def test_run_lengths_need_masks_and_names_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "rle.json"
+    path.write_text("old")
+    with pytest.raises(ArtifactError, match=r"a.jpg has detections without masks; .* save json"):
+        rle_file.write(path, [("a.jpg", detections(masks=False))])
+    with pytest.raises(ArtifactError, match=r"two images are named a.jpg"):
+        rle_file.write(path, [("a.jpg", detections())] * 2)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def written(path: Path, *names: str, resume: bool = False) -> None:
+    with jsonl.Writer(path, resume=resume) as writer:
+        for name in names:
+            writer.add(name, detections(2))
+
+
+def test_a_record_is_in_the_file_when_it_was_added(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with jsonl.Writer(path) as writer:
+        for count in range(1, 4):
+            writer.add(f"{count}.jpg", detections(count))
+            assert len(list(jsonl.read(path))) == count
+    assert jsonl.read_names(path) == {"1.jpg", "2.jpg", "3.jpg"}
+
+
+def test_a_torn_line_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    written(path, "a.jpg", "b.jpg")
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for size in (0, 1, first - 1, first, first + 1, len(whole) - 1, len(whole)):
+        path.write_bytes(whole[:size])
+        names = ["a.jpg", "b.jpg"][: whole[:size].count(b"\n")]
+        assert jsonl.read_names(path) == set(names)
+        written(path, "c.jpg", resume=True)
+        assert [found["image"] for found in jsonl.read(path)] == [*names, "c.jpg"]
+
+
+def test_a_torn_line_longer_than_a_block_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    written(path, "a.jpg")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"image": "' + b"b" * 200_000)
+    written(path, resume=True)
+    assert path.read_bytes() == whole
+    path.write_bytes(b"b" * 200_000)
+    written(path, resume=True)
+    assert path.read_bytes() == b""
+
+
+def test_a_writer_begins_anew_or_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    written(path, "a.jpg", resume=True)
+    written(path, "b.jpg", resume=True)
+    assert jsonl.read_names(path) == {"a.jpg", "b.jpg"}
+    written(path, "c.jpg")
+    assert jsonl.read_names(path) == {"c.jpg"}
+    assert jsonl.read_names(tmp_path / "none.jsonl") == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "[]", "1", '{"image": 3, "detections": []}', '{"image": "a"}', "[" * 100_000, "\x00"],
+    ids=lambda line: line[:12],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "results.jsonl"
+    written(path, "a.jpg")
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ArtifactError, match=r"results.jsonl, line 2: expected a record"):
+        jsonl.read_names(path)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.jsonl"
+    with jsonl.Writer(path) as writer:
+        writer.add("a.jpg", detections(2))
+        whole = path.read_bytes()
+
+        class Full:
+            """A file on a disk that takes ten bytes more."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(file, name)
+
+            def write(self, data: bytes) -> int:
+                return int(file.write(data[:10]))
+
+        file = writer._file
+        monkeypatch.setattr(writer, "_file", Full())
+        with pytest.raises(ArtifactError, match=r"cannot write .*results.jsonl: 10 of"):
+            writer.add("b.jpg", detections(2))
+        assert path.read_bytes() == whole
+        monkeypatch.setattr(writer, "_file", file)
+        writer.add("c.jpg", detections(2))
+    assert jsonl.read_names(path) == {"a.jpg", "c.jpg"}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_writer_of_no_file_is_refused(tmp_path: Path, resume: bool) -> None:
+    for path in (tmp_path, tmp_path / "nowhere" / "results.jsonl"):
+        with pytest.raises(ArtifactError, match="cannot write"):
+            jsonl.Writer(path, resume=resume)
+
+
+def test_records_that_coco_cannot_take_are_refused(tmp_path: Path) -> None:
+    path, records = tmp_path / "results.json", tmp_path / "results.jsonl"
+    path.write_text("old")
+    written(records, "a.jpg")
+    with pytest.raises(ArtifactError, match=r"a.jpg has no image_id"):
+        coco.write_from_jsonl(path, records)
+    with jsonl.Writer(records) as writer:
+        writer.add("a.jpg", detections(), 3)
+        writer.add("b.jpg", detections(), 3)
+    with pytest.raises(ArtifactError, match=r"a.jpg and then b.jpg have image_id 3"):
+        coco.write_from_jsonl(path, records)
+    with pytest.raises(ArtifactError, match=r"cannot read .*No such file"):
+        coco.write_from_jsonl(path, tmp_path / "none.jsonl")
+    assert path.read_text() == "old"
+
+
+def test_a_killed_run_leaves_at_most_one_torn_line(tmp_path: Path) -> None:
+    """A child is killed while it writes; the file goes on from what it left."""
+    path = tmp_path / "results.jsonl"
+    code = (
+        "import sys, itertools; from pathlib import Path;"
+        "from runtime.formats import jsonl; from tests.runtime.test_formats import detections;"
+        "writer, found = jsonl.Writer(Path(sys.argv[1])), detections(40);"
+        "[writer.add(str(i), found) for i in itertools.count()]"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while not (path.exists() and path.stat().st_size > 200_000):
+            assert time.monotonic() < deadline, "nothing was written"
+            assert child.poll() is None
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.wait()
+    names = jsonl.read_names(path)
+    assert names == {str(i) for i in range(len(names))}
+    written(path, "last", resume=True)
+    assert [found["image"] for found in jsonl.read(path)][-1] == "last"
+    assert len(jsonl.read_names(path)) == len(names) + 1

@@ -1,0 +1,196 @@
+"""Run lengths and polygons of random masks, held to pycocotools and to the pixels.
+
+`python bench/masks.py` makes 10,000 masks by each paste rule: blobs, noise, empty ones, full ones,
+single pixels, masks over one border or several. For each, `Detections.rle()` must be the bytes of
+pycocotools on the dense mask, and the polygons, exact and simplified, must hold the mask's pixels
+again: IoU at least 0.98 where the mask has more than 100 px. Prints a table of counts; exit status
+1 when one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.paste import soft_masks
+from model.spec import PasteRule
+from runtime.detections import Detections
+from runtime.polygons import SAME_PIXELS_PX, Polygon
+
+CASES = ("blob", "noise", "empty", "full", "pixel", "border")
+# Blobs and borders are what models give; the others have few forms.
+_SHARES = (0.4, 0.1, 0.1, 0.05, 0.1, 0.25)
+SIDE, PER_IMAGE = 28, 20
+MIN_AREA_PX, MIN_IOU = 100, 0.98
+
+Bools = NDArray[np.bool_]
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Count:
+    """What was found of one case under one paste rule."""
+
+    paste: PasteRule
+    case: str
+    masks: int = 0
+    identical: int = 0
+    empty: int = 0
+    full: int = 0
+    single: int = 0
+    large: int = 0
+    exact_outlines: int = 0
+    simplified_alike: int = 0
+    worst_iou: float = 1.0
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether every mask did."""
+        return self.identical == self.exact_outlines == self.masks and self.worst_iou >= MIN_IOU
+
+
+def random_detections(
+    rule: PasteRule, count: int, rng: np.random.Generator
+) -> Iterator[tuple[list[str], Detections]]:
+    """`count` masks in images of some 20 each, with the case of every row."""
+    while count > 0:
+        rows = min(PER_IMAGE, count)
+        count -= rows
+        height, width = (int(side) for side in rng.integers(1, 220, 2))
+        cases = [str(case) for case in rng.choice(CASES, rows, p=_SHARES)]
+        probs = soft_masks(rows, rng)
+        boxes = np.empty((rows, 4), np.float32)
+        for row, case in enumerate(cases):
+            boxes[row] = _box(case, (height, width), rng)
+            probs[row] = _probs(case, probs[row], rng)
+        yield (
+            cases,
+            Detections(
+                boxes=boxes,
+                scores=np.ones(rows, np.float32),
+                labels=np.zeros(rows, np.int64),
+                names=("thing",) * rows,
+                mask_probs=probs,
+                image_hw=(height, width),
+                paste=rule,
+                mask_threshold=float(rng.choice((0.5, 0.3, 0.9))),
+                mask_threshold_inclusive=bool(rng.integers(2)),
+            ),
+        )
+
+
+def _box(case: str, image_hw: tuple[int, int], rng: np.random.Generator) -> Float32Array:
+    extent = np.array(image_hw[::-1], np.float64)
+    low, high = np.sort(rng.random((2, 2)), axis=0) * extent
+    if case == "full":
+        reach = rng.uniform(2, 50, 2)
+        low, high = -reach, extent + reach
+    elif case == "pixel":
+        # The integer rule grows a box of one pixel over its neighbours, and a smaller one to one.
+        inset = 0.3 * rng.integers(2)
+        low = np.floor(low) + inset
+        high = np.floor(low) + 1 - inset
+    elif case == "border":
+        reach = rng.uniform(0, 0.7, 2) * extent * rng.integers(0, 2, 2)
+        low, high = (low - reach, high) if rng.integers(2) else (low, high + reach)
+    elif case == "empty" and rng.integers(2):
+        low, high = low + extent, high + extent + 1
+    return np.concatenate((low, high)).astype(np.float32)
+
+
+def _probs(case: str, blob: Float32Array, rng: np.random.Generator) -> Float32Array:
+    if case == "noise":
+        return rng.random(blob.shape, np.float32)
+    if case in ("full", "pixel"):
+        return np.ones_like(blob)
+    return np.zeros_like(blob) if case == "empty" else blob
+
+
+def check(count: int, seed: int, rules: Sequence[PasteRule] = get_args(PasteRule)) -> list[Count]:
+    """Check `count` masks under each rule; needs pycocotools."""
+    found: list[Count] = []
+    for index, rule in enumerate(rules):
+        counts = {case: Count(rule, case) for case in CASES}
+        for cases, detections in random_detections(
+            rule, count, np.random.default_rng(seed + index)
+        ):
+            _check_image(detections, [counts[case] for case in cases])
+        found += counts.values()
+    return found
+
+
+def _check_image(detections: Detections, counts: Sequence[Count]) -> None:
+    from pycocotools import mask as coco_mask
+
+    dense = detections.masks
+    assert dense is not None
+    exact, simple = detections.polygons(), detections.polygons(SAME_PIXELS_PX)
+    for row, text in enumerate(detections.rle()):
+        mask, count = dense[row], counts[row]
+        area = int(mask.sum())
+        theirs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        expected = {"size": list(theirs["size"]), "counts": theirs["counts"].decode("ascii")}
+        count.masks += 1
+        count.identical += text == expected
+        count.empty += area == 0
+        count.full += area == mask.size
+        count.single += area == 1
+        count.exact_outlines += bool((rasterise(exact[row], mask.shape) == mask).all())
+        again = rasterise(simple[row], mask.shape)
+        count.simplified_alike += bool((again == mask).all())
+        if area > MIN_AREA_PX:
+            count.large += 1
+            iou = np.count_nonzero(again & mask) / np.count_nonzero(again | mask)
+            count.worst_iou = min(count.worst_iou, float(iou))
+
+
+def rasterise(polygons: Sequence[Polygon], image_hw: tuple[int, ...]) -> Bools:
+    """Pixels whose centre lies inside, by the even-odd rule, bool [H, W]."""
+    height, width = image_hw
+    rings = [ring for part in polygons for ring in (part.exterior, *part.holes)]
+    if not rings:
+        return np.zeros((height, width), np.bool_)
+    start = np.concatenate(rings)
+    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    centre = np.arange(height) + 0.5
+    edge, row = np.nonzero((start[:, 1:] < centre) != (end[:, 1:] < centre))
+    (x0, y0), (x1, y1) = start[edge].T, end[edge].T
+    crossing = x0 + (centre[row] - y0) / (y1 - y0) * (x1 - x0)
+    # A crossing turns every pixel whose centre is left of it.
+    turned = np.ceil(crossing - 0.5).clip(0, width).astype(np.int64)
+    turns = np.zeros((height, width + 1), np.int64)
+    np.add.at(turns, (row, turned), 1)
+    after = turns[:, ::-1].cumsum(axis=1)[:, ::-1]
+    inside: Bools = after[:, 1:] % 2 == 1
+    return inside
+
+
+def main() -> int:
+    """Entry point; answers the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=10_000, help="masks by each rule")
+    parser.add_argument("--seed", type=int, default=6)
+    args = parser.parse_args()
+    counts = check(args.count, args.seed)
+    print("| paste | case | masks | identical run lengths | empty, full, one pixel |", end="")
+    print(" exact outlines | simplified, same pixels | over 100 px | their worst IoU |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for c in counts:
+        print(
+            f"| {c.paste} | {c.case} | {c.masks} | {c.identical} | {c.empty}, {c.full}, {c.single} "
+            f"| {c.exact_outlines} | {c.simplified_alike} | {c.large} | {c.worst_iou:.4f} |"
+        )
+    return 0 if all(c.has_passed for c in counts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

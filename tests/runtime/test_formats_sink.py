@@ -1,0 +1,246 @@
+"""What a run saves, kind by kind, photo by photo, and how it goes on after a stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.errors import ArtifactError, UsageError
+from model.spec import KeypointHeadSpec, ModelSpec
+from runtime.detections import Detections
+from runtime.formats import coco, jsonl
+from runtime.formats.resume import done_names
+from runtime.formats.sink import KINDS, make_sinks
+from tests.runtime.test_formats_annotations import IMAGE_HW, SPEC, found, picture
+
+ALL = tuple(kind.name for kind in KINDS)
+BOX_SPEC = replace(SPEC, mask=None)
+KEYPOINT_SPEC = replace(SPEC, mask=None, keypoint=KeypointHeadSpec(names=("head", "tail")))
+FILES = {
+    "overlay": {"a.png", "b.png"},
+    "json": {"results.json"},
+    "jsonl": {"results.jsonl", ".resume.json"},
+    "rle": {"rle.json"},
+    "crops": {"crops/a/000-dog.png", "crops/a/001-cat.png"},
+    "yolo": {"labels/a.txt", "labels/b.txt", "classes.txt", "data.yaml"},
+    "labelme": {"labelme/a.json", "labelme/a.png", "labelme/b.json", "labelme/b.png"},
+}
+SAYS = {
+    "overlay": "overlays: {}",
+    "json": "COCO results: {}/results.json",
+    "jsonl": "JSON Lines: {}/results.jsonl",
+    "rle": "run lengths: {}/rle.json",
+    "crops": "cutouts: {}/crops",
+    "yolo": "YOLO labels: {0}/labels (classes: {0}/classes.txt)",
+    "labelme": "labelme files: {}/labelme",
+}
+
+
+def two(masks: bool = True, keypoints: bool = False) -> Detections:
+    """A dog and a cat."""
+    return replace(
+        found(2, masks, keypoints), labels=np.array([2, 1]), names=("dog", "cat"),
+        boxes=np.array([[5, 5, 50, 40], [30, 10, 80, 55]], np.float32),
+    )  # fmt: skip
+
+
+def run(
+    folder: Path,
+    kinds: Sequence[str],
+    photos: dict[str, Detections],
+    spec: ModelSpec = SPEC,
+    resume: bool = False,
+    is_stopped: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> list[str]:
+    """A run over photos, as a command does it; one that is stopped never closes."""
+    sinks = make_sinks(kinds, folder, spec, resume, settings)
+    done = done_names(folder, kinds) if resume else set()
+    for image_id, (name, detections) in enumerate(photos.items()):
+        if name not in done:
+            for sink in sinks:
+                sink.write(name, Path(name).stem, image_id, picture(), detections)
+    return [] if is_stopped else [line for sink in sinks for line in sink.close()]
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_each_kind_writes_its_files_and_says_where(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    lines = run(out, [kind], {"in/a.jpg": two(), "in/b.jpg": found(0)})
+    assert files(out) == FILES[kind]
+    assert lines == [SAYS[kind].format(out)]
+
+
+def test_all_kinds_together(tmp_path: Path) -> None:
+    lines = run(tmp_path, ALL, {"a.jpg": two(), "b.jpg": found(0)})
+    assert files(tmp_path) == set().union(*FILES.values())
+    assert sorted(lines) == sorted(SAYS[kind].format(tmp_path) for kind in ALL)
+
+
+@pytest.mark.parametrize(
+    ("spec", "detections"),
+    [(BOX_SPEC, two(masks=False)), (KEYPOINT_SPEC, two(masks=False, keypoints=True))],
+    ids=["boxes", "keypoints"],
+)
+def test_models_without_masks(spec: ModelSpec, detections: Detections, tmp_path: Path) -> None:
+    kinds = [kind for kind in ALL if kind != "rle"]
+    run(tmp_path, kinds, {"a.jpg": detections, "b.jpg": detections.take([])}, spec)
+    assert files(tmp_path) == set().union(*(FILES[kind] for kind in kinds))
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert rows == json.loads(json.dumps(coco.rows(detections, 0)))
+    assert len((tmp_path / "labels" / "a.txt").read_text().splitlines()) == 2
+    kinds_of_shape = {
+        shape["shape_type"]
+        for shape in json.loads((tmp_path / "labelme" / "a.json").read_text())["shapes"]
+    }
+    assert kinds_of_shape == ({"rectangle", "point"} if spec.keypoint else {"rectangle"})
+    with pytest.raises(UsageError, match="rle needs masks, and this model has none"):
+        make_sinks(["rle"], tmp_path, spec)
+
+
+def test_results_of_all_photos_are_in_the_file(tmp_path: Path) -> None:
+    photos = {f"{i}.jpg": found(i, seed=i) for i in range(4)}
+    run(tmp_path, ["json"], photos)
+    expected = [row for i, d in enumerate(photos.values()) for row in coco.rows(d, i)]
+    assert json.loads((tmp_path / "results.json").read_text()) == expected
+
+
+def test_no_photos_at_all(tmp_path: Path) -> None:
+    assert run(tmp_path, ["json", "overlay"], {}) == [f"COCO results: {tmp_path}/results.json"]
+    assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
+def test_an_overlay_is_the_drawing(tmp_path: Path) -> None:
+    run(tmp_path, ["overlay"], {"a.jpg": two()})
+    with Image.open(tmp_path / "a.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), np.asarray(two().draw(picture())))
+
+
+def test_stems_stay_in_the_folder(tmp_path: Path) -> None:
+    sinks = make_sinks(ALL, tmp_path / "out", SPEC)
+    for sink in sinks:
+        sink.write("x", "../../escaped", 0, picture(), two())
+        sink.write("y", "", 1, picture(), two())
+        sink.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert len(list((tmp_path / "out" / "labels").iterdir())) == 2
+
+
+def test_labelme_finds_the_photo(tmp_path: Path) -> None:
+    photo = tmp_path / "photos" / "a.png"
+    photo.parent.mkdir()
+    Image.fromarray(picture()).save(photo)
+    run(tmp_path / "out", ["labelme"], {str(photo): two(), "clip.mp4#000001": two()})
+    folder = tmp_path / "out" / "labelme"
+    named = json.loads((folder / "a.json").read_text())["imagePath"]
+    assert (folder / named).resolve() == photo
+    assert not (folder / "a.png").exists()
+    (frame,) = (path for path in folder.glob("*.json") if path.name != "a.json")
+    with Image.open(folder / json.loads(frame.read_text())["imagePath"]) as saved:
+        np.testing.assert_array_equal(np.asarray(saved), picture())
+        assert saved.size == IMAGE_HW[::-1]
+
+
+@pytest.mark.parametrize("kinds", [["json"], ["jsonl"], ["json", "jsonl", "rle"], ["overlay"], ALL])
+def test_a_stopped_run_goes_on_to_the_same_files(kinds: Sequence[str], tmp_path: Path) -> None:
+    photos = {f"{i}.jpg": found(3, seed=i) for i in range(5)}
+    first = dict(list(photos.items())[:3])
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    run(straight, kinds, photos)
+    run(broken, kinds, first, is_stopped=True)
+    log = broken / ("results.jsonl" if "jsonl" in kinds else ".results.jsonl")
+    log.write_bytes(log.read_bytes() + b'{"image": "3.jpg", "det')
+    assert done_names(broken, kinds) == set(first)
+    # A photo that is done is not taken again: this one would give other results.
+    run(broken, kinds, {**photos, "0.jpg": found(9)}, resume=True)
+    assert files(broken) == files(straight)
+    for name in files(straight):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes(), name
+
+
+def test_a_photo_without_all_its_files_is_not_done(tmp_path: Path) -> None:
+    kinds = ["overlay", "json", "yolo"]
+    (tmp_path / "labels" / "a.txt").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"cannot write .*a\.txt"):
+        run(tmp_path, kinds, {"a.jpg": two()})
+    assert (tmp_path / "a.png").exists()
+    assert done_names(tmp_path, kinds) == set()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match=r"file/out: cannot make the folder .* with -o"):
+        make_sinks(["json"], tmp_path / "file" / "out", SPEC)
+    (tmp_path / "labelme").write_text("")
+    with pytest.raises(ArtifactError, match=r"labelme: cannot make the folder"):
+        run(tmp_path, ["labelme"], {"a.jpg": two()})
+
+
+def test_resuming_where_nothing_was_begun_begins(tmp_path: Path) -> None:
+    run(tmp_path, ["json"], {"a.jpg": two()}, resume=True)
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 2
+
+
+def test_more_photos_can_come_to_finished_json_lines(tmp_path: Path) -> None:
+    kinds = ["json", "jsonl"]
+    run(tmp_path, kinds, {"a.jpg": two()})
+    run(tmp_path, kinds, {"a.jpg": two(), "b.jpg": two()}, resume=True)
+    assert jsonl.read_names(tmp_path / "results.jsonl") == {"a.jpg", "b.jpg"}
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 4
+
+
+def test_a_run_without_resume_begins_anew(tmp_path: Path) -> None:
+    run(tmp_path, ["json"], {"a.jpg": two()}, is_stopped=True, settings={"score_threshold": 0.1})
+    run(tmp_path, ["json"], {"b.jpg": two()})
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert len(rows) == 2
+    assert files(tmp_path) == {"results.json"}
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds", "message"),
+    [
+        ({"score_threshold": 0.3}, ["json"], "begun with score_threshold 0.5, now it is 0.3"),
+        ({}, ["json"], "begun with score_threshold 0.5, now it is null"),
+        ({"score_threshold": 0.5}, ["jsonl"], r'begun with save \["json"\], now it is \["jsonl"\]'),
+    ],
+)
+def test_a_run_made_otherwise_is_not_gone_on_with(
+    change: dict[str, Any], kinds: list[str], message: str, tmp_path: Path
+) -> None:
+    run(tmp_path, ["json"], {"a.jpg": two()}, is_stopped=True, settings={"score_threshold": 0.5})
+    before = (tmp_path / ".results.jsonl").read_bytes()
+    with pytest.raises(UsageError, match=message):
+        make_sinks(kinds, tmp_path, SPEC, True, change)
+    assert (tmp_path / ".results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("note", [None, "{", "[]"])
+def test_results_of_unknown_making_are_not_gone_on_with(note: str | None, tmp_path: Path) -> None:
+    run(tmp_path, ["jsonl"], {"a.jpg": two()})
+    (tmp_path / ".resume.json").unlink()
+    if note is not None:
+        (tmp_path / ".resume.json").write_text(note)
+    with pytest.raises(UsageError, match="holds results, but not how they were made"):
+        make_sinks(["jsonl"], tmp_path, SPEC, True)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [(["overlays"], "got 'overlays'"), ([], "got nothing"), (["json", "xml"], "got 'xml'")],
+)
+def test_unknown_kinds_are_refused(kinds: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"save: expected some of overlay, json, .*, {message}"):
+        make_sinks(kinds, tmp_path / "out", SPEC)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,231 @@
+"""What a selection keeps, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.errors import UsageError
+from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
+from runtime.detections import Detections
+from runtime.selection import Selection, parse_score_threshold
+
+SPEC = ModelSpec(
+    dialect="torchvision",
+    architecture="maskrcnn_resnet50_fpn",
+    body=ResNetSpec((3, 4, 6, 3), "bottleneck", 64, (64, 128, 256, 512), (256, 512, 1024, 2048)),
+    classes=ClassSpec(("background", "person", "dog", "cow")),
+    mask=MaskHeadSpec(),
+)
+NAMES = ("dog", "person", "cow", "person", "dog", "person")
+SCORES = (0.9, 0.7, 0.7, 0.3, 0.7, 0.2)
+
+
+def found(masks: bool = True) -> Detections:
+    """Six rows that do not come best first, their boxes 10, 20, ... wide and 10 high."""
+    width = 10 * np.arange(1, 7, dtype=np.float32)
+    zero = np.zeros(6, np.float32)
+    return Detections(
+        boxes=np.stack((zero, zero, width, zero + 10), axis=1),
+        scores=np.array(SCORES, np.float32),
+        labels=np.array([SPEC.classes.names.index(name) for name in NAMES]),
+        names=NAMES,
+        mask_probs=np.full((6, 28, 28), 0.6, np.float32) if masks else None,
+        image_hw=(40, 80),
+        first_class=1,
+        keypoints=np.arange(6 * 2 * 3, dtype=np.float32).reshape(6, 2, 3),
+        keypoint_names=("head", "tail"),
+        dataset_ids=np.arange(100, 106),
+    )
+
+
+def rows(selection: Selection, detections: Detections | None = None) -> list[int]:
+    """Which rows are kept, told by their ids, and that every field kept the same."""
+    whole = detections or found()
+    part = whole.select(selection)
+    kept = (part.dataset_ids - 100).tolist()
+    expected = whole.take(kept)
+    for name in ("boxes", "scores", "labels", "keypoints"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
+    assert part.names == expected.names
+    return list(kept)
+
+
+@pytest.mark.parametrize(
+    ("selection", "kept"),
+    [
+        (Selection(), [0, 1, 2, 3, 4, 5]),
+        (Selection(score_threshold=0.7), [0, 1, 2, 4]),
+        (Selection(score_threshold=0.70001), [0]),
+        (Selection(score_threshold=1.0), []),
+        (Selection(score_threshold={"person": 0.3}), [0, 1, 2, 3, 4]),
+        (Selection(score_threshold={"*": 0.7, "person": 0.25}), [0, 1, 2, 3, 4]),
+        (Selection(score_threshold={"*": 0.8}), [0]),
+        (Selection(score_threshold={}), [0, 1, 2, 3, 4, 5]),
+        (Selection(classes=["person"]), [1, 3, 5]),
+        (Selection(classes={"cow", "dog"}), [0, 2, 4]),
+        (Selection(top_k=1), [0]),
+        (Selection(top_k=3), [0, 1, 2]),
+        (Selection(top_k=4), [0, 1, 2, 4]),
+        (Selection(top_k=99), [0, 1, 2, 3, 4, 5]),
+        (Selection(top_k=2, classes=["person"]), [1, 3]),
+        (Selection(top_k=1, classes=["person"], score_threshold={"person": 0.1}), [1]),
+        (Selection(top_k=1, min_area_px=400), [4]),
+    ],
+    ids=str,
+)
+def test_rows_kept_in_their_order(selection: Selection, kept: list[int]) -> None:
+    assert rows(selection) == kept
+
+
+@pytest.mark.parametrize("score", [0.1, 0.3, 0.55, 0.7, 1 / 3])
+def test_a_global_threshold_is_above(score: float) -> None:
+    rng = np.random.default_rng(1)
+    whole = replace(found(), scores=np.append(rng.random(5, np.float32), np.float32(score)))
+    part = whole.select(Selection(score_threshold=score))
+    np.testing.assert_array_equal(part.scores, whole.above(score).scores)
+    assert np.float32(score) in part.scores
+
+
+def test_area_of_a_mask_is_its_pixels() -> None:
+    whole = found()
+    assert whole.masks is not None
+    pixels = whole.masks.sum(axis=(1, 2)).astype(float)
+    np.testing.assert_array_equal(whole.areas(), pixels)
+    assert not np.array_equal(pixels, found(masks=False).areas())
+    assert rows(Selection(min_area_px=float(pixels[2]))) == [2, 3, 4, 5]
+    assert rows(Selection(min_area_px=float(pixels[2]) + 1)) == [3, 4, 5]
+
+
+def test_area_of_a_box_only_model_is_the_boxs_in_the_image() -> None:
+    whole = found(masks=False)
+    outside = whole.boxes.copy()
+    outside[5] = (-50, -50, 4, 5)
+    outside[4] = (90, 10, 120, 20)
+    outside[3] = (30, 30, 20, 35)
+    moved = replace(whole, boxes=outside)
+    np.testing.assert_array_equal(moved.areas(), [100, 200, 300, 0, 0, 20])
+    assert rows(Selection(min_area_px=200), moved) == [1, 2]
+
+
+def test_mask_threshold_comes_before_the_area() -> None:
+    part = found().select(Selection(mask_threshold=0.65, min_area_px=1))
+    assert (part.mask_threshold, len(part)) == (0.65, 0)
+    part = found().select(Selection(mask_threshold=0.55))
+    assert part.masks is not None
+    assert (part.mask_threshold, part.masks.any()) == (0.55, True)
+
+
+def test_nothing_to_select_from() -> None:
+    none = found().take([])
+    everything = Selection({"*": 0.5, "dog": 0.9}, 0.4, 3, ["dog"], 10)
+    assert len(none.select(everything)) == 0
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (Selection(classes=["persn"]), r"classes: .* no class 'persn' \(closest: person"),
+        (Selection(classes=["Dog"]), "closest: dog"),
+        (Selection(classes=["xyzzy"]), "it has person, dog, cow"),
+        (Selection(classes=["background"]), "no class 'background'"),
+        (Selection(classes="person"), "expected a list of names, got 'person'"),
+        (Selection(classes=[]), "at least one name"),
+        (Selection(score_threshold={"horse": 0.5}), "score threshold: .* no class 'horse'"),
+        (
+            Selection(score_threshold=0.01),
+            r"score threshold 0.01 is below the exported 0.05; export with --score-threshold 0.01",
+        ),
+        (
+            Selection(score_threshold={"dog": 0.01}),
+            r"score threshold of dog 0.01 is below .* export with --score-threshold 0.01",
+        ),
+        (Selection(score_threshold=1.5), "expected 0 to 1, got 1.5"),
+        (Selection(score_threshold=float("nan")), "expected a number, got nan"),
+        (Selection(score_threshold={"*": "0.5"}), "expected a number, got '0.5'"),  # type: ignore[dict-item]
+        (Selection(score_threshold=True), "expected a number, got True"),
+        (Selection(mask_threshold=0.0), "mask threshold: expected a number between 0 and 1, got 0"),
+        (Selection(mask_threshold=1.0), "between 0 and 1, got 1"),
+        (Selection(top_k=0), "top-k: expected a whole number from 1, got 0"),
+        (Selection(top_k=2.5), "top-k: expected a whole number"),  # type: ignore[arg-type]
+        (Selection(top_k=True), "top-k: expected a whole number"),
+        (Selection(min_area_px=-1), "minimal area: expected 0 or more"),
+        (Selection(min_area_px=float("inf")), "minimal area: expected a number"),
+    ],
+    ids=str,
+)
+def test_senseless_selections_are_refused(selection: Selection, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        selection.check(SPEC)
+
+
+def test_masks_cannot_be_cut_where_there_are_none() -> None:
+    with pytest.raises(UsageError, match="this model has no masks"):
+        Selection(mask_threshold=0.5).check(replace(SPEC, mask=None))
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(),
+        Selection(0.05, 0.3, 1, ["dog", "person"], 0),
+        Selection({"*": 0.5, "dog": 1}, top_k=np.int64(3)),  # type: ignore[arg-type]
+        Selection(np.float32(0.5)),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_sensible_selections_pass(selection: Selection) -> None:
+    selection.check(SPEC)
+    assert len(found().select(selection)) <= 6
+
+
+def test_a_last_background_is_no_class_and_label_zero_is() -> None:
+    last = replace(
+        SPEC,
+        classes=ClassSpec(("person", "dog")),
+        box=replace(SPEC.box, background="last"),
+    )
+    Selection(classes=["person"]).check(last)
+    with pytest.raises(UsageError, match="'cow'"):
+        Selection(classes=["cow"]).check(last)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.5", 0.5),
+        ("0.5,person=0.7", {"*": 0.5, "person": 0.7}),
+        ("person=0.7,0.5", {"*": 0.5, "person": 0.7}),
+        ("traffic light=0.7,dog=.25", {"traffic light": 0.7, "dog": 0.25}),
+        ("a=b=0.5", {"a=b": 0.5}),
+        ("*=0.5", 0.5),
+    ],
+)
+def test_thresholds_are_read(text: str, expected: float | Mapping[str, float]) -> None:
+    assert parse_score_threshold(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "for instance"),
+        ("high", "got 'high'"),
+        ("person", "for instance 0.5 or 0.5,person=0.7"),
+        ("person=", "for instance"),
+        ("0.5,", "for instance"),
+        ("0.5,0.6", "a threshold without a name once"),
+        ("dog=0.5,dog=0.6", "expected dog once"),
+    ],
+)
+def test_other_thresholds_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_score_threshold(text)
+
+
+def test_a_selection_is_what_it_was_made_of() -> None:
+    fields: dict[str, Any] = {"score_threshold": 0.5, "top_k": 2}
+    assert Selection(**fields) == Selection(0.5, None, 2)
