@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.bicubic import _SHARPNESS
-from runtime.device.library import Array
+from runtime.device.library import Array, clipped
 from runtime.keypoints import KeypointScore
 
 # Pixels that stand in memory at a time: 64 MB.
@@ -45,7 +45,7 @@ def decode_on_device(
     count, joints, side, _ = heatmaps.shape
     device = compat.device(boxes_xyxy)
     found = xp.empty((count, joints, 3), dtype=xp.float32, device=device)
-    sides = xp.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1.0, None)
+    sides = clipped(xp, boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1.0)
     whole = xp.ceil(sides)
     step = sides / whole
     grid = [xp.arange(most, dtype=xp.float32, device=device) for most in most_hw]
@@ -76,7 +76,7 @@ def _axis(xp: Any, pixel: Array, size: Array, side: int) -> tuple[list[Array], l
     inner = [1.0 + s * s * ((a + 2.0) * s - (a + 3.0)) for s in (t, u)]
     weights = [a * t * u * u, *inner, a * t * t * u]
     first = xp.astype(below, xp.int64)
-    samples = [xp.clip(first + tap, 0, side - 1) for tap in (-1, 0, 1, 2)]
+    samples = [clipped(xp, first + tap, 0, side - 1) for tap in (-1, 0, 1, 2)]
     return samples, weights, pixel >= size
 
 

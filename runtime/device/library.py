@@ -76,6 +76,15 @@ def library_of(value: Any) -> Library:
     )
 
 
+def clipped(xp: Any, values: Array, low: float | None = None, high: float | None = None) -> Array:
+    """`xp.clip` by numbers; array-api-compat's for CuPy indexes by masks, which awaits the GPU."""
+    if low is not None:
+        values = xp.where(values < low, xp.full_like(values, low), values)
+    if high is not None:
+        values = xp.where(values > high, xp.full_like(values, high), values)
+    return values
+
+
 def stream_handle(stream: Any) -> int:
     """A stream as CUDA names it.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.device.library import Array
+from runtime.device.library import Array, clipped
 from runtime.paste import _AFTER, _BEFORE, SMALL_KERNEL_PX, MaskRule
 
 # Pixels evaluated at a time; a block needs about forty bytes for each.
@@ -98,7 +98,7 @@ def _paste_integer(
     bits = _is_foreground(xp, _fma(xp, upper, y0, lower * y1), rule)
     in_window = _small_windows(xp, grids, sides, rule)
     for axis in (0, 1):
-        there = xp.clip(places[axis], 0, SMALL_KERNEL_PX - 1)
+        there = clipped(xp, places[axis], 0, SMALL_KERNEL_PX - 1)
         in_window = _take(xp, in_window, 1 + axis, there)
     bits = xp.where(small[:, None, None], in_window, bits)
     return bits & down.inside[:, :, None] & across.inside[:, None, :]
@@ -106,7 +106,7 @@ def _paste_integer(
 
 def _grown_integer_boxes(xp: Any, boxes_xyxy: Array, side: int) -> tuple[Array, Array]:
     """First and last pixel of each box, int64 [D, 2] of x and y; see `runtime.paste`."""
-    boxes = xp.clip(boxes_xyxy, -_LIMIT_PX, _LIMIT_PX)
+    boxes = clipped(xp, boxes_xyxy, -_LIMIT_PX, _LIMIT_PX)
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = (high - low) * 0.5 * float(np.float32((side + 2) / side))
     centre = (high + low) * 0.5
@@ -114,20 +114,20 @@ def _grown_integer_boxes(xp: Any, boxes_xyxy: Array, side: int) -> tuple[Array, 
 
 
 def _integers(xp: Any, boxes_xyxy: Array) -> Array:
-    return xp.astype(xp.clip(boxes_xyxy, -2 * _LIMIT_PX, 2 * _LIMIT_PX), xp.int64)
+    return xp.astype(clipped(xp, boxes_xyxy, -2 * _LIMIT_PX, 2 * _LIMIT_PX), xp.int64)
 
 
 def _resize_axis(xp: Any, place: Array, side: Array, cells: int, fused: bool) -> _Axis:
     """Torch's bilinear resize; `place` [D, n] counts from the box's first pixel, `side` [D, 1]."""
     size_in = cells - 1
-    size_out = xp.astype(xp.clip(side, 1, None), xp.float32)
+    size_out = xp.astype(clipped(xp, side, 1), xp.float32)
     # A number divided by an array is, in PyTorch, a product with the reciprocal.
     scale = xp.full_like(size_out, size_in) / size_out
     centre = xp.astype(place, xp.float32) + 0.5
     source = _fma(xp, centre, scale, -0.5) if fused else centre * scale - 0.5
-    source = xp.clip(source, 0.0, None)
-    cell = xp.clip(xp.astype(source, xp.int64), None, size_in - 1)
-    upper = xp.clip(source - xp.astype(cell, xp.float32), None, 1.0)
+    source = clipped(xp, source, 0.0)
+    cell = clipped(xp, xp.astype(source, xp.int64), high=size_in - 1)
+    upper = clipped(xp, source - xp.astype(cell, xp.float32), high=1.0)
     return _Axis(cell, 1.0 - upper, upper, (place >= 0) & (place < side))
 
 
@@ -191,7 +191,7 @@ def _zoom_axis(xp: Any, first: Array, end: Array, pixel: Array, cells: int) -> _
     """scikit-image's resize of a mask to the pixels of its box, in float64."""
     place = pixel - first
     inside = (place >= 0) & (place < end - first)
-    size = xp.astype(xp.clip(end - first, 1, None), xp.float64)
+    size = xp.astype(clipped(xp, end - first, 1), xp.float64)
     scale = xp.full_like(size, cells) / size
     centre = (xp.astype(place, xp.float64) + 0.5) * scale - 0.5
     before = xp.floor(centre)
@@ -214,12 +214,9 @@ def _evaluate(
 
 def _take(xp: Any, values: Array, axis: int, index: Array) -> Array:
     """`values` [D, a, b] at `index` [D, n] along one axis, the same for the whole other one."""
-    count, rows, columns = values.shape
-    if axis == 1:
-        shape, index = (count, index.shape[1], columns), index[:, :, None]
-    else:
-        shape, index = (count, rows, index.shape[1]), index[:, None, :]
-    return xp.take_along_axis(values, xp.broadcast_to(index, shape), axis=axis)
+    # Spread over the other axis by the library, which then needs no such index in memory.
+    index = index[:, :, None] if axis == 1 else index[:, None, :]
+    return xp.take_along_axis(values, index, axis=axis)
 
 
 def _small_resize(xp: Any, corners: _Corners, x0: Array, x1: Array, y0: Array, y1: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.errors import ArtifactError, ImageError, UsageError
+from model.errors import ArtifactError, ImageError, MissingDependencyError, UsageError
 from runtime.artifact import Artifact
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
@@ -291,6 +293,21 @@ def test_other_refusals(tmp_path: Path) -> None:
     model.touch()
     with pytest.raises(UsageError, match="build an engine of it"):
         DevicePredictor.open(model)
+
+
+def test_array_api_compat_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "array_api_compat", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[device\]'"):
+        DevicePredictor(session("demo")).predict(HWC)
+
+
+def test_importing_it_loads_numpy_and_pillow_only() -> None:
+    code = "import runtime.device.predictor, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=models.ROOT, capture_output=True, text=True, check=True
+    )
+    heads = {name.split(".")[0] for name in done.stdout.split()}
+    assert not heads & {"torch", "cupy", "array_api_compat", "tensorrt", "onnxruntime", "cv2"}
 
 
 def test_opens_a_checkpoint() -> None:
