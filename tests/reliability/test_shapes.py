@@ -164,7 +164,7 @@ def test_no_photo_at_all(opened: Predictor) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 17])
 def test_batches_of_every_size(count: int, eager: TorchvisionEager, opened: Predictor) -> None:
-    sizes = [size for size in SIZES.values() if 30 < min(size) and max(size) < 2000]
+    sizes = [size for size in SIZES.values() if min(size) > 30 and max(size) < 2000]
     photos = [picture(*sizes[i % len(sizes)], seed=i) for i in range(count)]
     found = opened.predict(photos, batch_size=count)
     assert _agree(eager, photos, found, opened.spec.box.score_threshold) > 0
