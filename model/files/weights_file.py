@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import pickle
 import stat
 import warnings
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from model.errors import CheckpointError
 from model.files.keras_h5 import read_keras_h5
+from model.files.pickle_towers import refuse_towers
 from model.files.zoo_pickle import read_zoo_pickle
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
@@ -28,6 +30,7 @@ _TRAINING_STATE = (
 )
 _WRAPPER_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
+_PICKLES_OF_OLD_FILES = 5  # magic number, version, machine, weights, names of the storages
 # Far above any network's; they keep the search for the closest name short on hostile files.
 _MAX_TENSORS, _MAX_NAME = 20_000, 300
 
@@ -129,6 +132,7 @@ def _read_safetensors(path: Path) -> object:
 def _read_torch(path: Path) -> object:
     _refuse_zip_bomb(path)
     try:
+        _refuse_towers(path)
         with warnings.catch_warnings():
             # Of odd files torch speaks in warnings first; the error says what matters.
             warnings.simplefilter("ignore")
@@ -137,6 +141,21 @@ def _read_torch(path: Path) -> object:
                 return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on damaged files
         raise CheckpointError(_unreadable(path, error)) from error
+
+
+def _refuse_towers(path: Path) -> None:
+    """In every pickle that torch would read; files of before 1.6 begin with several."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.filename.endswith("data.pkl"):
+                    refuse_towers(io.BytesIO(archive.read(entry)))
+        return
+    with path.open("rb") as file:
+        for _ in range(_PICKLES_OF_OLD_FILES):
+            if not file.peek(1):
+                break
+            refuse_towers(file)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

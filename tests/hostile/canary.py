@@ -176,6 +176,22 @@ def _deep_dicts(path: Path, _: Path) -> None:
     _archive(path, b"\x80\x02" + opened + b"}" + b"s" * 50_000 + b".")
 
 
+def _tower(step: bytes, levels: int, legacy: bool = False) -> Maker:
+    """A dict whose key is a tuple of a tuple of a tuple; its hash is what kills."""
+    body = b"\x80\x02}" + b")" + step * levels + b"Ns."
+
+    def write(path: Path, _: Path) -> None:
+        if not legacy:
+            _archive(path, body)
+            return
+        torch.save({}, path, _use_new_zipfile_serialization=False)
+        whole = path.read_bytes()
+        at = whole.rindex(pickle.dumps({}, 2))
+        path.write_bytes(whole[:at] + body)
+
+    return write
+
+
 def _cycle(_: Path) -> object:
     nested: dict[str, object] = {}
     nested["model"] = nested
@@ -225,6 +241,10 @@ HOSTILE: dict[str, Maker] = {
     "none": _saved(lambda _: None),
     "swollen-values": _saved(_swollen),
     "cycle": _saved(_cycle),
+    "tower-of-pairs": _tower(b"2\x86", 60),
+    "tower-of-pairs-legacy-file": _tower(b"2\x86", 60, legacy=True),
+    "tower-of-pairs-in-the-memo": _tower(b"q\x00h\x00\x86", 60),
+    "high-tower": _tower(b"\x85", 300_000),
     "too-many-wrappers": _saved(_nested(50)),
     "deep-dicts": _deep_dicts,
     "integer-keys": _saved(lambda _: dict(enumerate(sound_state().values()))),
@@ -273,6 +293,39 @@ HOSTILE_SAFETENSORS: dict[str, bytes] = {
     "offsets-outside": _safetensors(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'),
     "huge-shape": _safetensors(
         b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}', bytes(4)
+    ),
+    "negative-length": _safetensors(b"{}", length=2**64 - 1),
+    "length-beyond-the-file": _safetensors(b"{}", length=99),
+    "overlapping-offsets": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+        b'"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}',
+        bytes(12),
+    ),
+    "gap-between-offsets": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+        b'"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}',
+        bytes(12),
+    ),
+    "backward-offsets": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}', bytes(4)
+    ),
+    "negative-offsets": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}', bytes(4)
+    ),
+    "negative-shape": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', bytes(4)
+    ),
+    "shape-that-overflows": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,0]}}'
+    ),
+    "name-twice": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+        b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        bytes(4),
+    ),
+    "deep-json": _safetensors(b'{"a":' * 50_000 + b"1" + b"}" * 50_000),
+    "huge-number": _safetensors(
+        b'{"a":{"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,4]}}', bytes(4)
     ),
     "unknown-type": _safetensors(
         b'{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}', bytes(4)

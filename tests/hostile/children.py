@@ -54,11 +54,20 @@ def run_cases(
             child.end()
 
 
-def serve(argv: Sequence[str], judge: Callable[[Sequence[str]], Callable[[int], str]]) -> None:
-    """The child's side: set up with the arguments, limit the memory, answer until the pipe ends."""
-    limit, *arguments = argv
+def serve(
+    argv: Sequence[str],
+    judge: Callable[[Sequence[str]], Callable[[int], str]],
+    beyond_libraries: bool = False,
+) -> None:
+    """The child's side: set up with the arguments, limit the memory, answer until the pipe ends.
+
+    Some libraries reserve more address space than any limit that would mean something; with
+    `beyond_libraries` what is taken when the set-up is done does not count.
+    """
+    memory, *arguments = argv
     case = judge(arguments)
-    resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
+    limit = int(memory) + (_reserved_bytes() if beyond_libraries else 0)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Libraries print what they like; answers have a pipe of their own.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -67,6 +76,11 @@ def serve(argv: Sequence[str], judge: Callable[[Sequence[str]], Callable[[int], 
     for line in sys.stdin:
         outcome = case(int(line))
         print(" ".join(outcome.split()), file=answers)
+
+
+def _reserved_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    return pages * resource.getpagesize()
 
 
 class _Child:

@@ -17,6 +17,7 @@ import torch
 from export.onnx import main
 from model.checkpoint import load
 from model.errors import CheckpointError, MaskportError
+from tests.hostile import checkpoints
 from tests.hostile.canary import (
     HOSTILE,
     HOSTILE_SAFETENSORS,
@@ -197,3 +198,20 @@ def test_the_command_itself(kind: str, tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error: {path}: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+BOMBS = (
+    "code", "zip-bomb", "absurd-sizes", "absurd-storage", "expanded", "swollen-values",
+    "tower-of-pairs", "tower-of-pairs-legacy-file", "high-tower", "header-of-100-MB",
+    "huge-shape", "bomb", "stored-nowhere", "doubling-lists",
+)  # fmt: skip
+
+
+def test_no_bomb_takes_the_time_or_the_memory_of_a_child() -> None:
+    """Some of many; `make soak` tries all, of every kind of file."""
+    known = checkpoints.kinds()
+    assert len(known) >= 30
+    chosen = [number for number, (_, kind) in enumerate(known) if kind in BOMBS]
+    outcomes = dict(checkpoints.run(chosen))
+    assert set(outcomes.values()) == {checkpoints.REFUSED}, outcomes
+    assert len(outcomes) >= len(BOMBS) - 1

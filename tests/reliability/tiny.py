@@ -1,4 +1,4 @@
-"""The smallest Mask R-CNN that detects: one stage, one level, random weights that behave.
+"""The smallest Mask R-CNN that detects: one stage, two levels, random weights that behave.
 
 Its file is nearly all structure, opens in a fraction of the time of any real one, and goes through
 the same graph, runtime and results.
@@ -34,13 +34,13 @@ SPEC = ModelSpec(
     dialect="torchvision",
     architecture="maskrcnn_one_stage",
     body=ResNetSpec((1,), "basic", WIDTH, (WIDTH,), (WIDTH,), dilations=(1,), outputs=(0,)),
-    fpn=FpnSpec(WIDTH, extra_level="none"),
+    fpn=FpnSpec(WIDTH),
     classes=ClassSpec(("__background__", "round", "square")),
-    anchors=AnchorSpec(sizes=((24.0,),), ratios=((0.5, 1.0, 2.0),)),
+    anchors=AnchorSpec(sizes=((24.0,), (48.0,)), ratios=((0.5, 1.0, 2.0),) * 2),
     rpn=RpnSpec(pre_nms=30, post_nms=20),
     box=BoxHeadSpec(
         pooler=PoolerSpec(output_size=3, strides=(STRIDE,)),
-        fc_widths=(8,),
+        fc_widths=(8, 8),
         detections=DETECTIONS,
         candidates=40,
         score_threshold=0.3,

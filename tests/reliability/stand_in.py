@@ -1,0 +1,30 @@
+"""A session that answers what it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.artifact import Artifact
+from runtime.sessions.session import Answer, Feed, Session
+
+Change = Callable[[Answer], Answer]
+
+
+@dataclass
+class ChangedSession:
+    """Another session, whose answers are changed on the way; they are copies."""
+
+    session: Session
+    change: Change
+
+    @property
+    def artifact(self) -> Artifact:
+        return self.session.artifact
+
+    def run(self, feed: Feed) -> Answer:
+        answer = self.session.run(feed)
+        return self.change({name: values.copy() for name, values in answer.items()})
+
+    def close(self) -> None:
+        self.session.close()

@@ -1,0 +1,108 @@
+"""NaN and infinity in pixels and in weights: an error that says where, or an empty answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from export.onnx_file import drop_seal
+from model.checkpoint import load
+from model.errors import CheckpointError, ImageError
+from model.files.stored_spec import header_of
+from runtime.predictor import Predictor
+from tests.reliability import tiny
+
+NAN, INF = float("nan"), float("inf")
+NOT_FINITE = pytest.mark.parametrize("value", [NAN, INF, -INF], ids=str)
+
+
+@NOT_FINITE
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floating_pixels_are_refused(predictor: Predictor, kind: type, value: float) -> None:
+    pixels = tiny.photo().astype(kind)
+    pixels[3, 4, 1] = value
+    with pytest.raises(ImageError, match=r"expected uint8 \[h, w, 3\] RGB, got float"):
+        predictor.predict(pixels)
+
+
+@NOT_FINITE
+def test_floating_pictures_are_refused(predictor: Predictor, value: float) -> None:
+    pixels = tiny.photo()[:, :, 0].astype(np.float32)
+    pixels[3, 4] = value
+    with pytest.raises(ImageError, match="float32 pixels"):
+        predictor.predict(Image.fromarray(pixels))
+
+
+WEIGHTS = (
+    "body.conv1.weight",
+    "body.bn1.running_var",
+    "body.layer1.0.conv2.weight",
+    "fpn.inner_blocks.0.0.bias",
+    "rpn.head.cls_logits.weight",
+    "box_head.trunk.fc6.weight",
+    "box_head.cls_score.bias",
+    "box_head.bbox_pred.weight",
+    "mask_head.predictor.conv5_mask.weight",
+)
+
+
+@NOT_FINITE
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_checkpoint_is_refused_by_the_tensors_name(
+    name: str, value: float, tiny_weights: Path, tmp_path: Path
+) -> None:
+    state = load_file(tiny_weights)
+    state[name].view(-1)[0] = value
+    path = tmp_path / "w.safetensors"
+    save_file(state, path, header_of(tiny.SPEC))
+    with pytest.raises(CheckpointError, match=rf"tensor '{name}' holds NaN or Inf"):
+        load(path)
+
+
+def test_half_precision_that_overflows_is_refused(tiny_weights: Path, tmp_path: Path) -> None:
+    state = {
+        n: t.half() if t.is_floating_point() else t for n, t in load_file(tiny_weights).items()
+    }
+    state["box_head.cls_score.weight"] = (torch.ones(3, 8) * 1e6).half()
+    path = tmp_path / "w.safetensors"
+    save_file(state, path, header_of(tiny.SPEC))
+    with pytest.raises(CheckpointError, match=r"'box_head\.cls_score\.weight' holds NaN or Inf"):
+        load(path)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 3e38], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "body.conv1.weight",
+        "rpn.head.cls_logits.bias",
+        "rpn.head.bbox_pred.bias",
+        "box_head.cls_score.bias",
+        "box_head.bbox_pred.bias",
+        "mask_head.predictor.conv5_mask.bias",
+    ],
+)
+def test_a_graph_with_such_weights_answers_nothing_that_is_not_finite(
+    name: str, value: float, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    """Only an edit on purpose makes such a file; its seal would refuse it."""
+    model = drop_seal(onnx.load(tiny_onnx))
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[...] = value
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    path = tmp_path / "edited.onnx"
+    onnx.save(model, path)
+    with Predictor.open(path, threads=1, on_inexact="ignore") as predictor:
+        found = predictor.predict(tiny.photo())
+    assert found.mask_probs is not None
+    for array in (found.boxes, found.scores, found.mask_probs):
+        assert np.isfinite(array).all()
+    if name.startswith("mask_head") and np.isnan(value):
+        assert (len(found), found.dropped) == (0, tiny.DETECTIONS)
