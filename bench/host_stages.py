@@ -1,0 +1,185 @@
+"""What is done to a photo on the host, without decoding: ours against torchvision's.
+
+Both start from the photo in memory and the network's answer for it, cut to 20 detections, and end
+with run lengths; the network itself is left out by playing its answer back.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from runtime.artifact import Artifact
+from runtime.predictor import Predictor
+from runtime.preprocess import to_canvas
+from runtime.sessions.session import Answer, Feed, Session
+from runtime.sources.photos import decode
+
+DETECTIONS = 20
+UInt8 = npt.NDArray[np.uint8]
+Texts = list[str]
+_ROWS = ("boxes", "scores", "labels", "masks")
+
+
+@dataclass(frozen=True, slots=True)
+class HostStages:
+    """Medians in milliseconds per photo.
+
+    Attributes:
+        photos: that had enough detections.
+        ours_ms: `predict` on the decoded photo and `rle`, the network's time left out.
+        preprocess_ms: ours, of that.
+        results_ms: ours, of that.
+        torchvision_ms: transform, paste, threshold, pycocotools' `encode`.
+        transform_ms: torchvision's, of that.
+        decode_ms: a JPEG file to pixels.
+        masks: compared.
+        identical: run lengths that are equal to the byte.
+    """
+
+    photos: int
+    ours_ms: float
+    preprocess_ms: float
+    results_ms: float
+    torchvision_ms: float
+    transform_ms: float
+    decode_ms: float
+    masks: int
+    identical: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times less ours takes."""
+        return self.torchvision_ms / self.ours_ms
+
+
+class _PlayedBack:
+    """A session that answers what it was given, at once."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.answer: Answer = {}
+
+    def run(self, feed: Feed) -> Answer:
+        """The answer, whatever is asked."""
+        return dict(self.answer)
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+def compare_host_stages(
+    model: GeneralizedRCNN, session: Session, files: Sequence[Path], repeats: int
+) -> HostStages:
+    """Time both in turn on every photo with at least 20 detections; one thread each.
+
+    Args:
+        model: torchvision's, of the same weights and sizes.
+        session: the exported file.
+        files: JPEG photos.
+        repeats: calls of each side per photo.
+
+    Raises:
+        SystemExit: no photo has so many detections.
+    """
+    torch.set_num_threads(1)
+    stub = _PlayedBack(session.artifact)
+    predictor = Predictor(stub, on_inexact="ignore")
+    times: dict[str, list[float]] = {
+        "ours": [], "preprocess": [], "results": [], "theirs": [], "transform": [], "decode": []
+    }  # fmt: skip
+    used = masks = identical = 0
+    for file in files:
+        pixels, seconds = _timed(lambda file=file: decode(file))  # type: ignore[misc]
+        times["decode"].append(seconds)
+        answer = _cut(_run(session, pixels))
+        if answer is None:
+            continue
+        used += 1
+        stub.answer = answer
+        ours, theirs = _Ours(predictor, pixels), _Theirs(model, pixels, answer)
+        texts, expected = ours(), theirs()
+        masks += len(expected)
+        identical += sum(a == b for a, b in zip(texts, expected, strict=True))
+        for _ in range(repeats):
+            before = dict(predictor.times.seconds)
+            _, whole = _timed(ours)
+            spent = {s: predictor.times.seconds[s] - before[s] for s in before}
+            times["ours"].append(whole)
+            times["preprocess"].append(spent["preprocess"])
+            times["results"].append(whole - spent["preprocess"])
+            times["theirs"].append(_timed(theirs)[1])
+            times["transform"].append(theirs.transform_s)
+    if not used:
+        raise SystemExit(f"error: no photo has {DETECTIONS} detections; give more --photos")
+    ms = {name: round(1e3 * statistics.median(found), 2) for name, found in times.items()}
+    return HostStages(
+        used, ms["ours"], ms["preprocess"], ms["results"], ms["theirs"], ms["transform"],
+        ms["decode"], masks, identical,
+    )  # fmt: skip
+
+
+def _run(session: Session, pixels: UInt8) -> Answer:
+    canvas = to_canvas([pixels], session.artifact.spec.preprocess)
+    return session.run({"images": canvas.images, "image_hw": canvas.image_hw})
+
+
+def _cut(answer: Answer) -> Answer | None:
+    """The best 20 rows; the graph answers best first."""
+    if int(answer["counts"][0]) < DETECTIONS:
+        return None
+    rows = {name: answer[name][:, :DETECTIONS] for name in _ROWS}
+    return {**answer, **rows, "counts": np.full_like(answer["counts"], DETECTIONS)}
+
+
+class _Ours:
+    def __init__(self, predictor: Predictor, pixels: UInt8) -> None:
+        self._predictor = predictor
+        self._pixels = pixels
+
+    def __call__(self) -> Texts:
+        return [run["counts"] for run in self._predictor.predict(self._pixels).rle()]
+
+
+class _Theirs:
+    """torchvision's transform and postprocess as its model calls them, then the usual rest."""
+
+    def __init__(self, model: GeneralizedRCNN, pixels: UInt8, answer: Answer) -> None:
+        self._transform = model.transform
+        # Conversion to float is not counted: its users do it in many ways.
+        self._image = torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255
+        self._image_hw = (pixels.shape[0], pixels.shape[1])
+        self._found = {name: torch.from_numpy(np.array(answer[name][0])) for name in _ROWS}
+        self._found["masks"] = self._found["masks"][:, None]
+        self.transform_s = 0.0
+
+    def __call__(self) -> Texts:
+        with torch.inference_mode():
+            (batch, _), self.transform_s = _timed(lambda: self._transform([self._image]))
+            found: list[dict[str, Tensor]] = self._transform.postprocess(
+                [dict(self._found)], batch.image_sizes, [self._image_hw]
+            )
+            return _encode((found[0]["masks"][:, 0] > 0.5).numpy())
+
+
+def _encode(masks: npt.NDArray[np.bool_]) -> Texts:
+    from pycocotools import mask as coco_mask
+
+    encoded = [coco_mask.encode(np.asfortranarray(mask.view(np.uint8))) for mask in masks]
+    return [run["counts"].decode("ascii") for run in encoded]
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    answer = call()
+    return answer, time.perf_counter() - started
