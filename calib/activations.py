@@ -25,6 +25,9 @@ Rows = npt.NDArray[np.bool_] | None
 class Activations:
     """A copy of the graph whose inner tensors are outputs, in ONNX Runtime.
 
+    ONNX Runtime keeps all of them until a run ends. A graph of a fixed batch is therefore run as
+    often as it has rows, each time for a part of the tensors: memory is that of one photo.
+
     Args:
         model: left as it is.
         wanted: names of float32 tensors.
@@ -32,6 +35,24 @@ class Activations:
     """
 
     def __init__(self, model: ir.Model, wanted: Sequence[str], threads: int | None = None) -> None:
+        # Large tensors stand together, early in the body: each part gets every n-th.
+        count = min(_fixed_batch(model.graph), max(len(wanted), 1))
+        self._parts = [_Part(model, wanted[i::count], threads) for i in range(count)]
+
+    def run(self, canvas: Canvas) -> Iterator[tuple[str, Float32]]:
+        """Each wanted tensor's rows that mean something, [rows, …], one tensor after the other.
+
+        Raises:
+            ArtifactError: ONNX Runtime failed.
+        """
+        for part in self._parts:
+            yield from part.run(canvas)
+
+
+class _Part:
+    """Some of the tensors, in a session of their own."""
+
+    def __init__(self, model: ir.Model, wanted: Sequence[str], threads: int | None) -> None:
         copy = model.clone()
         graph = copy.graph
         values = {v.name: v for v in _all_values(graph)}
@@ -46,11 +67,7 @@ class Activations:
         self._session = open_on_cpu(copy, threads, for_inner_tensors=True)
 
     def run(self, canvas: Canvas) -> Iterator[tuple[str, Float32]]:
-        """Each wanted tensor's rows that mean something, [rows, …], one tensor after the other.
-
-        Raises:
-            ArtifactError: ONNX Runtime failed.
-        """
+        """As `Activations.run`."""
         feed = {"images": canvas.images, "image_hw": canvas.image_hw}
         try:
             counts, valid, *answers = self._session.run(None, feed)
@@ -130,6 +147,13 @@ def _proposal_validity(graph: ir.Graph) -> ir.Value:
         "calibration: the graph does not say which proposals are valid; expected one that "
         "`maskport export` wrote"
     )
+
+
+def _fixed_batch(graph: ir.Graph) -> int:
+    """Photos that every run takes; 1 where the graph takes any number."""
+    images = next(value for value in graph.inputs if value.name == "images")
+    rows = None if images.shape is None else images.shape[0]
+    return rows if isinstance(rows, int) else 1
 
 
 def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -47,6 +47,7 @@ def climb(
     photos: Sequence[Path],
     budget: float,
     advance: Callable[[int], None],
+    tried: dict[int, Rung] | None = None,
 ) -> Ladder:
     """Find the smallest number of kept groups with which the loss is within the budget.
 
@@ -57,11 +58,12 @@ def climb(
         photos: of the calibration side.
         budget: points of agreement AP, box and mask, that may be lost.
         advance: called with photos done; at most `most_rungs` times as many.
+        tried: rungs that are known already, by how many groups they keep; filled.
 
     Raises:
         ArtifactError: even the least harmful group alone is not within the budget.
     """
-    tried: dict[int, Rung] = {}
+    tried = {} if tried is None else tried
 
     def holds(kept: int) -> bool:
         if kept not in tried:

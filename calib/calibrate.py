@@ -26,10 +26,15 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRun:
-    """What one run saw: photos used in it, photos taken from the table, seconds per photo."""
+    """What one run saw.
+
+    `used` photos were run, `resumed` of those given were in the table, and so were `others` that
+    were not given now: their numbers are part of the ranges all the same.
+    """
 
     used: int
     resumed: int
+    others: int
     seconds_per_photo: float
 
 
@@ -62,6 +67,7 @@ def calibrate(
     """
     todo = _unseen(photos, table.photos)
     resumed = len(photos) - len(todo)
+    others = len(set(table.photos) - {digest(photo) for photo in photos})
     advance(resumed)
     started = saved = time.perf_counter()
     used = 0
@@ -81,7 +87,7 @@ def calibrate(
         table.save(path)
     table.require_seen()
     seconds = (time.perf_counter() - started) / max(used, 1)
-    return CalibrationRun(used, resumed, seconds if used else 0.0)
+    return CalibrationRun(used, resumed, others, seconds if used else 0.0)
 
 
 def _unseen(photos: Sequence[Path], seen: Sequence[str]) -> list[Path]:

@@ -37,8 +37,12 @@ class Kernels:
         )
 
 
-def count_kernels(path: Path) -> Kernels:
+def count_kernels(path: Path, threads: int | None = None) -> Kernels:
     """Let ONNX Runtime optimise a file for this CPU and count its convolutions.
+
+    Args:
+        path: the file.
+        threads: of the CPU; None takes all cores.
 
     Raises:
         ArtifactError: ONNX Runtime cannot open it.
@@ -48,6 +52,8 @@ def count_kernels(path: Path) -> Kernels:
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
@@ -84,7 +90,7 @@ def multiply_adds(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def shapes_in_a_run(
-    model: ir.Model, names: list[str], canvas: Canvas
+    model: ir.Model, names: list[str], canvas: Canvas, threads: int | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of inner tensors, by running a copy of the graph that answers them.
 
@@ -92,6 +98,7 @@ def shapes_in_a_run(
         model: left as it is.
         names: float32 tensors.
         canvas: one batch.
+        threads: of the CPU; None takes all cores.
     """
     copy = model.clone()
     values = {v.name: v for v in copy.graph.inputs}
@@ -103,7 +110,7 @@ def shapes_in_a_run(
         copy.graph.append(node)
         made.append(node.outputs[0])
     copy.graph.outputs[:] = made
-    session = open_on_cpu(copy, None)
+    session = open_on_cpu(copy, threads)
     known = {value.name for value in session.get_inputs()}
     feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}
     answers = session.run(None, {k: v for k, v in feed.items() if k in known})

@@ -103,7 +103,7 @@ class Job:
             layers = self.layers
             names = {str(v.name): None for one in layers for v in (one.data, one.output)}
             _, canvas = next(canvases(self.used, self.artifact, Skipped()))
-            shapes = shapes_in_a_run(self.model, list(names), canvas)
+            shapes = shapes_in_a_run(self.model, list(names), canvas, self.options.threads)
             self._work = {str(one.node.name): multiply_adds(one, shapes) for one in layers}
         return self._work
 

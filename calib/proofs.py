@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,9 @@ from calib.evaluation import EvaluationPhotos, Proof, image_ids, prove
 from calib.job import Job
 from calib.judge import detect
 from calib.reference import open_reference
+from calib.rest import emulated_half
 from calib.tapped_session import TappedSession
-from export.passes.half_precision import half_precision
-from export.passes.opset_22 import opset_22
-from export.precision.formats import FORMATS, HalfFormat
-from export.precision.session import EmulatedSession
-from runtime.artifact import to_metadata
+from export.precision.formats import FORMATS
 from runtime.sessions.session import Session, open_session
 
 
@@ -67,7 +63,9 @@ def _rows(job: Job, source: Path, output: Path) -> Iterator[tuple[str, Session, 
     threads = job.options.threads
     yield "FP32", open_session(source, None, threads), source.stat().st_size
     for half in FORMATS.values():
-        yield f"{half.title} (emulated)", *_half(job, half)
+        model = ir.serde.deserialize_model(job.file.model)
+        session, size = emulated_half(model, job.artifact, half, threads)
+        yield f"{half.title} (emulated)", session, size
     kind = job.options.format.upper()
     if job.options.budget is None:
         yield kind, open_session(output, None, threads), output.stat().st_size
@@ -76,19 +74,3 @@ def _rows(job: Job, source: Path, output: Path) -> Iterator[tuple[str, Session, 
     size = len(ir.serde.serialize_model(model).SerializeToString())
     yield f"{kind}, the policy's choice", TappedSession(model, job.artifact, threads=threads), size
     yield f"{kind} within the budget", open_session(output, None, threads), output.stat().st_size
-
-
-def _half(job: Job, half: HalfFormat) -> tuple[Session, int]:
-    """The graph as `export --precision` writes it, under the emulator."""
-    from dataclasses import replace
-
-    model = ir.serde.deserialize_model(job.file.model)
-    half_precision(model, half)
-    if half.name == "bf16":
-        opset_22(model)
-    manifest = replace(job.artifact.manifest, precision=half.name)
-    model.metadata_props.update(to_metadata(job.artifact.spec, manifest))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{half.name}.onnx"
-        ir.save(model, path)
-        return EmulatedSession(path, threads=job.options.threads), path.stat().st_size

@@ -58,6 +58,7 @@ def quantize(
             usable photos.
         ArtifactError: a file that is not ours or is quantised already, a table that does not fit,
             a tensor that is not finite, or an output that cannot be written.
+        ExportError: with `--rest fp16`, a tensor or a weight that FP16 does not hold.
     """
     from calib.accuracy import choose, require_judge, runs_of_a_search
     from calib.job import prepare
@@ -65,6 +66,8 @@ def quantize(
     from calib.proofs import ROWS, all_proofs
     from calib.recipe import writer_for
     from calib.report import QuantizeReport
+    from calib.rest import PHOTOS as RANGE_PHOTOS
+    from calib.rest import ranges_of_the_rest
     from export.onnx_file import read_onnx
 
     options, source, output = options or QuantizeOptions(), Path(source), Path(output)
@@ -75,10 +78,13 @@ def quantize(
     writer_for(file.artifact.manifest.target, options)
     if options.budget is not None or evaluation is not None:
         require_judge()
-    choice = None
+    choice = ranges = None
     with atomic_path(output) as temporary:
         advance = progress(photo_runs(len(photos), options), "calibrating")
         job = prepare(file, source, table, photos, options, advance)
+        if options.rest == "fp16" and job.used:
+            advance = progress(min(len(job.used), RANGE_PHOTOS), "looking at FP16's ranges")
+            ranges = ranges_of_the_rest(job.model, job.artifact, job.used, advance, options.threads)
         nodes = job.default_choice
         if options.budget is not None:
             advance = progress(runs_of_a_search(job), "judging groups of layers")
@@ -102,6 +108,8 @@ def quantize(
         job.skipped,
         choice,
         proofs,
+        options.rest,
+        ranges,
     )
 
 
@@ -131,7 +139,7 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
     onnx.checker.check_model(str(path), full_check=True)
     seal(path)
     runs = (job.options.format, job.options.rest) == _ON_A_CPU
-    kernels = count_kernels(path) if runs else None
+    kernels = count_kernels(path, job.options.threads) if runs else None
     share = job.share(placement) if job.used else None
     return Written(len(placement.layers), share, kernels)
 

@@ -6,10 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.errors import UsageError
+from model.spec import ModelSpec
 from runtime.artifact import Artifact
 from runtime.sessions.session import Session, open_session
 
 _CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors", ".h5")
+# What an export may change of a checkpoint, and what its detections hang on.
+_KEPT = {
+    "rpn": ("pre_nms", "post_nms", "nms_iou", "score_threshold"),
+    "box": ("score_threshold", "nms_iou", "detections", "candidates"),
+}
 
 
 def open_reference(path: Path, artifact: Artifact, threads: int | None) -> Session:
@@ -17,15 +23,16 @@ def open_reference(path: Path, artifact: Artifact, threads: int | None) -> Sessi
 
     Args:
         path: the reference.
-        artifact: of the graph that is judged; a checkpoint gets its preprocessing.
-        threads: of the CPU; None takes all cores.
+        artifact: of the graph that is judged; a checkpoint gets its preprocessing and what it was
+            exported to keep (`_KEPT`), so that both answer the same question.
+        threads: of the CPU; None takes all cores, and leaves PyTorch's own setting.
 
     Raises:
         UsageError: its classes are not the graph's.
         MaskportError: it cannot be opened.
     """
-    session = _checkpoint(path, artifact) if path.suffix.lower() in _CHECKPOINTS else None
-    session = session or open_session(path, None, threads)
+    is_checkpoint = path.suffix.lower() in _CHECKPOINTS
+    session = (_checkpoint if is_checkpoint else _exported)(path, artifact, threads)
     found, wanted = session.artifact.spec.classes, artifact.spec.classes
     if len(found.names) != len(wanted.names):
         session.close()
@@ -36,10 +43,29 @@ def open_reference(path: Path, artifact: Artifact, threads: int | None) -> Sessi
     return session
 
 
-def _checkpoint(path: Path, artifact: Artifact) -> Session:
+def asked_alike(reference: ModelSpec, graph: ModelSpec) -> ModelSpec:
+    """A reference's spec with a graph's preprocessing, thresholds and limits of number."""
+    rpn = {name: getattr(graph.rpn, name) for name in _KEPT["rpn"]}
+    box = {name: getattr(graph.box, name) for name in _KEPT["box"]}
+    return replace(
+        reference,
+        preprocess=graph.preprocess,
+        rpn=replace(reference.rpn, **rpn),
+        box=replace(reference.box, **box),
+    )
+
+
+def _exported(path: Path, artifact: Artifact, threads: int | None) -> Session:
+    return open_session(path, None, threads)
+
+
+def _checkpoint(path: Path, artifact: Artifact, threads: int | None) -> Session:
+    import torch
+
     from model.checkpoint import load
     from runtime.sessions.torch import TorchSession
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     checkpoint = load(path)
-    spec = replace(checkpoint.spec, preprocess=artifact.spec.preprocess)
-    return TorchSession(replace(checkpoint, spec=spec))
+    return TorchSession(replace(checkpoint, spec=asked_alike(checkpoint.spec, artifact.spec)))

@@ -15,6 +15,7 @@ from calib.count import Kernels
 from calib.evaluation import Proof
 from calib.pictures import draw_ladder, draw_sensitivity
 from calib.sensitivity import Sensitivity
+from export.precision.ranges import RangeReport
 from runtime.console import printable
 from runtime.files import atomic_path, make_folder
 
@@ -28,7 +29,7 @@ class QuantizeReport:
     `share` is that of the multiply-adds whose data and weights are both quantised, on the first
     photo; None where there was none. `kernels` is None for a file that ONNX Runtime does not run
     on a CPU as it is written. `run` is None where no photo was needed. `choice` is there with a
-    budget, `proofs` with evaluation photos.
+    budget, `proofs` with evaluation photos, `ranges` with a rest in FP16 where there were photos.
     """
 
     path: Path
@@ -43,6 +44,8 @@ class QuantizeReport:
     skipped: list[str] = field(default_factory=list)
     choice: Choice | None = None
     proofs: tuple[Proof, ...] = ()
+    rest: str = "fp32"
+    ranges: RangeReport | None = None
 
 
 def print_report(report: QuantizeReport) -> None:
@@ -55,6 +58,12 @@ def print_report(report: QuantizeReport) -> None:
             f"{used} photos, {report.run.seconds_per_photo:.2f} s each · {seen} seen before · "
             f"{len(report.skipped)} skipped"
         )
+        if report.run.others:
+            print(
+                f"warning: the table has {report.run.others} photos that were not given now, and "
+                "they count; delete it, or name another with --table, to do without them",
+                file=sys.stderr,
+            )
     if report.choice is not None:
         _print_choice(report.choice)
     size, ratio = report.size_bytes / 1e6, report.size_bytes / report.from_bytes
@@ -63,6 +72,13 @@ def print_report(report: QuantizeReport) -> None:
     print(f"{report.layers} of {report.of_layers} weighted layers in 8 bits{share}")
     if report.kernels is not None:
         print(f"ONNX Runtime on this CPU: {report.kernels}")
+    if report.ranges is not None:
+        print(f"the rest in FP16: {report.ranges}")
+    elif report.rest == "fp16":
+        print(
+            "warning: without photos nothing says that the rest fits FP16 (largest number 65504)",
+            file=sys.stderr,
+        )
     for proof in report.proofs:
         print(_proof_line(proof))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from export.check import CheckReport, with_threshold
 from export.precision.formats import HalfFormat
-from export.precision.ranges import RangeReport
+from export.precision.ranges import RangeReport, refuse_overflow
 from export.precision.session import EmulatedSession
 from model.errors import ExportError
 from runtime.compare.half_limits import HALF_LIMITS, HalfVerdict, check_half_run
@@ -55,7 +55,8 @@ def check_half(
         session = EmulatedSession(path, ranges=True)
         with Predictor(session, on_inexact="ignore") as predictor:
             found = predictor.predict(photo)
-    _refuse_overflow(session.ranges, half, fp32.photo)
+    others = "fp32 or bf16" if half.name == "fp16" else "fp32"
+    refuse_overflow(session.ranges, half, fp32.photo, f"export with --precision {others}")
     comparison = compare(fp32.reference, found, fp32.photo)
     verdict = check_half_run([comparison], HALF_LIMITS[half.name])
     if not verdict.passed:
@@ -65,15 +66,3 @@ def check_half(
             "--precision; no file was written"
         )
     return HalfCheckReport(verdict, session.ranges.of_format(half))
-
-
-def _refuse_overflow(ranges: RangeReport, half: HalfFormat, photo: str) -> None:
-    beyond = ranges.overflowed
-    if not beyond:
-        return
-    others = f" and {len(beyond) - 1} tensors after it" if len(beyond) > 1 else ""
-    raise ExportError(
-        f"{half.title} overflows on {photo}: {beyond[0]}{others}, its largest number is "
-        f"{half.largest:.5g}; export with --precision fp32"
-        f"{' or bf16' if half.name == 'fp16' else ''}; no file was written"
-    )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from export.precision.formats import FORMATS, HalfFormat
 from export.precision.rounding import Constant, Emit
+from model.errors import ExportError
 
 STATISTICS = 5
 _NEAR = 0.5
@@ -86,6 +87,28 @@ class RangeReport:
             f"{top} · {sum(t.near for t in self.tensors)} numbers within a factor of two of it · "
             f"most subnormal: '{low.tensor.name}', {100 * low.subnormal / max(low.size, 1):.2g} %"
         )
+
+
+def refuse_overflow(ranges: RangeReport, half: HalfFormat, photo: str, remedy: str) -> None:
+    """Stop where a tensor went beyond its format.
+
+    Args:
+        ranges: what was seen.
+        half: the format.
+        photo: its name, for the message.
+        remedy: what to do, for the message.
+
+    Raises:
+        ExportError: the first such tensor is named.
+    """
+    beyond = ranges.overflowed
+    if not beyond:
+        return
+    others = f" and {len(beyond) - 1} tensors after it" if len(beyond) > 1 else ""
+    raise ExportError(
+        f"{half.title} overflows on {photo}: {beyond[0]}{others}, its largest number is "
+        f"{half.largest:.5g}; {remedy}; no file was written"
+    )
 
 
 def write_statistics(emit: Emit, constant: Constant, magnitude: str, half: HalfFormat) -> list[str]:

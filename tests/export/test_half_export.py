@@ -20,6 +20,7 @@ from model.checkpoint import SpecOptions
 from model.errors import ArtifactError, EngineBuildError, ExportError
 from runtime.predictor import Predictor
 from tests.conftest import DEMO
+from tests.planted_overflow import scaled
 
 WEIGHTS = DEMO / "shapes.pth"
 NAMES = tuple((DEMO / "shapes.names").read_text("utf-8").split())
@@ -89,32 +90,6 @@ def test_a_file_in_half_precision(
             Predictor.open(path)
 
 
-def _scaled(by: float, names: list[str]) -> Callable[[ir.Model], None]:
-    """Scale what one convolution of the body answers, and take it back in the next; name it."""
-
-    def change(model: ir.Model) -> None:
-        first = next(n for n in model.graph if n.op_type == "Conv" and _only_reader(n))
-        names.append(str(first.outputs[0].name))
-        second = _only_reader(first)
-        for node, factor, places in ((first, by, (1, 2)), (second, 1 / by, (1,))):
-            for place in places:
-                value = node.inputs[place]
-                scaled = value.const_value.numpy() * np.float32(factor)
-                value.const_value = ir.tensor(scaled, name=value.name)
-
-    return change
-
-
-def _only_reader(node: ir.Node) -> ir.Node | None:
-    """The convolution that alone reads a convolution's Relu."""
-    for wanted in ("Relu", "Conv"):
-        users = [user for user, _ in node.outputs[0].uses()]
-        if len(users) != 1 or users[0].op_type != wanted:
-            return None
-        node = users[0]
-    return node
-
-
 def test_a_planted_overflow_is_found_and_named(export: Export, tmp_path: Path) -> None:
     path, names = tmp_path / "half.onnx", []
     with pytest.raises(
@@ -122,10 +97,10 @@ def test_a_planted_overflow_is_found_and_named(export: Export, tmp_path: Path) -
         match=r"FP16 overflows on shapes.jpg: '\w+' \(body, Conv\) reaches .* and \d+ tensors "
         "after it, its largest number is 65504; export with --precision fp32 or bf16",
     ) as caught:
-        export(path, "fp16", change=_scaled(2.0**15, names))
+        export(path, "fp16", change=scaled(2.0**15, names))
     assert f"'{names[0]}'" in str(caught.value)
     assert not list(tmp_path.iterdir())
-    report = export(path, "bf16", change=_scaled(2.0**15, names))
+    report = export(path, "bf16", change=scaled(2.0**15, names))
     assert report.half_check is not None
     assert report.half_check.verdict.passed
 

@@ -1,0 +1,129 @@
+"""What calibration promises beside ranges: that FP16 holds the rest, memory, threads, photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from calib import activations
+from calib.activations import Activations
+from calib.options import QuantizeOptions
+from calib.photos import Skipped, canvases
+from calib.quantize import main, quantize
+from calib.reference import asked_alike, open_reference
+from export.onnx_file import read_onnx
+from export.precision.formats import FORMATS
+from model.checkpoint import Checkpoint
+from model.errors import ExportError
+from tests.conftest import DEMO
+from tests.planted_overflow import scaled
+
+NEAREST = QuantizeOptions(rounding="nearest")
+
+
+def test_a_rest_that_fp16_does_not_hold_is_named(
+    demo_rtx_onnx: Path, native_table: Path, scenes: list[Path], tmp_path: Path
+) -> None:
+    options = replace(NEAREST, rest="fp16")
+    fits = quantize(
+        demo_rtx_onnx, scenes, tmp_path / "q.onnx", replace(options, table=native_table)
+    )
+    assert fits.ranges is not None
+    assert len(fits.ranges.tensors) > 50
+    assert {one.tensor.format for one in fits.ranges.tensors} == {"fp16"}
+    assert max(one.largest for one in fits.ranges.tensors) < FORMATS["fp16"].largest
+    model, names = ir.load(demo_rtx_onnx), []
+    scaled(2.0**15, names)(model)
+    ir.save(model, tmp_path / "loud.onnx")
+    output = tmp_path / "loud.int8.onnx"
+    with pytest.raises(ExportError, match=r"FP16 overflows on 0\.png: .*--rest fp32") as caught:
+        quantize(tmp_path / "loud.onnx", scenes, output, options)
+    assert f"'{names[0]}'" in str(caught.value)
+    assert not output.exists()
+    # In float32 the same model is as good as before.
+    assert quantize(tmp_path / "loud.onnx", scenes, output, NEAREST).ranges is None
+
+
+def test_photos_of_the_table_that_were_not_given_are_told(
+    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    argv = [str(demo_onnx), "-o", str(tmp_path / "q.onnx"), "--rounding", "nearest"]
+    argv += ["--table", str(standard_table)]
+    assert main([*argv, *map(str, scenes[:4])]) == 0
+    assert f"the table has {len(scenes) - 4} photos that were not given" in capsys.readouterr().err
+    assert main([*argv, *map(str, scenes)]) == 0
+    assert "not given" not in capsys.readouterr().err
+
+
+def test_threads_reach_every_session(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime as ort
+
+    seen: list[int] = []
+    real: Callable[..., Any] = ort.InferenceSession
+
+    def spied(data: Any, options: Any, *args: Any, **more: Any) -> Any:
+        seen.append(options.intra_op_num_threads)
+        return real(data, options, *args, **more)
+
+    monkeypatch.setattr(ort, "InferenceSession", spied)
+    quantize(demo_onnx, scenes[:4], tmp_path / "q.onnx", QuantizeOptions(threads=1, equalise=0.5))
+    # Magnitudes of channels, ranges, rounding, shapes, and the count of kernels.
+    assert seen == [1] * 5
+
+
+def test_a_fixed_batch_is_looked_at_in_parts(
+    demo_onnx: Path, scenes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = read_onnx(demo_onnx).artifact
+    model = ir.load(demo_onnx)
+    nodes = [node for node in model.graph if node.op_type in ("Conv", "Gemm")]
+    wanted = [str(node.outputs[0].name) for node in nodes]
+    (_, canvas), *_ = canvases(scenes[:1], artifact, Skipped())
+    whole = dict(Activations(model, wanted).run(canvas))
+    images = next(value for value in model.graph.inputs if value.name == "images")
+    assert activations._fixed_batch(model.graph) == 1
+    images.shape = ir.Shape([3, 3, 416, 544])
+    assert activations._fixed_batch(model.graph) == 3
+    images.shape = ir.Shape(["n", 3, "h", "w"])
+    opened: list[int] = []
+    opener = activations.open_on_cpu
+
+    def counted(graph: ir.Model, *args: Any, **more: Any) -> Any:
+        opened.append(len(graph.graph.outputs) - 2)
+        return opener(graph, *args, **more)
+
+    monkeypatch.setattr(activations, "_fixed_batch", lambda graph: 3)
+    monkeypatch.setattr(activations, "open_on_cpu", counted)
+    parts = dict(Activations(model, wanted).run(canvas))
+    assert sum(opened) == len(wanted)
+    assert max(opened) - min(opened) <= 1
+    assert len(opened) == 3
+    assert set(parts) == set(whole)
+    assert all(np.array_equal(parts[name], whole[name]) for name in wanted)
+
+
+def test_a_checkpoint_is_asked_what_the_graph_is_asked(
+    demo_onnx: Path, demo_checkpoint: Checkpoint
+) -> None:
+    artifact = read_onnx(demo_onnx).artifact
+    graph = replace(
+        artifact.spec,
+        box=replace(artifact.spec.box, score_threshold=0.4, detections=7),
+        rpn=replace(artifact.spec.rpn, post_nms=55),
+    )
+    asked = asked_alike(demo_checkpoint.spec, graph)
+    assert (asked.box.score_threshold, asked.box.detections, asked.rpn.post_nms) == (0.4, 7, 55)
+    assert asked.preprocess == graph.preprocess
+    assert asked.body == demo_checkpoint.spec.body
+    session = open_reference(DEMO / "shapes.pth", replace(artifact, spec=graph), None)
+    assert session.artifact.spec.box.detections == 7
+    session.close()
