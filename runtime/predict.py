@@ -1,41 +1,34 @@
-"""`maskport predict`: run an artifact on photos; overlays and results come out.
+"""`maskport predict`: run an artifact on photos, videos or a camera; pictures and results come out.
 
 python -m runtime.predict model.onnx photos -o out
 """
 
 from __future__ import annotations
 
-import itertools
+import argparse
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from model.errors import ArtifactError, ImageError, UsageError
-from runtime.console import DONE, FAILED, Bar, Parser, complain, run
-from runtime.detections import Detections
-from runtime.files import atomic_path
-from runtime.formats import coco, jsonl
+from model.errors import ImageError, UsageError
+from runtime.console import DONE, FAILED, Parser, complain, fraction, run, whole_number
+from runtime.exactness import InexactResultWarning
+from runtime.formats.resume import done_names
+from runtime.formats.sink import KINDS, Sink, make_sinks, require_kinds
 from runtime.next_step import next_step
-from runtime.predictor import InexactResultWarning, Predictor
-from runtime.sources.photos import find_photos
+from runtime.predictor import Predictor
+from runtime.progress import PhotoProgress
+from runtime.selection import Wanted, parse_score_threshold
+from runtime.sources.items import Item
+from runtime.sources.photos import Photo
+from runtime.sources.places import open_sources
+from runtime.stream import Streamed
+from runtime.work_list import Task, WorkList
 
-KINDS = ("overlay", "json", "jsonl")
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """One photo's result, kept for the files that are written at the end."""
-
-    path: Path
-    image_id: int
-    detections: Detections
+_NEED_ALL_PIXELS = ("overlay", "crops")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,159 +38,236 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="maskport predict", description=__doc__.splitlines()[0])
-    parser.add_argument("artifact", type=Path, help="an exported .onnx file, or a checkpoint")
-    parser.add_argument("photos", nargs="+", help="image files, folders or glob patterns")
+    parser.add_argument("artifact", type=Path, help="an exported .onnx, an .engine or a checkpoint")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out"), help="folder, default out"
+        "photos",
+        nargs="+",
+        help="images, folders, globs, lists (.txt), videos, camera:0; - is a list on stdin",
     )
     parser.add_argument(
+        "--also",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the same model exported for another canvas; each photo takes the one that suits it",
+    )
+    _add_output(parser.add_argument_group("what is written"))
+    _add_wanted(parser.add_argument_group("what is kept of a result"))
+    _add_running(parser.add_argument_group("how it runs"))
+    return parser
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder, default out")
+    group.add_argument(
         "--save",
         default="overlay,json",
-        help=f"what to write, of {','.join(KINDS)} (default %(default)s)",
+        metavar="KINDS",
+        help=f"some of {','.join(kind.name for kind in KINDS)} (default %(default)s)",
     )
-    parser.add_argument("--score-threshold", type=float, help="drop rows below this score")
-    parser.add_argument(
-        "--backend", help="onnxruntime, tensorrt or torch; default by the file's suffix"
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on behind an earlier run with the same options into the same folder",
     )
-    parser.add_argument("--threads", type=int, help="threads of the network, default all cores")
-    parser.add_argument(
+
+
+def _add_wanted(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--score-threshold",
+        metavar="T[,CLASS=T…]",
+        help="least score, and others for single classes: 0.5,person=0.7",
+    )
+    group.add_argument("--mask-threshold", type=fraction, help="default the model's, usually 0.5")
+    group.add_argument("--top-k", type=whole_number, help="at most so many rows of a photo")
+    group.add_argument("--classes", metavar="A,B…", help="only these, by name")
+    group.add_argument("--min-area", type=float, metavar="PX", help="least area in pixels")
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--every", type=whole_number, default=1, help="every N-th frame of a video")
+    group.add_argument(
+        "--batch", type=whole_number, default=1, help="photos of one call, default 1"
+    )
+    group.add_argument(
+        "--backend",
+        help="onnxruntime, onnxruntime-tensorrt, tensorrt or torch; default by the file's suffix",
+    )
+    group.add_argument("--device", help="cpu, cuda or cuda:N; default the backend's own")
+    group.add_argument("--threads", type=int, help="threads of the network, default all cores")
+    group.add_argument(
+        "--workers", type=whole_number, default=2, help="threads beside it (default %(default)s)"
+    )
+    group.add_argument(
+        "--scaled-decode",
+        action="store_true",
+        help="decode large JPEGs at a fraction of their size: faster, results differ a little",
+    )
+    group.add_argument(
         "--on-inexact",
         choices=("warn", "raise", "ignore"),
         default="warn",
         help="when a fixed graph cannot certify its NMS for a photo; default warn",
     )
-    parser.add_argument(
+    group.add_argument(
         "--runtime-cache", type=Path, metavar="FILE", help="TensorRT-RTX: keeps compiled kernels"
     )
-    parser.add_argument("--sha256", metavar="HASH", help="refuse an artifact with another hash")
-    return parser
+    group.add_argument("--sha256", metavar="HASH", help="refuse an artifact with another hash")
 
 
 def _predict(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    kinds = _kinds(args.save)
-    photos = find_photos(args.photos)
-    overlays = _overlays(photos, args.output) if "overlay" in kinds else None
+    kinds = [kind for kind in args.save.split(",") if kind]
+    wanted = _wanted(args)
+    _check_kinds(kinds, args.scaled_decode)
+    work = WorkList(open_sources(args.photos, args.every))
+    if "overlay" in kinds:
+        work.refuse_to_replace(args.output, ".png")
     opened = Predictor.open(
-        args.artifact,
+        [args.artifact, *args.also],
         backend=args.backend,
+        device=args.device,
         threads=args.threads,
         on_inexact=args.on_inexact,
         sha256=args.sha256,
         runtime_cache=args.runtime_cache,
+        scaled_decode=args.scaled_decode,
     )
     with opened as predictor:
-        _make_folder(args.output)
-        found, failed = _run(predictor, photos, args.score_threshold, overlays)
-        written = _write(found, predictor, kinds, args.output)
-        print(f"{len(found)} photos · {predictor.times}")
+        predictor.check(batch_size=args.batch, **wanted)
+        require_kinds(kinds, predictor.spec)
+        done = done_names(args.output, kinds) if args.resume else set()
+        settings = _settings(args, predictor, wanted)
+        sinks = make_sinks(kinds, args.output, predictor.spec, args.resume, settings)
+        run_ = _Run(work, done, sinks)
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", InexactResultWarning)
+            run_.stream(predictor, wanted, args.batch, args.workers)
+        written = [line for sink in sinks for line in sink.close()]
+        print(f"{run_.progress.photos - run_.progress.failed} photos · {predictor.times}")
+    return _report(written, kinds, run_.progress, len(done), work)
+
+
+def _check_kinds(kinds: Sequence[str], scaled_decode: bool) -> None:
+    """Before anything is opened: what can be told without the model."""
+    known = [kind.name for kind in KINDS]
+    unknown = [kind for kind in kinds if kind not in known]
+    if unknown or not kinds:
+        raise UsageError(f"--save: expected some of {', '.join(known)}, got '{','.join(unknown)}'")
+    if scaled_decode and (needing := [k for k in kinds if k in _NEED_ALL_PIXELS]):
+        raise UsageError(
+            f"--scaled-decode: {', '.join(needing)} are drawn from the whole photo; leave it out, "
+            "or --save without them"
+        )
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    wanted: Wanted = {
+        "mask_threshold": args.mask_threshold,
+        "top_k": args.top_k,
+        "min_area_px": args.min_area,
+    }
+    if args.score_threshold is not None:
+        wanted["score_threshold"] = parse_score_threshold(args.score_threshold)
+    if args.classes is not None:
+        wanted["classes"] = [name.strip() for name in args.classes.split(",") if name.strip()]
+    return wanted
+
+
+def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) -> Mapping[str, Any]:
+    """What decides the results: a run does not go on after one that was made otherwise."""
+    manifests = [artifact.manifest for artifact in predictor.artifacts]
+    return {
+        **wanted,
+        "weights": manifests[0].weights_sha256,
+        "precision": sorted({manifest.precision for manifest in manifests}),
+        "canvases": [[manifest.height, manifest.width] for manifest in manifests],
+        "batch": args.batch,
+        "every": args.every,
+        "scaled_decode": args.scaled_decode,
+    }
+
+
+class _Run:
+    """One pass over the photos: files are written beside the network, records in order."""
+
+    def __init__(self, work: WorkList, done: set[str], sinks: Sequence[Sink]) -> None:
+        self._tasks = work.tasks(done)
+        *self._files, self._records = sinks
+        # Photos that are on their way, by their place in the stream.
+        self._under_way: dict[int, Task] = {}
+        left = None if work.count is None else max(work.count - len(done), 0)
+        self.progress = PhotoProgress(left)
+
+    def stream(self, predictor: Predictor, wanted: Wanted, batch_size: int, workers: int) -> None:
+        """Predict and write all of them; a photo that cannot be used is reported.
+
+        Raises:
+            MaskportError: the artifact or the disk failed; what was written stays.
+        """
+        results = predictor.stream(
+            self._photos(),
+            batch_size=batch_size,
+            workers=workers,
+            depth=workers + 3,
+            then=self._write_files,
+            **wanted,
+        )
+        with closing(results):
+            for result in results:
+                self._take(result)
+        self.progress.close()
+
+    def _photos(self) -> Iterator[Photo | ImageError]:
+        with closing(self._tasks):
+            for place, task in enumerate(self._tasks):
+                self._under_way[place] = task
+                yield task.item.photo
+
+    def _write_files(self, result: Streamed) -> None:
+        for sink in self._files:
+            _write(sink, self._under_way[result.index], result)
+
+    def _take(self, result: Streamed) -> None:
+        task = self._under_way.pop(result.index)
+        if isinstance(result.error, ImageError):
+            complain(_named(task.item, result.error))
+        elif result.error is not None:
+            raise result.error
+        else:
+            _write(self._records, task, result)
+        self.progress.advance(result.seconds, failed=result.error is not None)
+
+
+def _write(sink: Sink, task: Task, result: Streamed) -> None:
+    if result.pixels is not None and result.detections is not None:
+        item = task.item
+        sink.write(item.name, item.stem, task.image_id, result.pixels, result.detections)
+
+
+def _named(item: Item, error: ImageError) -> str:
+    return str(error) if item.name in str(error) else f"{item.name}: {error}"
+
+
+def _report(
+    written: Sequence[str],
+    kinds: Sequence[str],
+    progress: PhotoProgress,
+    done: int,
+    work: WorkList,
+) -> int:
+    if done:
+        print(f"{done} photos were done before")
     for line in written:
         print(line)
-    if failed:
-        complain(f"{failed} of {len(photos)} photos could not be used")
+    if "json" in kinds:
+        print(f"image_id: {work.id_rule}")
+    if progress.failed:
+        complain(f"{progress.failed} of {progress.photos} photos could not be used")
         return FAILED
     print(next_step("evaluate", "--help"))
     return DONE
-
-
-def _kinds(text: str) -> tuple[str, ...]:
-    kinds = tuple(k for k in text.split(",") if k)
-    unknown = [k for k in kinds if k not in KINDS]
-    if unknown or not kinds:
-        raise UsageError(f"--save: expected some of {', '.join(KINDS)}, got '{text}'")
-    return kinds
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder}: cannot make the output folder ({error.strerror}); name another with -o"
-        ) from error
-
-
-def _run(
-    predictor: Predictor,
-    photos: Sequence[Path],
-    score_threshold: float | None,
-    overlays: Sequence[Path] | None,
-) -> tuple[list[_Found], int]:
-    """Predict photo by photo; one bad photo is reported and does not stop the others."""
-    found: list[_Found] = []
-    bar = Bar(len(photos), "photos")
-    ids = _image_ids(photos)
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("once", InexactResultWarning)
-        for index, path in enumerate(photos):
-            try:
-                pixels = predictor.decode(path)
-                detections = predictor.predict(pixels, score_threshold=score_threshold)
-            except ImageError as error:
-                where = "" if str(path) in str(error) else f"{path}: "
-                complain(f"{where}{error}")
-            else:
-                found.append(_Found(path, ids[index], detections))
-                if overlays is not None:
-                    _save_overlay(overlays[index], pixels, detections)
-            bar.advance()
-    return found, len(photos) - len(found)
-
-
-def _overlays(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """One file per photo: its stem, with a number where two photos share it.
-
-    Raises:
-        UsageError: an overlay would replace one of the photos.
-    """
-    given = {path.resolve() for path in photos}
-    taken: set[str] = set()
-    overlays = []
-    for path in photos:
-        candidates = (f"{path.stem}{f'-{n}' if n > 1 else ''}.png" for n in itertools.count(1))
-        name = next(name for name in candidates if name not in taken)
-        taken.add(name)
-        if (folder / name).resolve() in given:
-            raise UsageError(f"-o {folder}: {name} would replace a photo; name another folder")
-        overlays.append(folder / name)
-    return overlays
-
-
-def _image_ids(photos: Sequence[Path]) -> list[int]:
-    """COCO photos are named by their id; where one is not, or two share it, all are numbered."""
-    stems = [path.stem for path in photos]
-    if all(stem.isdecimal() for stem in stems) and len({int(s) for s in stems}) == len(stems):
-        return [int(stem) for stem in stems]
-    return list(range(len(photos)))
-
-
-def _id_rule(found: Sequence[_Found]) -> str:
-    named = all(f.path.stem.isdecimal() and int(f.path.stem) == f.image_id for f in found)
-    return "the number in the photo's name" if named else "the photo's place in the list, from 0"
-
-
-def _save_overlay(path: Path, pixels: npt.NDArray[np.uint8], detections: Detections) -> None:
-    picture: Image.Image = detections.draw(pixels)
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
-
-
-def _write(
-    found: Sequence[_Found], predictor: Predictor, kinds: Sequence[str], folder: Path
-) -> list[str]:
-    written = []
-    if "overlay" in kinds and found:
-        written.append(f"overlays: {folder}")
-    if "json" in kinds:
-        path = folder / "results.json"
-        coco.write(path, ((f.image_id, f.detections) for f in found), predictor.spec.classes)
-        written.append(f"COCO results: {path} (image_id: {_id_rule(found)})")
-    if "jsonl" in kinds:
-        path = folder / "results.jsonl"
-        jsonl.write(path, ((str(f.path), f.detections) for f in found))
-        written.append(f"JSON Lines: {path}")
-    return written
 
 
 if __name__ == "__main__":

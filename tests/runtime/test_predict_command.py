@@ -59,7 +59,9 @@ def test_writes_overlays_and_coco_results(
     assert [row["segmentation"] for row in first] == expected.rle()
     assert [row["category_id"] for row in first] == expected.labels.tolist()
     captured = capsys.readouterr()
-    assert "3/3 " in captured.err
+    last = json.loads(captured.err.splitlines()[-1])
+    assert (last["event"], last["photos"], last["failed"], last["total"]) == ("done", 3, 0, 3)
+    assert list(last["stage_ms"]) == ["decode", "preprocess", "network", "results"]
     assert f"COCO results: {out / 'results.json'}" in captured.out
     assert captured.out.splitlines()[-1].startswith("next: ")
 
@@ -162,7 +164,7 @@ def test_missing_model_leaves_no_output(
         pytest.param(["{photos}", "--save", ""], "expected some of overlay", id="save-nothing"),
         pytest.param(["{photos}", "--score-threshold", "0.01"], "below the exported", id="low"),
         pytest.param(["{photos}", "--score-threshold", "7"], "from 0 to 1|0 to 1", id="high"),
-        pytest.param(["{photos}", "--score-threshold", "x"], "--score-threshold", id="text"),
+        pytest.param(["{photos}", "--score-threshold", "x"], "0.5,person=0.7", id="text"),
         pytest.param(["{photos}", "--backend", "x"], "backend", id="backend"),
         pytest.param(["{photos}", "--threads", "0"], "at least 1|from 1", id="threads"),
         pytest.param(["{photos}", "--unknown"], "unrecognized", id="option"),

@@ -1,0 +1,79 @@
+"""The photos of a command, each with its name, the stem of its files, and its COCO image id."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import UsageError
+from runtime.sources.items import Item, Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One photo and its id."""
+
+    item: Item
+    image_id: int
+
+
+class WorkList:
+    """What a source gives, numbered.
+
+    Where all items are known beforehand, are named by whole numbers, and no two alike, as COCO's
+    photos are, these numbers are their image ids; otherwise an item's id is its place in the
+    source, from 0. What is left out later does not move the ids of the others.
+
+    Args:
+        source: read once here where it knows its count, else as it is iterated.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._known: Sequence[Item] | None = None if source.count is None else list(source)
+        self._source = source
+        self._are_named = self._known is not None and _are_numbers(self._known)
+
+    @property
+    def count(self) -> int | None:
+        """Items in all; None where only the end tells."""
+        return None if self._known is None else len(self._known)
+
+    @property
+    def id_rule(self) -> str:
+        """How ids came about, for people."""
+        if self._are_named:
+            return "the number in the photo's name"
+        return "the photo's place in the list, from 0"
+
+    def tasks(self, done: Collection[str] = ()) -> Generator[Task, None, None]:
+        """Those whose names are not in `done`."""
+        items = self._source if self._known is None else self._known
+        for place, item in enumerate(items):
+            if item.name not in done:
+                yield Task(item, int(_number(item) or 0) if self._are_named else place)
+
+    def refuse_to_replace(self, folder: Path, suffix: str) -> None:
+        """Files `<stem><suffix>` in a folder must not be photos of this list.
+
+        Raises:
+            UsageError: one is.
+        """
+        given = {item.photo.resolve() for item in self._known or () if isinstance(item.photo, Path)}
+        for item in self._known or ():
+            name = f"{item.stem}{suffix}"
+            if (folder / name).resolve() in given:
+                raise UsageError(f"-o {folder}: {name} would replace a photo; name another folder")
+
+
+def _are_numbers(items: Sequence[Item]) -> bool:
+    numbers = [_number(item) for item in items]
+    return None not in numbers and len({int(n) for n in numbers if n}) == len(numbers)
+
+
+def _number(item: Item) -> str | None:
+    """The photo's name where it is a number; its stem may have been changed to be unique."""
+    if not isinstance(item.photo, Path):
+        return None
+    stem = item.photo.stem
+    return stem if stem.isdecimal() and len(stem) <= 18 else None

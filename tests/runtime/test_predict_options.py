@@ -1,0 +1,196 @@
+"""`maskport predict`: what is taken, what is kept, what is saved, and how a run goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from runtime.predict import main
+
+UInt8 = NDArray[np.uint8]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, demo_pixels: UInt8) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, part in enumerate((demo_pixels, demo_pixels[:, 200:], demo_pixels[100:])):
+        Image.fromarray(part).save(folder / f"p{index}.png")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def call(model: Path, *arguments: object) -> int:
+    try:
+        return main([str(model), "--threads", "1", *map(str, arguments)])
+    except SystemExit as left:
+        return int(left.code or 0)
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    lines = (out / "results.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [row for record in records(out) for row in record["detections"]]
+
+
+def test_classes_and_thresholds_of_their_own(demo_onnx: Path, photos: Path, out: Path) -> None:
+    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl") == 0
+    everything = rows(out)
+    common = [name for name, _ in Counter(row["name"] for row in everything).most_common(2)]
+    first, second = common
+    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--classes", ",".join(common)) == 0
+    assert {row["name"] for row in rows(out)} == set(common)
+    limits = f"0.3,{first}=0.8"
+    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--score-threshold", limits) == 0
+    expected = [r for r in everything if r["score"] >= (0.8 if r["name"] == first else 0.3)]
+    assert rows(out) == expected
+    assert 0 < len(expected) < len(everything)
+    assert {first, second} <= {row["name"] for row in expected}
+
+
+def test_the_best_and_the_large(demo_onnx: Path, photos: Path, out: Path) -> None:
+    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--top-k", 2) == 0
+    assert [len(record["detections"]) for record in records(out)] == [2, 2, 2]
+    arguments = ("-o", out, "--save", "json", "--min-area", 3000, "--score-threshold", 0.5)
+    assert call(demo_onnx, photos, *arguments) == 0
+    from pycocotools import mask
+
+    found = json.loads((out / "results.json").read_text("utf-8"))
+    assert len(found) >= 3
+    assert min(mask.area(row["segmentation"]) for row in found) >= 3000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--classes", "zebra"], "no class 'zebra'", id="class"),
+        pytest.param(["--score-threshold", "0.5,zebra=0.6"], "no class 'zebra'", id="threshold"),
+        pytest.param(["--score-threshold", "0.5,0.6"], "once", id="two thresholds"),
+        pytest.param(["--mask-threshold", "1"], "between 0 and 1", id="mask threshold"),
+        pytest.param(["--top-k", "0"], "whole number from 1", id="top-k"),
+        pytest.param(["--min-area", "-1"], "0 or more pixels", id="area"),
+        pytest.param(["--every", "0"], "whole number from 1", id="every"),
+        pytest.param(["--device", "tpu"], "expected cpu, cuda or cuda:N", id="device"),
+        pytest.param(["--scaled-decode"], "overlay are drawn from the whole photo", id="scaled"),
+        pytest.param(["--save", "json,png"], "got 'png'", id="kind"),
+    ],
+)
+def test_usage_errors_leave_nothing(
+    demo_onnx: Path,
+    photos: Path,
+    out: Path,
+    arguments: Sequence[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(demo_onnx, photos, "-o", out, *arguments) == 2
+    text = capsys.readouterr().err
+    assert says in text
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert not out.exists()
+
+
+def test_every_kind_of_file(demo_onnx: Path, photos: Path, out: Path) -> None:
+    kinds = "overlay,json,jsonl,rle,crops,yolo,labelme"
+    assert call(demo_onnx, photos, "-o", out, "--save", kinds, "--score-threshold", 0.5) == 0
+    names = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    for stem in ("p0", "p1", "p2"):
+        assert {f"{stem}.png", f"labels/{stem}.txt", f"labelme/{stem}.json"} <= names
+        count = len([name for name in names if name.startswith(f"crops/{stem}/")])
+        record = next(r for r in records(out) if Path(r["image"]).stem == stem)
+        assert count == len(record["detections"])
+        lines = (out / "labels" / f"{stem}.txt").read_text("utf-8").splitlines()
+        assert len(lines) == count
+    assert {"results.json", "results.jsonl", "rle.json", "classes.txt"} <= names
+
+
+def test_a_list_and_standard_input(
+    demo_onnx: Path,
+    photos: Path,
+    out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "list.txt").write_text("# mine\nphotos/p2.png\n\nphotos/none.png\n")
+    assert call(demo_onnx, tmp_path / "list.txt", "-o", out, "--save", "jsonl") == 1
+    assert [Path(r["image"]).name for r in records(out)] == ["p2.png"]
+    errors = [s for s in capsys.readouterr().err.splitlines() if s.startswith("error: ")]
+    assert "none.png: no such file" in errors[0]
+    assert errors[1] == "error: 1 of 2 photos could not be used"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos / 'p1.png'}\n{photos / 'p0.png'}\n"))
+    assert call(demo_onnx, "-", "-o", out, "--save", "jsonl") == 0
+    assert [Path(r["image"]).name for r in records(out)] == ["p1.png", "p0.png"]
+
+
+def test_a_run_goes_on_where_it_stopped(
+    demo_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ("--save", "json,jsonl,overlay")
+    assert call(demo_onnx, photos, "-o", out / "whole", *kinds) == 0
+    assert call(demo_onnx, photos / "p1.png", "-o", out / "parts", *kinds) == 0
+    before = (out / "parts" / "p1.png").stat().st_mtime_ns
+    capsys.readouterr()
+    assert call(demo_onnx, photos, "-o", out / "parts", *kinds, "--resume") == 0
+    printed = capsys.readouterr().out
+    assert "1 photos were done before" in printed
+    assert printed.startswith("2 photos · ")
+    assert (out / "parts" / "p1.png").stat().st_mtime_ns == before
+    whole, parts = (sorted(records(out / n), key=lambda r: r["image"]) for n in ("whole", "parts"))
+    assert [w["detections"] for w in whole] == [p["detections"] for p in parts]
+    assert call(demo_onnx, photos, "-o", out / "parts", *kinds, "--resume") == 0
+    assert "3 photos were done before" in capsys.readouterr().out
+    # Other results are not mixed in.
+    options = ("--resume", "--score-threshold", 0.7)
+    assert call(demo_onnx, photos, "-o", out / "parts", *kinds, *options) == 2
+    assert "was begun with score_threshold" in capsys.readouterr().err
+
+
+def test_ids_do_not_move_when_a_run_goes_on(demo_onnx: Path, photos: Path, out: Path) -> None:
+    bad = photos / "p1.png"
+    sound = bad.read_bytes()
+    bad.write_bytes(sound[:2000])
+    assert call(demo_onnx, photos, "-o", out, "--save", "json") == 1
+    assert {r["image_id"] for r in json.loads((out / "results.json").read_text())} == {0, 2}
+    bad.write_bytes(sound)
+    assert call(demo_onnx, photos, "-o", out, "--save", "json") == 0
+    assert {r["image_id"] for r in json.loads((out / "results.json").read_text())} == {0, 1, 2}
+
+
+def test_batches_and_workers_do_not_change_the_order(
+    demo_onnx: Path, photos: Path, out: Path
+) -> None:
+    for index in range(3, 8):
+        shutil.copy(photos / f"p{index % 3}.png", photos / f"p{index}.png")
+    options = ("--save", "jsonl", "--batch", 3, "--workers", 4)
+    assert call(demo_onnx, photos, "-o", out, *options) == 0
+    assert [Path(r["image"]).stem for r in records(out)] == [f"p{n}" for n in range(8)]
+
+
+def test_a_full_disk_stops_the_run(
+    demo_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / "p1.png").mkdir(parents=True)
+    assert call(demo_onnx, photos, "-o", out) == 1
+    text = capsys.readouterr().err
+    assert "expected a file, got a folder" in text
+    assert "Traceback" not in text
