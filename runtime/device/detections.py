@@ -25,7 +25,8 @@ class DeviceDetections:
 
     Every frame has D rows, of which `valid` says which hold a detection; the others hold zeros,
     so that sums over rows need no mask. How many there are is known on the device only. The
-    arrays are the caller's: no later call writes to them.
+    arrays are ready on the stream that `predict` was given, and the caller's: no later call writes
+    to them.
 
     Attributes:
         boxes: float32 [N, D, 4] xyxy.
@@ -68,6 +69,7 @@ class DeviceDetections:
     ) -> Array:
         """Dense masks of one frame, on the device; a row that is not valid is empty.
 
+        The work goes to the current stream of the library: be in the one that `predict` was given.
         A full-HD mask takes 2 MB: where all rows are too many, paste some at a time.
 
         Args:

@@ -157,17 +157,21 @@ class TorchSession:
         Raises:
             UsageError: an array of another device, or a stream for a CPU.
         """
+        # DLPack makes the arrays ready for the stream that is current when they are taken.
+        with self._stream(stream), self._lock if self._mode == "cuda-graph" else nullcontext():
+            given = {name: self._taken(name, value) for name, value in feed.items()}
+            yield self.run_on_device(given["images"], given["image_hw"])
+
+    def _taken(self, name: str, value: Any) -> torch.Tensor:
         import torch
 
-        given = {n: v if torch.is_tensor(v) else torch.from_dlpack(v) for n, v in feed.items()}  # type: ignore[attr-defined]
-        for name, value in given.items():
-            if value.device.type != self._device.type:
-                raise UsageError(
-                    f"{name}: the session is on {self._device}, the array on {value.device}; open "
-                    "the session there, or bring the frames here"
-                )
-        with self._stream(stream), self._lock if self._mode == "cuda-graph" else nullcontext():
-            yield self.run_on_device(given["images"], given["image_hw"])
+        tensor: torch.Tensor = value if torch.is_tensor(value) else torch.from_dlpack(value)  # type: ignore[attr-defined]
+        if tensor.device.type != self._device.type:
+            raise UsageError(
+                f"{name}: the session is on {self._device}, the array on {tensor.device}; open "
+                "the session there, or bring the frames here"
+            )
+        return tensor
 
     def _stream(self, stream: int | None) -> AbstractContextManager[Any]:
         if stream is None:

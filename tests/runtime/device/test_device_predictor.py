@@ -316,3 +316,17 @@ def test_opens_a_checkpoint() -> None:
         assert predictor.artifact.path == path
         assert predictor.artifact.manifest.lowering == "native"
         assert predictor.spec.mask is not None
+
+
+def test_an_array_of_another_device_is_refused() -> None:
+    feed = {"images": torch.empty(1, 3, 64, 64, device="meta"), "image_hw": torch.ones(1, 2)}
+    with (
+        pytest.raises(UsageError, match="images: the session is on cpu, the array on meta"),
+        session("boxes").on_device(feed),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match="on cpu, which has none"),
+        session("boxes").on_device({}, 3),
+    ):
+        pass
