@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from model.errors import ImageError, UsageError
 from runtime.console import DONE, FAILED, Parser, complain, fraction, run, whole_number
 from runtime.exactness import InexactResultWarning
-from runtime.formats.resume import done_names
+from runtime.formats.resume import done_ids
 from runtime.formats.sink import KINDS, Sink, make_sinks, require_kinds
 from runtime.next_step import next_step
 from runtime.predictor import Predictor
@@ -137,9 +137,11 @@ def _predict(argv: Sequence[str]) -> int:
     with opened as predictor:
         predictor.check(batch_size=args.batch, **wanted)
         require_kinds(kinds, predictor.spec)
-        done = done_names(args.output, kinds) if args.resume else set()
         settings = _settings(args, predictor, wanted)
         sinks = make_sinks(kinds, args.output, predictor.spec, args.resume, settings)
+        # The records are whole only after the sinks have cut off what a kill left behind.
+        done = done_ids(args.output, kinds) if args.resume else {}
+        work.require_ids(done, args.output)
         run_ = _Run(work, done, sinks)
         with warnings.catch_warnings():
             warnings.simplefilter("once", InexactResultWarning)
@@ -192,7 +194,7 @@ def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) ->
 class _Run:
     """One pass over the photos: files are written beside the network, records in order."""
 
-    def __init__(self, work: WorkList, done: set[str], sinks: Sequence[Sink]) -> None:
+    def __init__(self, work: WorkList, done: Collection[str], sinks: Sequence[Sink]) -> None:
         self._tasks = work.tasks(done)
         *self._files, self._records = sinks
         # Photos that are on their way, by their place in the stream.

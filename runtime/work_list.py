@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,23 @@ class WorkList:
         for place, item in enumerate(items):
             if item.name not in done:
                 yield Task(item, int(_number(item) or 0) if self._are_named else place)
+
+    def require_ids(self, done: Mapping[str, int | None], folder: Path) -> None:
+        """A run can only go on over the photos it was begun with: else ids would be given twice.
+
+        Raises:
+            UsageError: a photo that is done has another id here, or is not here at all.
+        """
+        if self._known is None or not done:
+            return
+        here = {task.item.name: task.image_id for task in self.tasks()}
+        for name, image_id in done.items():
+            if here.get(name) != image_id:
+                now = f"is {here[name]} now" if name in here else "is not among the photos now"
+                raise UsageError(
+                    f"{folder}: was begun with other photos or in another order ({name} had "
+                    f"image_id {image_id}, it {now}); resume with the same, or name another folder"
+                )
 
     def refuse_to_replace(self, folder: Path, suffix: str) -> None:
         """Files `<stem><suffix>` in a folder must not be photos of this list.

@@ -63,6 +63,9 @@ _ALL = (
     Package("tensorrt-rtx", "1.2", "rtx", aliases=("tensorrt-rtx-cu13",)),
     Package("tensorrt", "10.12", "tensorrt", aliases=("tensorrt-cu13", "tensorrt-cu12")),
     Package("cuda-bindings", "12.6", "engine"),
+    Package("array-api-compat", "1.12", "device"),
+    Package("av", "14", "video"),
+    Package("supervision", "0.31", "supervision"),
     Package("pycocotools", "2.0.10", "eval"),
     Package("matplotlib", "3.8", "eval"),
 )

@@ -34,6 +34,18 @@ def done_names(folder: Path, kinds: Collection[str]) -> set[str]:
     return jsonl.read_names(log_path(folder, kinds))
 
 
+def done_ids(folder: Path, kinds: Collection[str]) -> dict[str, int | None]:
+    """As `done_names`, each with its image id.
+
+    Raises:
+        ArtifactError: Its records cannot be read.
+    """
+    path = log_path(folder, kinds)
+    if not path.exists():
+        return {}
+    return {found["image"]: found.get("image_id") for found in jsonl.read(path)}
+
+
 def begin(folder: Path, kinds: Collection[str], settings: Mapping[str, Any], resume: bool) -> None:
     """Note how a run is made; one that resumes must be made as the one before.
 

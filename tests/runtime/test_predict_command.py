@@ -36,7 +36,8 @@ def call(model: Path, *arguments: object) -> int:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    """What a user sees; a hidden note beside it lets a run go on."""
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
 def test_writes_overlays_and_coco_results(
@@ -131,7 +132,7 @@ def test_output_that_cannot_be_a_folder(
     (tmp_path / "file").write_text("mine")
     assert call(demo_onnx, photos, "-o", tmp_path / place) == 1
     text = capsys.readouterr().err
-    assert text.startswith(f"error: {tmp_path / place}: cannot make the output folder")
+    assert text.startswith(f"error: {tmp_path / place}: cannot make the folder")
     assert text.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
 

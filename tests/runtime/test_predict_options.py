@@ -142,27 +142,64 @@ def test_a_list_and_standard_input(
     assert [Path(r["image"]).name for r in records(out)] == ["p1.png", "p0.png"]
 
 
+def _killed(folder: Path, left: int) -> None:
+    """What a kill leaves: `left` records and half of the next, no COCO file."""
+    path = folder / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:left]) + lines[left][:100])
+    (folder / "results.json").unlink()
+
+
 def test_a_run_goes_on_where_it_stopped(
     demo_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kinds = ("--save", "json,jsonl,overlay")
-    assert call(demo_onnx, photos, "-o", out / "whole", *kinds) == 0
-    assert call(demo_onnx, photos / "p1.png", "-o", out / "parts", *kinds) == 0
-    before = (out / "parts" / "p1.png").stat().st_mtime_ns
+    assert call(demo_onnx, photos, "-o", out, *kinds) == 0
+    whole = {name: (out / name).read_bytes() for name in ("results.json", "results.jsonl")}
+    _killed(out, 1)
+    before = (out / "p0.png").stat().st_mtime_ns
     capsys.readouterr()
-    assert call(demo_onnx, photos, "-o", out / "parts", *kinds, "--resume") == 0
+    assert call(demo_onnx, photos, "-o", out, *kinds, "--resume") == 0
     printed = capsys.readouterr().out
-    assert "1 photos were done before" in printed
     assert printed.startswith("2 photos · ")
-    assert (out / "parts" / "p1.png").stat().st_mtime_ns == before
-    whole, parts = (sorted(records(out / n), key=lambda r: r["image"]) for n in ("whole", "parts"))
-    assert [w["detections"] for w in whole] == [p["detections"] for p in parts]
-    assert call(demo_onnx, photos, "-o", out / "parts", *kinds, "--resume") == 0
+    assert "1 photos were done before" in printed
+    assert (out / "p0.png").stat().st_mtime_ns == before
+    assert {name: (out / name).read_bytes() for name in whole} == whole
+    assert call(demo_onnx, photos, "-o", out, *kinds, "--resume") == 0
     assert "3 photos were done before" in capsys.readouterr().out
-    # Other results are not mixed in.
-    options = ("--resume", "--score-threshold", 0.7)
-    assert call(demo_onnx, photos, "-o", out / "parts", *kinds, *options) == 2
-    assert "was begun with score_threshold" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        pytest.param(["--score-threshold", "0.7"], "was begun with score_threshold", id="options"),
+        pytest.param(["--top-k", "3"], "was begun with top_k", id="more options"),
+    ],
+)
+def test_results_of_two_kinds_are_not_mixed(
+    demo_onnx: Path,
+    photos: Path,
+    out: Path,
+    option: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl") == 0
+    before = (out / "results.jsonl").read_bytes()
+    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--resume", *option) == 2
+    assert says in capsys.readouterr().err
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_other_photos_do_not_get_ids_that_are_taken(
+    demo_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(demo_onnx, photos / "p1.png", "-o", out, "--save", "jsonl") == 0
+    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--resume") == 2
+    text = capsys.readouterr().err.splitlines()[-1]
+    assert "p1.png had image_id 0, it is 1 now" in text
+    assert call(demo_onnx, photos / "p0.png", "-o", out, "--save", "jsonl", "--resume") == 2
+    assert "p1.png had image_id 0, it is not among the photos now" in capsys.readouterr().err
 
 
 def test_ids_do_not_move_when_a_run_goes_on(demo_onnx: Path, photos: Path, out: Path) -> None:
