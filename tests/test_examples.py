@@ -1,0 +1,175 @@
+"""The examples run as they are started by hand, on the demo model and the sample photo."""
+
+from __future__ import annotations
+
+import ast
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime import rle
+from runtime.predictor import Predictor
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVICE = ROOT / "examples" / "http_service.py"
+JOB = ROOT / "examples" / "folder_job.py"
+
+
+@pytest.fixture(scope="module")
+def port(demo_onnx: Path) -> Iterator[int]:
+    """The service on a free port."""
+    with subprocess.Popen(
+        [sys.executable, str(SERVICE), str(demo_onnx), "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            found = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)\n", line)
+            assert found, line
+            yield int(found[1])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+def ask(
+    port: int, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        reply = connection.getresponse()
+        assert reply.headers["Content-Type"] == "application/json"
+        return reply.status, json.loads(reply.read())
+    finally:
+        connection.close()
+
+
+def test_the_service_answers_what_the_predictor_finds(
+    port: int, demo_onnx: Path, demo_photo: Path
+) -> None:
+    status, answer = ask(port, "POST", "/", demo_photo.read_bytes())
+    assert status == 200
+    with Predictor.open(demo_onnx) as predictor:
+        found = predictor.predict(demo_photo)
+    rows = answer["detections"]
+    assert isinstance(rows, list)
+    assert (answer["height"], answer["width"]) == found.image_hw
+    assert [row["name"] for row in rows] == list(found.names)
+    assert len(rows) > 15
+    masks = found.masks
+    assert masks is not None
+    for row, mask in zip(rows, masks, strict=True):
+        assert np.mean(rle.decode(row["rle"]) != mask) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status"),
+    [
+        pytest.param("POST", "/", b"no photo", {}, 400, id="garbage"),
+        pytest.param("POST", "/", b"", {}, 400, id="empty"),
+        pytest.param("POST", "/", None, {"Content-Length": "99999999999"}, 413, id="too-large"),
+        pytest.param("POST", "/", None, {"Content-Length": "-5"}, 411, id="negative-length"),
+        pytest.param("POST", "/", None, {"Content-Length": "some"}, 411, id="no-length"),
+        pytest.param("GET", "/health", None, {}, 200, id="health"),
+        pytest.param("GET", "/etc/passwd", None, {}, 404, id="other-path"),
+    ],
+)
+def test_the_service_says_what_is_wrong(
+    port: int, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int
+) -> None:
+    got, answer = ask(port, method, path, body, **headers)
+    assert got == status
+    assert answer == {"ok": True} if status == 200 else answer["error"]
+
+
+def test_a_truncated_photo_is_the_clients_error_and_the_service_goes_on(
+    port: int, demo_photo: Path
+) -> None:
+    whole = demo_photo.read_bytes()
+    status, answer = ask(port, "POST", "/", whole[: len(whole) // 2])
+    assert status == 400
+    assert "truncated" in str(answer["error"])
+    assert ask(port, "POST", "/", whole)[0] == 200
+
+
+def test_the_service_is_forty_lines() -> None:
+    tree = ast.parse(SERVICE.read_text("utf-8"))
+    lines = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.Import | ast.ImportFrom)
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        for line in (
+            [node.lineno] if hasattr(node, "body") else range(node.lineno, node.end_lineno + 1)
+        )
+    }
+    assert 20 < len(lines) <= 40
+
+
+@pytest.fixture
+def folder(tmp_path: Path, demo_pixels: NDArray[np.uint8], demo_photo: Path) -> Path:
+    """Three photos, the second of which is none."""
+    place = tmp_path / "photos"
+    place.mkdir()
+    shutil.copy(demo_photo, place / "a.jpg")
+    (place / "b.jpg").write_bytes(b"no photo")
+    shutil.copy(demo_photo, place / "c.jpg")
+    return place
+
+
+def run_job(model: Path, folder: Path, results: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(JOB), str(model), str(folder), str(results)],
+        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_a_folder_job_counts_failures_and_goes_on(
+    demo_onnx: Path, demo_photo: Path, folder: Path
+) -> None:
+    results = folder.parent / "results.jsonl"
+    done = run_job(demo_onnx, folder, results)
+    assert done.returncode == 1
+    assert re.search(r"^error: .*b\.jpg: not an image", done.stderr, re.MULTILINE)
+    assert done.stdout == "2 photos written, 0 were there, 1 failed\n"
+    first = lines(results)
+    assert [Path(str(row["image"])).name for row in first] == ["a.jpg", "c.jpg"]
+    assert first[0]["detections"] == first[1]["detections"]
+    # Killed in the middle of a line; the bad photo was mended, and one came new.
+    with results.open("ab") as file:
+        file.write(b'{"image": "half')
+    shutil.copy(demo_photo, folder / "b.jpg")
+    shutil.copy(demo_photo, folder / "d.jpg")
+    done = run_job(demo_onnx, folder, results)
+    assert (done.returncode, done.stdout) == (0, "2 photos written, 2 were there, 0 failed\n")
+    second = lines(results)
+    assert second[:2] == first
+    assert [Path(str(row["image"])).name for row in second] == ["a.jpg", "c.jpg", "b.jpg", "d.jpg"]
+    assert (
+        run_job(demo_onnx, folder, results).stdout == "0 photos written, 4 were there, 0 failed\n"
+    )
+    assert lines(results) == second
+
+
+def test_a_folder_job_without_photos_or_model_says_so(demo_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run_job(demo_onnx, tmp_path / "empty", tmp_path / "results.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert "no photo there" in done.stderr
