@@ -7,7 +7,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 TENSORRT_VERSIONS := 10.16.1.11 11.4.0.106
 TENSORRT_CODE := -p export.builders -p runtime.sessions -m export.engine
 
-.PHONY: demo test test-all lint typecheck typecheck-tensorrt results clean
+.PHONY: demo test test-all lint typecheck typecheck-tensorrt results soak clean
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
@@ -55,6 +55,10 @@ results: $(VENV)/.dev
 	$(PY) bench/calibration.py --json docs/results/calibration.json --markdown docs/results/calibration.md
 	$(PY) bench/cost.py --json docs/results/cost.json --markdown docs/results/cost.md
 
+# Every reliability check in full: about half an hour. After an interrupt: make soak SOAK=--resume
+soak: $(VENV)/.dev
+	$(PY) bench/soak.py $(SOAK) --json docs/results/soak.json --markdown docs/results/soak.md
+
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is %d.%d; set PYTHON=python3.x" % sys.version_info[:2])'
 	@$(PYTHON) -m venv --clear $(VENV)
@@ -73,4 +77,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out soak-out
