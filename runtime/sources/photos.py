@@ -36,8 +36,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-# What Pillow's plugins raise on damaged files; TypeError and struct.error come from EXIF.
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error)
+# What Pillow's plugins raise on damaged files; TypeError and struct.error come from EXIF, and what
+# they warn of is raised under `python -W error`.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, Warning
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,8 @@ def decode(photo: Photo) -> UInt8:
     are not applied. Of channels with 16 bits the high byte is taken, of 12-bit greys the high 8
     bits; Pillow scales the colours of a PPM with another maximum than 255 and rounds. Arrays are
     taken as they are: uint8 [h, w, 3] RGB, or [h, w] grey.
+
+    Damage that a decoder does not notice, such as bits flipped inside a JPEG, cannot be told here.
 
     Raises:
         ImageError: not an image, damaged or truncated, empty, no regular file, of more than 16
@@ -192,14 +197,23 @@ def _from_pillow(image: Image.Image, where: str) -> UInt8:
         turn = _TURNS.get(_orientation(image))
         upright = image if turn is None else image.transpose(turn)
         if not is_deep(upright):
-            return _rgb(upright)
+            return _rgb(upright, where)
         return high_byte(image, np.asarray(upright), where)
 
 
-def _rgb(image: Image.Image) -> UInt8:
+def _rgb(image: Image.Image, where: str) -> UInt8:
+    if image.mode == "RGB":
+        return np.asarray(image)
+    if image.mode == "P" and not (image.palette and image.palette.palette):
+        # Pillow shows it as black.
+        raise ImageError(f"{where}: a palette image without its palette")
+    if "transparency" in image.info:
+        # Dropped either way; with it Pillow warns of palettes, in a copy the caller's stays.
+        image = image.copy()
+        del image.info["transparency"]
     if image.mode == "La":  # grey times alpha, of some TIFFs; Pillow undoes that to LA only
         image = image.convert("LA")
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _orientation(image: Image.Image) -> Any:
