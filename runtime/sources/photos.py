@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,11 +35,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-# What Pillow's plugins raise on damaged files; TypeError and struct.error come from EXIF, and what
-# they warn of is raised under `python -W error`.
-_DAMAGE = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, Warning
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,15 +214,21 @@ def _orientation(image: Image.Image) -> Any:
     """EXIF's orientation, 1 to 8; the pixels of a file with damaged EXIF may well be sound."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except _DAMAGE:
+    except Exception:
         return None
 
 
 @contextmanager
 def _pillow_errors(where: str) -> Iterator[None]:
-    """Whatever Pillow raises over an image becomes one line that begins with its name."""
+    """Whatever Pillow raises over an image becomes one line that begins with its name.
+
+    Its plugins raise what their code runs into, from `struct.error` to `EOFError`, and what they
+    warn of under `python -W error`; no list of these would stay complete.
+    """
     try:
         yield
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(
             f"{where}: not an image of a known kind ({', '.join(_FORMATS)})"
@@ -239,7 +239,7 @@ def _pillow_errors(where: str) -> Iterator[None]:
         raise ImageError(f"{where}: more than {limit} pixels; scale it down") from error
     except MemoryError as error:
         raise ImageError(f"{where}: larger than the memory; scale it down") from error
-    except _DAMAGE as error:
+    except Exception as error:
         said = " ".join(str(error).split())
         raise ImageError(f"{where}: damaged or truncated image ({said})") from error
 
