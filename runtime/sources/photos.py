@@ -75,7 +75,9 @@ def decode_at_least(photo: Photo, wanted_hw: WantedHw) -> Decoded:
     The smallest of these is taken whose sides are not below the wanted ones. Where that is the
     full size, and for everything that is not a JPEG file, the pixels are those of `decode`. At a
     fraction they are close to averages over the full ones, not equal to them, and what a model's
-    resize makes of them differs.
+    resize makes of them differs: on the sample photo at half its size by 0.7 of 255 levels on
+    average and by 32 at most, which a test holds; by several times that on photos with fine
+    texture, of which a resize without antialiasing reads single pixels.
 
     Args:
         photo: as for `decode`.
