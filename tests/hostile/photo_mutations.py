@@ -76,12 +76,14 @@ def watch(
     child: Callable[[int, int], Sequence[str]],
     first: int,
     end: int,
+    fine: Sequence[str] = FINE,
     seconds_each: float = SECONDS_EACH,
 ) -> Counter[str]:
     """Give the numbers from `first` to `end` to children, and start anew behind one that ends.
 
     A child prints one line per number, its outcome. What it does not print it died of, and what
-    takes longer than `seconds_each` it hung at (its start-up counts with the first).
+    takes longer than `seconds_each` it hung at (its start-up counts with the first). Outcomes
+    that are not `fine` are counted with their number before them.
     """
     found: Counter[str] = Counter()
     number = first
@@ -93,7 +95,7 @@ def watch(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=_ROOT, env=environment
         ) as process:
             for outcome in _lines(process, stop - number, seconds_each):
-                found[outcome if outcome in FINE else f"{number}: {outcome}"] += 1
+                found[outcome if outcome in fine else f"{number}: {outcome}"] += 1
                 number += 1
     return found
 
@@ -126,7 +128,7 @@ def mutation(number: int) -> tuple[str, bytes]:
     name = names[number % len(names)]
     sound = data = _sound()[name]
     for _ in range(random.choice([1, 1, 1, 2, 3])):
-        data = _CHANGES[random.integers(len(_CHANGES))](data, random)
+        data = CHANGES[random.integers(len(CHANGES))](data, random)
     # Mostly with the first bytes of its kind, or most would be refused at first sight.
     if random.random() < 0.9:
         data = sound[:12] + data[12:]
@@ -207,7 +209,7 @@ def _lie_about_a_chunk(data: bytes, random: _Random) -> bytes:
     return data[:at] + value.to_bytes(width, "big") + data[at + width :]
 
 
-_CHANGES: tuple[_Change, ...] = (
+CHANGES: tuple[_Change, ...] = (
     _flip, _overwrite, _cut, _drop, _repeat, _splice, _lie, _lie_about_a_chunk
 )  # fmt: skip
 

@@ -55,3 +55,10 @@ def test_ends_of_children_are_counted_and_the_rest_is_done(
 
     found = watch(child, 0, 7, seconds_each=2)
     assert dict(found) == {"pixels": 7 - len(expected), **expected}
+
+
+def test_100_mutated_videos() -> None:
+    videos = pytest.importorskip("tests.hostile.video_mutations")
+    found = videos.run(0, 100)
+    assert {kind: times for kind, times in found.items() if kind not in videos.FINE} == {}
+    assert all(found[kind] > 10 for kind in videos.FINE)
