@@ -7,6 +7,7 @@ import os
 from typing import BinaryIO
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_OF_A_FILM = (b"ftyp", b"moov", b"moof", b"mdat")
 _MOST_BOXES = 100_000
 
 
@@ -24,7 +25,8 @@ def missing_bytes(file: BinaryIO) -> int:
     if head[:4] == _EBML:
         end = _segment_end(file)
     elif head[:4] == b"RIFF" and head[8:] == b"AVI ":
-        end = 8 + int.from_bytes(head[4:8], "little")
+        # 8 more by the book; some writers count the 8 bytes in.
+        end = int.from_bytes(head[4:8], "little")
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         end = _boxes_end(file, size)
     else:
@@ -33,7 +35,10 @@ def missing_bytes(file: BinaryIO) -> int:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the last box: 4 bytes of length, 4 of type, and 8 of length where the first say 1."""
+    """End of the last box: 4 bytes of length, 4 of type, and 8 of length where the first say 1.
+
+    Cameras put what is no box behind the last one; only boxes of a film can lack something.
+    """
     start = 0
     for _ in range(_MOST_BOXES):
         if start >= size:
@@ -43,7 +48,9 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # 0 stands for the rest of the file; what else there is, is no box
+        if length < 8:  # 0 stands for the rest of the file
+            return start
+        if start + length > size and head[4:8] not in _OF_A_FILM:
             return start
         start += length
     return start

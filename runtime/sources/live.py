@@ -34,7 +34,9 @@ def open_live(av: Any, place: str) -> AbstractContextManager[Any]:
         # By datagrams, the default, frames are lost on a busy line.
         options["rtsp_transport"] = "tcp"
     timeout = _SECONDS_TO_OPEN, _SECONDS_TO_READ
-    stream: AbstractContextManager[Any] = av.open(place, options=options, timeout=timeout)
+    stream: AbstractContextManager[Any] = av.open(
+        place, options=options, timeout=timeout, metadata_errors="replace"
+    )
     return stream
 
 

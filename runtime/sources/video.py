@@ -115,7 +115,8 @@ def _said(error: Exception) -> str:
 def _whole_file(av: Any, path: Path) -> Iterator[Any]:
     with open_regular(path, "a video") as file:
         options = {"format_whitelist": _FORMATS, **LIMITS}
-        with av.open(file, options=options) as container:
+        # Titles and the like are in whatever letters their writer used.
+        with av.open(file, options=options, metadata_errors="replace") as container:
             yield container
         missing = missing_bytes(file)
         if missing:

@@ -288,11 +288,71 @@ def test_arrays_are_taken_as_they_are() -> None:
         pytest.param(np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]", id="four-channels"),
         pytest.param(np.zeros((1, 4, 4, 3), np.uint8), r"\[1, 4, 4, 3\]", id="batch"),
         pytest.param(np.zeros(4, np.uint8), r"\[4\]", id="one-axis"),
+        pytest.param(np.array(7, np.uint8), r"uint8 \[\]", id="no-axis"),
+        pytest.param(np.zeros((4, 4, 1), np.uint8), r"\[4, 4, 1\]", id="one-channel"),
+        pytest.param(np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]", id="two-channels"),
+        pytest.param(np.zeros((4, 4, 0), np.uint8), r"\[4, 4, 0\]", id="no-channel"),
+        pytest.param(np.full((4, 4, 3), np.nan), "got float64", id="nan"),
+        pytest.param(np.full((4, 4, 3), np.inf, np.float16), "got float16", id="inf"),
+        pytest.param(np.full((4, 4), np.nan, np.float32), "got float32", id="grey-nan"),
+        pytest.param(np.zeros((4, 4, 3), np.int8), "got int8", id="int8"),
+        pytest.param(np.zeros((4, 4, 3), np.int64), "got int64", id="int64"),
+        pytest.param(np.zeros((4, 4, 3), np.complex64), "got complex64", id="complex"),
+        pytest.param(np.full((4, 4, 3), None, object), "got object", id="object"),
+        pytest.param(np.full((4, 4, 3), "a"), "got <U1", id="text"),
+        pytest.param(np.zeros((4, 4), "u1,u1,u1"), "got ", id="fields"),
+        pytest.param(np.zeros((4, 4, 3), "M8[s]"), "got datetime64", id="dates"),
     ],
 )
 def test_bad_arrays(array: NDArray[Any], says: str) -> None:
     with pytest.raises(ImageError, match=says):
         decode(array)
+
+
+def _scattered() -> NDArray[np.uint8]:
+    wide = np.zeros((24, 80, 3), np.uint8)
+    wide[:, ::2] = scene()
+    return wide[:, ::2]
+
+
+def _read_only() -> NDArray[np.uint8]:
+    pixels = scene()
+    pixels.setflags(write=False)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        pytest.param(scene()[::-1, ::-1], scene()[::-1, ::-1].copy(), id="negative-strides"),
+        pytest.param(scene()[..., ::-1], scene()[..., ::-1].copy(), id="channels-backwards"),
+        pytest.param(_scattered(), scene(), id="every-other-column"),
+        pytest.param(np.asfortranarray(scene()), scene(), id="columns-first"),
+        pytest.param(_read_only(), scene(), id="read-only"),
+        pytest.param(np.ma.masked_less(scene(), 100), scene(), id="masked"),
+        pytest.param(
+            np.broadcast_to(np.uint8(7), (4, 5, 3)), np.full((4, 5, 3), 7), id="strides-of-0"
+        ),
+        pytest.param(np.broadcast_to(np.uint8(7), (4, 5)), np.full((4, 5, 3), 7), id="grey"),
+        pytest.param(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3)), id="1x1"),
+        pytest.param(np.zeros((10000, 1), np.uint8), np.zeros((10000, 1, 3)), id="10000x1"),
+    ],
+)
+def test_arrays_in_any_layout(array: NDArray[Any], expected: NDArray[Any]) -> None:
+    before = array.copy()
+    found = decode(array)
+    assert type(found) is np.ndarray
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize("shape", [(100_000, 100_000), (100_000, 100_000, 3)])
+def test_array_larger_than_the_memory_is_refused_before_it_is_copied(
+    shape: tuple[int, ...],
+) -> None:
+    with pytest.raises(ImageError, match="100000x100000 is more than"):
+        decode(np.broadcast_to(np.uint8(0), shape))
 
 
 @pytest.mark.parametrize("thing", [None, 7, b"photo.jpg", [1, 2]], ids=str)
@@ -323,7 +383,12 @@ def test_file_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
     assert find_photos([str(tmp_path / "photo[1].jpg")]) == [tmp_path / "photo[1].jpg"]
 
 
-@pytest.mark.parametrize("place", ["none.jpg", "*.jpg", "empty"])
+def test_folders_named_as_photos_are_left_out(tmp_path: Path) -> None:
+    _make(tmp_path, "a.png", "frames.png/b.png")
+    assert find_photos([str(tmp_path)]) == [tmp_path / "a.png"]
+
+
+@pytest.mark.parametrize("place", ["none.jpg", "*.jpg", "empty", "x" * 5000, "a\0b", "a\0/*"])
 def test_place_without_photos_is_a_usage_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no photo there"):

@@ -29,6 +29,8 @@ EBML = b"\x1a\x45\xdf\xa3\x83abc\x18\x53\x80\x67"
         ),
         pytest.param(FTYP + struct.pack(">I4s", 3, b"mdat"), 0, id="box-shorter-than-its-head"),
         pytest.param(FTYP + b"\0\0", 0, id="two-odd-bytes"),
+        pytest.param(FTYP + b"made by a camera", 0, id="words-behind"),
+        pytest.param(FTYP + struct.pack(">I4s", 99, b"moof"), 91, id="fragment-cut"),
         pytest.param(FTYP[:11], 5, id="first-box-cut"),
         pytest.param(EBML + b"\x8a" + bytes(10), 0, id="segment"),
         pytest.param(EBML + b"\x8a" + bytes(4), 6, id="segment-cut"),
@@ -39,7 +41,7 @@ EBML = b"\x1a\x45\xdf\xa3\x83abc\x18\x53\x80\x67"
         pytest.param(EBML, 0, id="segment-without-size"),
         pytest.param(EBML[:6], 0, id="header-only"),
         pytest.param(b"RIFF" + struct.pack("<I", 50) + b"AVI " + bytes(46), 0, id="riff"),
-        pytest.param(b"RIFF" + struct.pack("<I", 50) + b"AVI " + bytes(16), 30, id="riff-cut"),
+        pytest.param(b"RIFF" + struct.pack("<I", 50) + b"AVI " + bytes(16), 22, id="riff-cut"),
         pytest.param(b"RIFF" + struct.pack("<I", 50) + b"WAVE", 0, id="other-riff"),
     ],
 )

@@ -189,6 +189,23 @@ def test_the_concat_trap_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(list(container.decode(video=0))) == 1
 
 
+def test_titles_that_are_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with clips.av.open(str(path), "w") as container:
+        container.metadata["title"] = "a title"
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "bgr0"
+        frame = clips.av.VideoFrame.from_ndarray(clips.pictures(1)[0], format="rgb24")
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    data = path.read_bytes()
+    assert b"a title" in data
+    path.write_bytes(data.replace(b"a title", b"caf\xe9 no"))
+    frames, errors = _split(_items(path))
+    assert errors == []
+    np.testing.assert_array_equal(frames[0], clips.pictures(1)[0])
+
+
 def test_sound_only(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     with clips.av.open(str(path), "w") as container:
