@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.predictor import Predictor
+from runtime.sessions.session import open_session
 from tests.reliability import endurance, tiny
 from tests.reliability.stand_in import ChangedSession
 
@@ -38,7 +39,6 @@ def test_eight_threads_answer_as_one_does(tiny_onnx: Path) -> None:
 def test_threads_that_differ_are_counted(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later call sees other scores: the comparison must notice every one of them."""
     calls = 0
-    opened = Predictor.open
 
     def change(answer: dict[str, Any]) -> dict[str, Any]:
         nonlocal calls
@@ -48,7 +48,7 @@ def test_threads_that_differ_are_counted(tiny_onnx: Path, monkeypatch: pytest.Mo
         return answer
 
     def open_changed(path: Path, **_: object) -> Predictor:
-        return Predictor(ChangedSession(opened(path, threads=1)._session, change))
+        return Predictor(ChangedSession(open_session(path, None, 1), change))
 
     monkeypatch.setattr(endurance.Predictor, "open", open_changed)
     found = endurance.threads(tiny_onnx, 2)
