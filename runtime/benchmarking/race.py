@@ -93,7 +93,9 @@ def race(
         usable = list(seen)
         advance((len(photos) - len(usable)) * len(field) * (plan.repeats + 1))
         if not usable:
-            raise UsageError(f"--images: none of {len(photos)} photos could be used")
+            raise UsageError(
+                f"--images: none of {len(photos)} photos could be used; the lines before say why"
+            )
         timings = _timed(field, usable, plan, advance)
         peaks = [one.peak_memory_bytes() for one in field]
         rates = [_streamed(one, usable, plan, advance) for one in field]
