@@ -107,46 +107,42 @@ def _prepare(folder: Path, args: argparse.Namespace) -> Job:
 
 
 def _searched(job: Job, path: Path | None) -> tuple[Damage, dict[int, Rung]]:
-    """The groups' costs, measured or out of a file of an earlier run."""
-    if path is not None and path.exists():
-        known = json.loads(path.read_text("utf-8"))
-        if known["model_sha256"] != job.file.sha256 or known["qdq"] != job.writer:
-            sys.exit(f"error: {path}: a search of another model or placement; delete it")
-        ranked = tuple(_sensitivity(one) for one in known["groups"])
-        return Damage(ranked, []), {one["kept"]: _rung(one) for one in known["rungs"]}
-    used = job.used[:PHOTOS]
-    damage = measure(job, used, Bar((len(groups_in(job)) + 1) * len(used), "photos").advance)
-    _keep(job, damage, {}, path)
-    return damage, {}
+    """The groups' costs; those that a file of an earlier run holds are not measured again."""
+    known, rungs = _known(job, path)
+    used, found = job.used[:PHOTOS], list(known)
+
+    def keep(one: Sensitivity) -> None:
+        found.append(one)
+        _keep(job, found, rungs, path)
+
+    advance = Bar((len(groups_in(job)) + 1) * len(used), "photos, groups").advance
+    return measure(job, used, advance, known, keep), rungs
+
+
+def _known(job: Job, path: Path | None) -> tuple[list[Sensitivity], dict[int, Rung]]:
+    if path is None or not path.exists():
+        return [], {}
+    known = json.loads(path.read_text("utf-8"))
+    if known["model_sha256"] != job.file.sha256 or known["qdq"] != job.writer:
+        sys.exit(f"error: {path}: a search of another model or placement; delete it")
+    rungs = {one["kept"]: _rung(one) for one in known["rungs"]}
+    return [_sensitivity(one) for one in known["groups"]], rungs
 
 
 def _candidates(
     job: Job, damage: Damage, rungs: dict[int, Rung], path: Path | None
 ) -> list[Candidate]:
-    used = job.used[:PHOTOS]
-    references = damage.references
-    if not references:
-        plain, _ = job.quantised(())
-        references = _detections(job, plain, used)
-    found = []
+    used, references, found = job.used[:PHOTOS], damage.references, []
     for budget in BUDGETS:
         bar = Bar(most_rungs(len(damage.ranked)) * len(used), f"photos, budget {budget:g}")
         rung = climb(job, damage, references, used, budget, bar.advance, rungs).chosen
-        _keep(job, damage, rungs, path)
+        _keep(job, damage.ranked, rungs, path)
         found.append(Candidate(f"budget {budget:g}", rung.nodes, rung))
     for preset in PRESETS:
         chosen = chosen_layers(job.layers, checked_preset(preset))
         nodes = frozenset(str(layer.node.name) for layer in chosen)
         found.append(Candidate(f"preset {preset}", nodes))
     return found
-
-
-def _detections(job: Job, model: ir.Model, files: Sequence[Path]) -> list[Any]:
-    from calib.judge import detect
-    from calib.tapped_session import TappedSession
-
-    session = TappedSession(model, job.artifact, threads=job.options.threads)
-    return detect(session, files, Bar(len(files), "photos, float").advance)
 
 
 def _evaluated(
@@ -190,7 +186,9 @@ def _times(paths: Sequence[Path], photo: Path, threads: int | None) -> list[floa
     return [1e3 * statistics.median(kept[1:]) for kept in seconds]
 
 
-def _keep(job: Job, damage: Damage, rungs: dict[int, Rung], path: Path | None) -> None:
+def _keep(
+    job: Job, measured: Sequence[Sensitivity], rungs: dict[int, Rung], path: Path | None
+) -> None:
     if path is None:
         return
     groups = [
@@ -201,7 +199,7 @@ def _keep(job: Job, damage: Damage, rungs: dict[int, Rung], path: Path | None) -
             "sqnr_db": one.sqnr_db,
             "share": one.share,
         }
-        for one in damage.ranked
+        for one in measured
     ]
     kept = [
         {"kept": r.kept, "share": r.share, "scores": asdict(r.scores), "nodes": sorted(r.nodes)}

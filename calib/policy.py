@@ -20,8 +20,8 @@ PRESETS: tuple[str, ...] = get_args(Preset)
 
 # `accurate` quantises only what works on single RoIs.
 _WHOLE_IMAGE_ROLES = ("body", "fpn", "rpn")
-# `balanced` keeps the body's layers up to this stride: they are half of the body's multiply-adds
-# and most of its noise, which passes through all that follows.
+# `balanced` keeps the body's layers up to this stride: they are nearly half of the body's
+# multiply-adds, and their noise passes through all that follows.
 _BALANCED_STRIDE_PX = 8
 
 

@@ -11,17 +11,20 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calib import accuracy, budget, learned_rounding
+from calib import accuracy, budget, learned_rounding, sensitivity
 from calib.budget import climb
 from calib.evaluation import image_ids, resampled
 from calib.groups import Group, groups_of
+from calib.job import prepare
 from calib.judge import Scores
 from calib.layers import weighted_layers
 from calib.noise import Recorder, sqnr_db
+from calib.options import QuantizeOptions
 from calib.policy import PRESETS, checked_preset, chosen_layers, stride_px
 from calib.quantize import main
 from calib.sensitivity import Damage, Sensitivity
 from examples.shapes import make_scene
+from export.onnx_file import read_onnx
 from model.errors import ArtifactError, UsageError
 from runtime.compare.bootstrap import interval
 
@@ -196,3 +199,22 @@ def test_the_command_within_a_budget(
     for picture in ("sensitivity.png", "ladder.png"):
         assert (tmp_path / "run" / picture).read_bytes().startswith(b"\x89PNG")
         assert picture in told
+
+
+def test_groups_that_are_known_are_not_measured_again(
+    demo_onnx: Path, standard_table: Path, scenes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = QuantizeOptions(rounding="nearest", threads=1)
+    job = prepare(read_onnx(demo_onnx), demo_onnx, standard_table, scenes, options, lambda _: None)
+    few = sensitivity.groups_in(job)[-3:]
+    monkeypatch.setattr(sensitivity, "groups_in", lambda _: few)
+    kept: list[Sensitivity] = []
+    done: list[int] = []
+    whole = sensitivity.measure(job, scenes[:1], done.append, keep=kept.append)
+    assert {one.group.nodes for one in kept} == {group.nodes for group in few}
+    assert sum(done) == 4
+    again: list[Sensitivity] = []
+    resumed = sensitivity.measure(job, scenes[:1], done.append, kept[:2], again.append)
+    assert [one.group for one in again] == [few[2]]
+    assert [one.group for one in resumed.ranked] == [one.group for one in whole.ranked]
+    assert sum(done) == 8
