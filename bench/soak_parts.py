@@ -97,7 +97,7 @@ def _endurance(job: str) -> Callable[[Path, int, int, Advance], Outcomes]:
         assert child.stdout is not None
         done, said = 0, ""
         for line in child.stderr:
-            word, _, number = line.partition(" ")
+            word, __, number = line.partition(" ")
             if word != "progress":
                 said = line.strip()
                 continue

@@ -67,7 +67,7 @@ def rows(selection: Selection, detections: Detections | None = None) -> list[int
         (Selection(score_threshold={"*": 0.8}), [0]),
         (Selection(score_threshold={}), [0, 1, 2, 3, 4, 5]),
         (Selection(classes=["person"]), [1, 3, 5]),
-        (Selection(classes={"cow", "dog"}), [0, 2, 4]),
+        pytest.param(Selection(classes={"cow", "dog"}), [0, 2, 4], id="a set of classes"),
         (Selection(top_k=1), [0]),
         (Selection(top_k=3), [0, 1, 2]),
         (Selection(top_k=4), [0, 1, 2, 4]),
