@@ -8,15 +8,11 @@ number alone, so that a long run can be done in pieces and any failure repeated:
 
 from __future__ import annotations
 
-import os
-import resource
-import selectors
-import subprocess
 import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,12 +21,11 @@ import numpy as np
 from model.errors import ImageError
 from runtime.sources.photos import MAX_PIXELS, decode, decode_at_least
 from tests.hostile import image_files as files
+from tests.hostile.children import run_cases, serve
 from tests.hostile.photo_corpus import cases, saved
 
-FINE = ("pixels", "refused")
-MEMORY_BYTES, SECONDS_EACH = 2 << 30, 10.0
-_ROOT = Path(__file__).resolve().parents[2]
-_PER_CHILD = 500
+MODULE = "tests.hostile.photo_mutations"
+FINE = PIXELS, REFUSED = "pixels", "refused"
 _EXTREMES = (
     0,
     1,
@@ -55,70 +50,17 @@ def run(first: int, count: int) -> Counter[str]:
     """Decode mutations `first` to `first + count - 1`.
 
     Returns:
-        How many came to pixels, were refused by an `ImageError`, or else: raised something,
-        died, hung. `FINE` are the first two; the others carry their number.
+        How many came to pixels and how many were refused by an `ImageError`; and whatever else
+        came out, with the number of its mutation behind it.
     """
-
-    def child(start: int, stop: int) -> Sequence[str]:
-        return [
-            sys.executable,
-            "-m",
-            "tests.hostile.photo_mutations",
-            "child",
-            f"{start}",
-            f"{stop}",
-        ]
-
-    return watch(child, first, first + count)
+    with tempfile.TemporaryDirectory() as folder:
+        return counted(run_cases(MODULE, [folder], range(first, first + count)))
 
 
-def watch(
-    child: Callable[[int, int], Sequence[str]],
-    first: int,
-    end: int,
-    fine: Sequence[str] = FINE,
-    seconds_each: float = SECONDS_EACH,
-) -> Counter[str]:
-    """Give the numbers from `first` to `end` to children, and start anew behind one that ends.
-
-    A child prints one line per number, its outcome. What it does not print it died of, and what
-    takes longer than `seconds_each` it hung at (its start-up counts with the first). Outcomes
-    that are not `fine` are counted with their number before them.
-    """
-    found: Counter[str] = Counter()
-    number = first
-    while number < end:
-        stop = min(number + _PER_CHILD, end)
-        command = child(number, stop)
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=_ROOT, env=environment
-        ) as process:
-            for outcome in _lines(process, stop - number, seconds_each):
-                found[outcome if outcome in fine else f"{number}: {outcome}"] += 1
-                number += 1
-    return found
-
-
-def _lines(process: subprocess.Popen[bytes], count: int, seconds_each: float) -> Iterator[str]:
-    """A child's lines; the last may be its end."""
-    assert process.stdout is not None
-    unread = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        for _ in range(count):
-            while b"\n" not in unread:
-                if not selector.select(seconds_each):
-                    process.kill()
-                    yield f"hung for {seconds_each:g} s"
-                    return
-                more = os.read(process.stdout.fileno(), 65536)
-                if not more:
-                    yield f"died with status {process.wait()}"
-                    return
-                unread += more
-            line, _, unread = unread.partition(b"\n")
-            yield line.decode()
+def counted(found: Iterable[tuple[int, str]], fine: Sequence[str] = FINE) -> Counter[str]:
+    """Outcomes by how often they came; those that may not come say at which number they did."""
+    named = (o if o in fine else f"{o} (mutation {number})" for number, o in found)
+    return Counter(named)
 
 
 def mutation(number: int) -> tuple[str, bytes]:
@@ -226,6 +168,22 @@ def _with_sums(data: bytes) -> bytes:
     return b"".join(parts) + data[at:]
 
 
+class _Judge:
+    """The child's side: decodes one mutation after the other."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._folder = Path(*arguments)
+        # Odd photos are meant to be, here.
+        warnings.simplefilter("ignore")
+        _sound()
+
+    def __call__(self, number: int) -> str:
+        name, data = mutation(number)
+        path = self._folder / name
+        path.write_bytes(data)
+        return outcome(path, number)
+
+
 def outcome(path: Path, number: int) -> str:
     """Decode one file, every second at a fraction."""
     try:
@@ -237,31 +195,23 @@ def outcome(path: Path, number: int) -> str:
             height, width = pixels.shape[:2]
     except ImageError as error:
         is_named = str(error).startswith(f"{path}: ")
-        return "refused" if is_named else f"no name in the message: {error}"
+        return REFUSED if is_named else f"wrong: no name in the message: {error}"
     except BaseException as error:
-        return f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"escaped: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        return f"answered {pixels.dtype} {pixels.shape}"
+        return f"wrong: {pixels.dtype} {pixels.shape}"
     is_sane = 0 < pixels.shape[0] <= height and 0 < pixels.shape[1] <= width
-    return "pixels" if is_sane and height * width <= MAX_PIXELS else f"size {pixels.shape}"
+    return PIXELS if is_sane and height * width <= MAX_PIXELS else f"wrong: size {pixels.shape}"
 
 
-def _child(first: int, end: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(first, end):
-            name, data = mutation(number)
-            path = Path(folder) / name
-            path.write_bytes(data)
-            print(outcome(path, number), flush=True)
-            path.unlink()
+def _main(argv: Sequence[str]) -> None:
+    """A child's arguments are its memory and its folder; a user's are two numbers."""
+    if len(argv) == 2 and argv[1].isdecimal():
+        for kind, times in run(int(argv[0]), int(argv[1])).most_common():
+            print(f"{times:6d}  {kind}")
+    else:
+        serve(argv, _Judge)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "child":
-        _child(int(sys.argv[2]), int(sys.argv[3]))
-    else:
-        for kind, times in run(int(sys.argv[1]), int(sys.argv[2])).most_common():
-            print(f"{times:6d}  {kind}")
+    _main(sys.argv[1:])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tests.hostile.photo_mutations import FINE, mutation, run, watch
+from model.errors import ImageError
+from tests.hostile import photo_mutations
+from tests.hostile.photo_mutations import FINE, counted, mutation, run
 
 
 def _check(first: int, count: int) -> None:
@@ -32,29 +36,55 @@ def test_a_mutation_is_known_by_its_number() -> None:
     assert len({mutation(n) for n in range(50)}) == 50
 
 
+def test_what_may_not_come_out_is_counted_by_its_number() -> None:
+    found = counted([(4, "pixels"), (5, "refused"), (6, "pixels"), (7, "child died (SIGSEGV)")])
+    assert found == {"pixels": 2, "refused": 1, "child died (SIGSEGV) (mutation 7)": 1}
+
+
 @pytest.mark.parametrize(
-    ("body", "expected"),
+    ("error", "expected"),
     [
-        pytest.param("if n == 3: os.abort()", {"3: died with status -6": 1}, id="abort"),
-        pytest.param(
-            "if n == 3: os.kill(os.getpid(), 9)", {"3: died with status -9": 1}, id="killed"
-        ),
-        pytest.param("if n == 3: os._exit(0)", {"3: died with status 0": 1}, id="quiet-exit"),
-        pytest.param("if n == 3: raise KeyError", {"3: died with status 1": 1}, id="raised"),
-        pytest.param("if n == 3: time.sleep(60)", {"3: hung for 2 s": 1}, id="hung"),
-        pytest.param("if n == 3: print('odd'); continue", {"3: odd": 1}, id="other-outcome"),
-        pytest.param("pass", {}, id="nothing"),
+        (ImageError("{path}: broken"), "refused"),
+        (ImageError("broken"), "wrong: no name in the message: broken"),
+        (KeyError("tile"), "escaped: KeyError: 'tile'"),
+        (MemoryError(), "escaped: MemoryError: "),
+        (SystemExit(0), "escaped: SystemExit: 0"),
     ],
 )
-def test_ends_of_children_are_counted_and_the_rest_is_done(
-    body: str, expected: dict[str, int]
+def test_the_judge_tells_errors_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, expected: str
 ) -> None:
-    def child(first: int, end: int) -> Sequence[str]:
-        loop = f"for n in range({first}, {end}):\n  {body}\n  print('pixels', flush=True)"
-        return [sys.executable, "-c", f"import os, time\n{loop}"]
+    path = tmp_path / "a.jpg"
+    error.args = tuple(
+        a.replace("{path}", str(path)) if isinstance(a, str) else a for a in error.args
+    )
 
-    found = watch(child, 0, 7, seconds_each=2)
-    assert dict(found) == {"pixels": 7 - len(expected), **expected}
+    def decode(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(photo_mutations, "decode", decode)
+    assert photo_mutations.outcome(path, 0) == expected
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.zeros((2, 3, 3), np.uint8), "pixels"),
+        (np.zeros((2, 3), np.uint8), "wrong: uint8 (2, 3)"),
+        (np.zeros((2, 3, 4), np.uint8), "wrong: uint8 (2, 3, 4)"),
+        (np.zeros((2, 3, 3), np.float32), "wrong: float32 (2, 3, 3)"),
+        (np.zeros((0, 3, 3), np.uint8), "wrong: size (0, 3, 3)"),
+        (
+            np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)),
+            "wrong: size (20000, 20000, 3)",
+        ),
+    ],
+)
+def test_the_judge_looks_at_the_pixels(
+    monkeypatch: pytest.MonkeyPatch, pixels: NDArray[Any], expected: str
+) -> None:
+    monkeypatch.setattr(photo_mutations, "decode", lambda _: pixels)
+    assert photo_mutations.outcome(Path("a.jpg"), 0) == expected
 
 
 def test_100_mutated_videos() -> None:

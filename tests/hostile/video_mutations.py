@@ -5,7 +5,6 @@ python -m tests.hostile.video_mutations 0 1000
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from collections import Counter
@@ -17,9 +16,11 @@ import numpy as np
 
 from model.errors import ImageError
 from runtime.sources.places import open_sources
-from tests.hostile.photo_mutations import CHANGES, watch
+from tests.hostile.children import run_cases, serve
+from tests.hostile.photo_mutations import CHANGES, counted
 from tests.runtime.sources import clips
 
+MODULE = "tests.hostile.video_mutations"
 FINE = ("whole", "with an error")
 # FFmpeg takes some for its threads; more than photos are given.
 _MEMORY_BYTES = 4 << 30
@@ -27,18 +28,10 @@ _MEMORY_BYTES = 4 << 30
 
 def run(first: int, count: int) -> Counter[str]:
     """As `photo_mutations.run`; `FINE` are videos read to their end, and those with one error."""
-
-    def child(start: int, stop: int) -> Sequence[str]:
-        return [
-            sys.executable,
-            "-m",
-            "tests.hostile.video_mutations",
-            "child",
-            f"{start}",
-            f"{stop}",
-        ]
-
-    return watch(child, first, first + count, FINE)
+    with tempfile.TemporaryDirectory() as folder:
+        cases = range(first, first + count)
+        found = run_cases(MODULE, [folder], cases, memory_bytes=_MEMORY_BYTES)
+        return counted(found, FINE)
 
 
 @cache
@@ -59,37 +52,42 @@ def _mutation(number: int) -> tuple[str, bytes]:
     return name, data
 
 
+class _Judge:
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._folder = Path(*arguments)
+        _sound()
+
+    def __call__(self, number: int) -> str:
+        name, data = _mutation(number)
+        path = self._folder / name
+        path.write_bytes(data)
+        return _outcome(path)
+
+
 def _outcome(path: Path) -> str:
     try:
         photos = [item.photo for item in open_sources([str(path)])]
     except BaseException as error:
-        return f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"escaped: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     errors = [photo for photo in photos if isinstance(photo, ImageError)]
     if not photos or errors not in ([], photos[-1:]):
-        return f"{len(errors)} errors among {len(photos)} items"
+        return f"wrong: {len(errors)} errors among {len(photos)} items"
     if any(
         isinstance(p, np.ndarray) and (p.dtype != np.uint8 or p.shape[2:] != (3,)) for p in photos
     ):
-        return "frames of another kind"
+        return "wrong: frames of another kind"
     if errors and not str(errors[0]).startswith(f"{path}: "):
-        return f"no name in the message: {errors[0]}"
+        return f"wrong: no name in the message: {errors[0]}"
     return FINE[len(errors)]
 
 
-def _child(first: int, end: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(first, end):
-            name, data = _mutation(number)
-            path = Path(folder) / name
-            path.write_bytes(data)
-            print(_outcome(path), flush=True)
+def _main(argv: Sequence[str]) -> None:
+    if len(argv) == 2 and argv[1].isdecimal():
+        for kind, times in run(int(argv[0]), int(argv[1])).most_common():
+            print(f"{times:6d}  {kind}")
+    else:
+        serve(argv, _Judge)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "child":
-        _child(int(sys.argv[2]), int(sys.argv[3]))
-    else:
-        for kind, times in run(int(sys.argv[1]), int(sys.argv[2])).most_common():
-            print(f"{times:6d}  {kind}")
+    _main(sys.argv[1:])
