@@ -143,7 +143,7 @@ def test_external_data_from_elsewhere(demo_rtx_onnx: Path, tmp_path: Path, locat
     folder.mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(4096))
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
-    model = onnx.load(demo_rtx_onnx)
+    model = drop_seal(onnx.load(demo_rtx_onnx))
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -155,7 +155,7 @@ def test_external_data_from_elsewhere(demo_rtx_onnx: Path, tmp_path: Path, locat
 def test_external_data_in_the_folder_is_read(demo_rtx_onnx: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(
-        onnx.load(demo_rtx_onnx), path, save_as_external_data=True, location="m.data",
+        drop_seal(onnx.load(demo_rtx_onnx)), path, save_as_external_data=True, location="m.data",
         size_threshold=0,
     )  # fmt: skip
     (report,) = engine.build_engine(path, gpu=["sm89"])
