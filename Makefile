@@ -41,6 +41,7 @@ results: $(VENV)/.dev
 	$(PY) bench/parity.py --json docs/results/parity.json --markdown docs/results/parity.md
 	$(PY) bench/paste.py --json docs/results/paste.json --markdown docs/results/paste.md
 	$(PY) bench/end_to_end.py --json docs/results/end_to_end.json --markdown docs/results/end_to_end.md
+	$(PY) bench/masks.py --json docs/results/masks.json --markdown docs/results/masks.md
 	$(PY) bench/runtime.py --json docs/results/runtime.json --markdown docs/results/runtime.md
 	$(PY) bench/export.py --json docs/results/export.json --markdown docs/results/export.md
 	$(PY) bench/native.py --json docs/results/native.json --markdown docs/results/native.md
