@@ -64,7 +64,7 @@ _ALL = (
     Package("tensorrt", "10.12", "tensorrt", aliases=("tensorrt-cu13", "tensorrt-cu12")),
     Package("cuda-bindings", "12.6", "engine"),
     Package("array-api-compat", "1.12", "device"),
-    Package("av", "14", "video"),
+    Package("av", "18", "video"),
     Package("supervision", "0.31", "supervision"),
     Package("pycocotools", "2.0.10", "eval"),
     Package("matplotlib", "3.8", "eval"),

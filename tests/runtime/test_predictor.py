@@ -211,7 +211,7 @@ def test_threshold_raises_the_exported_one(predictor: Predictor, demo_pixels: UI
         (0.01, r"0\.01 is below the exported 0\.05; export with --score-threshold 0\.01"),
         (-0.1, "expected 0 to 1"),
         (1.5, "expected 0 to 1"),
-        (float("nan"), "expected 0 to 1"),
+        (float("nan"), "expected a number, got nan"),
     ],
 )
 def test_threshold_out_of_range(predictor: Predictor, threshold: float, says: str) -> None:
@@ -302,7 +302,7 @@ def test_uncertified_results(
 
 def test_label_without_a_name_is_an_artifact_error(demo_onnx: Path, demo_pixels: UInt8) -> None:
     session = open_session(demo_onnx, None, 1)
-    with pytest.raises(ArtifactError, match="expected labels 0 to 7, got 8"):
+    with pytest.raises(ArtifactError, match="expected labels 1 to 7, got 8"):
         Predictor(_Changed(session, labels=8)).predict(demo_pixels)
 
 
