@@ -50,6 +50,7 @@ REMEDIES: Mapping[str, str] = {
     "…: cannot be listed (…)": "check the rights of the folder",
     "…: not an image of a known kind (…)": "convert it to one of those in the brackets",
     "…: damaged or truncated image (…)": "get the file again",
+    "…: a palette image without its palette": "get the file again",
     "-: standard input can be read only once": "give it once",
     "…: no file can have this name": "check the name",
     "…: holds no frame": "get the file again",
