@@ -20,9 +20,9 @@ Ints = NDArray[np.int64]
 
 _EDGE = 2
 _TAPS = np.arange(4)
-_SHARPNESS = -0.75  # of torch's cubic kernel
+SHARPNESS = -0.75  # of torch's cubic kernel
 # The outer two weights sum to -0.75 t (1 - t), the inner two to the rest of 1.
-_MOST_OVERSHOOT = np.float32(-_SHARPNESS / 4)
+_MOST_OVERSHOOT = np.float32(-SHARPNESS / 4)
 _HALF = np.float32(0.5)
 
 
@@ -75,7 +75,7 @@ def resize_axis(side: int, pixels: int) -> Axis:
 
 def _cubic(t: Float32Array) -> Float32Array:
     """Weights of the samples at -1, 0, 1, 2 for a point at `t` in [0, 1): float32 [n, 4]."""
-    a, u = np.float32(_SHARPNESS), 1 - t
+    a, u = np.float32(SHARPNESS), 1 - t
     inner = [1 + s * s * ((a + 2) * s - (a + 3)) for s in (t, u)]
     return np.stack([a * t * u * u, *inner, a * t * t * u], axis=1)
 

@@ -21,8 +21,8 @@ def resize_uint8(photo: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArr
 
     Source: OpenCV 4 `resize.cpp`: `HResizeLinear`, and `VResizeLinear` for bytes.
     """
-    left, near = _taps(photo.shape[1], hw[1])
-    top, low = _taps(photo.shape[0], hw[0])
+    left, near = neighbours(photo.shape[1], hw[1])
+    top, low = neighbours(photo.shape[0], hw[0])
     # Of columns OpenCV moves the centre inside, of rows only the indices. Beyond an edge both
     # taps are the same, hence the results too.
     right, bottom = _clipped(left + 1, photo.shape[1]), _clipped(top + 1, photo.shape[0])
@@ -48,7 +48,7 @@ def _clipped(index: _Ints, size: int) -> _Ints:
     return np.clip(index, 0, size - 1)
 
 
-def _taps(source: int, target: int) -> tuple[_Ints, _Ints]:
+def neighbours(source: int, target: int) -> tuple[_Ints, _Ints]:
     """The first of two source indices of every target index, and the weight of the second."""
     scale = 1.0 / (target / source)  # in this order of divisions
     centre = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)

@@ -35,7 +35,7 @@ Weights = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 # One zero cell before the mask and two after it, so that every sample has an upper neighbour.
-_BEFORE, _AFTER = 1, 2
+CELLS_BEFORE, CELLS_AFTER = 1, 2
 # More than ten times what either order of operations can round a probability.
 _RECOMPUTE_WITHIN = 4e-6
 # OpenBLAS multiplies matrices of up to so many products in the calling thread. Waking its other
@@ -138,7 +138,7 @@ def paste_crops(
 
 def padded_grids(mask_probs: Float32Array) -> Float32Array:
     """Zero cells around each mask, float32 [D, M, M] to [D, M + 3, M + 3]."""
-    return np.pad(mask_probs, ((0, 0), (_BEFORE, _AFTER), (_BEFORE, _AFTER)))
+    return np.pad(mask_probs, ((0, 0), (CELLS_BEFORE, CELLS_AFTER), (CELLS_BEFORE, CELLS_AFTER)))
 
 
 def grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64]:
@@ -237,7 +237,7 @@ def _paste_float(
 
 def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) -> _Axis:
     """Torch's `grid_sample` without `align_corners` at the centres of the box's pixels."""
-    side = cells - _BEFORE - _AFTER
+    side = cells - CELLS_BEFORE - CELLS_AFTER
     start = int(min(max(np.floor(low) - _ONE, 0), extent_px))
     stop = int(min(np.ceil(high) + _ONE, extent_px)) if high > low else start
     centre = np.arange(start, stop).astype(np.float32) + _HALF
@@ -245,7 +245,7 @@ def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) 
     source = _fma(unit + _ONE, np.float32(side) / _TWO, -_HALF)
     below = np.floor(source)
     upper = source - below
-    cell = below.astype(np.int64) + _BEFORE
+    cell = below.astype(np.int64) + CELLS_BEFORE
     inside = (cell >= 0) & (cell <= side)
     zero = np.float32(0)
     return _Axis(
@@ -260,11 +260,11 @@ def _paste_resized(
     grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
 ) -> MaskCrop:
     x0, y0, x1, y1 = box_xyxy
-    side = len(grid) - _BEFORE - _AFTER
+    side = len(grid) - CELLS_BEFORE - CELLS_AFTER
     across = _zoom_axis(x0, x1, image_hw[1], side)
     down = _zoom_axis(y0, y1, image_hw[0], side)
     # Zeros blend in at the edges, but never below the smallest probability of the mask.
-    lowest = grid[_BEFORE:-_AFTER, _BEFORE:-_AFTER].min()
+    lowest = grid[CELLS_BEFORE:-CELLS_AFTER, CELLS_BEFORE:-CELLS_AFTER].min()
     if _is_foreground(lowest, rule):
         whole = np.ones((across.cell.size, down.cell.size), np.bool_)
         return MaskCrop(across.start_px, down.start_px, whole)
@@ -277,7 +277,7 @@ def _zoom_axis(first_px: int, end_px: int, extent_px: int, cells: int) -> _Axis:
     pixel = np.arange(start - first_px, stop - first_px)
     before, upper = taps(pixel, cells, max(end_px - first_px, 1))
     weight0 = 1.0 - upper
-    return _Axis(start, before + _BEFORE, weight0, 1.0 - weight0)
+    return _Axis(start, before + CELLS_BEFORE, weight0, 1.0 - weight0)
 
 
 def _cut(grid: Float32Array, across: _Axis, down: _Axis, rule: MaskRule, exact: _Exact) -> MaskCrop:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from model.errors import ImageError, UsageError
 from runtime.artifact import Artifact
 from runtime.canvases import fixed_canvas, require_one_model
+from runtime.closing import Closing
 from runtime.detections import Detections
 from runtime.exactness import InexactResultWarning, OnInexact, check_on_inexact
 from runtime.selection import Selection, Wanted
@@ -31,7 +31,7 @@ UInt8 = npt.NDArray[np.uint8]
 Place = str | os.PathLike[str]
 
 
-class Predictor:
+class Predictor(Closing):
     """An opened artifact; safe to use from several threads.
 
     Photos are paths, Pillow images or uint8 arrays ([h, w, 3] RGB or [h, w] grey). Every photo
@@ -257,17 +257,6 @@ class Predictor:
     def close(self) -> None:
         """Free the sessions."""
         self._stages.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _selection(self, wanted: Wanted) -> Selection:
         selection = Selection(**wanted)

@@ -161,7 +161,7 @@ def to_canvas(
     if sizes is None:
         sizes = [resized_hw(p.shape[:2], spec, canvas_hw) for p in photos]
     if canvas_hw is None:
-        canvas_hw = _canvas_hw(sizes, spec)
+        canvas_hw = shared_canvas_hw(sizes, spec)
     origins = tuple(origin_yx(size, canvas_hw, spec) for size in sizes)
     count = len(photos) if batch is None else batch
     shape = (count, 3, *canvas_hw)
@@ -203,7 +203,8 @@ class CanvasRoom:
             self._free.append(canvas)
 
 
-def _canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> tuple[int, int]:
+def shared_canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> tuple[int, int]:
+    """The canvas, in pixels, of resized photos of these sides that share a batch."""
     if spec.square:
         return spec.long_side, spec.long_side
     tallest, widest = (max(size[axis] for size in sizes) for axis in (0, 1))

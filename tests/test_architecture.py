@@ -59,6 +59,27 @@ def test_imports_point_one_way(path: Path) -> None:
             assert head in ALLOWED[package], f"{relative} imports {name}"
 
 
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize(
+    "path", _sources(*PACKAGES, "bench", "examples"), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_private_names_stay_in_their_file(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    names = [a for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert not [alias.name for alias in names if _is_private(alias.name)]
+    modules = {alias.asname or alias.name for alias in names if alias.name.islower()}
+    reached = [
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id in modules and _is_private(node.attr)
+    ]
+    assert not reached
+
+
 def test_oracles_import_nothing_of_ours() -> None:
     for path in _sources("tests/oracles"):
         heads = {name.split(".")[0] for name in _imports(path)}

@@ -5,19 +5,19 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from model.errors import ArtifactError, ImageError, MaskportError
 from runtime.artifact import Artifact
 from runtime.benchmarking.samples import Timing
 from runtime.benchmarking.worker import Seen, Setting, serve
+from runtime.closing import Closing
 
 # How long a child may take to end once its pipe is closed.
 _PATIENCE_S = 5.0
 
 
-class Contestant:
+class Contestant(Closing):
     """An artifact that is open in a process of its own.
 
     Args:
@@ -81,17 +81,6 @@ class Contestant:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ask(self, request: str, *arguments: object) -> Any:
         try:

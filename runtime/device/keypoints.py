@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.bicubic import _SHARPNESS
+from runtime.bicubic import SHARPNESS
 from runtime.device.library import Array, clipped
 from runtime.keypoints import KeypointScore
 
@@ -72,7 +72,7 @@ def _axis(xp: Any, pixel: Array, size: Array, side: int) -> tuple[list[Array], l
     source = scale * (pixel + 0.5) - 0.5
     below = xp.floor(source)
     t = source - below
-    u, a = 1.0 - t, _SHARPNESS
+    u, a = 1.0 - t, SHARPNESS
     inner = [1.0 + s * s * ((a + 2.0) * s - (a + 3.0)) for s in (t, u)]
     weights = [a * t * u * u, *inner, a * t * t * u]
     first = xp.astype(below, xp.int64)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from runtime.device.library import Array, clipped
-from runtime.paste import _AFTER, _BEFORE, SMALL_KERNEL_PX, MaskRule
+from runtime.paste import CELLS_AFTER, CELLS_BEFORE, SMALL_KERNEL_PX, MaskRule
 
 # Pixels evaluated at a time; a block needs about forty bytes for each.
 _BLOCK_PIXELS = 1 << 23
@@ -72,9 +72,9 @@ def paste(
 def _padded(xp: Any, masks: Array, device: Any) -> Array:
     """Zero cells around each mask, float32 [D, M, M] to [D, G, G]."""
     count, side, _ = masks.shape
-    cells = side + _BEFORE + _AFTER
+    cells = side + CELLS_BEFORE + CELLS_AFTER
     grids = xp.zeros((count, cells, cells), dtype=xp.float32, device=device)
-    grids[:, _BEFORE:-_AFTER, _BEFORE:-_AFTER] = masks
+    grids[:, CELLS_BEFORE:-CELLS_AFTER, CELLS_BEFORE:-CELLS_AFTER] = masks
     return grids
 
 
@@ -82,7 +82,7 @@ def _paste_integer(
     xp: Any, grids: Array, boxes_xyxy: Array, pixels: list[Array], rule: MaskRule
 ) -> Array:
     """Large boxes along x and then along y; those of the small kernel in a window of their own."""
-    first, last = _grown_integer_boxes(xp, boxes_xyxy, grids.shape[1] - _BEFORE - _AFTER)
+    first, last = _grown_integer_boxes(xp, boxes_xyxy, grids.shape[1] - CELLS_BEFORE - CELLS_AFTER)
     sides = last - first + 1
     small = xp.sum(sides, axis=1) <= SMALL_KERNEL_PX  # [D]
     places = [pixels[axis] - first[:, 1 - axis, None] for axis in (0, 1)]  # rows, columns
@@ -157,24 +157,24 @@ def _paste_float(
 
 def _sample_axis(xp: Any, low: Array, high: Array, pixel: Array, cells: int) -> _Axis:
     """Torch's `grid_sample` at the centres of the box's pixels and of one around it."""
-    side = cells - _BEFORE - _AFTER
+    side = cells - CELLS_BEFORE - CELLS_AFTER
     place = xp.astype(pixel, xp.float32)
     inside = (place >= xp.floor(low) - 1.0) & (place < xp.ceil(high) + 1.0) & (high > low)
     extent = xp.where(high > low, high - low, xp.ones_like(low))
     unit = (place + 0.5 - low) / extent * 2.0 - 1.0
     source = _fma(xp, unit + 1.0, side / 2, -0.5)
     below = xp.floor(source)
-    inside = inside & (below >= -float(_BEFORE)) & (below <= float(side - _BEFORE))
+    inside = inside & (below >= -float(CELLS_BEFORE)) & (below <= float(side - CELLS_BEFORE))
     zero = xp.zeros_like(source)
     upper = xp.where(inside, source - below, zero)
-    cell = xp.astype(xp.where(inside, below, zero), xp.int64) + _BEFORE
+    cell = xp.astype(xp.where(inside, below, zero), xp.int64) + CELLS_BEFORE
     return _Axis(cell, xp.where(inside, 1.0 - upper, zero), upper, inside)
 
 
 def _paste_resized(
     xp: Any, grids: Array, boxes_xyxy: Array, pixels: list[Array], rule: MaskRule
 ) -> Array:
-    side = grids.shape[1] - _BEFORE - _AFTER
+    side = grids.shape[1] - CELLS_BEFORE - CELLS_AFTER
     boxes = _integers(xp, boxes_xyxy)
     down, across = (
         _zoom_axis(xp, boxes[:, low, None], boxes[:, low + 2, None], pixels[axis], side)
@@ -182,7 +182,7 @@ def _paste_resized(
     )
     bits = _is_foreground(xp, _evaluate(xp, grids, down, across, _zoom), rule)
     # Zeros blend in at the edges, but never below the smallest probability of the mask.
-    lowest = xp.min(grids[:, _BEFORE:-_AFTER, _BEFORE:-_AFTER], axis=(1, 2))
+    lowest = xp.min(grids[:, CELLS_BEFORE:-CELLS_AFTER, CELLS_BEFORE:-CELLS_AFTER], axis=(1, 2))
     bits = bits | _is_foreground(xp, lowest, rule)[:, None, None]
     return bits & down.inside[:, :, None] & across.inside[:, None, :]
 
@@ -197,7 +197,7 @@ def _zoom_axis(xp: Any, first: Array, end: Array, pixel: Array, cells: int) -> _
     before = xp.floor(centre)
     weight0 = 1.0 - (centre - before)
     cell = xp.where(inside, before, xp.zeros_like(before))
-    return _Axis(xp.astype(cell, xp.int64) + _BEFORE, weight0, 1.0 - weight0, inside)
+    return _Axis(xp.astype(cell, xp.int64) + CELLS_BEFORE, weight0, 1.0 - weight0, inside)
 
 
 def _evaluate(

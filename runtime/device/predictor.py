@@ -8,15 +8,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from model.errors import ImageError, UsageError
 from model.spec import ModelSpec
-from runtime import preprocess
 from runtime.artifact import Artifact
+from runtime.closing import Closing
 from runtime.device.detections import DeviceDetections
 from runtime.device.frames import ChannelOrder, Frames, read_frames
 from runtime.device.library import Array
@@ -24,12 +23,12 @@ from runtime.device.resize import Layout, resize
 from runtime.device.results import Places, to_frames
 from runtime.device.session import DeviceSession, open_device_session
 from runtime.device.workspace import Workspace
-from runtime.preprocess import origin_yx, resized_hw
+from runtime.preprocess import origin_yx, resized_hw, shared_canvas_hw
 
 _MOST_STREAMS = 16
 
 
-class DevicePredictor:
+class DevicePredictor(Closing):
     """A network with its frames and results on one device.
 
     A call copies nothing to the host and waits for nothing: it gives the stream its work and
@@ -121,17 +120,6 @@ class DevicePredictor:
         self._workspaces.clear()
         self._session.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _check_threshold(self, score_threshold: float | None) -> None:
         exported = self.spec.box.score_threshold
         if score_threshold is None or exported <= score_threshold <= 1.0:
@@ -165,7 +153,7 @@ class DevicePredictor:
                 resized.append(resized_hw(hw, spec, fixed))
             except ImageError as error:
                 raise ImageError(f"frame {index}: {error}") from error
-        canvas_hw = fixed or preprocess._canvas_hw(resized, spec)
+        canvas_hw = fixed or shared_canvas_hw(resized, spec)
         origins = tuple(origin_yx(hw, canvas_hw, spec) for hw in resized)
         return canvas_hw, Places(given.hws, tuple(resized), origins)
 

@@ -70,8 +70,8 @@ def open_device_session(
         )
     if runtime_cache is not None:
         raise UsageError(f"runtime_cache: {path} is no TensorRT-RTX engine; leave it out")
-    from runtime.sessions.session import _require_hash
+    from runtime.sessions.session import require_hash
     from runtime.sessions.torch import TorchSession
 
-    _require_hash(path, sha256)
+    require_hash(path, sha256)
     return TorchSession.open(path, device=device, mode="static")

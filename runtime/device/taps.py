@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from runtime import bilinear, fixed_point_bilinear, grid_constant
+from runtime import bilinear, grid_constant
+from runtime.fixed_point_bilinear import neighbours
 
 PILLOW_BITS = 22  # of a weight: 32, less 8 of a pixel, less 2 of the sum
 OPENCV_ONE = 2048
@@ -39,7 +40,7 @@ def torchvision(source: int, target: int) -> Taps:
 
 def opencv(source: int, target: int) -> Taps:
     """Two int32 taps; see `runtime.fixed_point_bilinear`."""
-    first, near = fixed_point_bilinear._taps(source, target)
+    first, near = neighbours(source, target)
     index = np.clip(np.stack([first, first + 1]), 0, source - 1)
     return Taps(index.astype(np.int64), np.stack([OPENCV_ONE - near, near]).astype(np.int32))
 

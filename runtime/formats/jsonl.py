@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from model.errors import ArtifactError
+from runtime.closing import Closing
 from runtime.detections import Detections
 from runtime.files import atomic_path
 
@@ -66,7 +66,7 @@ def write(path: Path, results: Iterable[tuple[str, Detections]]) -> None:
             file.write(_line(record(image, detections)))
 
 
-class Writer:
+class Writer(Closing):
     """Appends images to a JSON Lines file as they come; each is in the file when `add` returns.
 
     Args:
@@ -120,17 +120,6 @@ class Writer:
                 os.fsync(self._file.fileno())
         except OSError as error:
             raise self._failed(error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _failed(self, error: OSError) -> ArtifactError:
         return ArtifactError(

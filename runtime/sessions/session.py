@@ -96,7 +96,12 @@ def open_session(
     return _OPENERS[name](path, Opening(threads, sha256, runtime_cache, place))
 
 
-def _require_hash(path: Path, sha256: str | None) -> None:
+def require_hash(path: Path, sha256: str | None) -> None:
+    """Refuse a file of another SHA-256 (hexadecimal); None asks nothing.
+
+    Raises:
+        ArtifactError: its hash is another one.
+    """
     if sha256 is None:
         return
     import hashlib
@@ -110,14 +115,14 @@ def _require_hash(path: Path, sha256: str | None) -> None:
 
 
 def _onnxruntime(path: Path, how: Opening) -> Session:
-    _require_hash(path, how.sha256)
+    require_hash(path, how.sha256)
     from runtime.sessions.onnxruntime import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, how.threads, how.device or Device("cpu"))
 
 
 def _onnxruntime_tensorrt(path: Path, how: Opening) -> Session:
-    _require_hash(path, how.sha256)
+    require_hash(path, how.sha256)
     from runtime.sessions.onnxruntime import OnnxRuntimeSession
 
     device = how.device or Device("cuda")
@@ -127,7 +132,7 @@ def _onnxruntime_tensorrt(path: Path, how: Opening) -> Session:
 
 
 def _torch(path: Path, how: Opening) -> Session:
-    _require_hash(path, how.sha256)
+    require_hash(path, how.sha256)
     from runtime.sessions.torch import TorchSession
 
     return TorchSession.open(path, how.threads, str(how.device or "cpu"))
