@@ -80,7 +80,7 @@ class Selection:
             found = replace(found, mask_threshold=self.mask_threshold)
         keep = np.ones(len(found), np.bool_)
         if self.score_threshold is not None:
-            keep &= found.scores >= self._thresholds(found.names)
+            keep &= found.scores >= self.thresholds(found.names)
         if self.classes is not None:
             chosen = set(self.classes)
             keep &= np.array([name in chosen for name in found.names], np.bool_)
@@ -92,8 +92,11 @@ class Selection:
             found = found.take(np.sort(best))
         return found
 
-    def _thresholds(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """Of each row, in the scores' own precision: a score printed as 0.7 passes 0.7."""
+    def thresholds(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """The score that each of these classes needs, -inf where none is asked for.
+
+        In the scores' own precision: a score printed as 0.7 passes 0.7.
+        """
         by_name = self._by_name()
         others = by_name.get(OTHERS, -math.inf)
         return np.array([by_name.get(name, others) for name in names], np.float32)

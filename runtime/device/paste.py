@@ -60,13 +60,18 @@ def paste(
 
     device = compat.device(boxes_xyxy)
     dense = xp.empty((mask_probs.shape[0], *image_hw), dtype=xp.bool, device=device)
-    step = max(1, _BLOCK_PIXELS // (image_hw[0] * image_hw[1]))
+    step = rows_at_once(image_hw)
     for start in range(0, mask_probs.shape[0], step):
         rows = slice(start, start + step)
         grids = _padded(xp, mask_probs[rows, ...], device)
         pixels = [xp.arange(side, dtype=xp.int64, device=device) for side in image_hw]
         dense[rows, ...] = _RULES[rule.paste](xp, grids, boxes_xyxy[rows, :], pixels, rule)
     return dense
+
+
+def rows_at_once(image_hw: tuple[int, int]) -> int:
+    """How many masks are evaluated together."""
+    return max(1, _BLOCK_PIXELS // (image_hw[0] * image_hw[1]))
 
 
 def _padded(xp: Any, masks: Array, device: Any) -> Array:

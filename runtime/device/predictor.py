@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from runtime.device.frames import ChannelOrder, Frames, read_frames
 from runtime.device.library import Array
 from runtime.device.resize import Layout, resize
 from runtime.device.results import Places, to_frames
+from runtime.device.select import select
 from runtime.device.session import DeviceSession, open_device_session
 from runtime.device.workspace import Workspace
 from runtime.preprocess import origin_yx, resized_hw, shared_canvas_hw
+from runtime.selection import Selection, Wanted
 
 _MOST_STREAMS = 16
 
@@ -74,7 +76,7 @@ class DevicePredictor(Closing):
         *,
         layout: Layout | None = None,
         channel_order: ChannelOrder = "rgb",
-        score_threshold: float | None = None,
+        **wanted: Unpack[Wanted],
     ) -> DeviceDetections:
         """Detect on one frame or several.
 
@@ -88,16 +90,18 @@ class DevicePredictor(Closing):
                 takes the current stream of the frames' library.
             layout: "hwc" or "chw"; needed only where the shape leaves it open.
             channel_order: of the frames.
-            score_threshold: rows below it are not valid; it cannot go below the exported one.
+            wanted: as for `Predictor.predict`; rows that it does not keep are not valid.
 
         Returns:
             Arrays of the frames' library (PyTorch's or CuPy's for frames of a third one).
 
         Raises:
-            UsageError: what is given is none of this, or more than the artifact's batch.
+            UsageError: what is given is none of this, or more than the artifact's batch; a
+                selection that the model cannot serve.
             ImageError: a frame that the resize rule leaves nothing of.
         """
-        self._check_threshold(score_threshold)
+        selection = Selection(**wanted)
+        selection.check(self.spec)
         if channel_order not in ("rgb", "bgr") or layout not in (None, "hwc", "chw"):
             raise UsageError(
                 "expected channel_order 'rgb' or 'bgr' and layout 'hwc' or 'chw', got "
@@ -113,21 +117,13 @@ class DevicePredictor(Closing):
             feed = self._feed(given, canvas_hw, places, channel_order, workspace)
             with self._session.on_device(feed, handle) as answer:
                 adopted = {name: given.library.adopt(value) for name, value in answer.items()}
-                return to_frames(adopted, self.spec, places, workspace, score_threshold)
+                found = to_frames(adopted, self.spec, places, workspace)
+                return select(found, selection, workspace)
 
     def close(self) -> None:
         """Free the session and the buffers."""
         self._workspaces.clear()
         self._session.close()
-
-    def _check_threshold(self, score_threshold: float | None) -> None:
-        exported = self.spec.box.score_threshold
-        if score_threshold is None or exported <= score_threshold <= 1.0:
-            return
-        raise UsageError(
-            f"score threshold: expected {exported:g}, the exported one, to 1, got "
-            f"{score_threshold:g}; export with --score-threshold for a lower one"
-        )
 
     def _workspace(self, given: Frames, handle: int | None) -> Workspace:
         import array_api_compat as compat

@@ -38,7 +38,6 @@ def to_frames(
     spec: ModelSpec,
     places: Places,
     workspace: Workspace,
-    score_threshold: float | None,
 ) -> DeviceDetections:
     """Bring an answer to the frames.
 
@@ -47,7 +46,6 @@ def to_frames(
         spec: the model.
         places: of the frames.
         workspace: keeps the tables.
-        score_threshold: rows below it are not valid.
     """
     xp, count = workspace.library.xp, len(places.frames_hw)
     answer = {name: value[:count, ...] for name, value in answer.items()}
@@ -62,8 +60,6 @@ def to_frames(
         boxes = _clipped(xp, boxes, places, workspace)
     if spec.box.to_image != "scale":
         valid = valid & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
-    if score_threshold is not None:
-        valid = valid & (scores >= float(np.float32(score_threshold)))
 
     def cleared(values: Array | None) -> Array | None:
         return None if values is None else _cleared(xp, values, valid)

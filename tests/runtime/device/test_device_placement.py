@@ -24,8 +24,10 @@ from runtime.device.library import library_of
 from runtime.device.paste import paste
 from runtime.device.resize import resize
 from runtime.device.results import Places, to_frames
+from runtime.device.select import select
 from runtime.device.workspace import Workspace
 from runtime.paste import MaskRule
+from runtime.selection import Selection
 from tests.runtime.device import models
 from tests.runtime.device.test_resize import KINDS
 
@@ -108,7 +110,11 @@ def test_results(to_image: Any) -> None:
         }
         kept = workspace(answer["boxes"])
         with _OnOneDevice():
-            found = to_frames(answer, spec, places, kept, 0.3)
+            found = to_frames(answer, spec, places, kept)
+            wanted = Selection(
+                score_threshold=0.3, classes=spec.classes.names[:2], min_area_px=1.0, top_k=4
+            )
+            found = select(found, wanted, kept)
             dense = found.paste()
     assert tuple(dense.shape) == (8, 40, 60)
     assert {found.boxes.device.type, found.valid.device.type, dense.device.type} == {"cuda"}
