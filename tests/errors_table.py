@@ -27,7 +27,7 @@ REMEDIES: Mapping[str, str] = {
     "no canvas to put a photo on": "open at least one artifact",
     "device cuda:…: this machine has … GPUs": "name a GPU that is there, from cuda:0",
     "…: … does not give its memory: …": "copy the frame into an array of PyTorch or CuPy",
-    "…: element type …/… of DLPack is not taken": "give uint8 frames",
+    "…: element type …/… of DLPack is not taken": "give float32",
     "paste: the model has no mask head": "use the boxes",
     "frame …: …": "as the rest of the message says",
     "device …: … is an engine, which runs on a GPU": "say cuda, or leave device out",
