@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from model.errors import ImageError
 from runtime.compare.coco_ap import ApResult, evaluate
 from runtime.console import DONE, Bar, Parser, run
 from runtime.files import atomic_path, make_folder
@@ -59,8 +58,9 @@ def _evaluate(argv: Sequence[str]) -> int:
         bar = Bar(len(photos), "photos")
         results = predictor.stream(photos.values())
         for image_id, result in zip(photos, results, strict=True):
-            if result.detections is None:
-                raise result.error or ImageError(f"{result.photo}: no result")
+            if result.error is not None:
+                raise result.error
+            assert result.detections is not None
             found += rows(result.detections, image_id, predictor.spec.classes)
             bar.advance()
         print(f"{len(photos)} photos · {predictor.times}")

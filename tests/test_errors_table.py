@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Generator, Set
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ from runtime.canvases import require_one_model
 from runtime.console import run
 from tests.error_sites import KINDS, ROOT, remedy, sites, sites_in
 from tests.errors_table import DOCUMENT, STATUS, UNPROVOKED, merged, named, rows, what_to_do
-from tests.provoked import set_off
+from tests.provoked import pytest_runtest_call, set_off
 
 
 def test_the_document_is_the_table() -> None:
@@ -27,12 +29,11 @@ def test_every_error_says_what_to_do() -> None:
     assert not [site.key for site in rows() if not what_to_do(site)]
 
 
-def test_few_errors_have_neither_a_test_nor_a_reason() -> None:
+def test_every_error_has_a_test_or_a_reason() -> None:
     proven = {key for keys in named().values() for key in keys}
     without = {site.key for site in rows()} - proven
     lacking = sorted(key for key in without if key[2] not in UNPROVOKED)
-    # The document shows them as "none"; this number may only fall.
-    assert len(lacking) <= 57, f"record them as tests/provoked.py says: {lacking}"
+    assert not lacking, f"record them as tests/provoked.py says: {lacking}"
     stale = set(UNPROVOKED) - {message for _, _, message in without}
     assert not stale
 
@@ -43,9 +44,17 @@ def test_every_named_test_exists() -> None:
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:xdist", *files],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
     collected = set(done.stdout.split("\n"))
-    missing = sorted(set(named()) - collected)
-    assert not missing, f"{missing[:3]}\n{done.stderr[-500:]}"
+    seen = {test.partition("::")[0] for test in collected}
+    # A file that lacks a package is skipped as a whole: of its tests only the names are known.
+    missing = [test for test in sorted(set(named()) - collected) if not _is_skipped(test, seen)]
+    assert not missing, missing[:3]
+
+
+def _is_skipped(test: str, seen: Set[str]) -> bool:
+    file, _, name = test.partition("::")
+    return file not in seen and f"def {name.partition('[')[0]}(" in (ROOT / file).read_text("utf-8")
 
 
 def test_sites_are_read_off_the_code() -> None:
@@ -96,7 +105,35 @@ def test_only_what_was_set_off_counts() -> None:
     with set_off() as found, pytest.raises(errors.UsageError):
         raise errors.UsageError(message)
     assert not found
-    assert "__init__" not in vars(errors.MaskportError)
+
+
+def test_listening_ends_with_its_block() -> None:
+    before = vars(errors.MaskportError).get("__init__")
+    with set_off() as outer:
+        with set_off() as inner, pytest.raises(errors.UsageError):
+            require_one_model([])
+        assert (len(inner), len(outer)) == (1, 0)
+        with pytest.raises(errors.UsageError):
+            require_one_model([])
+    assert (len(inner), len(outer)) == (1, 1)
+    assert vars(errors.MaskportError).get("__init__") is before
+
+
+def test_a_named_test_is_held_to_its_errors_unless_it_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MASKPORT_RECORD_ERRORS", raising=False)
+    test = SimpleNamespace(nodeid=min(named()))
+
+    def call(ends: Callable[[Generator[None, object, object]], object]) -> None:
+        running = pytest_runtest_call(test)  # type: ignore[arg-type]
+        next(running)
+        ends(running)
+
+    with pytest.raises(AssertionError, match="names this test for"):
+        call(lambda running: running.send(None))
+    with pytest.raises(pytest.skip.Exception, match="no GPU"):
+        call(lambda running: running.throw(pytest.skip.Exception("no GPU")))
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

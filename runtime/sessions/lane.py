@@ -72,7 +72,7 @@ class Lane:
         largest_batch: int,
         use_graphs: bool,
     ) -> None:
-        self._context: trt.IExecutionContext | None = context
+        self._context = context
         self._cuda = cuda
         self._buffers: dict[str, _Buffer] = {}
         self._graph: int | None = None
@@ -100,7 +100,7 @@ class Lane:
         self._bind(info.name, address)
 
     def _bind(self, name: str, address: int) -> None:
-        if not self._open().set_tensor_address(name, address):
+        if not self._context.set_tensor_address(name, address):
             raise DeviceError(f"TensorRT does not take an address for '{name}'")
 
     def run(self, feed: Feed, batch: int) -> Answer:
@@ -165,7 +165,8 @@ class Lane:
                 with suppress(DeviceError):
                     self._cuda.free_pinned(buffer.pinned)
         self._buffers.clear()
-        self._context = None
+        # Before its engine; nobody is given a lane that was closed.
+        del self._context
         with suppress(DeviceError):
             self._cuda.destroy_stream(self.stream)
 
@@ -174,11 +175,6 @@ class Lane:
         graph, self._graph, self._is_warm = self._graph, None, False
         if graph is not None:
             self._cuda.destroy_graph(graph)
-
-    def _open(self) -> trt.IExecutionContext:
-        if self._context is None:
-            raise DeviceError("this context is closed")
-        return self._context
 
     def _side(self, mode: str) -> list[_Buffer]:
         return [b for b in self._buffers.values() if b.info.mode == mode]
@@ -189,7 +185,7 @@ class Lane:
         self._forget()
         self.batch = None
         for buffer in self._side("input"):
-            if not self._open().set_input_shape(buffer.info.name, buffer.shape(batch)):
+            if not self._context.set_input_shape(buffer.info.name, buffer.shape(batch)):
                 raise DeviceError(
                     f"TensorRT refuses shape {buffer.shape(batch)} for '{buffer.info.name}'"
                 )
@@ -206,7 +202,7 @@ class Lane:
 
     def _record(self, batch: int) -> int | None:
         """Copies and network as one graph, or None where the library cannot be recorded."""
-        capturable = getattr(self._open(), "is_stream_capturable", None)
+        capturable = getattr(self._context, "is_stream_capturable", None)
         if capturable is not None and not capturable(self.stream):
             self._without_graphs("the library says so")
             return None
@@ -242,5 +238,5 @@ class Lane:
             self._cuda.download(buffer.bytes(batch), buffer.address, self.stream)
 
     def _enqueue(self, stream: int) -> None:
-        if not self._open().execute_async_v3(stream):
+        if not self._context.execute_async_v3(stream):
             raise DeviceError("TensorRT could not start the network")

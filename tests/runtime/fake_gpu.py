@@ -137,11 +137,11 @@ class _Context:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
-        return name in self._engine.types
+        return name in self._engine.types and not self._engine.module.refuses_addresses
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shapes[name] = tuple(shape)
-        return True
+        return not self._engine.module.refuses_shapes
 
     def execute_async_v3(self, stream: int) -> bool:
         addresses, shapes = dict(self._addresses), dict(self._shapes)
@@ -218,6 +218,7 @@ class FakeTensorRT:
         self.cuda, self.contexts = cuda, 0
         self.deserialised: list[bytes] = []
         self.refuses = self.refuses_to_run = self.out_of_memory = False
+        self.refuses_addresses = self.refuses_shapes = False
         self.cache = _Cache()
         self.config = SimpleNamespace(
             create_runtime_cache=lambda: self.cache, set_runtime_cache=lambda cache: None

@@ -22,7 +22,7 @@ from runtime.device.arrays import DeviceArray
 from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
 from runtime.sessions.tensorrt import TensorRTSession
-from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT
+from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT, write_engine
 
 UInt8 = np.ndarray
 
@@ -135,6 +135,27 @@ def test_a_network_that_does_not_start_leaves_the_context_usable(
     np.testing.assert_array_equal(session.run(feed(1))["boxes"], good["boxes"])
 
 
+def test_a_shape_that_the_library_refuses_leaves_the_context_usable(
+    session: TensorRTSession, library: FakeTensorRT
+) -> None:
+    library.refuses_shapes = True
+    with pytest.raises(DeviceError, match=r"refuses shape \(1, 3, 416, 544\) for 'images'"):
+        session.run(feed(1))
+    library.refuses_shapes = False
+    assert session.run(feed(1))["counts"].shape == (1,)
+
+
+def test_an_address_that_the_library_refuses_leaves_nothing_behind(
+    session: TensorRTSession, library: FakeTensorRT, cuda: FakeCuda
+) -> None:
+    library.refuses_addresses = True
+    with pytest.raises(DeviceError, match="does not take an address for 'images'"):
+        session.run(feed(1))
+    assert cuda.alive == 0
+    library.refuses_addresses = False
+    assert session.run(feed(1))["counts"].shape == (1,)
+
+
 def _on_device(cuda: FakeCuda, values: np.ndarray) -> int:
     address = cuda.allocate(values.nbytes)
     ctypes.memmove(address, values.ctypes.data, values.nbytes)
@@ -243,6 +264,22 @@ def test_the_kernels_compiled_for_this_gpu_are_kept(
         opened.run(feed(1))
         opened.close()
         assert cache.read_bytes() == expected
+
+
+def test_only_tensorrt_rtx_has_kernels_to_keep(
+    demo_rtx_onnx: Path, cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = FakeTensorRT(cuda)
+    library.__name__ = "tensorrt"
+    monkeypatch.setitem(sys.modules, "tensorrt", library)  # type: ignore[arg-type]
+    engine = write_engine(demo_rtx_onnx, tmp_path / "shapes.engine", library="tensorrt")
+    with pytest.raises(UsageError, match="runtime_cache: only TensorRT-RTX compiles kernels"):
+        TensorRTSession(engine, runtime_cache=tmp_path / "kernels.cache", cuda=cuda)
+
+
+def test_a_session_needs_a_context(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="contexts: expected at least 1, got 0"):
+        TensorRTSession(tmp_path / "a.engine", contexts=0)
 
 
 def test_the_library_is_not_installed(

@@ -1,0 +1,95 @@
+"""Taking device arrays: both protocols, and what is refused; host memory stands for a GPU's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.errors import UsageError
+from runtime.device.arrays import DEFAULT_STREAM, DeviceArray, take
+
+VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+class _Interface:
+    """An array with `__cuda_array_interface__` alone."""
+
+    def __init__(self, values: np.ndarray, **said: Any) -> None:
+        self.values = values
+        self.__cuda_array_interface__ = {
+            "data": (values.ctypes.data, False), "shape": values.shape,
+            "strides": values.strides, "typestr": values.dtype.str, "version": 3, **said,
+        }  # fmt: skip
+
+
+class _DLPack:
+    """NumPy's own capsule with the device changed."""
+
+    def __init__(self, values: np.ndarray, device: int = 2) -> None:
+        self._values, self._device = values, device
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (self._device, 0)
+
+    def __dlpack__(self, stream: int | None = None) -> Any:
+        assert stream == DEFAULT_STREAM
+        return self._values.__dlpack__()
+
+
+class _Secretive(_DLPack):
+    def __dlpack__(self, stream: int | None = None) -> Any:
+        raise BufferError("it requires a gradient")
+
+
+@pytest.mark.parametrize("kind", [_Interface, _DLPack])
+@pytest.mark.parametrize("typestr", ["<f4", "<f2", "<i4", "<i8", "|u1"])
+def test_both_protocols_say_the_same(kind: Any, typestr: str) -> None:
+    values = VALUES.astype(typestr)
+    # The second row on: an address that is not the start of the memory.
+    found = take("frame", kind(values[1:]), DEFAULT_STREAM)
+    expected = values.ctypes.data + values.strides[0]
+    assert (found.address, found.shape, found.typestr) == (expected, (2, 4), typestr)
+    assert found.nbytes == values[1:].nbytes
+
+
+def test_a_stride_that_is_never_taken_may_be_anything() -> None:
+    given = _Interface(VALUES[:1], strides=(4096, 4))
+    assert take("frame", given, DEFAULT_STREAM).shape == (1, 4)
+
+
+def test_who_says_nothing_of_streams_is_on_the_default_one() -> None:
+    assert take("frame", _Interface(VALUES), DEFAULT_STREAM).stream == DEFAULT_STREAM
+    assert take("frame", _Interface(VALUES, stream=None), DEFAULT_STREAM).stream is None
+    assert take("frame", _DLPack(VALUES), DEFAULT_STREAM).stream is None
+
+
+def test_ours_is_taken_as_it_is() -> None:
+    ours = DeviceArray(64, (3,), "<f4")
+    assert take("frame", ours, DEFAULT_STREAM) is ours
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        pytest.param(
+            VALUES.tolist(), r"\(with __cuda_array_interface__ or __dlpack__\), got list", id="list"
+        ),
+        pytest.param(VALUES, "expected GPU memory, got an array on the host", id="host"),
+        pytest.param(_DLPack(VALUES, device=10), "expected GPU memory", id="another-kind"),
+        pytest.param(
+            _Secretive(VALUES), "_Secretive does not give its memory: it requires", id="keeps-it"
+        ),
+        pytest.param(
+            _Interface(VALUES, typestr="float"), "_Interface does not give its memory", id="no-type"
+        ),
+        pytest.param(_DLPack(VALUES.astype(np.float64)), "element type 2/64 of DLPack", id="f8"),
+        pytest.param(_DLPack(VALUES > 3), "element type 6/8 of DLPack", id="bool"),
+        pytest.param(_DLPack(VALUES.T), r"dense row-major array, got strides \(1, 4\)", id="T"),
+        pytest.param(_Interface(VALUES[:, ::2]), r"got strides \(4, 2\)", id="gaps"),
+    ],
+)
+def test_what_is_not_taken(value: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=f"^frame: .*{says}"):
+        take("frame", value, DEFAULT_STREAM)
