@@ -23,10 +23,23 @@ DEMO = ROOT / "examples" / "demo"
 
 
 def pytest_configure() -> None:
-    """One thread for torch: its bilinear resize rounds differently with two, by up to 5e-6."""
+    """One thread for each library: workers of one run share the cores.
+
+    With two, torch's bilinear resize rounds differently, by up to 5e-6.
+    """
+    import onnxruntime
     import torch
 
+    class OneThread(onnxruntime.SessionOptions):
+        """Unless a session is told otherwise."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.intra_op_num_threads = 1
+
     torch.set_num_threads(1)
+    onnxruntime.SessionOptions = OneThread
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that tests start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,7 +78,7 @@ def demo_checkpoint() -> Checkpoint:
     return load(DEMO / "shapes.pth", _demo_options())
 
 
-def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A file that the workers of one run share; whoever comes first makes it."""
     root = factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
@@ -86,23 +99,23 @@ def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(path: Path) -> None:
         export_onnx(DEMO / "shapes.pth", path, _demo_options(), check_photo=None)
 
-    return _made_once(tmp_path_factory, "shapes.onnx", make)
+    return made_once(tmp_path_factory, "shapes.onnx", make)
 
 
 @pytest.fixture(scope="session")
 def demo_rtx_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's weights for TensorRT-RTX on a 416x544 canvas, 1 to 3 photos; made once."""
+    """The demo's weights for TensorRT-RTX on a 320x448 canvas, 1 to 3 photos; made once."""
     from export.onnx import export_onnx
     from export.tracing import GraphShape
 
     def make(path: Path) -> None:
-        shape = GraphShape(height=416, width=544, batch_range=(1, 2, 3))
+        shape = GraphShape(height=320, width=448, batch_range=(1, 2, 3))
         options = _demo_options()
         export_onnx(
             DEMO / "shapes.pth", path, options, shape, check_photo=None, target="tensorrt-rtx"
         )
 
-    return _made_once(tmp_path_factory, "shapes.rtx.onnx", make)
+    return made_once(tmp_path_factory, "shapes.rtx.onnx", make)
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +141,14 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest model that detects; see `tests.reliability.tiny`."""
     from tests.reliability import tiny
 
-    return tiny.weights(tmp_path_factory.mktemp("tiny"))
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        tiny.exported(tiny.weights(folder))
+
+    return made_once(tmp_path_factory, "tiny", make) / "tiny.safetensors"
 
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_weights: Path) -> Path:
     """The same as ONNX, of any canvas and batch; made once (10 s)."""
-    from tests.reliability import tiny
-
-    return tiny.exported(tiny_weights)
+    return tiny_weights.with_suffix(".onnx")

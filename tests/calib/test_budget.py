@@ -169,6 +169,7 @@ def _labels(folder: Path, scenes: list[Path]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_within_a_budget(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

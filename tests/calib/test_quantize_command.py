@@ -6,8 +6,8 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from PIL import Image
 from calib import calibrate
 from calib.layers import weighted_layers
 from calib.options import QuantizeOptions
+from calib.policy import Preset
 from calib.quantize import main, quantize
 from calib.recipe import tensors_to_observe
 from export.engine import build_engine
@@ -44,33 +45,44 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
     return of
 
 
+@pytest.mark.parametrize(
+    ("writer", "preset", "most_bytes", "least_share"),
+    [
+        ("onnxruntime", "fast", 0.32, 0.8),
+        ("tensorrt", "accurate", 0.9, 0.3),
+        pytest.param("tensorrt", "fast", 0.32, 0.8, marks=pytest.mark.slow),
+        pytest.param("onnxruntime", "accurate", 0.9, 0.3, marks=pytest.mark.slow),
+    ],
+)
 def test_both_writers_find_what_the_float_file_finds(
-    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path, demo_photo: Path
-) -> None:
+    writer: Literal["onnxruntime", "tensorrt"], preset: Preset, most_bytes: float,
+    least_share: float, demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
+    demo_photo: Path,
+) -> None:  # fmt: skip
     with Predictor.open(demo_onnx) as predictor:
         truth = predictor.predict(demo_photo, score_threshold=0.7)
     assert len(truth) > 10
-    limits = {"accurate": (0.9, 0.3), "fast": (0.32, 0.8)}
-    for writer, preset in product(("onnxruntime", "tensorrt"), limits):
-        options = QuantizeOptions(writer=writer, preset=preset, table=standard_table)
-        most_bytes, least_share = limits[preset]
-        report = quantize(demo_onnx, scenes, tmp_path / "q.onnx", options)
-        assert report.run is not None
-        assert (report.run.used, report.run.resumed) == (0, len(scenes))
-        assert report.size_bytes < most_bytes * report.from_bytes
-        assert report.share is not None
-        assert report.share > least_share
-        with Predictor.open(report.path) as predictor:
-            found = predictor.predict(demo_photo, score_threshold=0.5)
-        near = [np.abs(found.boxes - box).max(axis=1).min() for box in truth.boxes]
-        assert np.mean(np.asarray(near) < 6.0) > 0.9
+    options = QuantizeOptions(writer=writer, preset=preset, table=standard_table)
+    report = quantize(demo_onnx, scenes, tmp_path / "q.onnx", options)
+    assert report.run is not None
+    assert (report.run.used, report.run.resumed) == (0, len(scenes))
+    assert report.size_bytes < most_bytes * report.from_bytes
+    assert report.share is not None
+    assert report.share > least_share
+    with Predictor.open(report.path) as predictor:
+        found = predictor.predict(demo_photo, score_threshold=0.5)
         assert predictor.artifact.manifest.precision == "int8"
+    near = [np.abs(found.boxes - box).max(axis=1).min() for box in truth.boxes]
+    assert np.mean(np.asarray(near) < 6.0) > 0.9
 
 
 @pytest.mark.parametrize(
     "options",
-    [QuantizeOptions(), QuantizeOptions(rest="fp16"), QuantizeOptions(format="fp8")],
-    ids=["int8", "int8+fp16", "fp8"],
+    [
+        pytest.param(QuantizeOptions(), id="int8", marks=pytest.mark.slow),
+        pytest.param(QuantizeOptions(rest="fp16"), id="int8+fp16"),
+        pytest.param(QuantizeOptions(format="fp8"), id="fp8", marks=pytest.mark.slow),
+    ],
 )
 def test_the_native_file_compiles(
     options: QuantizeOptions,

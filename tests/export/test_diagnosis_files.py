@@ -19,10 +19,8 @@ import runtime.sessions.tensorrt_library as tensorrt_library
 from export.diagnosis.checkpoint import diagnose_spec
 from export.diagnosis.file import diagnose_file, examine_file
 from export.diagnosis.finding import Finding
-from export.onnx import export_onnx
 from export.onnx_file import drop_seal
 from export.targets import TARGETS
-from export.tracing import GraphShape
 from model.checkpoint import Checkpoint
 from model.errors import DeviceError
 from model.spec import PoolerSpec
@@ -41,14 +39,6 @@ def problems(findings: list[Finding]) -> list[str]:
     return [f.line() for f in findings if f.status == "problem"]
 
 
-@pytest.fixture(scope="module")
-def rtx_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rtx") / "shapes.rtx.onnx"
-    shape = GraphShape(1, 256, 320)
-    export_onnx(WEIGHTS, path, None, shape, check_photo=None, target="tensorrt-rtx")
-    return path
-
-
 def test_a_file_for_onnxruntime(demo_onnx: Path) -> None:
     diagnosis = examine_file(demo_onnx)
     findings = list(diagnosis.findings)
@@ -64,13 +54,13 @@ def test_a_file_for_onnxruntime(demo_onnx: Path) -> None:
 
 @pytest.mark.parametrize(("local", "gpu"), [(None, "sm89"), ("sm86", "sm86"), ("sm90", "sm89")])
 def test_a_file_for_rtx(
-    rtx_onnx: Path, local: str | None, gpu: str, monkeypatch: pytest.MonkeyPatch
+    demo_rtx_onnx: Path, local: str | None, gpu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(model_file, "_local", lambda: local)
-    diagnosis = examine_file(rtx_onnx)
+    diagnosis = examine_file(demo_rtx_onnx)
     assert {f.status for f in diagnosis.findings} == {"ok"}
-    assert diagnosis.next == ("engine", str(rtx_onnx), "--gpu", gpu)
+    assert diagnosis.next == ("engine", str(demo_rtx_onnx), "--gpu", gpu)
     other = named(list(diagnosis.findings), "target tensorrt")
     assert "maskport engine takes tensorrt-rtx" in other.detail
 

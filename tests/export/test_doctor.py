@@ -11,20 +11,10 @@ import pytest
 
 from export.diagnosis.file import diagnose_file
 from export.doctor import main
-from export.onnx import export_onnx
-from export.tracing import GraphShape
 from model.errors import ArtifactError
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples" / "demo" / "shapes.pth"
-
-
-@pytest.fixture(scope="module")
-def rtx_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rtx") / "shapes.rtx.onnx"
-    shape = GraphShape(1, 256, 320)
-    export_onnx(WEIGHTS, path, None, shape, check_photo=None, target="tensorrt-rtx")
-    return path
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none.onnx", "no such file"), ("a.txt", "'.txt'")])
@@ -47,11 +37,11 @@ def test_too_many_arguments() -> None:
 
 
 def test_the_last_line_runs_as_printed(
-    rtx_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    demo_rtx_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     path = tmp_path / "with space.rtx.onnx"
-    path.write_bytes(rtx_onnx.read_bytes())
+    path.write_bytes(demo_rtx_onnx.read_bytes())
     assert main([str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line[:9] in ("ok       ", "absent   ") for line in lines[:-1])

@@ -58,7 +58,7 @@ def test_one_engine_per_architecture_each_with_its_manifest(
 def test_the_manifest_tells_inputs_outputs_and_precision(built: list[Path]) -> None:
     info = read_engine_file(built[0]).info
     shapes = {tensor.name: (tensor.mode, tensor.dtype, tensor.shape) for tensor in info.tensors}
-    assert shapes["images"] == ("input", "float32", (-1, 3, 416, 544))
+    assert shapes["images"] == ("input", "float32", (-1, 3, 320, 448))
     assert shapes["labels"] == ("output", "int32", (-1, 100))
     assert shapes["nms_open"] == ("output", "int32", (-1,))
     # Every convolution and every product with weights, and none of NMS's half-precision ones.

@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 
 import export.onnx as export_command
+from export import tracing
 from export.eager import TorchvisionEager
 from export.onnx import SAMPLE_PHOTO, export_onnx
 from export.passes.tag_roles import ROLE_KEY
@@ -125,8 +126,11 @@ def test_few_detections_lower_the_threshold_on_both_sides(tmp_path: Path) -> Non
         assert (predictor.predict(SAMPLE_PHOTO).scores > 0.97).all()
 
 
-def test_a_wrong_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_file_is_not_left_behind(
+    demo_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace = export_command.__dict__["_write"]
+    monkeypatch.setattr(tracing, "trace", lambda *_: ir.load(demo_onnx))
 
     def write_wrong(graph: ir.Model, path: Path, *rest: object) -> None:
         bias = graph.graph.initializers["box_head.bbox_pred.bias"]

@@ -90,7 +90,7 @@ FAMILY = {
     "matterport": _matterport,
 }
 # The others' parts have tests of their own in the default suite.
-QUICK = ("c4", "detectron2-keypoints")
+QUICK = ("c4",)
 
 
 def _checkpoint(kind: str, folder: Path) -> Checkpoint:

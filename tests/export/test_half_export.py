@@ -48,7 +48,7 @@ def export(demo_onnx: Path, demo_rtx_onnx: Path, monkeypatch: pytest.MonkeyPatch
             return model
 
         monkeypatch.setattr(tracing, "trace", trace)
-        shape = GraphShape(height=416, width=544, batch_range=(1, 2, 3)) if is_native else None
+        shape = GraphShape(height=320, width=448, batch_range=(1, 2, 3)) if is_native else None
         more = {} if check else {"check_photo": None}
         target = "tensorrt-rtx" if is_native else "onnxruntime"
         return export_onnx(
@@ -58,8 +58,15 @@ def export(demo_onnx: Path, demo_rtx_onnx: Path, monkeypatch: pytest.MonkeyPatch
     return run
 
 
-@pytest.mark.parametrize("lowering", ["standard", "native"])
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "lowering"),
+    [
+        ("fp16", "native"),
+        ("bf16", "standard"),
+        pytest.param("fp16", "standard", marks=pytest.mark.slow),
+        pytest.param("bf16", "native", marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_in_half_precision(
     export: Export,
     precision: str,

@@ -235,8 +235,16 @@ def _picture_feed(seed: int) -> dict[str, np.ndarray]:
     return {"images": images, "image_hw": np.array([[250.0, 311.0]], np.float32)}
 
 
-def test_linear_layers_become_convolutions(demo_checkpoint: Checkpoint) -> None:
-    plain, rewritten = (_traced(demo_checkpoint, *p) for p in ((), (products_without_gemm,)))
+@pytest.fixture(scope="module")
+def plain(demo_checkpoint: Checkpoint) -> onnx.ModelProto:
+    """The demo's graph before any pass."""
+    return _traced(demo_checkpoint)
+
+
+def test_linear_layers_become_convolutions(
+    demo_checkpoint: Checkpoint, plain: onnx.ModelProto
+) -> None:
+    rewritten = _traced(demo_checkpoint, products_without_gemm)
     kinds = [collections.Counter(n.op_type for n in m.graph.node) for m in (plain, rewritten)]
     assert kinds[0]["Gemm"] >= 4
     assert kinds[1]["Gemm"] == 0
@@ -250,9 +258,10 @@ def test_linear_layers_become_convolutions(demo_checkpoint: Checkpoint) -> None:
         np.testing.assert_allclose(before, after, atol=1e-3)
 
 
-def test_the_network_computes_with_int32_alone(demo_checkpoint: Checkpoint) -> None:
+def test_the_network_computes_with_int32_alone(
+    demo_checkpoint: Checkpoint, plain: onnx.ModelProto
+) -> None:
     narrow = _traced(demo_checkpoint, drop_padding, narrow_integers)
-    plain = _traced(demo_checkpoint)
     assert set(_int64_at_run_time(narrow)) == {"TopK"}
     assert len(set(_int64_at_run_time(plain))) > 5
     assert narrow.graph.output == plain.graph.output

@@ -60,8 +60,8 @@ def test_every_batch_of_the_range(engine: Path, demo_rtx_onnx: Path) -> None:
     rng = np.random.default_rng(0)
     reference, session = open_session(demo_rtx_onnx, None, None), TensorRTSession(engine)
     for batch in (1, 2, 3, 1):
-        images = rng.random((batch, 3, 416, 544), np.float32)
-        feed = {"images": images, "image_hw": np.tile(np.float32([[416, 544]]), (batch, 1))}
+        images = rng.random((batch, 3, 320, 448), np.float32)
+        feed = {"images": images, "image_hw": np.tile(np.float32([[320, 448]]), (batch, 1))}
         np.testing.assert_array_equal(session.run(feed)["counts"], reference.run(feed)["counts"])
     session.close()
 
@@ -72,7 +72,7 @@ def test_tensors_of_pytorch_go_in_and_out_without_a_copy(
     import torch
 
     session = TensorRTSession(engine)
-    canvas = to_canvas([demo_pixels], session.artifact.spec.preprocess, (416, 544), 1)
+    canvas = to_canvas([demo_pixels], session.artifact.spec.preprocess, (320, 448), 1)
     feed = {"images": canvas.images, "image_hw": canvas.image_hw}
     expected = session.run(feed)
     on_gpu = {name: torch.from_numpy(value).cuda() for name, value in feed.items()}
@@ -100,8 +100,8 @@ def test_the_runtime_cache_of_tensorrt_rtx(engine: Path, tmp_path: Path) -> None
         pytest.skip("only TensorRT-RTX compiles kernels when it runs")
     cache = tmp_path / "kernels.cache"
     feed = {
-        "images": np.zeros((1, 3, 416, 544), np.float32),
-        "image_hw": np.float32([[416, 544]]),
+        "images": np.zeros((1, 3, 320, 448), np.float32),
+        "image_hw": np.float32([[320, 448]]),
     }
     for _ in range(2):
         session = TensorRTSession(engine, runtime_cache=cache)

@@ -94,7 +94,7 @@ def test_a_static_session_finds_what_the_eager_one_finds(
 def test_half_precision_changes_little_and_keeps_boxes_in_float32(
     demo_checkpoint: Checkpoint, demo_pixels: np.ndarray
 ) -> None:
-    canvas = to_canvas([demo_pixels], demo_checkpoint.spec.preprocess, (416, 544), 1)
+    canvas = to_canvas([demo_pixels], demo_checkpoint.spec.preprocess, (320, 448), 1)
     feed = {"images": canvas.images, "image_hw": canvas.image_hw}
     full = TorchSession(demo_checkpoint, mode="static").run(feed)
     half = TorchSession(demo_checkpoint, mode="static", half=True).run(feed)
@@ -108,7 +108,7 @@ def test_half_precision_changes_little_and_keeps_boxes_in_float32(
 
 @pytest.mark.slow
 def test_a_compiled_session(demo_checkpoint: Checkpoint, demo_pixels: np.ndarray) -> None:
-    canvas = to_canvas([demo_pixels], demo_checkpoint.spec.preprocess, (416, 544), 1)
+    canvas = to_canvas([demo_pixels], demo_checkpoint.spec.preprocess, (320, 448), 1)
     feed = {"images": canvas.images, "image_hw": canvas.image_hw}
     static = TorchSession(demo_checkpoint, mode="static").run(feed)
     compiled = TorchSession(demo_checkpoint, mode="compiled").run(feed)

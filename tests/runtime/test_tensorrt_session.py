@@ -34,7 +34,7 @@ def session(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> Iterator[Ten
     opened.close()
 
 
-def feed(batch: int, seed: int = 0, hw: tuple[int, int] = (416, 544)) -> dict[str, np.ndarray]:
+def feed(batch: int, seed: int = 0, hw: tuple[int, int] = (320, 448)) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     images = rng.random((batch, 3, *hw), np.float32)
     return {"images": images, "image_hw": np.tile(np.array([hw], np.float32), (batch, 1))}
@@ -139,7 +139,7 @@ def test_a_shape_that_the_library_refuses_leaves_the_context_usable(
     session: TensorRTSession, library: FakeTensorRT
 ) -> None:
     library.refuses_shapes = True
-    with pytest.raises(DeviceError, match=r"refuses shape \(1, 3, 416, 544\) for 'images'"):
+    with pytest.raises(DeviceError, match=r"refuses shape \(1, 3, 320, 448\) for 'images'"):
         session.run(feed(1))
     library.refuses_shapes = False
     assert session.run(feed(1))["counts"].shape == (1,)
@@ -222,15 +222,15 @@ def test_dlpack_arrays_are_taken(session: TensorRTSession, cuda: FakeCuda) -> No
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        pytest.param(np.zeros((1, 3, 416, 544), np.float32), "on the host", id="host"),
+        pytest.param(np.zeros((1, 3, 320, 448), np.float32), "on the host", id="host"),
         pytest.param([1.0], "expected an array on the GPU", id="list"),
         pytest.param(
-            _Interface(64, (1, 3, 416, 544), typestr="<f2"), "float32, got '<f2'", id="f2"
+            _Interface(64, (1, 3, 320, 448), typestr="<f2"), "float32, got '<f2'", id="f2"
         ),
         pytest.param(
-            _Interface(64, (1, 3, 416, 544), strides=(4, 4, 4, 4)), "dense row-major", id="gaps"
+            _Interface(64, (1, 3, 320, 448), strides=(4, 4, 4, 4)), "dense row-major", id="gaps"
         ),
-        pytest.param(_Interface(64, (1, 3, 416)), "input images: built for", id="rank"),
+        pytest.param(_Interface(64, (1, 3, 320)), "input images: built for", id="rank"),
     ],
 )
 def test_what_is_not_a_device_array(session: TensorRTSession, value: Any, says: str) -> None:

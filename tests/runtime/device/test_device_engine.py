@@ -78,8 +78,8 @@ def test_finds_what_the_predictor_finds_with_the_engine(
 def test_nobody_waits_on_the_host(session: TensorRTSession, cuda: FakeCuda) -> None:
     """A run of another stream waits, on the device, for who still reads the buffers."""
     feed = {
-        "images": _Interface(np.zeros((1, 3, 416, 544), np.float32)),
-        "image_hw": _Interface(np.array([[416, 544]], np.float32)),
+        "images": _Interface(np.zeros((1, 3, 320, 448), np.float32)),
+        "image_hw": _Interface(np.array([[320, 448]], np.float32)),
     }
     first, second = cuda.create_stream(), cuda.create_stream()
     read: list[str] = []
@@ -96,8 +96,8 @@ def test_nobody_waits_on_the_host(session: TensorRTSession, cuda: FakeCuda) -> N
 
 def test_a_host_run_waits_for_who_still_reads(session: TensorRTSession, cuda: FakeCuda) -> None:
     feed = {
-        "images": np.zeros((1, 3, 416, 544), np.float32),
-        "image_hw": np.array([[416, 544]], np.float32),
+        "images": np.zeros((1, 3, 320, 448), np.float32),
+        "image_hw": np.array([[320, 448]], np.float32),
     }
     stream = cuda.create_stream()
     read: list[str] = []
@@ -110,8 +110,8 @@ def test_a_host_run_waits_for_who_still_reads(session: TensorRTSession, cuda: Fa
 
 def test_closing_waits_and_gives_everything_back(session: TensorRTSession, cuda: FakeCuda) -> None:
     feed = {
-        "images": _Interface(np.zeros((1, 3, 416, 544), np.float32)),
-        "image_hw": _Interface(np.array([[416, 544]], np.float32)),
+        "images": _Interface(np.zeros((1, 3, 320, 448), np.float32)),
+        "image_hw": _Interface(np.array([[320, 448]], np.float32)),
     }
     stream = cuda.create_stream()
     read: list[str] = []
