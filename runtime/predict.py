@@ -214,6 +214,7 @@ class _Run:
             workers=workers,
             depth=workers + 3,
             then=self._write_files,
+            keep_pixels=True,
             **wanted,
         )
         with closing(results):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
-from model.errors import ImageError, UsageError
+from model.errors import UsageError
 from runtime.artifact import Artifact
 from runtime.canvases import fixed_canvas, require_one_model
 from runtime.closing import Closing
@@ -22,10 +22,11 @@ from runtime.selection import Selection, Wanted
 from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import Photo, decode
 from runtime.stages import Call, Stages, StageTimes, name_of, raw_rows
+from runtime.whole_numbers import require_count
 
 if TYPE_CHECKING:  # what `import runtime.predictor` need not load
     from model.spec import ModelSpec
-    from runtime.stream import Streamed, StreamOptions, Then
+    from runtime.stream import Given, Streamed, StreamOptions, Then
 
 UInt8 = npt.NDArray[np.uint8]
 Place = str | os.PathLike[str]
@@ -178,7 +179,7 @@ class Predictor(Closing):
                 know, or a batch size that the artifact cannot run.
         """
         selection = self._selection(wanted)
-        is_list = isinstance(photos, Sequence) and not isinstance(photos, str)
+        is_list = isinstance(photos, Sequence) and not isinstance(photos, str | bytes | bytearray)
         given: Sequence[Photo] = photos if is_list else [photos]  # type: ignore[assignment, list-item]
         names = [name_of(photo, index if is_list else None) for index, photo in enumerate(given)]
         found: list[Detections] = []
@@ -190,36 +191,41 @@ class Predictor(Closing):
 
     def stream(
         self,
-        photos: Iterable[Photo | ImageError],
+        photos: Iterable[Given],
         *,
         batch_size: int = 1,
         workers: int = 2,
         depth: int = 6,
         then: Then | None = None,
+        keep_pixels: bool = False,
         **wanted: Unpack[Wanted],
     ) -> Generator[Streamed, None, None]:
         """Detect on many photos, in order, with all stages at work at the same time.
 
         A photo that cannot be used gives a result with an `error`, and the stream goes on. At most
         `depth` batches are in memory, however slow the caller or fast the source; a source is
-        iterated in a thread of its own, and closed when the stream is.
+        iterated in a thread of its own, and closed when the stream is. Arrays are copied before the
+        next is asked for: a camera may fill one array again and again.
 
         Args:
             photos: any iterable, endless ones too; an `ImageError` in it is passed on in its place.
+                Of a source's items each comes back as `Streamed.item`.
             batch_size: see `predict`.
             workers: threads for decoding, preprocessing and results together; the network has
                 threads of its own.
             depth: see above.
             then: run on each result in a worker thread; what it answers is `Streamed.value`.
+            keep_pixels: whether results hold their decoded photo when they come out; `then` has it.
             wanted: which rows are kept, see the class.
 
         Raises:
-            UsageError: see `predict`.
+            UsageError: see `predict`; one photo in place of several.
         """
         selection = self._selection(wanted)
-        from runtime.stream import StreamOptions
+        from runtime.stream import StreamOptions, require_several
 
-        options = StreamOptions(self._batch(batch_size), workers, depth, then)
+        require_several(photos)
+        options = StreamOptions(self._batch(batch_size), workers, depth, then, keep_pixels)
         return self._streamed(photos, selection, options)
 
     def check(self, *, batch_size: int = 1, **wanted: Unpack[Wanted]) -> None:
@@ -264,8 +270,7 @@ class Predictor(Closing):
         return selection
 
     def _batch(self, batch_size: int) -> int:
-        if batch_size < 1:
-            raise UsageError(f"batch_size: expected at least 1, got {batch_size}")
+        require_count("batch_size", batch_size)
         bounds = [artifact.manifest.batch_bounds[1] for artifact in self.artifacts]
         most = min((bound for bound in bounds if bound is not None), default=None)
         if most is not None and batch_size > most:
@@ -287,7 +292,7 @@ class Predictor(Closing):
 
     def _streamed(
         self,
-        photos: Iterable[Photo | ImageError],
+        photos: Iterable[Given],
         selection: Selection,
         options: StreamOptions,
     ) -> Generator[Streamed, None, None]:

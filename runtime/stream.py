@@ -10,21 +10,26 @@ the source, no more than `depth` calls are in memory.
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from model.errors import ImageError, MaskportError, UsageError
 from runtime.detections import Detections
 from runtime.selection import Selection
-from runtime.sources.photos import Photo
+from runtime.sources.items import Item
+from runtime.sources.photos import MAX_PIXELS, Photo
 from runtime.stages import Call, Stages, name_of
+from runtime.whole_numbers import require_count
 
 UInt8 = npt.NDArray[np.uint8]
 # How long to wait for a source that is in the middle of its next photo when a stream is closed.
@@ -37,13 +42,14 @@ class Streamed:
 
     Attributes:
         index: its place in the stream, from 0.
-        photo: as it was given.
+        photo: as it was given; of an array that is the stream's own copy.
         detections: what was found, in the photo's own pixels; None where `error` says why not.
         error: what was wrong with this photo.
-        pixels: uint8 [h, w, 3] RGB, None where it could not be decoded; a fraction of the photo's
-            size where it was decoded so.
+        pixels: uint8 [h, w, 3] RGB, a fraction of the photo's size where it was decoded so; for
+            `then`, and None afterwards unless the stream keeps them, or it could not be decoded.
         seconds: per stage; photos of one batch share its time.
         value: what the stream's `then` answered.
+        item: what the photo came in, where the stream was given a source's items.
     """
 
     index: int
@@ -53,6 +59,7 @@ class Streamed:
     pixels: UInt8 | None
     seconds: Mapping[str, float]
     value: Any = None
+    item: Item | None = None
 
 
 Then = Callable[[Streamed], Any]
@@ -68,20 +75,21 @@ class StreamOptions:
         depth: calls in memory at once.
         then: run on every result in a worker thread, for what can be done beside the network:
             run lengths, drawing, writing files.
+        keep_pixels: whether results still hold their photo when they are handed out.
 
     Raises:
-        UsageError: a number below 1.
+        UsageError: no whole number, or one below 1.
     """
 
     batch_size: int = 1
     workers: int = 2
     depth: int = 6
     then: Then | None = None
+    keep_pixels: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers", "depth"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            require_count(name, getattr(self, name))
 
 
 class _Ended:
@@ -91,13 +99,25 @@ class _Ended:
         self.error = error
 
 
-_Job = tuple[Call, int, "Future[None]"]  # a call, the index of its first photo, what is awaited
+Given = Photo | ImageError | Item
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A call, what it was made of, and the index of the first of them."""
+
+    call: Call
+    given: Sequence[Given]
+    first: int
+    prepared: Future[None]
+
+
 _Finished = tuple[Call, "Future[list[Streamed]]"]
 
 
 def stream(
     stages: Stages,
-    photos: Iterable[Photo | ImageError],
+    photos: Iterable[Given],
     selection: Selection,
     options: StreamOptions,
 ) -> Generator[tuple[Call, list[Streamed]], None, None]:
@@ -108,6 +128,7 @@ def stream(
     """
     line = _Line(stages, photos, selection, options)
     try:
+        line.start()
         yield from line.results()
     finally:
         line.stop()
@@ -119,7 +140,7 @@ class _Line:
     def __init__(
         self,
         stages: Stages,
-        photos: Iterable[Photo | ImageError],
+        photos: Iterable[Given],
         selection: Selection,
         options: StreamOptions,
     ) -> None:
@@ -133,12 +154,13 @@ class _Line:
         self._finished: queue.SimpleQueue[_Finished | _Ended] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(options.workers, "maskport-photos")
         # Daemons: a source that never answers must not keep the interpreter from ending.
-        self._threads = [
-            threading.Thread(target=self._feed, name="maskport-source", daemon=True),
-            threading.Thread(target=self._run, name="maskport-network", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._source = threading.Thread(target=self._feed, name="maskport-source", daemon=True)
+        self._network = threading.Thread(target=self._run, name="maskport-network", daemon=True)
+
+    def start(self) -> None:
+        """Let the threads begin; an interrupt may come between them."""
+        self._source.start()
+        self._network.start()
 
     def results(self) -> Iterator[tuple[Call, list[Streamed]]]:
         """Calls in order; a call's place is free when the caller comes back for the next."""
@@ -158,33 +180,34 @@ class _Line:
         self._places.release()
         self._prepared.put(_Ended())
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for thread in self._threads:
-            thread.join(_PATIENCE_S)
+        # To its end: an interpreter that goes while a library computes is aborted.
+        if self._network.ident is not None:
+            self._network.join()
+        if self._source.ident is not None:
+            self._source.join(_PATIENCE_S)
 
     def _feed(self) -> None:
         """Take photos from the source, a call at a time, as long as there is a place."""
         error: BaseException | None = None
-        source: Iterator[Photo | ImageError] = iter(())
+        source: Iterator[Given] = iter(())
         try:
             source = iter(self._photos)
             for first in itertools.count(0, self._options.batch_size):
                 self._places.acquire()
                 if self._stopped.is_set():
                     break
-                some = list(itertools.islice(source, self._options.batch_size))
+                some = [_held(one) for one in itertools.islice(source, self._options.batch_size)]
                 if not some or self._stopped.is_set():
                     break
-                call = Call(
-                    some, [name_of(p, first + n) for n, p in enumerate(some)], self._selection
-                )
-                self._prepared.put((call, first, self._pool.submit(self._stages.prepare, call)))
+                photos = [one.photo if isinstance(one, Item) else one for one in some]
+                names = [name_of(photo, first + n) for n, photo in enumerate(photos)]
+                call = Call(photos, names, self._selection)
+                prepared = self._pool.submit(self._stages.prepare, call)
+                self._prepared.put(_Job(call, some, first, prepared))
         except BaseException as raised:  # the caller's thread raises it
             error = None if self._stopped.is_set() else raised
         finally:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-            self._prepared.put(_Ended(error))
+            self._prepared.put(_Ended(error or _error_of_closing(source)))
 
     def _run(self) -> None:
         """Run the network on one call after the other."""
@@ -193,31 +216,82 @@ class _Line:
             if isinstance(job, _Ended):
                 self._finished.put(job)
                 return
-            call, first, prepared = job
             try:
-                prepared.result()
-                self._stages.run(call)
-                results = self._pool.submit(self._finish, call, first)
+                job.prepared.result()
+                self._stages.run(job.call)
+                results = self._pool.submit(self._finish, job)
             except BaseException as raised:
                 self._finished.put(_Ended(raised))
                 return
-            self._finished.put((call, results))
+            self._finished.put((job.call, results))
 
-    def _finish(self, call: Call, first: int) -> list[Streamed]:
-        self._stages.finish(call)
-        return [self._streamed(call, first, place) for place in range(len(call.photos))]
+    def _finish(self, job: _Job) -> list[Streamed]:
+        self._stages.finish(job.call)
+        return [self._streamed(job, place) for place in range(len(job.given))]
 
-    def _streamed(self, call: Call, first: int, place: int) -> Streamed:
+    def _streamed(self, job: _Job, place: int) -> Streamed:
+        result = self._result(job, place)
+        if self._options.then is not None and result.detections is not None:
+            try:
+                result = replace(result, value=self._options.then(result))
+            except MaskportError as failed:
+                result = replace(result, detections=None, error=_without_frames(failed))
+        return result if self._options.keep_pixels else replace(result, pixels=None)
+
+    def _result(self, job: _Job, place: int) -> Streamed:
+        call, given = job.call, job.given[place]
         share = {stage: spent / len(call.photos) for stage, spent in call.seconds.items()}
-        photo, decoded = call.photos[place], call.decoded.get(place)
-        pixels = None if decoded is None else decoded.pixels
-        index, error = first + place, call.errors.get(place)
-        found = None if error is not None else call.found[place]
-        result = Streamed(index, photo, found, error, pixels, share)
-        if self._options.then is None or found is None:
-            return result
-        try:
-            value = self._options.then(result)
-        except MaskportError as failed:
-            return Streamed(index, photo, None, failed, pixels, share)
-        return Streamed(index, photo, found, None, pixels, share, value)
+        decoded, error = call.decoded.get(place), call.errors.get(place)
+        return Streamed(
+            index=job.first + place,
+            photo=call.photos[place],
+            detections=None if error is not None else call.found[place],
+            error=None if error is None else _without_frames(error),
+            pixels=None if decoded is None else decoded.pixels,
+            seconds=share,
+            item=given if isinstance(given, Item) else None,
+        )
+
+
+def require_several(photos: object) -> None:
+    """Refuse what is one photo; an array of several, [N, h, w, 3], is not.
+
+    Raises:
+        UsageError: It is one.
+    """
+    is_array = isinstance(photos, np.ndarray) and photos.ndim < 4
+    if is_array or isinstance(photos, str | os.PathLike | bytes | bytearray | Image.Image):
+        raise UsageError(
+            f"stream: expected several photos, got one {type(photos).__name__}; put it in a list"
+        )
+    if not isinstance(photos, Iterable):
+        raise UsageError(f"stream: expected photos to iterate over, got {type(photos).__name__}")
+
+
+def _held(given: Given) -> Given:
+    """A photo that the source cannot change any more when it is asked for the next.
+
+    Cameras fill one array again and again, and Pillow reads a file when its pixels are wanted.
+    """
+    if isinstance(given, np.ndarray) and given.size <= 3 * MAX_PIXELS:
+        return given.copy()
+    if isinstance(given, Image.Image):
+        with suppress(Exception):  # it fails again when it is decoded, and there it has a name
+            given.load()
+    return given
+
+
+def _error_of_closing(source: object) -> BaseException | None:
+    try:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+    except BaseException as raised:  # the caller's thread raises it
+        return raised
+    return None
+
+
+def _without_frames(error: MaskportError) -> MaskportError:
+    """The same error; its traceback and causes would keep the photos of their frames in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -60,7 +60,9 @@ def decode(photo: Photo) -> UInt8:
     bits; Pillow scales the colours of a PPM with another maximum than 255 and rounds. Arrays are
     taken as they are: uint8 [h, w, 3] RGB, or [h, w] grey.
 
-    Damage that a decoder does not notice, such as bits flipped inside a JPEG, cannot be told here.
+    Damage that a decoder does not notice, such as bits flipped inside a JPEG, cannot be told here;
+    nor what is missing of a truncated file, where the program has told Pillow to fill it with grey
+    (`PIL.ImageFile.LOAD_TRUNCATED_IMAGES`).
 
     Raises:
         ImageError: not an image, damaged or truncated, empty, no regular file, of more than 16
@@ -143,8 +145,14 @@ def _decode(photo: Photo, wanted_hw: WantedHw | None) -> Decoded:
     if not isinstance(photo, str | os.PathLike):
         raise ImageError(
             f"expected a path, a Pillow image or a uint8 array, got {type(photo).__name__}"
+            f"{_hint_for(photo)}"
         )
     return _from_file(Path(photo), wanted_hw)
+
+
+def _hint_for(given: object) -> str:
+    is_encoded = isinstance(given, bytes | bytearray | memoryview)
+    return "; give an encoded photo as PIL.Image.open(io.BytesIO(…))" if is_encoded else ""
 
 
 def _whole(pixels: UInt8) -> Decoded:

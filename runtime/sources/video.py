@@ -88,7 +88,7 @@ def _frames(opened: Opener, where: str, every: int, is_live: bool) -> Frames:
     try:
         with opened(av) as container:
             is_open = True
-            for frame in _decoded(container, where):
+            for frame in _decoded(av, container, where, is_live):
                 if frame.is_corrupt and not is_live:
                     raise ValueError("the decoder could not read all of it")
                 if number % every == 0 and not frame.is_corrupt:
@@ -123,7 +123,7 @@ def _whole_file(av: Any, path: Path) -> Iterator[Any]:
             raise ValueError(f"the file lacks its last {missing} bytes")
 
 
-def _decoded(container: Any, where: str) -> Iterator[Any]:
+def _decoded(av: Any, container: Any, where: str, is_live: bool) -> Iterator[Any]:
     stream = next(iter(container.streams.video), None)
     if stream is None:
         raise ImageError(f"{where}: has no pictures, only sound or other data")
@@ -132,7 +132,14 @@ def _decoded(container: Any, where: str) -> Iterator[Any]:
     _check_size(stream.codec_context, where)
     # Also when the size comes from the packets only, before anything of that size is allocated.
     stream.codec_context.options = LIMITS
-    yield from container.decode(stream)
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if not is_live:
+                raise
+            continue
+        yield from frames
 
 
 def _pixels(frame: Any, where: str) -> UInt8:

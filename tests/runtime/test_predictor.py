@@ -192,7 +192,7 @@ def test_static_batch(demo_onnx: Path, demo_pixels: UInt8, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_batch_size_is_at_least_one(predictor: Predictor, batch_size: int) -> None:
-    with pytest.raises(UsageError, match="batch_size: expected at least 1"):
+    with pytest.raises(UsageError, match="batch_size: expected a whole number from 1"):
         predictor.predict([BLANK], batch_size=batch_size)
 
 

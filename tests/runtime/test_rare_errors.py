@@ -110,8 +110,8 @@ def test_videos_that_only_a_broken_decoder_gives() -> None:
     context = SimpleNamespace(width=4, height=2, options={})
     unknown = SimpleNamespace(streams=SimpleNamespace(video=[stream_of(None)]))
     streams = SimpleNamespace(video=[stream_of(context)])
-    empty = SimpleNamespace(streams=streams, decode=lambda _: iter(()))
-    large = SimpleNamespace(streams=streams, decode=refuse(MemoryError()))
+    empty = SimpleNamespace(streams=streams, demux=lambda _: iter(()))
+    large = SimpleNamespace(streams=streams, demux=refuse(MemoryError()))
     said = [str(error) for one in (unknown, empty, large) for _, error in frames_of(one)]
     assert said == [
         "clip.mp4: a video of a kind that this build of PyAV cannot decode",

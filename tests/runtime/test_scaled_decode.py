@@ -42,7 +42,7 @@ def test_boxes_are_in_the_whole_photos_pixels(
 ) -> None:
     path = jpeg(tmp_path / "ramp.jpg", *size_wh, turn)
     with Predictor(MeanSession(), scaled_decode=True) as fast, Predictor(MeanSession()) as exact:
-        (result,) = fast.stream([path])
+        (result,) = fast.stream([path], keep_pixels=True)
         expected = exact.predict(path)
     assert result.pixels is not None
     assert result.pixels.shape == (*decoded_hw, 3)
@@ -73,7 +73,7 @@ def test_results_of_the_demo_differ_a_little(
     Image.fromarray(demo_pixels).resize((2560, 1920), Image.Resampling.BICUBIC).save(path)
     with Predictor.open(demo_onnx, threads=1, scaled_decode=True) as fast:
         found = fast.predict(path, score_threshold=0.6)
-        pixels = next(iter(fast.stream([path]))).pixels
+        pixels = next(iter(fast.stream([path], keep_pixels=True))).pixels
     with Predictor.open(demo_onnx, threads=1) as exact:
         expected = exact.predict(path, score_threshold=0.6)
     assert pixels is not None

@@ -52,7 +52,8 @@ def test_results_come_in_order_and_equal_predict(batch_size: int, workers: int) 
     rng = np.random.default_rng(batch_size)
     photos = [grey(n, *rng.integers(20, 90, 2)) for n in range(30, 67)]
     with Predictor(MeanSession()) as predictor:
-        results = list(predictor.stream(photos, batch_size=batch_size, workers=workers))
+        stream = predictor.stream(photos, batch_size=batch_size, workers=workers, keep_pixels=True)
+        results = list(stream)
         expected = predictor.predict(photos, batch_size=batch_size)
     assert [r.index for r in results] == list(range(37))
     assert levels(results) == list(range(30, 67))
@@ -62,7 +63,7 @@ def test_results_come_in_order_and_equal_predict(batch_size: int, workers: int) 
         np.testing.assert_array_equal(result.detections.boxes, found.boxes)
         np.testing.assert_array_equal(result.detections.scores, found.scores)
         assert result.detections.image_hw == photo.shape[:2]
-        assert result.photo is photo
+        np.testing.assert_array_equal(result.photo, photo)
         np.testing.assert_array_equal(result.pixels, photo)
 
 
@@ -257,11 +258,12 @@ def test_inexact_results_warn_once_where_the_caller_stands() -> None:
     assert not result.detections.exact
 
 
+@pytest.mark.parametrize("value", [0, "2", 1.5, True, None])
 @pytest.mark.parametrize("name", ["batch_size", "workers", "depth"])
-def test_numbers_below_one_are_refused_at_once(name: str) -> None:
+def test_what_is_no_count_is_refused_at_once(name: str, value: object) -> None:
     with Predictor(MeanSession()) as predictor:
-        with pytest.raises(UsageError, match=f"{name}: expected at least 1, got 0"):
-            predictor.stream([], **{name: 0})  # type: ignore[call-overload]
+        with pytest.raises(UsageError, match=f"{name}: expected a whole number from 1, got"):
+            predictor.stream([], **{name: value})  # type: ignore[call-overload]
         with pytest.raises(UsageError, match="expected 0 to 1"):
             predictor.stream([], score_threshold=7)
 

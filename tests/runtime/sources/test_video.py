@@ -141,6 +141,21 @@ def test_damage_inside_ends_a_video_with_one_error(tmp_path: Path, suffix: str) 
     assert [e.startswith(f"{path}: frame {len(frames)}: damaged") for e in errors] == [True]
 
 
+@pytest.mark.parametrize("suffix", ["mov", "avi"])
+def test_damage_inside_does_not_end_a_live_stream(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
+    path = clips.write(tmp_path / f"clip.{suffix}", list(noise))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    path.write_bytes(data)
+    found = list(video.live_frames(lambda av: av.open(str(path)), "camera", 1))
+    frames = [frame for _, frame in found if isinstance(frame, np.ndarray)]
+    assert len(found) == len(frames)
+    assert 17 <= len(frames) < 20
+    np.testing.assert_array_equal(frames[-1], noise[-1])
+
+
 def test_patched_up_frames_count_as_damage(tmp_path: Path) -> None:
     """H.264 fills what it cannot read with what was there before, and says so."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)

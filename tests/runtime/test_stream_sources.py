@@ -1,0 +1,223 @@
+"""What a stream makes of its source: frames that are filled again, items, files, bad endings."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.errors import ArtifactError, ImageError, UsageError
+from runtime.predictor import Predictor
+from runtime.sources.items import Item
+from runtime.sources.places import open_sources
+from runtime.stream import Streamed
+from tests.runtime.networks import MeanSession
+from tests.runtime.test_stream import grey, levels
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_camera_may_fill_one_array_again_and_again() -> None:
+    frame = grey(0)
+
+    def camera() -> Iterator[NDArray[np.uint8]]:
+        for level in range(10, 40):
+            frame[:] = level
+            yield frame
+
+    with Predictor(MeanSession()) as predictor:
+        assert levels(list(predictor.stream(camera(), batch_size=3))) == list(range(10, 40))
+
+
+def test_an_array_that_claims_more_than_memory_holds_is_not_copied() -> None:
+    huge = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (100_000, 100_000, 3))
+    with Predictor(MeanSession()) as predictor:
+        (result,) = predictor.stream([huge])
+    assert "more than" in str(result.error)
+
+
+def test_one_lazily_read_picture_for_several_threads(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (300, 400, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with Predictor(MeanSession()) as predictor:
+        for _ in range(5):
+            picture = Image.open(tmp_path / "a.png")
+            found = list(predictor.stream([picture] * 4, workers=4))
+            assert len(set(levels(found))) == 1
+
+
+def test_items_come_back_with_their_results(tmp_path: Path) -> None:
+    for level in (30, 60):
+        Image.fromarray(grey(level)).save(tmp_path / f"{level}.png")
+    (tmp_path / "45.png").write_bytes(b"none")
+    source = open_sources([str(tmp_path)])
+    with Predictor(MeanSession()) as predictor:
+        results = list(predictor.stream(source))
+    items = [result.item for result in results]
+    assert [item.stem for item in items if item is not None] == ["30", "45", "60"]
+    assert [result.error is None for result in results] == [True, False, True]
+    assert levels([results[0], results[2]]) == [30, 60]
+    assert [r.photo for r in results] == [i.photo for i in items if i is not None]
+
+
+def test_a_source_that_can_be_passed_once_is_passed_once() -> None:
+    passes = 0
+
+    class Once:
+        def __iter__(self) -> Iterator[Item]:
+            nonlocal passes
+            passes += 1
+            return iter([Item(f"n{i}", f"s{i}", grey(i)) for i in range(1, 6)])
+
+    with Predictor(MeanSession()) as predictor:
+        results = list(predictor.stream(Once(), batch_size=2))
+    assert passes == 1
+    assert [result.item.name for result in results if result.item] == [f"n{i}" for i in range(1, 6)]
+    assert levels(results) == [1, 2, 3, 4, 5]
+
+
+class _Closing:
+    """Two photos, and then whatever `close` does."""
+
+    def __init__(self, ends_with: type[Exception] = StopIteration) -> None:
+        self._left = 2
+        self._ends_with = ends_with
+
+    def __iter__(self) -> _Closing:
+        return self
+
+    def __next__(self) -> NDArray[np.uint8]:
+        if not self._left:
+            raise self._ends_with("first")
+        self._left -= 1
+        return grey(7)
+
+    def close(self) -> None:
+        raise OSError("could not be closed")
+
+
+@pytest.mark.timeout(20)
+def test_a_source_that_cannot_be_closed_ends_the_stream_with_its_error() -> None:
+    seen: list[Streamed] = []
+    with Predictor(MeanSession()) as predictor:
+        with pytest.raises(OSError, match="could not be closed"):
+            seen.extend(predictor.stream(_Closing()))
+        stream = predictor.stream(_Closing())
+        assert levels([next(stream), next(stream)]) == [7, 7]
+        with pytest.raises(OSError, match="could not be closed"):
+            next(stream)
+        with pytest.raises(KeyError, match="first"):
+            list(predictor.stream(_Closing(KeyError)))
+
+
+def test_pixels_are_for_then_and_leave_with_it() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def look(result: Streamed) -> None:
+        assert result.pixels is not None
+        shapes.append(result.pixels.shape)
+
+    with Predictor(MeanSession()) as predictor:
+        assert [r.pixels for r in predictor.stream([grey(3)] * 2, then=look)] == [None, None]
+        (kept,) = predictor.stream([grey(3)], keep_pixels=True)
+    assert shapes == [(40, 60, 3)] * 2
+    assert kept.pixels is not None
+
+
+def test_an_error_that_is_kept_holds_no_photo() -> None:
+    """Of the others in its batch, which the frames of its traceback know."""
+
+    class Frame(np.ndarray[Any, Any]):
+        """One that can be watched."""
+
+    held: list[weakref.ref[Any]] = []
+
+    def failing(result: Streamed) -> None:
+        assert result.pixels is not None
+        held.append(weakref.ref(result.pixels))
+        raise ArtifactError("no room")
+
+    with Predictor(MeanSession()) as predictor:
+        results = list(predictor.stream([grey(3), np.zeros((4, 4))], batch_size=2, then=failing))
+    errors = [result.error for result in results]
+    assert [str(error)[:7] for error in errors] == ["no room", "photo 1"]
+    for error in errors:
+        assert error is not None
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+    del results
+    gc.collect()
+    assert [one() for one in held] == [None]
+
+
+@pytest.mark.parametrize(
+    ("one", "says"),
+    [
+        ("photo.jpg", "got one str"),
+        (Path("photo.jpg"), "got one PosixPath"),
+        (b"\xff\xd8", "got one bytes"),
+        (grey(1), "got one ndarray"),
+        (Image.new("RGB", (4, 4)), "got one Image"),
+        (7, "iterate over, got int"),
+    ],
+    ids=["str", "path", "bytes", "array", "picture", "number"],
+)
+def test_one_photo_is_not_several(one: Any, says: str) -> None:
+    with Predictor(MeanSession()) as predictor, pytest.raises(UsageError, match=says):
+        predictor.stream(one)
+
+
+def test_an_array_of_photos_is_several() -> None:
+    with Predictor(MeanSession()) as predictor:
+        assert levels(list(predictor.stream(np.stack([grey(5), grey(6)])))) == [5, 6]
+
+
+def test_encoded_bytes_are_told_what_to_be() -> None:
+    says = r"got bytes; give an encoded photo as PIL\.Image"
+    with Predictor(MeanSession()) as predictor, pytest.raises(ImageError, match=says):
+        predictor.predict(b"\xff\xd8\xff")  # type: ignore[call-overload]
+
+
+_INTERRUPTED = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from runtime.predictor import Predictor
+from tests.runtime.networks import MeanSession
+from tests.runtime.test_stream import grey
+
+class Slow(MeanSession):
+    def run(self, feed):
+        print("at work", flush=True)
+        time.sleep(2.5)
+        answer = super().run(feed)
+        print("done", flush=True)
+        return answer
+
+try:
+    list(Predictor(Slow()).stream([grey(1)] * 50))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_an_interrupt_waits_for_the_network_that_runs() -> None:
+    """An interpreter that ends beside a thread inside a C++ library is aborted by it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "at work\n"
+        child.send_signal(signal.SIGINT)
+        rest = child.stdout.read()
+    assert rest == "done\ninterrupted\n"
+    assert child.returncode == 0
