@@ -31,7 +31,8 @@ from runtime.compare.witness import explain
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 
-pytestmark = pytest.mark.data
+# Minutes for each on a slow machine.
+pytestmark = [pytest.mark.data, pytest.mark.timeout(3600)]
 CASES = ("a", "c", "d", "e", "f", "g")
 # detectron2's `batched_nms` on a CPU shifts boxes by class for up to this many.
 _CLASS_SHIFT_UP_TO = 1000
