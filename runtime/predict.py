@@ -19,6 +19,7 @@ from runtime.exactness import InexactResultWarning
 from runtime.formats.resume import done_ids
 from runtime.formats.sink import KINDS, Sink, make_sinks, require_kinds
 from runtime.next_step import next_step
+from runtime.originals import Originals
 from runtime.predictor import Predictor
 from runtime.progress import PhotoProgress
 from runtime.selection import Wanted, parse_score_threshold
@@ -121,9 +122,11 @@ def _predict(argv: Sequence[str]) -> int:
     kinds = [kind for kind in args.save.split(",") if kind]
     wanted = _wanted(args)
     _check_kinds(kinds, args.scaled_decode)
-    work = WorkList(open_sources(args.photos, args.every))
-    if "overlay" in kinds:
-        work.refuse_to_replace(args.output, ".png")
+    source = open_sources(args.photos, args.every)
+    known = source.known()
+    originals = Originals(args.photos, known, args.output, kinds)
+    originals.require_safe(known)
+    work = WorkList(source)
     opened = Predictor.open(
         [args.artifact, *args.also],
         backend=args.backend,
@@ -142,7 +145,7 @@ def _predict(argv: Sequence[str]) -> int:
         # The records are whole only after the sinks have cut off what a kill left behind.
         done = done_ids(args.output, kinds) if args.resume else {}
         work.require_ids(done, args.output)
-        run_ = _Run(work, done, sinks)
+        run_ = _Run(work, done, sinks, originals)
         with warnings.catch_warnings():
             warnings.simplefilter("once", InexactResultWarning)
             run_.stream(predictor, wanted, args.batch, args.workers)
@@ -194,8 +197,11 @@ def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) ->
 class _Run:
     """One pass over the photos: files are written beside the network, records in order."""
 
-    def __init__(self, work: WorkList, done: Collection[str], sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self, work: WorkList, done: Collection[str], sinks: Sequence[Sink], originals: Originals
+    ) -> None:
         self._tasks = work.tasks(done)
+        self._originals = originals
         *self._files, self._records = sinks
         # Photos that are on their way, by their place in the stream.
         self._under_way: dict[int, Task] = {}
@@ -225,7 +231,7 @@ class _Run:
         with closing(self._tasks):
             for place, task in enumerate(self._tasks):
                 self._under_way[place] = task
-                yield task.item.photo
+                yield self._originals.checked(task.item).photo
 
     def _write_files(self, result: Streamed) -> None:
         for sink in self._files:

@@ -15,14 +15,14 @@ from typing import Any
 
 from model.errors import UsageError
 from runtime.files import atomic_path
-from runtime.formats import jsonl
+from runtime.formats import jsonl, layout
 
-_VISIBLE, _HIDDEN, _SETTINGS = "results.jsonl", ".results.jsonl", ".resume.json"
+_HIDDEN, _SETTINGS = ".results.jsonl", ".resume.json"
 
 
 def log_path(folder: Path, kinds: Collection[str]) -> Path:
     """Where the records of a run go that saves `kinds`."""
-    return folder / (_VISIBLE if "jsonl" in kinds else _HIDDEN)
+    return folder / (layout.JSONL if "jsonl" in kinds else _HIDDEN)
 
 
 def done_names(folder: Path, kinds: Collection[str]) -> set[str]:

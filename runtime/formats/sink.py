@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +20,7 @@ from model.errors import ArtifactError, UsageError
 from model.spec import ModelSpec
 from runtime.detections import Detections
 from runtime.files import atomic_path
-from runtime.formats import coco, crops, jsonl, labelme, resume, rle, yolo
-from runtime.formats.names import file_stem
+from runtime.formats import coco, crops, jsonl, labelme, layout, resume, rle, yolo
 
 Pixels = NDArray[np.uint8]
 
@@ -101,9 +100,9 @@ def make_sinks(
     resume.begin(folder, kinds, settings or {}, resume_run)
     by_kind: dict[str, Sink] = {
         "overlay": _Overlays(folder),
-        "crops": _Crops(folder / "crops"),
+        "crops": _Crops(folder),
         "yolo": _Yolo(folder, spec),
-        "labelme": _Labelme(folder / "labelme"),
+        "labelme": _Labelme(folder),
     }
     sinks = [sink for kind, sink in by_kind.items() if kind in kinds]
     log = jsonl.Writer(resume.log_path(folder, kinds), resume=resume_run)
@@ -144,7 +143,7 @@ class _Overlays:
         self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
     ) -> None:
         picture = detections.draw(pixels)
-        with atomic_path(self.folder / f"{file_stem(stem)}.png") as temporary:
+        with atomic_path(layout.overlay(self.folder, stem)) as temporary:
             picture.save(temporary)
         self.count += 1
 
@@ -159,30 +158,30 @@ class _Crops:
     def write(
         self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
     ) -> None:
-        crops.write(self.folder, file_stem(stem), pixels, detections)
+        place = layout.crops(self.folder, stem)
+        crops.write(place.parent, place.name, pixels, detections)
 
     def close(self) -> list[str]:
-        return [f"cutouts: {self.folder}"] if self.folder.is_dir() else []
+        parent = layout.crops(self.folder, "any").parent
+        return [f"cutouts: {parent}"] if parent.is_dir() else []
 
 
 @dataclass(slots=True)
 class _Yolo:
     folder: Path
     spec: ModelSpec
-    labels: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.labels = self.folder / "labels"
 
     def write(
         self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
     ) -> None:
-        _make_folder(self.labels)
-        yolo.write(self.labels / f"{file_stem(stem)}.txt", detections)
+        path = layout.labels(self.folder, stem)
+        _make_folder(path.parent)
+        yolo.write(path, detections)
 
     def close(self) -> list[str]:
         yolo.write_names(self.folder, self.spec)
-        return [f"YOLO labels: {self.labels} (classes: {self.folder / 'classes.txt'})"]
+        parent = layout.labels(self.folder, "any").parent
+        return [f"YOLO labels: {parent} (classes: {self.folder / layout.CLASSES})"]
 
 
 @dataclass(slots=True)
@@ -192,25 +191,26 @@ class _Labelme:
     def write(
         self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
     ) -> None:
-        _make_folder(self.folder)
-        name = file_stem(stem)
-        labelme.write(
-            self.folder / f"{name}.json", detections, self._photo(item_name, name, pixels)
-        )
-
-    def _photo(self, item_name: str, name: str, pixels: Pixels) -> str:
-        """Where labelme finds the photo; one that is no file, as a frame, is written beside."""
-        if os.path.isfile(item_name):
-            try:
-                return Path(os.path.relpath(item_name, self.folder)).as_posix()
-            except ValueError:  # on another drive
-                return os.path.abspath(item_name)
-        with atomic_path(self.folder / f"{name}.png") as temporary:
-            Image.fromarray(pixels).save(temporary)
-        return f"{name}.png"
+        path = layout.labelme(self.folder, stem)
+        _make_folder(path.parent)
+        labelme.write(path, detections, _photo_beside(item_name, path, pixels))
 
     def close(self) -> list[str]:
-        return [f"labelme files: {self.folder}"] if self.folder.is_dir() else []
+        parent = layout.labelme(self.folder, "any").parent
+        return [f"labelme files: {parent}"] if parent.is_dir() else []
+
+
+def _photo_beside(item_name: str, path: Path, pixels: Pixels) -> str:
+    """Where labelme finds the photo; one that is no file, as a frame, is written beside."""
+    if os.path.isfile(item_name):
+        try:
+            return Path(os.path.relpath(item_name, path.parent)).as_posix()
+        except ValueError:  # on another drive
+            return os.path.abspath(item_name)
+    picture = path.with_suffix(".png")
+    with atomic_path(picture) as temporary:
+        Image.fromarray(pixels).save(temporary)
+    return picture.name
 
 
 @dataclass(slots=True)
@@ -231,11 +231,11 @@ class _Records:
         records = resume.log_path(self.folder, self.kinds)
         lines = []
         if "json" in self.kinds:
-            path = self.folder / "results.json"
+            path = self.folder / layout.RESULTS
             coco.write_from_jsonl(path, records)
             lines.append(f"COCO results: {path}")
         if "rle" in self.kinds:
-            path = self.folder / "rle.json"
+            path = self.folder / layout.RLE
             rle.write_from_jsonl(path, records)
             lines.append(f"run lengths: {path}")
         if "jsonl" in self.kinds:

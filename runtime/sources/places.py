@@ -78,6 +78,15 @@ class _Sources:
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
+    def known(self) -> list[Item]:
+        stems, found = Stems(), list[Item]()
+        for part in self.parts:
+            # A video takes its stem, and is opened only when it is iterated.
+            items = part.items(stems)
+            if part.count is not None:
+                found.extend(items)
+        return found
+
     def __iter__(self) -> Iterator[Item]:
         stems = Stems()
         for part in self.parts:
