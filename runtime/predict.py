@@ -6,6 +6,7 @@ python -m runtime.predict model.onnx photos -o out
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ImageError, UsageError
+from model.spec_json import to_json
 from runtime.console import DONE, FAILED, Parser, complain, fraction, run, whole_number
 from runtime.exactness import InexactResultWarning
 from runtime.formats.resume import done_ids
@@ -183,9 +185,15 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) -> Mapping[str, Any]:
     """What decides the results: a run does not go on after one that was made otherwise."""
     manifests = [artifact.manifest for artifact in predictor.artifacts]
+    classes = wanted.get("classes")
     return {
         **wanted,
+        "classes": None if classes is None else sorted(set(classes)),
         "weights": manifests[0].weights_sha256,
+        # Whole, so that a run that is refused can be told which of its parts differs.
+        "spec": json.loads(to_json(predictor.spec)),
+        "target": sorted({manifest.target for manifest in manifests}),
+        "lowering": sorted({manifest.lowering for manifest in manifests}),
         "precision": sorted({manifest.precision for manifest in manifests}),
         "canvases": [[manifest.height, manifest.width] for manifest in manifests],
         "batch": args.batch,

@@ -18,6 +18,8 @@ from runtime.files import atomic_path
 from runtime.formats import jsonl, layout
 
 _HIDDEN, _SETTINGS = ".results.jsonl", ".resume.json"
+# Of a setting in a message: a list of a thousand class names says no more than its beginning.
+_MOST_SHOWN = 80
 
 
 def log_path(folder: Path, kinds: Collection[str]) -> Path:
@@ -94,9 +96,26 @@ def _unknown(folder: Path) -> UsageError:
 
 
 def _require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            raise UsageError(
-                f"{folder}: was begun with {key} {json.dumps(before.get(key))}, now it is "
-                f"{json.dumps(now.get(key))}; resume with the same, or name another folder"
-            )
+    found = _difference("", before, now)
+    if found is not None:
+        name, was, is_now = found
+        raise UsageError(
+            f"{folder}: was begun with {name} {_shown(was)}, now it is {_shown(is_now)}; resume "
+            "with the same, or name another folder"
+        )
+
+
+def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
+    """The first part in which two JSON values differ: its name and both."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            inner = f"{name}.{key}" if name else key
+            if (found := _difference(inner, before.get(key), now.get(key))) is not None:
+                return found
+        return None
+    return None if before == now else (name, before, now)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

@@ -213,6 +213,12 @@ def test_a_run_without_resume_begins_anew(tmp_path: Path) -> None:
     [
         ({"score_threshold": 0.3}, ["json"], "begun with score_threshold 0.5, now it is 0.3"),
         ({}, ["json"], "begun with score_threshold 0.5, now it is null"),
+        (
+            {"score_threshold": {"a": 0.5}},
+            ["json"],
+            r'begun with score_threshold 0.5, now it is \{"a": 0.5\}',
+        ),
+        ({"score_threshold": ["a" * 99]}, ["json"], r'now it is \["a{78}…;'),
         ({"score_threshold": 0.5}, ["jsonl"], r'begun with save \["json"\], now it is \["jsonl"\]'),
     ],
 )

@@ -1,0 +1,81 @@
+"""`maskport predict --resume`: only what was begun in the same way is gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from PIL import Image
+
+from export.onnx_file import drop_seal
+from model.spec_json import from_json, to_json
+from runtime.artifact import MANIFEST_KEY, SPEC_KEY
+from runtime.predict import main
+from tests.reliability import tiny
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, name in enumerate("abc"):
+        Image.fromarray(tiny.photo(seed=seed)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def call(model: Path, *arguments: object) -> int:
+    return main([str(model), "--threads", "1", *map(str, arguments)])
+
+
+def images(out: Path) -> list[str]:
+    lines = (out / "results.jsonl").read_text("utf-8").splitlines()
+    return [Path(json.loads(line)["image"]).name for line in lines]
+
+
+@contextmanager
+def metadata(source: Path, target: Path) -> Iterator[dict[str, str]]:
+    """Change what a copy says of itself: another export of the same weights."""
+    model = onnx.load(source)
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    yield found
+    onnx.helper.set_model_props(model, found)
+    drop_seal(model)
+    onnx.save(model, target)
+
+
+def test_another_export_of_the_weights_is_refused(
+    tiny_onnx: Path, photos: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (photos, "-o", out, "--save", "jsonl")
+    assert call(tiny_onnx, *arguments) == 0
+    before = (out / "results.jsonl").read_bytes()
+    with metadata(tiny_onnx, tmp_path / "lower.onnx") as found:
+        spec = from_json(found[SPEC_KEY])
+        found[SPEC_KEY] = to_json(replace(spec, box=replace(spec.box, nms_iou=0.25)))
+    assert call(tmp_path / "lower.onnx", *arguments, "--resume") == 2
+    says = "was begun with spec.box.nms_iou 0.5, now it is 0.25; resume with the same"
+    assert says in capsys.readouterr().err
+    with metadata(tiny_onnx, tmp_path / "other.onnx") as found:
+        manifest = json.loads(found[MANIFEST_KEY])
+        found[MANIFEST_KEY] = json.dumps({**manifest, "lowering": "native"})
+    assert call(tmp_path / "other.onnx", *arguments, "--resume") == 2
+    assert 'was begun with lowering ["standard"], now it is ["native"]' in capsys.readouterr().err
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_the_order_of_classes_does_not_matter(tiny_onnx: Path, photos: Path, out: Path) -> None:
+    arguments: tuple[Any, ...] = (photos, "-o", out, "--save", "jsonl")
+    assert call(tiny_onnx, *arguments, "--classes", "round,square") == 0
+    assert call(tiny_onnx, *arguments, "--resume", "--classes", "square,round,square") == 0
+    assert images(out) == ["a.png", "b.png", "c.png"]
