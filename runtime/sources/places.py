@@ -43,7 +43,8 @@ def open_sources(places: Sequence[str], every: int = 1, stdin: TextIO | None = N
         stdin: the stream of "-", by default standard input.
 
     Raises:
-        UsageError: a place with nothing there, a list that is none, "-" twice, `every` below 1.
+        UsageError: a place with nothing there, a list that is none, "-" twice or without standard
+            input, `every` below 1.
         MissingDependencyError: a video or camera, and PyAV is not installed.
     """
     if every < 1:
@@ -181,7 +182,7 @@ def _numbered(frames: video.Frames, name: str, stem: str) -> Iterator[Item]:
 
 def _parts(place: str, every: int, stdin: TextIO | None) -> Sequence[_Part]:
     if place == _STDIN:
-        return [_Stdin(stdin or sys.stdin, every)]
+        return [_Stdin(_open_stdin(stdin), every)]
     if is_live(place):
         return [_Live(place, every)]
     if place.lower().endswith(_LIST_SUFFIX) and os.path.isfile(place):
@@ -193,6 +194,14 @@ def _parts(place: str, every: int, stdin: TextIO | None) -> Sequence[_Part]:
             "glob, a list (.txt), -, camera:0 or rtsp://…"
         )
     return [_file(path, every) for path in files]
+
+
+def _open_stdin(given: TextIO | None) -> TextIO:
+    # None where the program was started with it closed.
+    stream: TextIO | None = sys.stdin if given is None else given
+    if stream is None or stream.closed:
+        raise UsageError("-: standard input is closed; pipe a list of paths into it")
+    return stream
 
 
 def _entries(place: str) -> list[Line]:

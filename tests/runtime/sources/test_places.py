@@ -165,6 +165,15 @@ def test_standard_input_twice() -> None:
         open_sources(["-", "-"])
 
 
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr("sys.stdin", stream)
+        with pytest.raises(UsageError, match="standard input is closed; pipe a list"):
+            open_sources(["-"])
+
+
 def test_nothing_is_opened_before_it_is_reached(tmp_path: Path) -> None:
     """A million photos are listed at once, and none of them read."""
     _make(tmp_path, "a.png", "b.png")
