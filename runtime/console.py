@@ -34,10 +34,18 @@ def printable(text: str) -> str:
 
 def complain(error: object) -> None:
     """Print one line that starts with `error:` to stderr."""
-    text = printable(str(error)[:_LONGEST])
+    _say("error", str(error))
+
+
+def remark(text: str) -> None:
+    """Print one line that starts with `note:` to stderr: nothing is wrong, but worth knowing."""
+    _say("note", text)
+
+
+def _say(what: str, text: str) -> None:
     # Over a progress line that is still open, not behind it.
     lead = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{lead}error: {text}", file=sys.stderr)
+    print(f"{lead}{what}: {printable(text[:_LONGEST])}", file=sys.stderr)
 
 
 def whole_number(text: str) -> int:

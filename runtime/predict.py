@@ -16,7 +16,7 @@ from typing import Any
 
 from model.errors import ImageError, UsageError
 from model.spec_json import to_json
-from runtime.console import DONE, FAILED, Parser, complain, fraction, run, whole_number
+from runtime.console import DONE, FAILED, Parser, complain, fraction, remark, run, whole_number
 from runtime.exactness import InexactResultWarning
 from runtime.formats.resume import done_ids
 from runtime.formats.sink import KINDS, Sink, make_sinks, require_kinds
@@ -31,6 +31,7 @@ from runtime.sources.places import open_sources
 from runtime.stream import Streamed
 from runtime.work_list import Task, WorkList
 
+_MOST_REPEATS = 5
 _NEED_ALL_PIXELS = ("overlay", "crops")
 
 
@@ -45,7 +46,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "photos",
         nargs="+",
-        help="images, folders, globs, lists (.txt), videos, camera:0; - is a list on stdin",
+        help="images, folders, globs, lists (.txt), videos, camera:0; - is a list on stdin; "
+        "what is named twice is taken once",
     )
     parser.add_argument(
         "--also",
@@ -124,7 +126,7 @@ def _predict(argv: Sequence[str]) -> int:
     kinds = [kind for kind in args.save.split(",") if kind]
     wanted = _wanted(args)
     _check_kinds(kinds, args.scaled_decode)
-    source = open_sources(args.photos, args.every)
+    source = open_sources(args.photos, args.every, repeated=_Repeats().add)
     known = source.known()
     originals = Originals(args.photos, known, args.output, kinds)
     originals.require_safe(known)
@@ -200,6 +202,20 @@ def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) ->
         "every": args.every,
         "scaled_decode": args.scaled_decode,
     }
+
+
+class _Repeats:
+    """Says that a photo was named twice; of very many it names the first."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, name: str) -> None:
+        self._count += 1
+        if self._count <= _MOST_REPEATS:
+            remark(f"{name}: named more than once, taken once")
+        elif self._count == _MOST_REPEATS + 1:
+            remark("more photos were named more than once; each is taken once")
 
 
 class _Run:

@@ -43,6 +43,13 @@ def images(out: Path) -> list[str]:
     return [Path(json.loads(line)["image"]).name for line in lines]
 
 
+def cut_off(out: Path, left: int) -> None:
+    """What a kill leaves: `left` records and half of the next."""
+    path = out / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:left]) + lines[left][:50])
+
+
 @contextmanager
 def metadata(source: Path, target: Path) -> Iterator[dict[str, str]]:
     """Change what a copy says of itself: another export of the same weights."""
@@ -79,3 +86,21 @@ def test_the_order_of_classes_does_not_matter(tiny_onnx: Path, photos: Path, out
     assert call(tiny_onnx, *arguments, "--classes", "round,square") == 0
     assert call(tiny_onnx, *arguments, "--resume", "--classes", "square,round,square") == 0
     assert images(out) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_photo_named_twice_is_done_once(
+    tiny_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b, c = (photos / f"{name}.png" for name in "abc")
+    arguments = (a, b, a, c, "-o", out, "--save", "jsonl,rle,json")
+    assert call(tiny_onnx, *arguments) == 0
+    assert images(out) == ["a.png", "b.png", "c.png"]
+    assert f"note: {a}: named more than once, taken once\n" in capsys.readouterr().err
+    whole = (out / "results.jsonl").read_bytes()
+    cut_off(out, 2)
+    assert call(tiny_onnx, *arguments, "--resume") == 0
+    assert (out / "results.jsonl").read_bytes() == whole
+    assert call(tiny_onnx, *[photos] * 3, "-o", out, "--save", "jsonl") == 0
+    notes = [s for s in capsys.readouterr().err.splitlines() if s.startswith("note: ")]
+    assert notes[-1] == "note: more photos were named more than once; each is taken once"
+    assert len(notes) == 7
