@@ -84,4 +84,5 @@ def _line(label: int, numbers: NDArray[np.float64]) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8", newline="\n")
+        # A class may be named by what no encoding can say, half of a surrogate pair.
+        temporary.write_text(text, "utf-8", "backslashreplace", newline="\n")
