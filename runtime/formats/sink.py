@@ -7,7 +7,8 @@ photo's record comes last: what has a record is complete.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +19,11 @@ from PIL import Image
 
 from model.errors import ArtifactError, UsageError
 from model.spec import ModelSpec
+from runtime.closing import Closing
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import coco, crops, jsonl, labelme, layout, resume, rle, yolo
+from runtime.formats.lock import FolderLock
 
 Pixels = NDArray[np.uint8]
 
@@ -72,41 +75,76 @@ class Sink(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Sinks(Closing):
+    """What a run needs to save its kinds.
+
+    Attributes:
+        files: The files of each photo, in any order of photos, also several at a time.
+        records: One photo after the other, each after its files.
+        lock: Of the folder.
+    """
+
+    files: tuple[Sink, ...]
+    records: Records
+    lock: FolderLock
+
+    def finish(self) -> list[str]:
+        """Write what needs all photos; answers lines that say what is where.
+
+        Raises:
+            ArtifactError: A file cannot be written.
+        """
+        return [line for sink in (*self.files, self.records) for line in sink.close()]
+
+    def close(self) -> None:
+        """Let go of the folder; what was written stays, to be gone on with."""
+        with self.lock:
+            self.records.log.close()
+
+
 def make_sinks(
     kinds: Sequence[str],
     folder: Path,
     spec: ModelSpec,
     resume_run: bool = False,
     settings: Mapping[str, Any] | None = None,
-) -> list[Sink]:
-    """Open what a run needs to save `kinds`; give every photo to each, in this order.
+) -> Sinks:
+    """Open what a run needs to save `kinds`.
 
     Args:
         kinds: Names out of `KINDS`.
         folder: Of the results; it is made.
         spec: Of the model.
-        resume_run: Go on behind an earlier run (`runtime.formats.resume.done_names` are its
-            photos, not to be given again); otherwise its records are replaced.
+        resume_run: Go on behind an earlier run (`runtime.formats.resume.done_ids` are its photos,
+            not to be given again); otherwise its records are replaced when the first is written.
         settings: What else decides the results, as JSON has it: a run cannot go on after one that
             was made otherwise.
 
     Raises:
-        UsageError: An unknown kind, one that needs masks of a model without, or a run that cannot
-            be resumed.
+        UsageError: An unknown kind, one that needs masks of a model without, a run that cannot be
+            resumed, or another one that is writing into the folder.
         ArtifactError: The folder or a file cannot be made.
     """
     require_kinds(kinds, spec)
     _make_folder(folder)
-    resume.begin(folder, kinds, settings or {}, resume_run)
     by_kind: dict[str, Sink] = {
         "overlay": _Overlays(folder),
         "crops": _Crops(folder),
         "yolo": _Yolo(folder, spec),
         "labelme": _Labelme(folder),
     }
-    sinks = [sink for kind, sink in by_kind.items() if kind in kinds]
-    log = jsonl.Writer(resume.log_path(folder, kinds), resume=resume_run)
-    return [*sinks, _Records(folder, frozenset(kinds), log)]
+    files = tuple(sink for kind, sink in by_kind.items() if kind in kinds)
+    lock = FolderLock(folder)
+    try:
+        note = resume.Note(folder, kinds, settings or {})
+        if resume_run:
+            note.require_same()
+        log = jsonl.Writer(resume.log_path(folder, kinds), resume=resume_run)
+        return Sinks(files, Records(folder, frozenset(kinds), log, note), lock)
+    except BaseException:
+        lock.close()
+        raise
 
 
 def require_kinds(kinds: Sequence[str], spec: ModelSpec) -> None:
@@ -214,20 +252,26 @@ def _photo_beside(item_name: str, path: Path, pixels: Pixels) -> str:
 
 
 @dataclass(slots=True)
-class _Records:
+class Records:
     """JSON Lines as photos come, and at the end what is made of them."""
 
     folder: Path
     kinds: frozenset[str]
     log: jsonl.Writer
+    note: resume.Note
+    is_begun: bool = False
 
     def write(
         self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
     ) -> None:
-        self.log.add(item_name, detections, image_id)
+        """Save one photo's record: it is done."""
+        with self._begun():
+            self.log.add(item_name, detections, image_id)
 
     def close(self) -> list[str]:
-        self.log.close()
+        """Write what is made of the records; answers lines that say what is where."""
+        with self._begun():
+            self.log.finish()
         records = resume.log_path(self.folder, self.kinds)
         lines = []
         if "json" in self.kinds:
@@ -242,3 +286,25 @@ class _Records:
             return [*lines, f"JSON Lines: {records}"]
         resume.forget(self.folder)
         return lines
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        """Keep the note and the records beside it together, wherever the run is cut off.
+
+        Records of an earlier run keep its note until the block replaces them, and stand for a
+        moment without any: whoever is cut off there cannot be gone on with in a wrong way.
+        """
+        if self.is_begun:
+            yield
+            return
+        had_old = self.log.has_old
+        self.note.set_aside() if had_old else self.note.write()
+        try:
+            yield
+        except BaseException:
+            if self.log.has_old:
+                self.note.put_back()
+            raise
+        if had_old:
+            self.note.write()
+        self.is_begun = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,11 @@ from PIL import Image
 from export.onnx_file import drop_seal
 from model.spec_json import from_json, to_json
 from runtime.artifact import MANIFEST_KEY, SPEC_KEY
+from runtime.formats.lock import FolderLock
 from runtime.predict import main
+from runtime.predictor import Predictor
+from runtime.progress import PhotoProgress
+from runtime.sources import video
 from tests.reliability import tiny
 
 
@@ -104,3 +109,92 @@ def test_a_photo_named_twice_is_done_once(
     notes = [s for s in capsys.readouterr().err.splitlines() if s.startswith("note: ")]
     assert notes[-1] == "note: more photos were named more than once; each is taken once"
     assert len(notes) == 7
+
+
+def test_earlier_results_stay_until_there_are_others(
+    tiny_onnx: Path, photos: Path, out: Path
+) -> None:
+    arguments = (photos, "-o", out, "--save", "jsonl")
+    assert call(tiny_onnx, *arguments) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "stream", stopped)
+        assert call(tiny_onnx, *arguments, "--top-k", 1) == 130
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # The first record of a run replaces those of the run before, and how that was made.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhotoProgress, "advance", stopped)
+        assert call(tiny_onnx, *arguments, "--top-k", 1) == 130
+    assert images(out) == ["a.png"]
+    assert call(tiny_onnx, *arguments, "--resume") == 2
+    assert call(tiny_onnx, *arguments, "--resume", "--top-k", 1) == 0
+    assert images(out) == ["a.png", "b.png", "c.png"]
+
+
+def test_two_runs_do_not_write_into_one_folder(
+    tiny_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (photos, "-o", out, "--save", "jsonl")
+    assert call(tiny_onnx, *arguments) == 0
+    with FolderLock(out):
+        for more in ((), ("--resume",)):
+            assert call(tiny_onnx, *arguments, *more) == 2
+            says = f"error: {out}: another run is writing there; wait until it ends, or name"
+            assert says in capsys.readouterr().err
+    assert call(tiny_onnx, *arguments, "--resume") == 0
+    assert images(out) == ["a.png", "b.png", "c.png"]
+
+
+def _camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera that never ends, and somebody who presses Ctrl-C after two of its frames."""
+
+    def frames(*_: object) -> Iterator[tuple[int, Any]]:
+        for number in itertools.count():
+            yield number, tiny.photo(seed=number % 2)
+
+    advance = PhotoProgress.advance
+
+    def watched(progress: PhotoProgress, *arguments: Any, **options: Any) -> None:
+        advance(progress, *arguments, **options)
+        if progress.photos == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "require_pyav", lambda: None)
+    monkeypatch.setattr(video, "live_frames", frames)
+    monkeypatch.setattr(PhotoProgress, "advance", watched)
+
+
+def test_an_interrupt_ends_a_camera_with_all_its_files(
+    tiny_onnx: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _camera(monkeypatch)
+    assert call(tiny_onnx, "camera:0", "-o", out, "--save", "json") == 130
+    rows = json.loads((out / "results.json").read_text("utf-8"))
+    assert {row["image_id"] for row in rows} <= {0, 1} != set()
+    assert [path.name for path in out.iterdir()] == ["results.json"]
+    captured = capsys.readouterr()
+    assert captured.out.startswith("2 photos · ")
+    assert captured.err.splitlines()[-1] == "interrupted"
+
+
+def test_a_camera_cannot_be_gone_on_with(
+    tiny_onnx: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, name in (("camera:0", "camera:0"), ("rtsp://me:pass@host/a?key", "rtsp://host/a")):
+        assert call(tiny_onnx, place, "-o", out, "--save", "jsonl", "--resume") == 2
+        says = f"error: --resume: {name} never gives the same frames again; name another folder"
+        assert capsys.readouterr().err.startswith(says)
+    assert not out.exists()
+
+
+def test_no_times_of_no_photos_and_spaces_between_kinds(
+    tiny_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "a.png").write_bytes((photos / "a.png").read_bytes()[:200])
+    assert call(tiny_onnx, photos / "a.png", "-o", out, "--save", "json, jsonl ,") == 1
+    assert capsys.readouterr().out.splitlines()[0] == "0 photos"
+    assert {path.name for path in out.iterdir()} >= {"results.json", "results.jsonl"}
