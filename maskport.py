@@ -64,7 +64,7 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     rows = [f"  {verb:<{width}}  {what}" for verb, (_, what) in COMMANDS.items()]
     return "\n".join(
-        ["usage: maskport COMMAND …", "", *rows, "", "maskport COMMAND --help tells more."]
+        ["usage: maskport COMMAND ...", "", *rows, "", "maskport COMMAND --help tells more."]
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -33,10 +34,18 @@ def printable(text: str) -> str:
 
 def complain(error: object) -> None:
     """Print one line that starts with `error:` to stderr."""
-    text = printable(str(error)[:_LONGEST])
+    _say("error", str(error))
+
+
+def remark(text: str) -> None:
+    """Print one line that starts with `note:` to stderr: nothing is wrong, but worth knowing."""
+    _say("note", text)
+
+
+def _say(what: str, text: str) -> None:
     # Over a progress line that is still open, not behind it.
     lead = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{lead}error: {text}", file=sys.stderr)
+    print(f"{lead}{what}: {printable(text[:_LONGEST])}", file=sys.stderr)
 
 
 def whole_number(text: str) -> int:
@@ -61,6 +70,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     Returns:
         0 done, 1 failed, 2 usage, 130 interrupted.
     """
+    steady_streams()
     try:
         with warnings.catch_warnings():
             # Of large or damaged photos the runtime speaks itself, in one line each.
@@ -88,6 +98,31 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def steady_streams() -> None:
+    """Make standard output and error take whatever is printed.
+
+    Closed ones (`>&-`) lose it; characters that their encoding lacks come out as escapes.
+    """
+    _occupy_descriptors()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _occupy_descriptors() -> None:
+    """Let no file of ours be opened as 0, 1 or 2, where libraries print what they think."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 class Steps:

@@ -6,6 +6,7 @@ python -m runtime.predict model.onnx photos -o out
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,20 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ImageError, UsageError
-from runtime.console import DONE, FAILED, Parser, complain, fraction, run, whole_number
+from model.spec_json import to_json
+from runtime.console import DONE, FAILED, Parser, complain, fraction, remark, run, whole_number
 from runtime.exactness import InexactResultWarning
 from runtime.formats.resume import done_ids
-from runtime.formats.sink import KINDS, Sink, make_sinks, require_kinds
+from runtime.formats.sink import KINDS, Records, Sink, Sinks, make_sinks, require_kinds
 from runtime.next_step import next_step
+from runtime.originals import Originals
 from runtime.predictor import Predictor
 from runtime.progress import PhotoProgress
 from runtime.selection import Wanted, parse_score_threshold
 from runtime.sources.items import Item
+from runtime.sources.live import is_live, live_name
 from runtime.sources.photos import Photo
 from runtime.sources.places import open_sources
 from runtime.stream import Streamed
 from runtime.work_list import Task, WorkList
 
+_MOST_REPEATS = 5
 _NEED_ALL_PIXELS = ("overlay", "crops")
 
 
@@ -37,12 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="maskport predict", description=__doc__.splitlines()[0])
+    parser = Parser(
+        prog="maskport predict",
+        description=__doc__.splitlines()[0],
+        epilog="An interrupted run (Ctrl-C, status 130) goes on with --resume. A camera or network "
+        "stream is ended by Ctrl-C, also with status 130: its result files are then complete.",
+    )
     parser.add_argument("artifact", type=Path, help="an exported .onnx, an .engine or a checkpoint")
     parser.add_argument(
         "photos",
         nargs="+",
-        help="images, folders, globs, lists (.txt), videos, camera:0; - is a list on stdin",
+        help="images, folders, globs, lists (.txt), videos, camera:0; - is a list on stdin; "
+        "what is named twice is taken once",
     )
     parser.add_argument(
         "--also",
@@ -69,7 +80,8 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on behind an earlier run with the same options into the same folder",
+        help="go on behind an earlier run with the same options into the same folder; not for "
+        "cameras and network streams",
     )
 
 
@@ -118,12 +130,20 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 
 def _predict(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    kinds = [kind for kind in args.save.split(",") if kind]
+    kinds = _names(args.save)
     wanted = _wanted(args)
     _check_kinds(kinds, args.scaled_decode)
-    work = WorkList(open_sources(args.photos, args.every))
-    if "overlay" in kinds:
-        work.refuse_to_replace(args.output, ".png")
+    live = [place for place in args.photos if is_live(place)]
+    if live and args.resume:
+        raise UsageError(
+            f"--resume: {live_name(live[0])} never gives the same frames again; name another "
+            "folder, and leave --resume out"
+        )
+    source = open_sources(args.photos, args.every, repeated=_Repeats().add)
+    known = source.known()
+    originals = Originals(args.photos, known, args.output, kinds)
+    originals.require_safe(known)
+    work = WorkList(source)
     opened = Predictor.open(
         [args.artifact, *args.also],
         backend=args.backend,
@@ -138,17 +158,19 @@ def _predict(argv: Sequence[str]) -> int:
         predictor.check(batch_size=args.batch, **wanted)
         require_kinds(kinds, predictor.spec)
         settings = _settings(args, predictor, wanted)
-        sinks = make_sinks(kinds, args.output, predictor.spec, args.resume, settings)
-        # The records are whole only after the sinks have cut off what a kill left behind.
-        done = done_ids(args.output, kinds) if args.resume else {}
-        work.require_ids(done, args.output)
-        run_ = _Run(work, done, sinks)
-        with warnings.catch_warnings():
-            warnings.simplefilter("once", InexactResultWarning)
-            run_.stream(predictor, wanted, args.batch, args.workers)
-        written = [line for sink in sinks for line in sink.close()]
-        print(f"{run_.progress.photos - run_.progress.failed} photos · {predictor.times}")
-    return _report(written, kinds, run_.progress, len(done), work)
+        with make_sinks(kinds, args.output, predictor.spec, args.resume, settings) as sinks:
+            # The records are whole only after the sinks have cut off what a kill left behind.
+            done = done_ids(args.output, kinds) if args.resume else {}
+            work.require_ids(done, args.output)
+            run_ = _Run(work, done, sinks, originals)
+            is_whole = run_.stream(predictor, wanted, args.batch, args.workers, bool(live))
+            written = sinks.finish()
+        print(_summary(run_.progress, predictor))
+    return _report(written, kinds, run_, is_whole)
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def _check_kinds(kinds: Sequence[str], scaled_decode: bool) -> None:
@@ -173,16 +195,22 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     if args.score_threshold is not None:
         wanted["score_threshold"] = parse_score_threshold(args.score_threshold)
     if args.classes is not None:
-        wanted["classes"] = [name.strip() for name in args.classes.split(",") if name.strip()]
+        wanted["classes"] = _names(args.classes)
     return wanted
 
 
 def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) -> Mapping[str, Any]:
     """What decides the results: a run does not go on after one that was made otherwise."""
     manifests = [artifact.manifest for artifact in predictor.artifacts]
+    classes = wanted.get("classes")
     return {
         **wanted,
+        "classes": None if classes is None else sorted(set(classes)),
         "weights": manifests[0].weights_sha256,
+        # Whole, so that a run that is refused can be told which of its parts differs.
+        "spec": json.loads(to_json(predictor.spec)),
+        "target": sorted({manifest.target for manifest in manifests}),
+        "lowering": sorted({manifest.lowering for manifest in manifests}),
         "precision": sorted({manifest.precision for manifest in manifests}),
         "canvases": [[manifest.height, manifest.width] for manifest in manifests],
         "batch": args.batch,
@@ -191,22 +219,52 @@ def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) ->
     }
 
 
+class _Repeats:
+    """Says that a photo was named twice; of very many it names the first."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, name: str) -> None:
+        self._count += 1
+        if self._count <= _MOST_REPEATS:
+            remark(f"{name}: named more than once, taken once")
+        elif self._count == _MOST_REPEATS + 1:
+            remark("more photos were named more than once; each is taken once")
+
+
 class _Run:
     """One pass over the photos: files are written beside the network, records in order."""
 
-    def __init__(self, work: WorkList, done: Collection[str], sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self, work: WorkList, done: Collection[str], sinks: Sinks, originals: Originals
+    ) -> None:
+        self.work = work
+        self.done = len(done)
         self._tasks = work.tasks(done)
-        *self._files, self._records = sinks
+        self._originals = originals
+        self._sinks = sinks
         # Photos that are on their way, by their place in the stream.
         self._under_way: dict[int, Task] = {}
         left = None if work.count is None else max(work.count - len(done), 0)
         self.progress = PhotoProgress(left)
 
-    def stream(self, predictor: Predictor, wanted: Wanted, batch_size: int, workers: int) -> None:
+    def stream(
+        self,
+        predictor: Predictor,
+        wanted: Wanted,
+        batch_size: int,
+        workers: int,
+        is_live: bool,
+    ) -> bool:
         """Predict and write all of them; a photo that cannot be used is reported.
+
+        Returns:
+            Whether it came to the end of the photos. A live source has none: an interrupt ends it.
 
         Raises:
             MaskportError: the artifact or the disk failed; what was written stays.
+            KeyboardInterrupt: where nothing is live; what was written can be gone on with.
         """
         results = predictor.stream(
             self._photos(),
@@ -217,19 +275,27 @@ class _Run:
             keep_pixels=True,
             **wanted,
         )
-        with closing(results):
-            for result in results:
-                self._take(result)
+        is_whole = True
+        try:
+            with warnings.catch_warnings(), closing(results):
+                warnings.simplefilter("once", InexactResultWarning)
+                for result in results:
+                    self._take(result)
+        except KeyboardInterrupt:
+            if not is_live:
+                raise
+            is_whole = False
         self.progress.close()
+        return is_whole
 
     def _photos(self) -> Iterator[Photo | ImageError]:
         with closing(self._tasks):
             for place, task in enumerate(self._tasks):
                 self._under_way[place] = task
-                yield task.item.photo
+                yield self._originals.checked(task.item).photo
 
     def _write_files(self, result: Streamed) -> None:
-        for sink in self._files:
+        for sink in self._sinks.files:
             _write(sink, self._under_way[result.index], result)
 
     def _take(self, result: Streamed) -> None:
@@ -239,11 +305,11 @@ class _Run:
         elif result.error is not None:
             raise result.error
         else:
-            _write(self._records, task, result)
+            _write(self._sinks.records, task, result)
         self.progress.advance(result.seconds, failed=result.error is not None)
 
 
-def _write(sink: Sink, task: Task, result: Streamed) -> None:
+def _write(sink: Sink | Records, task: Task, result: Streamed) -> None:
     if result.pixels is not None and result.detections is not None:
         item = task.item
         sink.write(item.name, item.stem, task.image_id, result.pixels, result.detections)
@@ -253,21 +319,24 @@ def _named(item: Item, error: ImageError) -> str:
     return str(error) if item.name in str(error) else f"{item.name}: {error}"
 
 
-def _report(
-    written: Sequence[str],
-    kinds: Sequence[str],
-    progress: PhotoProgress,
-    done: int,
-    work: WorkList,
-) -> int:
-    if done:
-        print(f"{done} photos were done before")
+def _summary(progress: PhotoProgress, predictor: Predictor) -> str:
+    count = progress.photos - progress.failed
+    # A mean over no photo says nothing.
+    return f"{count} photos · {predictor.times}" if count else "0 photos"
+
+
+def _report(written: Sequence[str], kinds: Sequence[str], run_: _Run, is_whole: bool) -> int:
+    if run_.done:
+        print(f"{run_.done} photos were done before")
     for line in written:
         print(line)
     if "json" in kinds:
-        print(f"image_id: {work.id_rule}")
-    if progress.failed:
-        complain(f"{progress.failed} of {progress.photos} photos could not be used")
+        print(f"image_id: {run_.work.id_rule}")
+    if run_.progress.failed:
+        complain(f"{run_.progress.failed} of {run_.progress.photos} photos could not be used")
+    if not is_whole:
+        raise KeyboardInterrupt
+    if run_.progress.failed:
         return FAILED
     print(next_step("evaluate", "--help"))
     return DONE

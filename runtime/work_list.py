@@ -26,11 +26,11 @@ class WorkList:
     source, from 0. What is left out later does not move the ids of the others.
 
     Args:
-        source: read once here where it knows its count, else as it is iterated.
+        source: iterated as it is worked on, where it does not know its count.
     """
 
     def __init__(self, source: Source) -> None:
-        self._known: Sequence[Item] | None = None if source.count is None else list(source)
+        self._known: Sequence[Item] | None = None if source.count is None else source.known()
         self._source = source
         self._are_named = self._known is not None and _are_numbers(self._known)
 
@@ -69,18 +69,6 @@ class WorkList:
                     f"{folder}: was begun with other photos or in another order ({name} had "
                     f"image_id {image_id}, it {now}); resume with the same, or name another folder"
                 )
-
-    def refuse_to_replace(self, folder: Path, suffix: str) -> None:
-        """Files `<stem><suffix>` in a folder must not be photos of this list.
-
-        Raises:
-            UsageError: one is.
-        """
-        given = {item.photo.resolve() for item in self._known or () if isinstance(item.photo, Path)}
-        for item in self._known or ():
-            name = f"{item.stem}{suffix}"
-            if (folder / name).resolve() in given:
-                raise UsageError(f"-o {folder}: {name} would replace a photo; name another folder")
 
 
 def _are_numbers(items: Sequence[Item]) -> bool:

@@ -11,12 +11,14 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 from model.errors import ArtifactError
 from runtime.closing import Closing
 from runtime.detections import Detections
 from runtime.files import atomic_path
+from runtime.formats.record_check import problem
 
 _BLOCK_BYTES = 1 << 16
 
@@ -69,9 +71,12 @@ def write(path: Path, results: Iterable[tuple[str, Detections]]) -> None:
 class Writer(Closing):
     """Appends images to a JSON Lines file as they come; each is in the file when `add` returns.
 
+    What an earlier run wrote gives way to the first image, or to none where a `with` block ends
+    well without one: a run that comes to nothing costs no results.
+
     Args:
         path: The file.
-        resume: Go on behind what an earlier run wrote; otherwise start an empty file.
+        resume: Go on behind what an earlier run wrote; otherwise the file begins anew.
 
     Raises:
         ArtifactError: The file cannot be opened, or is no file.
@@ -80,12 +85,10 @@ class Writer(Closing):
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self._path = path
         try:
-            if not resume:
-                path.write_bytes(b"")
-            # Not buffered: a line is one write.
-            self._file: BinaryIO = path.open("ab", buffering=0)
+            self._file = self._opened()
             if resume:
                 self._file.truncate(_whole_bytes(path))
+            self.has_old = not resume and os.fstat(self._file.fileno()).st_size > 0
         except OSError as error:
             raise self._failed(error) from error
 
@@ -96,6 +99,9 @@ class Writer(Closing):
             ArtifactError: It cannot be written; what was written before stays whole.
         """
         line = _line(record(image, detections, image_id))
+        if self.has_old:
+            self._replace_old(line)
+            return
         size = 0
         try:
             size = self._file.seek(0, os.SEEK_END)
@@ -106,6 +112,27 @@ class Writer(Closing):
             with suppress(OSError):
                 self._file.truncate(size)
             raise self._failed(error) from error
+
+    def finish(self) -> None:
+        """Close the file of a run that ended well: without an image it is empty.
+
+        Raises:
+            ArtifactError: As `add` and `close`.
+        """
+        if self.has_old:
+            self._replace_old(b"")
+        self.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.close()
 
     def close(self) -> None:
         """Bring the file to the disk and close it; again does nothing.
@@ -118,6 +145,20 @@ class Writer(Closing):
         try:
             with self._file:
                 os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _opened(self) -> BinaryIO:
+        # Not buffered: a line is one write.
+        return self._path.open("ab", buffering=0)
+
+    def _replace_old(self, content: bytes) -> None:
+        with atomic_path(self._path) as temporary:
+            temporary.write_bytes(content)
+        self.has_old = False
+        self._file.close()
+        try:
+            self._file = self._opened()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -157,20 +198,24 @@ def _line(found: dict[str, Any]) -> bytes:
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    found: object = None
+    found: Any = None
     with suppress(ValueError, RecursionError):
         found = json.loads(line)
-    is_record = (
-        isinstance(found, dict)
-        and isinstance(found.get("image"), str)
-        and isinstance(found.get("detections"), list)
-    )
-    if not is_record:
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("image"), str)
+        or not isinstance(found.get("detections"), list)
+    ):
         raise ArtifactError(
             f"{path}, line {number}: expected a record of an image as maskport writes it; remove "
             "the line, or predict again without resume"
         )
-    return found  # type: ignore[return-value]
+    if (what := problem(found)) is not None:
+        raise ArtifactError(
+            f"{path}, line {number} ({found['image']}): {what}; remove the line, or predict again "
+            "without resume"
+        )
+    return found
 
 
 def _whole_bytes(path: Path) -> int:

@@ -26,6 +26,7 @@ from model.spec import ModelSpec
 from runtime.bridges import one_ring
 from runtime.detections import Detections
 from runtime.files import atomic_path
+from runtime.formats import layout
 from runtime.polygons import SAME_PIXELS_PX
 from runtime.to_image import clipped
 
@@ -65,10 +66,10 @@ def write_names(folder: Path, spec: ModelSpec) -> None:
         ArtifactError: A file cannot be written.
     """
     names = [" ".join(name.split()) for name in class_names(spec)]
-    _write_text(folder / "classes.txt", "".join(f"{name}\n" for name in names))
+    _write_text(folder / layout.CLASSES, "".join(f"{name}\n" for name in names))
     # A JSON text is a YAML text, whatever the name holds.
     entries = [f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(names)]
-    _write_text(folder / "data.yaml", "".join((f"nc: {len(names)}\n", "names:\n", *entries)))
+    _write_text(folder / layout.DATA, "".join((f"nc: {len(names)}\n", "names:\n", *entries)))
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...]:
@@ -83,4 +84,5 @@ def _line(label: int, numbers: NDArray[np.float64]) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8", newline="\n")
+        # A class may be named by what no encoding can say, half of a surrogate pair.
+        temporary.write_text(text, "utf-8", "backslashreplace", newline="\n")

@@ -41,4 +41,11 @@ class Source(Protocol):
         """How many items a pass has; None where only the pass itself can tell."""
         ...
 
+    def known(self) -> list[Item]:
+        """Items that are known before any pass, with the stems that a pass gives them.
+
+        All of them where `count` is a number. Behind standard input a pass may give other stems.
+        """
+        ...
+
     def __iter__(self) -> Iterator[Item]: ...

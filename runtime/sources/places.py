@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from runtime.sources import video
 from runtime.sources.items import Item, Source
 from runtime.sources.lists import Line, lines, read_list
 from runtime.sources.live import is_live, live_name, live_stem, open_live
+from runtime.sources.photos import SUFFIXES as PHOTO_SUFFIXES
 from runtime.sources.photos import files_at
 from runtime.sources.stems import Stems
 
@@ -22,17 +23,30 @@ _LIST_SUFFIX = ".txt"
 _STDIN = "-"
 
 
-def open_sources(places: Sequence[str], every: int = 1, stdin: TextIO | None = None) -> Source:
+def _unheard(name: str) -> None:
+    """Nobody wants to know."""
+
+
+def open_sources(
+    places: Sequence[str],
+    every: int = 1,
+    stdin: TextIO | None = None,
+    repeated: Callable[[str], None] = _unheard,
+) -> Source:
     """Look at what a user named, and answer its photos, in that order.
 
     * an image file, or whatever else is neither a video nor a list;
     * a folder: its photos, sorted, without those of its subfolders and without videos;
-    * a glob pattern: the photos and videos that match, sorted; "**" goes into subfolders;
+    * a glob pattern: the photos and videos that match, sorted; "**" goes into subfolders. They are
+      told by their suffixes; a pattern that ends with a suffix of its own takes what has that;
     * a video file, by its suffix: its frames; an animated GIF or WebP is a photo;
     * a list, "….txt": a photo or video a line, relative to the list's folder;
     * "-": such a list on standard input, relative to the current folder, read while it grows;
     * "camera:0", "camera:/dev/video0": frames until it is unplugged;
     * "rtsp://…", "http://…" and the like: frames of a stream until it ends.
+
+    What is named more than once, in the same words, comes once, in its first place; what the
+    command line names does not come out of standard input again.
 
     What can be missed is missed here. What can only be seen on the way (a line of a list that
     names no file, a damaged video) becomes an item with an error.
@@ -41,23 +55,42 @@ def open_sources(places: Sequence[str], every: int = 1, stdin: TextIO | None = N
         places: what the user named.
         every: take every N-th frame of videos, cameras and streams; photos are all taken.
         stdin: the stream of "-", by default standard input.
+        repeated: told the name of what was named before, as soon as that is seen.
 
     Raises:
-        UsageError: a place with nothing there, a list that is none, "-" twice, `every` below 1.
+        UsageError: a place with nothing there, a list that is none, "-" twice or without standard
+            input, `every` below 1.
         MissingDependencyError: a video or camera, and PyAV is not installed.
     """
     if every < 1:
         raise UsageError(f"every: expected a whole number from 1, got {every}")
     if list(places).count(_STDIN) > 1:
         raise UsageError("-: standard input can be read only once")
-    parts: list[_Part] = [part for p in places for part in _parts(p, every, stdin)]
-    if any(part.needs_pyav for part in parts):
+    parts: dict[str, _Part] = {}
+    for part in (part for place in places for part in _parts(place, every, stdin)):
+        if part.key in parts:
+            repeated(part.name)
+        else:
+            parts[part.key] = part
+    if any(part.needs_pyav for part in parts.values()):
         video.require_pyav()
-    return _Sources(tuple(parts))
+    if _STDIN in parts:
+        before = frozenset(parts)
+        parts[_STDIN] = _Stdin(_open_stdin(stdin), every, before, repeated)
+    return _Sources(tuple(parts.values()))
 
 
 class _Part(Protocol):
-    """Some neighbouring items of a source."""
+    """Some neighbouring items of a source.
+
+    `key` is the same for two that were named in the same words; `name` may be shown.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def count(self) -> int | None: ...
@@ -78,39 +111,61 @@ class _Sources:
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
+    def known(self) -> list[Item]:
+        stems, found = Stems(), list[Item]()
+        for part in self.parts:
+            # A video takes its stem, and is opened only when it is iterated.
+            items = part.items(stems)
+            if part.count is not None:
+                found.extend(items)
+        return found
+
     def __iter__(self) -> Iterator[Item]:
         stems = Stems()
         for part in self.parts:
             yield from part.items(stems)
 
 
+class _NamedByPath:
+    __slots__ = ()
+    path: Path
+
+    @property
+    def key(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+
 @dataclass(frozen=True, slots=True)
-class _PhotoFile:
+class _PhotoFile(_NamedByPath):
     path: Path
     count: int | None = 1
     needs_pyav: bool = False
 
     def items(self, stems: Stems) -> Iterator[Item]:
-        yield Item(str(self.path), stems.photo(self.path.stem), self.path)
+        yield Item(self.name, stems.photo(self.path.stem), self.path)
 
 
 @dataclass(frozen=True, slots=True)
-class _Missing:
+class _Missing(_NamedByPath):
     """An entry of a list that cannot be used."""
 
-    line: Line
+    path: Path
+    where: str
     why: str = "no such file"
     count: int | None = 1
     needs_pyav: bool = False
 
     def items(self, stems: Stems) -> Iterator[Item]:
-        path = self.line.path
-        error = ImageError(f"{self.line.where}: {path}: {self.why}")
-        yield Item(str(path), stems.photo(path.stem), error)
+        error = ImageError(f"{self.where}: {self.path}: {self.why}")
+        yield Item(self.name, stems.photo(self.path.stem), error)
 
 
 @dataclass(frozen=True, slots=True)
-class _VideoFile:
+class _VideoFile(_NamedByPath):
     path: Path
     every: int
     # Containers do not always say how many frames they hold, nor always rightly.
@@ -119,39 +174,54 @@ class _VideoFile:
 
     def items(self, stems: Stems) -> Iterator[Item]:
         frames = video.file_frames(self.path, self.every)
-        return _numbered(frames, str(self.path), stems.video(self.path.stem))
+        return _numbered(frames, self.name, stems.video(self.path.stem))
 
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    place: str
+    key: str
     every: int
     count: int | None = None
     needs_pyav: bool = True
 
+    @property
+    def name(self) -> str:
+        return live_name(self.key)
+
     def items(self, stems: Stems) -> Iterator[Item]:
         def opened(av: Any) -> Any:
-            return open_live(av, self.place)
+            return open_live(av, self.key)
 
-        name = live_name(self.place)
-        frames = video.live_frames(opened, name, self.every)
-        return _numbered(frames, name, stems.video(live_stem(self.place)))
+        plain = live_stem(self.key)
+        stem = stems.video(plain)
+        # Addresses that differ in what is not shown must still not give frames of one name.
+        name = self.name if stem == plain else f"{self.name} ({stem})"
+        return _numbered(video.live_frames(opened, name, self.every), name, stem)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stdin:
     stream: TextIO
     every: int
+    named: frozenset[str] = frozenset()
+    repeated: Callable[[str], None] = _unheard
+    key: str = _STDIN
+    name: str = "standard input"
     count: int | None = None
     needs_pyav: bool = False
 
     def items(self, stems: Stems) -> Iterator[Item]:
+        seen = set(self.named)
         # Bytes, where they can be had: a name need not be text in the user's language.
         stream = getattr(self.stream, "buffer", self.stream)
-        for line in lines(stream, "standard input", Path()):
+        for line in lines(stream, self.name, Path()):
             part = _entry(line, self.every)
+            if part.key in seen:
+                self.repeated(part.name)
+                continue
+            seen.add(part.key)
             if part.needs_pyav and (lacking := _lacking_pyav()):
-                part = _Missing(line, lacking)
+                part = _Missing(line.path, line.where, lacking)
             yield from part.items(stems)
 
 
@@ -172,18 +242,35 @@ def _numbered(frames: video.Frames, name: str, stem: str) -> Iterator[Item]:
 
 def _parts(place: str, every: int, stdin: TextIO | None) -> Sequence[_Part]:
     if place == _STDIN:
-        return [_Stdin(stdin or sys.stdin, every)]
+        return [_Stdin(_open_stdin(stdin), every)]
     if is_live(place):
         return [_Live(place, every)]
     if place.lower().endswith(_LIST_SUFFIX) and os.path.isfile(place):
         return [_entry(line, every) for line in _entries(place)]
-    files = files_at(place)
+    files = _files(place)
     if not files:
         raise UsageError(
             f"{place}: no photo there; expected an image or video file, a folder of images, a "
             "glob, a list (.txt), -, camera:0 or rtsp://…"
         )
     return [_file(path, every) for path in files]
+
+
+def _files(place: str) -> list[Path]:
+    files = files_at(place)
+    suffix = Path(place).suffix
+    # A pattern such as "*.jpg" says itself what is a photo; "*" and "a.*" do not.
+    if os.path.lexists(place) or (suffix and not any(c in suffix for c in "*?[]")):
+        return files
+    return [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES | video.SUFFIXES]
+
+
+def _open_stdin(given: TextIO | None) -> TextIO:
+    # None where the program was started with it closed.
+    stream: TextIO | None = sys.stdin if given is None else given
+    if stream is None or stream.closed:
+        raise UsageError("-: standard input is closed; pipe a list of paths into it")
+    return stream
 
 
 def _entries(place: str) -> list[Line]:
@@ -194,7 +281,9 @@ def _entries(place: str) -> list[Line]:
 
 
 def _entry(line: Line, every: int) -> _Part:
-    return _file(line.path, every) if os.path.lexists(line.path) else _Missing(line)
+    return (
+        _file(line.path, every) if os.path.lexists(line.path) else _Missing(line.path, line.where)
+    )
 
 
 def _file(path: Path, every: int) -> _Part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -133,6 +134,40 @@ def test_reader_that_went_away_is_no_traceback(lines: int) -> None:
     _, complaint = child.communicate("")
     assert child.returncode == 1
     assert complaint == ""
+
+
+_SPEAKS = (
+    "import os, sys; from runtime.console import complain, run\n"
+    "def command(argv):\n"
+    "    print('1 · \\udce9'); complain('no · good')\n"
+    "    with open(argv[0], 'w') as file: print(file.fileno(), file=file)\n"
+    "    os.write(2, b'a library')\n"
+    "    return 0\n"
+    "sys.exit(run(command, sys.argv[1:]))"
+)
+
+
+@pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_lose_what_is_printed_and_no_more(closed: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-c", _SPEAKS, "file"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("" if " >&-" in f" {closed}" else "1 · \\udce9\n")
+    assert done.stderr == ("" if "2>&-" in closed else "error: no · good\na library")
+    # And what libraries print does not end up in a file of ours.
+    assert int((tmp_path / "file").read_text()) > 2
+
+
+def test_an_encoding_without_our_characters_is_no_failure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SPEAKS, str(tmp_path / "file")],
+        cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "1 \\xb7 \\udce9\n")
 
 
 def test_warnings_of_pillow_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

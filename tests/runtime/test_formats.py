@@ -266,6 +266,43 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
         jsonl.read_names(path)
 
 
+GOOD = {"label": 1, "category_id": 1, "name": "a", "score": 0.5, "box_xyxy": [0, 0, 1.5, 1]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"detections": [5]}, r"detections[0]: expected an object"),
+        ({"detections": [GOOD, {"x": 1}]}, r"detections[1].label: expected a whole number"),
+        ({"detections": [{**GOOD, "category_id": True}]}, ".category_id: expected a whole"),
+        ({"detections": [{**GOOD, "name": None}]}, ".name: expected a text"),
+        ({"detections": [{**GOOD, "score": float("nan")}]}, ".score: expected a number"),
+        ({"detections": [{**GOOD, "box_xyxy": [1, 2, 3]}]}, ".box_xyxy: expected four numbers"),
+        ({"detections": [{**GOOD, "box_xyxy": [1, 2, 3, "4"]}]}, ".box_xyxy: expected four"),
+        ({"detections": [{**GOOD, "box_xyxy": [1, 2, 3, 10**400]}]}, ".box_xyxy: expected four"),
+        ({"detections": [{**GOOD, "rle": "abc"}]}, ".rle: expected size and counts"),
+        ({"detections": [{**GOOD, "keypoints": {"nose": [1, 2]}}]}, ".keypoints: expected three"),
+        ({"detections": [{**GOOD, "keypoints": [1]}]}, ".keypoints: expected three"),
+        ({"height": None}, "height: expected a whole number"),
+        ({"image_id": "1"}, "image_id: expected a whole number"),
+    ],
+)
+@pytest.mark.parametrize("module", [coco, rle_file], ids=["coco", "rle"])
+def test_a_record_with_odd_content_is_named(
+    tmp_path: Path, module: Any, change: dict[str, Any], says: str
+) -> None:
+    path, records = tmp_path / "results.json", tmp_path / "results.jsonl"
+    written(records, "a.jpg")
+    record = {"image": "b.jpg", "image_id": 1, "height": 4, "width": 4, "detections": [], **change}
+    first = json.loads(records.read_text())
+    records.write_text("".join(json.dumps(r) + "\n" for r in ({**first, "image_id": 0}, record)))
+    with pytest.raises(ArtifactError) as caught:
+        module.write_from_jsonl(path, records)
+    assert str(caught.value).startswith(f"{records}, line 2 (b.jpg): ")
+    assert says in str(caught.value)
+    assert not path.exists()
+
+
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "results.jsonl"
     with jsonl.Writer(path) as writer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 from model.errors import ArtifactError, ImageError, MissingDependencyError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime.detections import Detections
-from runtime.formats import crops, labelme, yolo
+from runtime.formats import crops, jsonl, labelme, rle, yolo
 from runtime.formats.names import file_stem
 from tests.oracles.polygons import rasterise
 
@@ -234,6 +234,19 @@ def test_cutout_files_are_those_of_the_last_run(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_a_class_named_by_half_a_letter_is_written(tmp_path: Path) -> None:
+    names = (*SPEC.classes.names[:-1], "odd \ud800")
+    spec = replace(SPEC, classes=replace(SPEC.classes, names=names))
+    yolo.write_names(tmp_path, spec)
+    assert (tmp_path / "classes.txt").read_text("utf-8").splitlines()[-1] == "odd \\ud800"
+    odd = replace(found(), names=(names[-1],) * len(found()))
+    crops.write(tmp_path, "a", picture(), odd)
+    labelme.write(tmp_path / "a.json", odd, "a.png")
+    jsonl.write(tmp_path / "a.jsonl", [("a", odd)])
+    rle.write(tmp_path / "rle.json", [("a", odd)])
+    assert len(list((tmp_path / "a").iterdir())) == len(odd)
+
+
 def test_cutouts_into_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     with pytest.raises(ArtifactError, match="cannot write"):
@@ -243,12 +256,14 @@ def test_cutouts_into_a_file_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["../../etc/passwd", "a/b", "a\\b", "C:x", "", ".", "..", ".hidden", "tab\t", "nul\x00", "end.",
-     "é" * 200, "\udcff", "a" * 151],
+     "é" * 200, "\udcff", "a" * 151,
+     "con", "NUL", "aux.txt", "COM1", "lpt².a.b", "prn .x", "CONIN$"],
 )  # fmt: skip
 def test_awkward_names_become_one_part_of_a_path(name: str, tmp_path: Path) -> None:
     stem = file_stem(name)
     assert stem == file_stem(name) != name
     assert Path(stem).name == stem
+    assert not PureWindowsPath(stem).is_reserved()
     assert len(stem.encode()) < 170
     (tmp_path / f"{stem}.txt").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.txt"]
@@ -256,7 +271,16 @@ def test_awkward_names_become_one_part_of_a_path(name: str, tmp_path: Path) -> N
 
 def test_names_stay_two_and_good_ones_stay() -> None:
     assert file_stem("a/b") != file_stem("a\\b") != file_stem("a_b")
-    for name in ("000000123", "traffic light", "фото 1", "clip.mp4#000123", "a" * 150):
+    for name in (
+        "000000123",
+        "traffic light",
+        "фото 1",
+        "clip.mp4#000123",
+        "a" * 150,
+        "console",
+        "com",
+        "com10",
+    ):
         assert file_stem(name) == name
 
 

@@ -16,7 +16,7 @@ from model.errors import ArtifactError, UsageError
 from model.spec import KeypointHeadSpec, ModelSpec
 from runtime.detections import Detections
 from runtime.formats import coco, jsonl
-from runtime.formats.resume import done_names
+from runtime.formats.resume import done_ids
 from runtime.formats.sink import KINDS, make_sinks
 from tests.runtime.test_formats_annotations import IMAGE_HW, SPEC, found, picture
 
@@ -60,14 +60,14 @@ def run(
     is_stopped: bool = False,
     settings: dict[str, Any] | None = None,
 ) -> list[str]:
-    """A run over photos, as a command does it; one that is stopped never closes."""
-    sinks = make_sinks(kinds, folder, spec, resume, settings)
-    done = done_names(folder, kinds) if resume else set()
-    for image_id, (name, detections) in enumerate(photos.items()):
-        if name not in done:
-            for sink in sinks:
-                sink.write(name, Path(name).stem, image_id, picture(), detections)
-    return [] if is_stopped else [line for sink in sinks for line in sink.close()]
+    """A run over photos, as a command does it; one that is stopped does not finish."""
+    with make_sinks(kinds, folder, spec, resume, settings) as sinks:
+        done = done_ids(folder, kinds) if resume else {}
+        for image_id, (name, detections) in enumerate(photos.items()):
+            if name not in done:
+                for sink in (*sinks.files, sinks.records):
+                    sink.write(name, Path(name).stem, image_id, picture(), detections)
+        return [] if is_stopped else sinks.finish()
 
 
 def files(folder: Path) -> set[str]:
@@ -128,11 +128,11 @@ def test_an_overlay_is_the_drawing(tmp_path: Path) -> None:
 
 
 def test_stems_stay_in_the_folder(tmp_path: Path) -> None:
-    sinks = make_sinks(ALL, tmp_path / "out", SPEC)
-    for sink in sinks:
-        sink.write("x", "../../escaped", 0, picture(), two())
-        sink.write("y", "", 1, picture(), two())
-        sink.close()
+    with make_sinks(ALL, tmp_path / "out", SPEC) as sinks:
+        for sink in (*sinks.files, sinks.records):
+            sink.write("x", "../../escaped", 0, picture(), two())
+            sink.write("y", "", 1, picture(), two())
+        sinks.finish()
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 2
 
@@ -161,7 +161,7 @@ def test_a_stopped_run_goes_on_to_the_same_files(kinds: Sequence[str], tmp_path:
     run(broken, kinds, first, is_stopped=True)
     log = broken / ("results.jsonl" if "jsonl" in kinds else ".results.jsonl")
     log.write_bytes(log.read_bytes() + b'{"image": "3.jpg", "det')
-    assert done_names(broken, kinds) == set(first)
+    assert list(done_ids(broken, kinds)) == list(first)
     # A photo that is done is not taken again: this one would give other results.
     run(broken, kinds, {**photos, "0.jpg": found(9)}, resume=True)
     assert files(broken) == files(straight)
@@ -175,7 +175,7 @@ def test_a_photo_without_all_its_files_is_not_done(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot write .*a\.txt"):
         run(tmp_path, kinds, {"a.jpg": two()})
     assert (tmp_path / "a.png").exists()
-    assert done_names(tmp_path, kinds) == set()
+    assert done_ids(tmp_path, kinds) == {}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -213,6 +213,12 @@ def test_a_run_without_resume_begins_anew(tmp_path: Path) -> None:
     [
         ({"score_threshold": 0.3}, ["json"], "begun with score_threshold 0.5, now it is 0.3"),
         ({}, ["json"], "begun with score_threshold 0.5, now it is null"),
+        (
+            {"score_threshold": {"a": 0.5}},
+            ["json"],
+            r'begun with score_threshold 0.5, now it is \{"a": 0.5\}',
+        ),
+        ({"score_threshold": ["a" * 99]}, ["json"], r'now it is \["a{78}…;'),
         ({"score_threshold": 0.5}, ["jsonl"], r'begun with save \["json"\], now it is \["jsonl"\]'),
     ],
 )

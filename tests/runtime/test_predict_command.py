@@ -197,7 +197,10 @@ def test_photos_are_never_overwritten(
 ) -> None:
     before = (photos / "a.png").read_bytes()
     assert call(demo_onnx, photos, "-o", photos) == 2
-    assert "a.png would replace a photo; name another folder" in capsys.readouterr().err
+    assert (
+        "a.png would replace a photo or list that is read; name another folder"
+        in capsys.readouterr().err
+    )
     assert (photos / "a.png").read_bytes() == before
     assert call(demo_onnx, photos / "a.png", "-o", photos, "--save", "jsonl") == 0
     assert (photos / "a.png").read_bytes() == before

@@ -71,6 +71,15 @@ def test_missing_camera_is_one_error() -> None:
     assert str(items[0].photo).startswith("camera:/dev/no-such-camera: cannot be opened (")
 
 
+def test_addresses_that_differ_in_what_is_not_shown() -> None:
+    places = ["http://127.0.0.1:1/x?a", "http://127.0.0.1:1/x?b", "http://127.0.0.1:1/x?a"]
+    names = [item.name for item in open_sources(places)]
+    assert names == [
+        "http://127.0.0.1:1/x#000000",
+        "http://127.0.0.1:1/x (127.0.0.1-1-x-2)#000000",
+    ]
+
+
 def _play(monkeypatch: pytest.MonkeyPatch, path: Path) -> list[Any]:
     """Let the camera be a file; answers how it was opened."""
     opened: list[Any] = []

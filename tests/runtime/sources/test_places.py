@@ -46,9 +46,42 @@ def test_stems_are_unique_over_all_places(tmp_path: Path) -> None:
     _make(tmp_path, "x/a.png", "y/a.png", "z/A.png", "z/a-2.png")
     folders = [str(tmp_path / f) for f in "xyz"]
     assert _stems(list(open_sources(folders))) == ["a", "a-2", "A-3", "a-2-2"]
-    source = open_sources([folders[0], folders[0]])
+    source = open_sources(folders[:2])
     assert _stems(list(source)) == ["a", "a-2"]
     assert _stems(list(source)) == ["a", "a-2"]
+    assert _stems(source.known()) == ["a", "a-2"]
+
+
+def test_what_is_named_twice_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make(tmp_path, "a.png", "b.png", "c.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("b.png\nnone.png\n./none.png\n")
+    told: list[str] = []
+    source = open_sources(["b.png", "./a.png", "list.txt", "*.png"], repeated=told.append)
+    assert [item.name for item in source] == ["b.png", "a.png", "none.png", "c.png"]
+    assert source.count == 4
+    assert told == ["b.png", "none.png", "a.png", "b.png"]
+    told.clear()
+    stdin = io.StringIO("a.png\nb.png\nc.png\na.png\nnone.png\nnone.png\n")
+    source = open_sources(["b.png", "-", "c.png"], stdin=stdin, repeated=told.append)
+    assert [item.name for item in source.known()] == ["b.png", "c.png"]
+    assert [item.name for item in source] == ["b.png", "a.png", "none.png", "c.png"]
+    assert told == ["b.png", "c.png", "a.png", "none.png"]
+
+
+def test_a_pattern_without_a_suffix_takes_photos_and_videos(tmp_path: Path) -> None:
+    _make(tmp_path, "a.png", "b.JPG", "c.webp")
+    for name in ("notes.txt", "model.onnx", "README", "clip.mp4", "odd.dat"):
+        (tmp_path / name).write_bytes(b"")
+    pictures = ["a.png", "b.JPG", "c.webp"]
+    for pattern, names in {
+        "*": [*pictures, "clip.mp4"], "**": [*pictures, "clip.mp4"], "*.*": [*pictures, "clip.mp4"],
+        "?.*[gG]": pictures[:2], "*.dat": ["odd.dat"], "c*": ["c.webp", "clip.mp4"],
+    }.items():  # fmt: skip
+        parts = open_sources([str(tmp_path / pattern)]).parts
+        assert [part.path.name for part in parts] == names, pattern
+    with pytest.raises(UsageError, match="no photo there"):
+        open_sources([str(tmp_path / "[nR]*")])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +176,7 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     source = open_sources(["b.png", "-"], stdin=io.StringIO("a.png\n#\nnone.png\nb.png\n"))
     assert source.count is None
     items = list(source)
-    assert _stems(items) == ["b", "a", "none", "b-2"]
+    assert _stems(items) == ["b", "a", "none"]
     assert str(items[2].photo) == "standard input:3: none.png: no such file"
 
 
@@ -163,6 +196,15 @@ def test_standard_input_is_read_as_it_arrives(tmp_path: Path) -> None:
 def test_standard_input_twice() -> None:
     with pytest.raises(UsageError, match="only once"):
         open_sources(["-", "-"])
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr("sys.stdin", stream)
+        with pytest.raises(UsageError, match="standard input is closed; pipe a list"):
+            open_sources(["-"])
 
 
 def test_nothing_is_opened_before_it_is_reached(tmp_path: Path) -> None:
