@@ -233,7 +233,7 @@ class Detections:
         )
 
     def draw(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
-        """A copy of `image` (RGB, `image_hw`) with the detections on it; see `runtime.draw`."""
+        """A copy of `image`, upright, with the detections on it; see `runtime.draw`."""
         from runtime.draw import draw
 
         return draw(image, self)
