@@ -7,6 +7,8 @@ curl --data-binary @photo.jpg http://127.0.0.1:8000/
 import io
 import json
 import sys
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -26,36 +28,44 @@ class Handler(BaseHTTPRequestHandler):
     """GET /health, and POST / with an image as the body."""
 
     predictor: Predictor
-    places = BoundedSemaphore(MOST_AT_ONCE)
-    timeout = 30  # seconds for a client that sends nothing
+    # Seconds for a client that sends nothing, and for a whole body; photos in work at once.
+    timeout, places = 30, BoundedSemaphore(MOST_AT_ONCE)
+
+    def handle(self) -> None:
+        """Serve one client, which may leave when it likes."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Say that the service is up."""
-        if self.path == "/health":
-            return self._reply(200, {"ok": True})
-        return self._reply(404, {"error": "expected GET /health, or POST an image"})
+        status = 200 if self.path == "/health" else 404
+        self._reply(status, {"ok": True} if status == 200 else {"error": "expected GET /health"})
 
     def do_POST(self) -> None:
         """Answer what is on the photo."""
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
+        if (
+            not (length := self.headers.get("Content-Length", "")).isdecimal()
+            or len(length) > len(str(MOST_BYTES))
+            or int(length) > MOST_BYTES
+        ):
             status = 413 if length.isdecimal() else 411
             return self._reply(status, {"error": f"expected at most {MOST_BYTES} bytes"})
+        # A place is taken only once the body is here, so that slow clients hold none.
+        body, end = bytearray(), time.monotonic() + self.timeout
+        while time.monotonic() < end and (part := self.rfile.read1(int(length) - len(body))):
+            body += part
         if not self.places.acquire(blocking=False):
             return self._reply(503, {"error": f"{MOST_AT_ONCE} photos are in work; try again"})
         try:
-            self._reply(*self._detect(self.rfile.read(int(length))))
+            image = Image.open(io.BytesIO(body), formats=("JPEG", "PNG", "WEBP"))
+            status, answer = 200, record("", self.predictor.predict(image))
+        except MaskportError as error:
+            status, answer = 400 if isinstance(error, ImageError) else 500, {"error": str(error)}
+        except Exception:  # Pillow's plugins raise whatever their code runs into
+            status, answer = 400, {"error": "expected a JPEG, PNG or WebP image"}
         finally:
             self.places.release()
-
-    def _detect(self, body: bytes) -> tuple[int, dict[str, object]]:
-        try:
-            with Image.open(io.BytesIO(body), formats=("JPEG", "PNG", "WEBP")) as image:
-                return 200, record("", self.predictor.predict(image))
-        except (ImageError, OSError, Image.DecompressionBombError) as error:
-            return 400, {"error": f"not an image that can be used: {error}"}
-        except MaskportError as error:
-            return 500, {"error": str(error)}
+        return self._reply(status, answer)
 
     def _reply(self, status: int, answer: dict[str, object]) -> None:
         body = json.dumps(answer).encode()

@@ -36,3 +36,14 @@ def require_probabilities(name: str, array: NDArray[np.float32]) -> None:
         raise ValueError(
             f"detections: expected {name} from 0 to 1, got {array.min():g} to {array.max():g}"
         )
+
+
+def require_size(name: str, hw: object) -> None:
+    """Require a tuple of two whole numbers from 1.
+
+    Raises:
+        ValueError: It is not so; names `name`.
+    """
+    sides = hw if isinstance(hw, tuple) else ()
+    if [isinstance(side, int | np.integer) and side >= 1 for side in sides] != [True, True]:
+        raise ValueError(f"detections: expected {name} as two whole numbers from 1, got {hw!r}")

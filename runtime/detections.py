@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model.errors import ArtifactError
 from runtime import rle
-from runtime.array_checks import require_array, require_probabilities
+from runtime.array_checks import require_array, require_probabilities, require_size
 from runtime.paste import MaskCrop, MaskRule, paste_crops
 from runtime.runs import encode_pasted
 from runtime.to_image import boxes_to_image, clipped, keypoints_to_image
@@ -84,6 +84,7 @@ class Detections:
         dataset_ids: int64 [D], category id of each row in the data set that the model was trained
             on; the labels themselves when it is not given.
         first_class: Label of the first class that is not the background, 0 or 1.
+        class_names: Of all that the model can find; () where that is not known.
 
     Raises:
         ValueError: A length, dtype, shape or value does not fit.
@@ -104,6 +105,7 @@ class Detections:
     keypoint_names: tuple[str, ...] = ()
     dataset_ids: Ints = field(default_factory=lambda: _THE_LABELS)
     first_class: int = 0
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dataset_ids is _THE_LABELS:
@@ -115,20 +117,18 @@ class Detections:
         require_array("labels", self.labels, np.int64, (rows,))
         require_array("dataset_ids", self.dataset_ids, np.int64, (rows,))
         if self.mask_probs is not None:
-            sides = np.shape(self.mask_probs)[-1:] * 2
-            require_array("mask_probs", self.mask_probs, np.float32, (rows, *sides))
+            side = max((1, *np.shape(self.mask_probs)[-1:]))
+            require_array("mask_probs", self.mask_probs, np.float32, (rows, side, side))
             require_probabilities("mask_probs", self.mask_probs)
         if self.keypoints is not None:
-            require_array(
-                "keypoints", self.keypoints, np.float32, (rows, len(self.keypoint_names), 3)
-            )
+            points = (rows, len(self.keypoint_names), 3)
+            require_array("keypoints", self.keypoints, np.float32, points)
         self._require_sense()
 
     def _require_sense(self) -> None:
         from model.spec import PasteRule
 
-        if len(self.image_hw) != 2 or min(self.image_hw) < 1:
-            raise ValueError(f"detections: expected a positive image_hw, got {self.image_hw}")
+        require_size("image_hw", self.image_hw)
         if self.paste not in get_args(PasteRule):
             expected = ", ".join(get_args(PasteRule))
             raise ValueError(f"detections: expected paste as one of {expected}, got {self.paste!r}")
@@ -136,10 +136,10 @@ class Detections:
             raise ValueError(f"detections: expected dropped as 0 or more, got {self.dropped}")
         if self.first_class not in (0, 1):
             raise ValueError(f"detections: expected first_class as 0 or 1, got {self.first_class}")
-        if self.labels.size and self.labels.min() < self.first_class:
-            raise ValueError(
-                f"detections: expected labels from {self.first_class}, got {self.labels.min()}"
-            )
+        if (least := self.labels.min(initial=self.first_class)) < self.first_class:
+            raise ValueError(f"detections: expected labels from {self.first_class}, got {least}")
+        if self.class_names and (odd := set(self.names) - set(self.class_names)):
+            raise ValueError(f"detections: expected names out of class_names, got {min(odd)!r}")
         self._rule()
 
     def __len__(self) -> int:
@@ -209,7 +209,13 @@ class Detections:
         return self.take(np.flatnonzero(self.scores >= score))
 
     def select(self, selection: Selection) -> Detections:
-        """The rows that a selection keeps, in their order; see `runtime.selection`."""
+        """The rows that a selection keeps, in their order; see `runtime.selection`.
+
+        What the network or an earlier selection left out stays out, whatever the threshold.
+
+        Raises:
+            UsageError: A class that is none of `class_names`, or a mask threshold without masks.
+        """
         return selection.apply(self)
 
     def take(self, rows: Ints | Sequence[int]) -> Detections:
@@ -227,7 +233,7 @@ class Detections:
         )
 
     def draw(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
-        """A copy of `image` (RGB, `image_hw`) with the detections on it; see `runtime.draw`."""
+        """A copy of `image`, upright, with the detections on it; see `runtime.draw`."""
         from runtime.draw import draw
 
         return draw(image, self)
@@ -329,6 +335,7 @@ def from_raw(
         keypoint_names=() if spec.keypoint is None else spec.keypoint.names,
         dataset_ids=np.array([spec.classes.dataset_id(k) for k in labels.tolist()], np.int64),
         first_class=first_class,
+        class_names=spec.classes.names[first_class:],
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.consecutive import lengths, starts
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -30,7 +32,7 @@ def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDAr
     Returns:
         bool [P]. Each point left out is at most the tolerance from the chord that replaces it.
     """
-    size = _lengths(first, x.size)
+    size = lengths(first, x.size)
     start = first + np.arange(first.size)
     # Each ring ends with its first point again, so that every piece has two ends.
     closed = np.insert(np.arange(x.size), first + size, first)
@@ -43,8 +45,8 @@ def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDAr
     while inner.size:
         ends = np.flatnonzero(kept)
         piece = np.searchsorted(ends, inner) - 1
-        begin = np.concatenate(([0], np.flatnonzero(piece[1:] != piece[:-1]) + 1))
-        count = _lengths(begin, inner.size)
+        begin = starts(piece)
+        count = lengths(begin, inner.size)
         low, high = ends[piece[begin]], ends[piece[begin] + 1]
         distance2 = _distance2(x, y, inner, low, high, count)
         furthest = _furthest(distance2, begin, count)
@@ -56,13 +58,6 @@ def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDAr
         inner = inner[is_open]
     # The first point at each ring's end is none of its own.
     return np.delete(kept, start + size)
-
-
-def _lengths(first: Ints, total: int) -> Ints:
-    lengths = np.empty_like(first)
-    np.subtract(first[1:], first[:-1], out=lengths[:-1])
-    lengths[-1:] = total - first[-1:]
-    return lengths
 
 
 def _furthest(distance: Floats, begin: Ints, count: Ints) -> Ints:

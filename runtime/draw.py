@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from model.errors import ImageError
 from runtime.draw_keypoints import paint_keypoints
+from runtime.original import original_pixels
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
@@ -46,22 +46,16 @@ def draw(image: Image.Image | NDArray[np.uint8], detections: Detections) -> Imag
     """Draw every detection, the best score on top, on a copy of the image.
 
     Args:
-        image: The original image, RGB; an array is uint8 [H, W, 3].
+        image: The original image, see `runtime.original`.
         detections: What was found in it.
 
     Returns:
-        An RGB picture of the same size.
+        An RGB picture, upright.
 
     Raises:
         ImageError: The image does not have the size in which the detections are given.
     """
-    pixels = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    expected = (*detections.image_hw, 3)
-    if pixels.shape != expected or pixels.dtype != np.uint8:
-        raise ImageError(
-            f"draw: expected an RGB image as uint8 {list(expected)}, got {pixels.dtype} "
-            f"{list(pixels.shape)}; pass the image that the detections were made from"
-        )
+    pixels = original_pixels("draw", image, detections).copy()
     colors = instance_colors(detections.labels.tolist())
     style = _Style.of(detections.image_hw)
     order = np.argsort(detections.scores, kind="stable").tolist()

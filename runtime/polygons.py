@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import UsageError
+from runtime.consecutive import lengths, starts
 from runtime.douglas_peucker import douglas_peucker
 from runtime.paste import MaskCrop
 
@@ -162,8 +163,8 @@ def _trace(edges: _Edges) -> _Rings:
     following = np.empty(x.size, np.int64)
     following[np.argsort(end * 4 + direction)] = np.argsort(start * 4 + (direction - 1) % 4)
     smallest, order = _cycles(following)
-    first = _starts(smallest[order])
-    of_edge = np.repeat(np.arange(first.size), _lengths(first, x.size))
+    first = starts(smallest[order])
+    of_edge = np.repeat(np.arange(first.size), lengths(first, x.size))
     return _Rings(_Edges(edges.mask[order], x[order], y[order], direction[order]), first, of_edge)
 
 
@@ -217,10 +218,10 @@ def _corners(rings: _Rings) -> tuple[Points, Ints]:
     """Points where a ring turns, float64 [P, 2], and where each ring's begin."""
     direction = rings.edges.direction
     before = np.arange(direction.size) - 1
-    before[rings.first] += _lengths(rings.first, direction.size)
+    before[rings.first] += lengths(rings.first, direction.size)
     turns = direction != direction[before]
     points = np.stack((rings.edges.x[turns], rings.edges.y[turns]), axis=1).astype(np.float64)
-    return points, _starts(rings.of_edge[turns])
+    return points, starts(rings.of_edge[turns])
 
 
 def _chords(rings: _Rings, tolerance_px: float) -> tuple[Points, Ints]:
@@ -233,18 +234,4 @@ def _chords(rings: _Rings, tolerance_px: float) -> tuple[Points, Ints]:
     if tolerance_px > SAME_PIXELS_PX and (count < 3).any():
         finer = douglas_peucker(x, y, rings.first, SAME_PIXELS_PX)
         keep = np.where((count < 3)[rings.of_edge], finer, keep)
-    return np.stack((x[keep], y[keep]), axis=1), _starts(rings.of_edge[keep])
-
-
-def _starts(values: Ints) -> Ints:
-    """Where runs of equal values begin."""
-    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
-    return np.concatenate((np.zeros(1, np.int64), changes))
-
-
-def _lengths(first: Ints, total: int) -> Ints:
-    """Lengths of consecutive runs, by where they begin."""
-    lengths = np.empty_like(first)
-    np.subtract(first[1:], first[:-1], out=lengths[:-1])
-    lengths[-1] = total - first[-1]
-    return lengths
+    return np.stack((x[keep], y[keep]), axis=1), starts(rings.of_edge[keep])

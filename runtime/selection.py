@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class Wanted(TypedDict, total=False):
     score_threshold: float | Mapping[str, float] | None
     mask_threshold: float | None
     top_k: int | None
-    classes: Collection[str] | None
+    classes: Iterable[str] | None
     min_area_px: float | None
 
 
@@ -42,40 +42,52 @@ class Selection:
             under "*" that of every class it does not name; without "*" those keep all their rows.
         mask_threshold: Divides foreground from background in place of the model's, in (0, 1).
         top_k: Keep the best so many rows of those that are left; of equal scores the first.
-        classes: Keep rows of these class names.
+        classes: Keep rows of these class names; kept as a tuple, whatever they were given as.
         min_area_px: Keep areas of at least so many square pixels of the original image: of the
             mask, or of the box for a box-only model (`Detections.areas`).
+
+    Raises:
+        UsageError: A number that makes no sense, or classes that are no list of names.
     """
 
     score_threshold: float | Mapping[str, float] | None = None
     mask_threshold: float | None = None
     top_k: int | None = None
-    classes: Collection[str] | None = None
+    classes: Iterable[str] | None = None
     min_area_px: float | None = None
 
+    def __post_init__(self) -> None:
+        # What was checked is kept: a generator gives its names once, a mapping may change later.
+        for name, read in _READERS.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, read(value))
+
     def check(self, spec: ModelSpec) -> None:
-        """Require that it makes sense for a model.
+        """Require that a model can serve it.
 
         Raises:
-            UsageError: A class that the model does not have, a threshold that is out of range or
-                below the exported one, or a number that makes no sense.
+            UsageError: A class or masks that the model does not have, or a score threshold below
+                the exported one.
         """
-        self._check_scores(spec)
-        self._check_masks(spec)
-        if self.classes is not None:
-            if isinstance(self.classes, str):
-                raise UsageError(f"classes: expected a list of names, got {self.classes!r}")
-            if not self.classes:
-                raise UsageError("classes: expected at least one name, got none")
-            _require_known("classes", self.classes, spec)
-        if self.top_k is not None and (not _is_whole(self.top_k) or self.top_k < 1):
-            raise UsageError(f"top-k: expected a whole number from 1, got {self.top_k}")
-        if self.min_area_px is not None and _number("minimal area", self.min_area_px) < 0:
-            raise UsageError(f"minimal area: expected 0 or more pixels, got {self.min_area_px:g}")
+        first_class = int(spec.box.background == "first")
+        self._require_served(spec.classes.names[first_class:], spec.mask is not None)
+        exported = spec.box.score_threshold
+        for name, threshold in self._by_name().items():
+            if threshold < exported:
+                raise UsageError(
+                    f"{_score_of(name)} {threshold:g} is below the exported {exported:g}; export "
+                    f"with --score-threshold {threshold:g}"
+                )
 
     def apply(self, detections: Detections) -> Detections:
-        """The rows that it keeps."""
+        """The rows that it keeps.
+
+        Raises:
+            UsageError: A class that is none of `Detections.class_names`, or a mask threshold where
+                there are no masks.
+        """
         found = detections
+        self._require_served(found.class_names, found.mask_probs is not None)
         if self.mask_threshold is not None:
             found = replace(found, mask_threshold=self.mask_threshold)
         keep = np.ones(len(found), np.bool_)
@@ -108,29 +120,14 @@ class Selection:
             return self.score_threshold
         return {OTHERS: self.score_threshold}
 
-    def _check_scores(self, spec: ModelSpec) -> None:
-        by_name = self._by_name()
-        _require_known("score threshold", (name for name in by_name if name != OTHERS), spec)
-        exported = spec.box.score_threshold
-        for name, threshold in by_name.items():
-            what = "score threshold" if name == OTHERS else f"score threshold of {name}"
-            if not 0 <= _number(what, threshold) <= 1:
-                raise UsageError(f"{what}: expected 0 to 1, got {threshold:g}")
-            if threshold < exported:
-                raise UsageError(
-                    f"{what} {threshold:g} is below the exported {exported:g}; export with "
-                    f"--score-threshold {threshold:g}"
-                )
-
-    def _check_masks(self, spec: ModelSpec) -> None:
-        if self.mask_threshold is None:
-            return
-        if spec.mask is None:
+    def _require_served(self, known: Sequence[str], has_masks: bool) -> None:
+        """Refuse names that are not known, where any are, and a mask threshold without masks."""
+        if known:
+            named = (name for name in self._by_name() if name != OTHERS)
+            _require_known("score threshold", named, known)
+            _require_known("classes", self.classes or (), known)
+        if self.mask_threshold is not None and not has_masks:
             raise UsageError("mask threshold: this model has no masks; leave it out")
-        if not 0 < _number("mask threshold", self.mask_threshold) < 1:
-            raise UsageError(
-                f"mask threshold: expected a number between 0 and 1, got {self.mask_threshold:g}"
-            )
 
 
 def parse_score_threshold(text: str) -> float | Mapping[str, float]:
@@ -163,25 +160,93 @@ def _kept(detections: Detections, keep: NDArray[np.bool_]) -> Detections:
     return detections if keep.all() else detections.take(np.flatnonzero(keep))
 
 
-def _require_known(what: str, names: Iterable[str], spec: ModelSpec) -> None:
-    known = spec.classes.names[int(spec.box.background == "first") :]
+def _require_known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
     for name in names:
         if name in known:
             continue
         # Someone who writes Dog for dog means it, too.
         lower = {k.casefold(): k for k in known}
-        close = difflib.get_close_matches(str(name).casefold(), lower, n=3)
+        close = difflib.get_close_matches(name.casefold(), lower, n=3)
         some = ", ".join([*known[:_SHOWN_NAMES], *(["…"] if len(known) > _SHOWN_NAMES else [])])
         hint = f"closest: {', '.join(lower[k] for k in close)}" if close else f"it has {some}"
         raise UsageError(f"{what}: the model has no class '{name}' ({hint})")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _score_of(name: str) -> str:
+    return "score threshold" if name == OTHERS else f"score threshold of {name}"
+
+
+def _read_scores(value: object) -> float | Mapping[str, float]:
+    if not isinstance(value, Mapping):
+        return _read_score(OTHERS, value)
+    names = _read_names("score threshold", value)
+    return {name: _read_score(name, value[name]) for name in names}
+
+
+def _read_score(name: str, value: object) -> float:
+    score = _number(_score_of(name), value)
+    if not 0 <= score <= 1:
+        raise UsageError(f"{_score_of(name)}: expected 0 to 1, got {score:g}")
+    return score
+
+
+def _read_mask_threshold(value: object) -> float:
+    threshold = _number("mask threshold", value)
+    if not 0 < threshold < 1:
+        raise UsageError(f"mask threshold: expected a number between 0 and 1, got {threshold:g}")
+    return threshold
+
+
+def _read_top_k(value: object) -> int:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < 1:  # type: ignore[operator]
+        raise UsageError(f"top-k: expected a whole number from 1, got {value!r}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def _read_classes(value: object) -> tuple[str, ...]:
+    names = _read_names("classes", value)
+    if not names:
+        raise UsageError("classes: expected at least one name, got none")
+    return names
+
+
+def _read_min_area(value: object) -> float:
+    area = _number("minimal area", value)
+    if area < 0:
+        raise UsageError(f"minimal area: expected 0 or more pixels, got {area:g}")
+    return area
+
+
+def _read_names(what: str, value: Any) -> tuple[str, ...]:
+    try:
+        each = None if isinstance(value, str | bytes) else iter(value)
+    except TypeError:
+        each = None
+    if each is None:
+        raise UsageError(f"{what}: expected a list of names, got {value!r}")
+    names = tuple(each)
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"{what}: expected names of classes, got {name!r}")
+    return tuple(map(str, names))  # NumPy's strings are a kind of their own
 
 
 def _number(what: str, value: object) -> float:
     is_number = isinstance(value, int | float | np.integer | np.floating)
-    if not is_number or isinstance(value, bool) or not math.isfinite(value):  # type: ignore[arg-type]
+    try:
+        number = float(value) if is_number and not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise UsageError(f"{what}: expected a number, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return number
+
+
+_READERS: Mapping[str, Callable[[Any], object]] = {
+    "score_threshold": _read_scores,
+    "mask_threshold": _read_mask_threshold,
+    "top_k": _read_top_k,
+    "classes": _read_classes,
+    "min_area_px": _read_min_area,
+}

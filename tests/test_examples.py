@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import ast
 import http.client
+import io
 import json
 import os
 import re
+import runpy
 import shutil
-import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from runtime import rle
+from runtime.detections import Detections
 from runtime.predictor import Predictor
+from tests import interrupts
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = ROOT / "examples" / "http_service.py"
@@ -29,18 +39,12 @@ JOB = ROOT / "examples" / "folder_job.py"
 @pytest.fixture(scope="module")
 def port(demo_onnx: Path) -> Iterator[int]:
     """The service on a free port."""
-    with subprocess.Popen(
-        [sys.executable, str(SERVICE), str(demo_onnx), "0"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with interrupts.python([SERVICE, demo_onnx, 0], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            found = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)\n", line)
-            assert found, line
-            yield int(found[1])
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(20)
+        line = process.stdout.readline()
+        found = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)\n", line)
+        assert found, line
+        yield int(found[1])
 
 
 def ask(
@@ -80,6 +84,7 @@ def test_the_service_answers_what_the_predictor_finds(
         pytest.param("POST", "/", b"no photo", {}, 400, id="garbage"),
         pytest.param("POST", "/", b"", {}, 400, id="empty"),
         pytest.param("POST", "/", None, {"Content-Length": "99999999999"}, 413, id="too-large"),
+        pytest.param("POST", "/", None, {"Content-Length": "9" * 5000}, 413, id="many-digits"),
         pytest.param("POST", "/", None, {"Content-Length": "-5"}, 411, id="negative-length"),
         pytest.param("POST", "/", None, {"Content-Length": "some"}, 411, id="no-length"),
         pytest.param("GET", "/health", None, {}, 200, id="health"),
@@ -92,6 +97,7 @@ def test_the_service_says_what_is_wrong(
     got, answer = ask(port, method, path, body, **headers)
     assert got == status
     assert answer == {"ok": True} if status == 200 else answer["error"]
+    assert " at 0x" not in str(answer)
 
 
 def test_a_truncated_photo_is_the_clients_error_and_the_service_goes_on(
@@ -104,7 +110,102 @@ def test_a_truncated_photo_is_the_clients_error_and_the_service_goes_on(
     assert ask(port, "POST", "/", whole)[0] == 200
 
 
-def test_the_service_is_forty_lines() -> None:
+class Small:
+    """What the service takes for a predictor; `may_answer` is when it does."""
+
+    def __init__(self) -> None:
+        self.may_answer, self.asked = threading.Event(), threading.Semaphore(0)
+        self.may_answer.set()
+
+    def predict(self, image: Image.Image) -> Detections:
+        self.asked.release()
+        assert self.may_answer.wait(20)
+        none = np.zeros((0, 4), np.float32)
+        return Detections(none, none[:, 0], none[:, 0].astype(np.int64), (), None, image.size[::-1])
+
+
+class Awaited(ThreadingHTTPServer):
+    """Closing it waits for all whom it serves."""
+
+    daemon_threads = False
+
+
+@pytest.fixture
+def service() -> Iterator[ThreadingHTTPServer]:
+    """The service in this process, before a predictor that finds nothing; patient for 1 s."""
+    handler = runpy.run_path(str(SERVICE))["Handler"]
+
+    class Impatient(handler):  # type: ignore[misc, valid-type]
+        predictor, timeout = Small(), 1
+
+    with Awaited(("127.0.0.1", 0), Impatient) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def begin(port: int, body: bytes, length: int) -> socket.socket:
+    """A client that sends only so much of what it promised."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client.sendall(b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % length + body)
+    return client
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_clients_that_have_not_sent_their_photo_take_no_place(
+    service: ThreadingHTTPServer,
+) -> None:
+    slow = [begin(service.server_port, b"x", 1000) for _ in range(4)]
+    status, answer = ask(service.server_port, "POST", "/", png())
+    assert (status, answer["height"]) == (200, 6)
+    for client in slow:
+        client.close()
+
+
+def test_a_fifth_photo_at_once_is_turned_away(service: ThreadingHTTPServer) -> None:
+    small = service.RequestHandlerClass.predictor  # type: ignore[attr-defined]
+    small.may_answer.clear()
+    waiting = [begin(service.server_port, png(), len(png())) for _ in range(4)]
+    assert all(small.asked.acquire(timeout=20) for _ in waiting)
+    assert ask(service.server_port, "POST", "/", png())[0] == 503
+    small.may_answer.set()
+    assert all(client.recv(12) == b"HTTP/1.0 200" for client in waiting)
+    for client in waiting:
+        client.close()
+
+
+def test_a_photo_that_trickles_in_is_given_up(service: ThreadingHTTPServer) -> None:
+    with begin(service.server_port, b"x", 1000) as client:
+        started = time.monotonic()
+        client.settimeout(0.2)
+        said = b""
+        while not said and time.monotonic() < started + 20:
+            client.sendall(b"x")
+            with suppress(TimeoutError):
+                said = client.recv(12)
+    assert said == b"HTTP/1.0 400"
+    assert time.monotonic() - started < 10
+
+
+def test_a_client_that_leaves_early_is_no_error(
+    service: ThreadingHTTPServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for body in (png()[:20], png()):
+        with begin(service.server_port, body, len(png())) as client:
+            # Closed so, the connection is reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    service.server_close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_service_is_forty_statements() -> None:
     tree = ast.parse(SERVICE.read_text("utf-8"))
     lines = {
         line

@@ -38,12 +38,10 @@ class Contestant(Closing):
         self._process.start()
         theirs.close()
         try:
-            artifact = self._receive()
+            self.artifact: Artifact = self._receive()
         except BaseException:
             self.close()
             raise
-        assert isinstance(artifact, Artifact)
-        self.artifact: Artifact = artifact
 
     @property
     def path(self) -> Path:

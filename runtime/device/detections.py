@@ -76,20 +76,23 @@ class DeviceDetections:
 
         Args:
             frame: from 0 to N - 1.
-            rows: which of the D rows; None takes all.
+            rows: which of the D rows, as a slice; None takes all.
             mask_threshold: in (0, 1); None takes that of these detections.
 
         Returns:
             Bool [rows, H, W], the pixels of `Detections.masks`.
 
         Raises:
-            UsageError: no such frame, no masks, or a threshold outside (0, 1).
+            UsageError: no such frame, no masks, rows that are no slice, or a threshold outside
+                (0, 1).
         """
         if self.masks is None:
             raise UsageError("paste: the model has no mask head")
         if not 0 <= frame < len(self):
             raise UsageError(f"frame: expected 0 to {len(self) - 1}, got {frame}")
         chosen = slice(None) if rows is None else rows
+        if not isinstance(chosen, slice):
+            raise UsageError(f"rows: expected a slice as slice(0, 20), got {chosen!r}")
         return paste(
             self.library.xp,
             self.masks[frame, chosen, ...],

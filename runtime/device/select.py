@@ -40,7 +40,8 @@ def select(found: DeviceDetections, selection: Selection, workspace: Workspace) 
     if selection.min_area_px is not None:
         keep = keep & (found.areas() >= selection.min_area_px)
     if selection.top_k is not None:
-        keep = keep & (_ranks(xp, found.scores, keep) < selection.top_k)
+        most = min(selection.top_k, found.scores.shape[1])  # which every integer type holds
+        keep = keep & (_ranks(xp, found.scores, keep) < most)
     return _only(xp, found, keep)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
-
-CHECKPOINTS = (".pth", ".pt", ".safetensors", ".pkl", ".h5", ".hdf5")
+from runtime.sessions.device import Device
+from runtime.sessions.session import CHECKPOINTS, require_hash, require_no_cache
 
 
 class DeviceSession(Protocol):
@@ -46,31 +46,30 @@ def open_device_session(
 
     Args:
         path: `.engine`, or a checkpoint.
-        device: of a checkpoint: "cuda", "cuda:1" or "cpu". An engine runs on the current GPU.
+        device: "cuda", which is the current GPU, "cuda:1", or, for a checkpoint, "cpu".
         sha256: a hash that the file must have, or None.
         runtime_cache: of a TensorRT-RTX engine.
 
     Raises:
-        UsageError: a kind of file that does not run on device arrays.
+        UsageError: a kind of file that does not run on device arrays, or no device of that name.
         ArtifactError, CheckpointError, DeviceError, MissingDependencyError: see the sessions.
     """
-    suffix = path.suffix.lower()
+    suffix, place = path.suffix.lower(), Device.parse(device)
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected an .engine or a checkpoint")
     if suffix == ".engine":
         from runtime.sessions.tensorrt import TensorRTSession
 
-        if device.partition(":")[0] != "cuda":
+        if place.kind == "cpu":
             raise UsageError(f"device {device}: {path} is an engine, which runs on a GPU")
-        return TensorRTSession(path, sha256, runtime_cache=runtime_cache)
+        index = place.index if ":" in device else None
+        return TensorRTSession(path, sha256, runtime_cache=runtime_cache, device_index=index)
     if suffix not in CHECKPOINTS:
         raise UsageError(
             f"{path}: device arrays go into .engine files and checkpoints "
             f"({', '.join(CHECKPOINTS)}); an .onnx runs through Predictor, or build an engine of it"
         )
-    if runtime_cache is not None:
-        raise UsageError(f"runtime_cache: {path} is no TensorRT-RTX engine; leave it out")
-    from runtime.sessions.session import require_hash
+    require_no_cache(path, runtime_cache)
     from runtime.sessions.torch import TorchSession
 
     require_hash(path, sha256)

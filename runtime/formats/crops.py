@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.errors import ArtifactError, ImageError
+from model.errors import ArtifactError
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats.names import file_stem
+from runtime.original import original_pixels
 from runtime.paste import MaskCrop
 from runtime.to_image import clipped
 
@@ -29,7 +30,7 @@ def cutouts(image: Image.Image | NDArray[np.uint8], detections: Detections) -> l
     cut off.
 
     Args:
-        image: The original image, RGB; an array is uint8 [H, W, 3].
+        image: The original image, see `runtime.original`.
         detections: What was found in it.
 
     Returns:
@@ -39,13 +40,7 @@ def cutouts(image: Image.Image | NDArray[np.uint8], detections: Detections) -> l
     Raises:
         ImageError: The image does not have the size in which the detections are given.
     """
-    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    expected = (*detections.image_hw, 3)
-    if pixels.shape != expected or pixels.dtype != np.uint8:
-        raise ImageError(
-            f"cutouts: expected an RGB image as uint8 {list(expected)}, got {pixels.dtype} "
-            f"{list(pixels.shape)}; pass the image that the detections were made from"
-        )
+    pixels = original_pixels("cutouts", image, detections)
     boxes = clipped(detections.boxes, detections.image_hw).tolist()
     crops: list[MaskCrop] | list[None] = detections.crops() or [None] * len(boxes)
     return [_cutout(pixels, box, crop) for box, crop in zip(boxes, crops, strict=True)]

@@ -36,7 +36,7 @@ def to_supervision(detections: Detections) -> supervision.Detections:
     if detections.keypoints is not None:
         data["keypoints"] = detections.keypoints.copy()
     return supervision.Detections(
-        # Theirs can be changed in place; ours cannot.
+        # Theirs may be changed in place, and ours must not change with them.
         xyxy=detections.boxes.copy(),
         mask=detections.masks,
         confidence=detections.scores.copy(),

@@ -91,9 +91,19 @@ def open_session(
             f"{path}: no backend for '{path.suffix}' files; expected one of "
             f"{', '.join(_SUFFIXES)}, or name the backend ({', '.join(BACKENDS)})"
         )
-    if runtime_cache is not None and name != "tensorrt":
-        raise UsageError(f"runtime_cache: {path} is no TensorRT-RTX engine; leave it out")
+    if name != "tensorrt":
+        require_no_cache(path, runtime_cache)
     return _OPENERS[name](path, Opening(threads, sha256, runtime_cache, place))
+
+
+def require_no_cache(path: Path, runtime_cache: Path | None) -> None:
+    """Refuse to keep kernels for a file that compiles none.
+
+    Raises:
+        UsageError: a cache was given.
+    """
+    if runtime_cache is not None:
+        raise UsageError(f"runtime_cache: {path} is no TensorRT-RTX engine; leave it out")
 
 
 def require_hash(path: Path, sha256: str | None) -> None:
@@ -168,5 +178,6 @@ _SUFFIXES = {
     ".h5": "torch",
     ".hdf5": "torch",
 }
+CHECKPOINTS = tuple(suffix for suffix, name in _SUFFIXES.items() if name == "torch")
 
-__all__ = ["BACKENDS", "Answer", "Feed", "Opening", "Session", "open_session"]
+__all__ = ["BACKENDS", "CHECKPOINTS", "Answer", "Feed", "Opening", "Session", "open_session"]

@@ -29,6 +29,7 @@ from model.errors import (
     UsageError,
 )
 from runtime.engine_file import load_checked, manifest_path, read_engine_file
+from tests import interrupts
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
@@ -222,20 +223,16 @@ def test_the_library_is_not_installed(demo_rtx_onnx: Path, monkeypatch: pytest.M
 
 
 def test_an_interrupted_build_leaves_nothing(demo_rtx_onnx: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "export.engine"]
-    child = subprocess.Popen(
-        [*command, str(demo_rtx_onnx), "--gpu", "sm89", "-o", str(tmp_path)],
-        cwd=Path(__file__).resolve().parents[2],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith("sm89 33 %"):
-            break
-    child.send_signal(signal.SIGINT)
-    rest = child.stderr.read()
-    assert child.wait(120) == 130
+    command = ["-m", "export.engine", demo_rtx_onnx, "--gpu", "sm89", "-o", tmp_path]
+    root = Path(__file__).resolve().parents[2]
+    with interrupts.python(command, cwd=root, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.startswith("sm89 33 %"):
+                break
+        child.send_signal(signal.SIGINT)
+        rest = child.stderr.read()
+        assert child.wait(120) == 130
     assert "sm89 stopped" in rest
     assert "interrupted" in rest
     assert "Traceback" not in rest

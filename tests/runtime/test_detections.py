@@ -72,6 +72,7 @@ def test_rows_keep_their_order_labels_and_names() -> None:
     np.testing.assert_array_equal(found.labels, network.labels)
     assert found.labels.dtype == np.int64
     assert found.names == tuple(SPEC.classes.names[label] for label in network.labels)
+    assert found.class_names == ("cat", "dog", "cow")
     assert len(found) == 5
 
 
@@ -202,7 +203,12 @@ def test_above_keeps_scores_at_the_limit() -> None:
         ({"mask_probs": np.zeros((5, 28, 14), np.float32)}, "expected mask_probs"),
         ({"mask_probs": np.zeros((), np.float32)}, "expected mask_probs"),
         ({"scores": np.full(5, np.nan, np.float32)}, "expected finite scores"),
-        ({"image_hw": (0, 10)}, "positive image_hw"),
+        ({"mask_probs": np.zeros((5, 0, 0), np.float32)}, r"mask_probs as float32 \[5, 1, 1\]"),
+        ({"image_hw": (0, 10)}, "image_hw as two whole numbers from 1"),
+        ({"image_hw": (10.5, 10)}, "image_hw as two whole numbers from 1"),
+        ({"image_hw": [10, 10]}, "image_hw as two whole numbers from 1"),
+        ({"image_hw": 10}, "image_hw as two whole numbers from 1"),
+        ({"class_names": ("horse",)}, "names out of class_names, got '(cat|dog|cow)'"),
         ({"mask_threshold": 1.0}, "between 0 and 1"),
         ({"boxes": [[0.0] * 4] * 5}, "expected boxes as an array, got list"),
         ({"scores": np.full(5, 1.5, np.float32)}, "expected scores from 0 to 1, got 1.5"),
@@ -215,7 +221,7 @@ def test_above_keeps_scores_at_the_limit() -> None:
         ({"dataset_ids": np.ones(5, np.int32)}, "got int32"),
         ({"paste": "nearest"}, "expected paste as one of integer, float, resize, got 'nearest'"),
         ({"dropped": -1}, "expected dropped as 0 or more, got -1"),
-        ({"image_hw": (10,)}, "positive image_hw"),
+        ({"image_hw": (10,)}, "image_hw as two whole numbers from 1"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
@@ -255,6 +261,7 @@ def test_last_background_leaves_label_zero_a_class() -> None:
     network.labels[:] = (0, 3)
     found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
     assert (found.first_class, found.labels.tolist()) == (0, [0, 3])
+    assert found.class_names == SPEC.classes.names
 
 
 @pytest.mark.parametrize("field", ["scores", "masks"])

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.errors import ImageError
 from runtime.detections import Detections
 from runtime.draw import instance_colors
+from runtime.sources.photos import decode
 
 
 def found(image_hw: tuple[int, int], *boxes: tuple[float, ...], masks: bool = True) -> Detections:
@@ -62,6 +63,17 @@ def test_box_only_paints_no_inside() -> None:
 def test_accepts_a_picture_of_any_mode() -> None:
     picture = found((30, 40), (5, 5, 20, 20)).draw(Image.new("L", (40, 30)))
     assert (picture.mode, picture.size) == ("RGB", (40, 30))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_picture_with_an_exif_orientation_is_turned_as_for_the_network(turn: int) -> None:
+    stored = Image.fromarray(np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3))
+    stored.getexif()[ExifTags.Base.Orientation] = turn
+    upright = decode(stored)
+    detections = found(upright.shape[:2], (5, 5, 20, 20))
+    np.testing.assert_array_equal(detections.draw(stored), detections.draw(upright))
+    for ours, expected in zip(detections.cutouts(stored), detections.cutouts(upright), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize("side", [1, 8, 40, 2500])

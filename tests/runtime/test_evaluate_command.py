@@ -115,8 +115,31 @@ def test_absent_photos_are_left_out_and_counted(
         pytest.param('{"images": []}', "expected COCO's images", id="keys-missing"),
         pytest.param(
             '{"images": [{"id": 1}], "annotations": [], "categories": []}',
-            "an id and a file_name of every image",
+            "a file_name, a text, of every image",
             id="no-file-name",
+        ),
+        pytest.param(
+            '{"images": [{"id": 1, "file_name": 5}], "annotations": [], "categories": []}',
+            "a file_name, a text, of every image",
+            id="file-name-is-a-number",
+        ),
+        pytest.param(
+            '{"images": [{"id": [1], "file_name": "x"}], "annotations": [], "categories": []}',
+            "an id, a number or a text, of every image",
+            id="image-id-is-a-list",
+        ),
+        pytest.param(
+            '{"images": [], "annotations": [], "categories": [{"id": {}}]}',
+            "an id, a number or a text, of every category",
+            id="category-id-is-a-mapping",
+        ),
+        pytest.param("[" * 200_000, "not a readable JSON file", id="deep"),
+        pytest.param("1" * 5000, "not a readable JSON file", id="a-number-of-5000-digits"),
+        pytest.param(
+            f'{{"images": [{{"id": 1, "file_name": "{"x" * 5000}"}}],'
+            ' "annotations": [], "categories": []}',
+            "none of the 1 labelled photos is there",
+            id="a-name-of-5000-letters",
         ),
         pytest.param(
             '{"images": [{"id": 1, "file_name": "x.png"}], "annotations": [], "categories": []}',
@@ -144,6 +167,7 @@ def test_bad_annotations_are_a_usage_error(
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+    assert len(error) < 500
 
 
 def test_missing_annotations(
@@ -194,8 +218,13 @@ def test_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     ("wrong", "says"),
     [
         pytest.param({"annotations": 5}, "expected lists", id="annotations-no-list"),
-        pytest.param({"categories": [{"name": "x"}]}, "an id of every category", id="no-id"),
+        pytest.param({"categories": [{"name": "x"}]}, "an id, a number", id="no-id"),
         pytest.param({"categories": [{"id": 77}]}, "none of its category ids", id="other-classes"),
+        pytest.param(
+            {"categories": [{"id": "a"}, {"id": 99}]},
+            "none of its category ids [99, 'a']",
+            id="numbers-and-texts",
+        ),
         pytest.param({"annotations": [{"id": 1}]}, "pycocotools cannot use it", id="bare-rows"),
     ],
 )

@@ -178,6 +178,22 @@ def test_device_files_opened_the_wrong_way(tmp_path: Path) -> None:
         open_device_session(engine, "cpu")
     with pytest.raises(UsageError, match=r"runtime_cache: .*a\.pth is no TensorRT-RTX engine"):
         open_device_session(weights, "cpu", runtime_cache=tmp_path / "cache")
+    for path in (engine, weights):
+        with pytest.raises(UsageError, match="device: expected cpu, cuda or cuda:N, got 'mps'"):
+            open_device_session(path, "mps")
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", None), ("cuda:0", 0), ("cuda:1", 1)])
+def test_an_engine_runs_on_the_gpu_that_is_named(
+    device: str, index: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, given = tmp_path / "a.engine", {}
+    path.write_bytes(b"")
+    monkeypatch.setattr(
+        "runtime.sessions.tensorrt.TensorRTSession", lambda *_, **named: given.update(named)
+    )
+    open_device_session(path, device)
+    assert given["device_index"] == index
 
 
 def test_a_manifest_larger_than_any(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from model.errors import UsageError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime.detections import Detections
-from runtime.selection import Selection, parse_score_threshold
+from runtime.selection import Selection, Wanted, parse_score_threshold
 
 SPEC = ModelSpec(
     dialect="torchvision",
@@ -41,6 +41,10 @@ def found(masks: bool = True) -> Detections:
         keypoint_names=("head", "tail"),
         dataset_ids=np.arange(100, 106),
     )
+
+
+def found_by_the_model() -> Detections:
+    return replace(found(), class_names=SPEC.classes.names[1:])
 
 
 def rows(selection: Selection, detections: Detections | None = None) -> list[int]:
@@ -127,45 +131,107 @@ def test_nothing_to_select_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("selection", "message"),
+    ("wanted", "message"),
     [
-        (Selection(classes=["persn"]), r"classes: .* no class 'persn' \(closest: person"),
-        (Selection(classes=["Dog"]), "closest: dog"),
-        (Selection(classes=["xyzzy"]), "it has person, dog, cow"),
-        (Selection(classes=["background"]), "no class 'background'"),
-        (Selection(classes="person"), "expected a list of names, got 'person'"),
-        (Selection(classes=[]), "at least one name"),
-        (Selection(score_threshold={"horse": 0.5}), "score threshold: .* no class 'horse'"),
-        (
-            Selection(score_threshold=0.01),
-            r"score threshold 0.01 is below the exported 0.05; export with --score-threshold 0.01",
-        ),
-        (
-            Selection(score_threshold={"dog": 0.01}),
-            r"score threshold of dog 0.01 is below .* export with --score-threshold 0.01",
-        ),
-        (Selection(score_threshold=1.5), "expected 0 to 1, got 1.5"),
-        (Selection(score_threshold=float("nan")), "expected a number, got nan"),
-        (Selection(score_threshold={"*": "0.5"}), "expected a number, got '0.5'"),  # type: ignore[dict-item]
-        (Selection(score_threshold=True), "expected a number, got True"),
-        (Selection(mask_threshold=0.0), "mask threshold: expected a number between 0 and 1, got 0"),
-        (Selection(mask_threshold=1.0), "between 0 and 1, got 1"),
-        (Selection(top_k=0), "top-k: expected a whole number from 1, got 0"),
-        (Selection(top_k=2.5), "top-k: expected a whole number"),  # type: ignore[arg-type]
-        (Selection(top_k=True), "top-k: expected a whole number"),
-        (Selection(min_area_px=-1), "minimal area: expected 0 or more"),
-        (Selection(min_area_px=float("inf")), "minimal area: expected a number"),
+        ({"classes": ["persn"]}, r"classes: .* no class 'persn' \(closest: person"),
+        ({"classes": ["Dog"]}, "closest: dog"),
+        ({"classes": ["xyzzy"]}, "it has person, dog, cow"),
+        ({"classes": ["background"]}, "no class 'background'"),
+        ({"score_threshold": {"horse": 0.5}}, "score threshold: .* no class 'horse'"),
     ],
-    ids=str,
 )
-def test_senseless_selections_are_refused(selection: Selection, message: str) -> None:
+def test_classes_that_the_model_does_not_have(wanted: Wanted, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        selection.check(SPEC)
+        Selection(**wanted).check(SPEC)
+    with pytest.raises(UsageError, match=message):
+        found_by_the_model().select(Selection(**wanted))
+
+
+def test_names_of_rows_whose_model_is_not_known_may_be_any() -> None:
+    assert len(found().select(Selection(classes=["horse"]))) == 0
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (0.01, "score threshold 0.01 is below the exported 0.05; .* --score-threshold 0.01"),
+        (
+            {"dog": 0.01},
+            "score threshold of dog 0.01 is below .* export with --score-threshold 0.01",
+        ),
+    ],
+)
+def test_a_threshold_below_the_exported_one(threshold: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Selection(threshold).check(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"classes": "person"}, "classes: expected a list of names, got 'person'"),
+        ({"classes": 5}, "classes: expected a list of names, got 5"),
+        ({"classes": np.array("dog")}, "classes: expected a list of names, got array"),
+        ({"classes": np.array([["dog", "cow"]])}, "classes: expected names of classes, got array"),
+        ({"classes": ["dog", 5]}, "classes: expected names of classes, got 5"),
+        ({"classes": []}, "at least one name"),
+        ({"classes": (name for name in ())}, "at least one name"),
+        ({"score_threshold": {5: 0.5}}, "score threshold: expected names of classes, got 5"),
+        ({"score_threshold": 1.5}, "expected 0 to 1, got 1.5"),
+        ({"score_threshold": float("nan")}, "expected a number, got nan"),
+        ({"score_threshold": {"*": "0.5"}}, "expected a number, got '0.5'"),
+        ({"score_threshold": {"dog": -1}}, "score threshold of dog: expected 0 to 1, got -1"),
+        ({"score_threshold": True}, "expected a number, got True"),
+        ({"mask_threshold": 0.0}, "mask threshold: expected a number between 0 and 1, got 0"),
+        ({"mask_threshold": 1.0}, "between 0 and 1, got 1"),
+        ({"mask_threshold": 5}, "between 0 and 1, got 5"),
+        ({"top_k": 0}, "top-k: expected a whole number from 1, got 0"),
+        ({"top_k": -1}, "top-k: expected a whole number from 1, got -1"),
+        ({"top_k": 2.5}, "top-k: expected a whole number"),
+        ({"top_k": True}, "top-k: expected a whole number"),
+        ({"top_k": "3"}, "top-k: expected a whole number from 1, got '3'"),
+        ({"min_area_px": -1}, "minimal area: expected 0 or more"),
+        ({"min_area_px": float("inf")}, "minimal area: expected a number"),
+        ({"min_area_px": 10**400}, "minimal area: expected a number"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_senseless_selections_are_refused_by_themselves(wanted: Wanted, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Selection(**wanted)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        (n for n in ("dog", "cow")),
+        np.array(["dog", "cow"]),
+        {"dog": 1, "cow": 2},
+        iter(["dog", "cow"]),
+    ],
+    ids=["generator", "array", "mapping", "iterator"],
+)
+def test_classes_from_whatever_gives_names(classes: Any) -> None:
+    selection = Selection(classes=classes)
+    selection.check(SPEC)
+    assert selection.classes == ("dog", "cow")
+    assert [type(name) for name in selection.classes] == [str, str]
+    for _ in range(2):
+        assert rows(selection) == [0, 2, 4]
+
+
+def test_a_selection_does_not_change_with_what_it_was_made_of() -> None:
+    thresholds = {"dog": 0.8}
+    selection = Selection(thresholds)
+    thresholds["dog"] = float("nan")
+    assert selection.score_threshold == {"dog": 0.8}
 
 
 def test_masks_cannot_be_cut_where_there_are_none() -> None:
     with pytest.raises(UsageError, match="this model has no masks"):
         Selection(mask_threshold=0.5).check(replace(SPEC, mask=None))
+    with pytest.raises(UsageError, match="this model has no masks"):
+        found(masks=False).select(Selection(mask_threshold=0.5))
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,8 @@ def test_other_refusals(tmp_path: Path) -> None:
         predictor.predict(HWC).paste(1)
     with pytest.raises(UsageError, match="mask threshold"):
         predictor.predict(HWC).paste(mask_threshold=1.5)
+    with pytest.raises(UsageError, match=r"rows: expected a slice as slice\(0, 20\), got 3"):
+        predictor.predict(HWC).paste(rows=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no mask head"):
         DevicePredictor(session("boxes")).predict(HWC).paste()
     model = tmp_path / "m.onnx"

@@ -49,6 +49,10 @@ WANTED = {
     "the-others-keep-all": lambda kind: {"score_threshold": {_all(kind)[0].names[0]: 1.0}},
     "classes": lambda kind: {"classes": [_all(kind)[0].names[0]]},
     "top-k": lambda kind: {"top_k": 3},
+    "classes-and-a-large-k": lambda kind: {
+        "classes": iter([_all(kind)[0].names[0]]),
+        "top_k": 10**30,
+    },
     "area": lambda kind: {"min_area_px": _between(_all(kind)[0].areas())},
     "mask-threshold": lambda kind: {"mask_threshold": 0.7},
     "all-of-them": lambda kind: {
@@ -66,10 +70,14 @@ WANTED = {
     + [("all-of-them", kind, "numpy") for kind in ("demo", "detectron2", "matterport", "boxes")],
 )
 def test_the_rows_of_the_predictor(what: str, kind: str, library: str) -> None:
-    wanted = WANTED[what](kind)
-    if kind == "boxes":
-        wanted.pop("mask_threshold", None)
-    expected = _on_host(kind, **wanted)
+    def wanted_anew() -> dict[str, Any]:
+        given = WANTED[what](kind)
+        if kind == "boxes":
+            given.pop("mask_threshold", None)
+        return given
+
+    wanted = wanted_anew()
+    expected = _on_host(kind, **wanted_anew())
     photos = models.photos(2)
     frames = torch.from_numpy(photos) if library == "torch" else photos
     found = DevicePredictor(session(kind)).predict(frames, **wanted)
