@@ -51,6 +51,11 @@ class Decoded:
     full_hw: tuple[int, int]
 
 
+def is_in_memory(photo: object) -> bool:
+    """Whether a photo is an array or a Pillow image, which somebody else may hold, too."""
+    return isinstance(photo, np.ndarray | Image.Image)
+
+
 def decode(photo: Photo) -> UInt8:
     """Answer a photo as uint8 [h, w, 3] RGB.
 
