@@ -17,6 +17,7 @@ from runtime.sources.lists import Line, lines, read_list
 from runtime.sources.live import is_live, live_name, live_stem, open_live
 from runtime.sources.photos import files_at
 from runtime.sources.stems import Stems
+from runtime.whole_numbers import require_count
 
 _LIST_SUFFIX = ".txt"
 _STDIN = "-"
@@ -46,8 +47,7 @@ def open_sources(places: Sequence[str], every: int = 1, stdin: TextIO | None = N
         UsageError: a place with nothing there, a list that is none, "-" twice, `every` below 1.
         MissingDependencyError: a video or camera, and PyAV is not installed.
     """
-    if every < 1:
-        raise UsageError(f"every: expected a whole number from 1, got {every}")
+    require_count("every", every)
     if list(places).count(_STDIN) > 1:
         raise UsageError("-: standard input can be read only once")
     parts: list[_Part] = [part for p in places for part in _parts(p, every, stdin)]
