@@ -186,7 +186,7 @@ class Predictor(Closing):
         size = self._batch(batch_size)
         for start in range(0, len(given), size):
             chunk = slice(start, start + size)
-            found.extend(self._predict_batch(Call(given[chunk], names[chunk], selection)))
+            found.extend(self._predict_batch(Call(list(given[chunk]), names[chunk], selection)))
         return found if is_list else found[0]
 
     def stream(
@@ -204,12 +204,12 @@ class Predictor(Closing):
 
         A photo that cannot be used gives a result with an `error`, and the stream goes on. At most
         `depth` batches are in memory, however slow the caller or fast the source; a source is
-        iterated in a thread of its own, and closed when the stream is. Arrays are copied before the
-        next is asked for: a camera may fill one array again and again.
+        iterated in a thread of its own, and closed when the stream is. Arrays and Pillow images are
+        copied before the next is asked for: a camera may fill one array again and again.
 
         Args:
             photos: any iterable, endless ones too; an `ImageError` in it is passed on in its place.
-                Of a source's items each comes back as `Streamed.item`.
+                The names of a source's items come back as `Streamed.item`.
             batch_size: see `predict`.
             workers: threads for decoding, preprocessing and results together; the network has
                 threads of its own.
@@ -287,7 +287,7 @@ class Predictor(Closing):
             if call.errors:
                 raise call.errors[min(call.errors)]
         self.times.add(call.seconds, len(call.photos))
-        self._warn(call, stacklevel=4)
+        self._warn(call.remedies, stacklevel=4)
         return [call.found[place] for place in range(len(call.photos))]
 
     def _streamed(
@@ -298,16 +298,17 @@ class Predictor(Closing):
     ) -> Generator[Streamed, None, None]:
         from runtime.stream import stream
 
-        with closing(stream(self._stages, photos, selection, options)) as calls:
-            for call, results in calls:
-                self.times.add(call.seconds, len(call.found))
-                self._warn(call, stacklevel=3)
-                yield from results
+        with closing(stream(self._stages, photos, selection, options)) as batches:
+            for batch in batches:
+                self.times.add(batch.seconds, batch.found)
+                self._warn(batch.remedies, stacklevel=3)
+                yield from batch.results
+                del batch  # not to be kept while the next is awaited
 
-    def _warn(self, call: Call, stacklevel: int) -> None:
-        if call.remedies:
+    def _warn(self, remedies: Sequence[str], stacklevel: int) -> None:
+        if remedies:
             warnings.warn(
-                "; ".join(dict.fromkeys(call.remedies)),
+                "; ".join(dict.fromkeys(remedies)),
                 InexactResultWarning,
                 stacklevel=stacklevel,
             )

@@ -10,6 +10,7 @@ hash from outside (`Predictor.open(…, sha256=…)`) is what tells that.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Collection
@@ -42,7 +43,7 @@ def seal(path: Path) -> None:
         file.write(_HEAD + digest.hexdigest().encode())
 
 
-def require_sound(path: Path, *, alone: bool = True) -> bool:
+def require_sound(path: Path, *, alone: bool = True, content: bytes | None = None) -> bool:
     """Read a file once, before any library does; answer whether it is sealed.
 
     A file without a seal is one of an earlier version, or was edited and stripped on purpose.
@@ -50,14 +51,15 @@ def require_sound(path: Path, *, alone: bool = True) -> bool:
     Args:
         path: an ONNX file.
         alone: whether it must hold all its data itself, as what maskport writes does.
+        content: its bytes, where they have been read.
 
     Raises:
         ArtifactError: it differs from what was sealed, takes data from other files, or cannot be
             read.
     """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
+            size = file.seek(0, os.SEEK_END)
             file.seek(max(size - _SEAL_BYTES, 0))
             tail = file.read()
             is_sealed = tail[: len(_HEAD)] == _HEAD and len(tail) == _SEAL_BYTES

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from runtime.exactness import OnInexact, inexact_remedies
 from runtime.preprocess import Canvas, CanvasRoom, resized_hw, to_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Answer, Session
-from runtime.sources.photos import Decoded, Photo, decode, decode_at_least
+from runtime.sources.photos import Decoded, Photo, decode, decode_at_least, is_in_memory
 
 if TYPE_CHECKING:
     from model.spec import ModelSpec
@@ -68,8 +68,8 @@ class Call:
         seconds: spent per stage.
     """
 
-    photos: Sequence[Photo | ImageError]
-    names: Sequence[str]
+    photos: list[Photo | ImageError]
+    names: list[str]
     selection: Selection
     decoded: dict[int, Decoded] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
@@ -149,16 +149,32 @@ class Stages:
         """What decides the numbers."""
         return self.sessions[0].artifact.spec
 
+    def take(self, call: Call, photo: Photo | ImageError, name: str) -> None:
+        """Add a photo to a call that other threads will work on.
+
+        One in memory is decoded and copied at once: cameras fill one array again and again, and a
+        Pillow image reads its file when its pixels are wanted, which two threads cannot do at the
+        same time.
+        """
+        place = len(call.photos)
+        call.photos.append(photo)
+        call.names.append(name)
+        if is_in_memory(photo):
+            with call.timed("decode"):
+                self._decode_at(call, place)
+                if place in call.decoded:
+                    copied = replace(call.decoded[place], pixels=call.decoded[place].pixels.copy())
+                    call.decoded[place], call.photos[place] = copied, copied.pixels
+
     def prepare(self, call: Call) -> None:
-        """Decode every photo and put it on the canvas that suits it."""
+        """Decode every photo that is not yet, and put it on the canvas that suits it."""
         with call.timed("decode"):
-            for place, (photo, name) in enumerate(zip(call.photos, call.names, strict=True)):
-                decoded = call.attempt(place, self._decode, photo, name)
-                if decoded is not None:
-                    call.decoded[place] = decoded
+            for place in range(len(call.photos)):
+                if place not in call.decoded and place not in call.errors:
+                    self._decode_at(call, place)
         with call.timed("preprocess"):
             rows: dict[int, list[int]] = {}
-            for place, decoded in call.decoded.items():
+            for place, decoded in sorted(call.decoded.items()):
                 chosen = call.attempt(place, self._choose, decoded.full_hw, call.names[place])
                 if chosen is not None:
                     rows.setdefault(chosen, []).append(place)
@@ -197,6 +213,11 @@ class Stages:
                     found = call.attempt(place, self._result, call, group, answer, row)
                     if found is not None:
                         call.found[place] = found
+
+    def _decode_at(self, call: Call, place: int) -> None:
+        decoded = call.attempt(place, self._decode, call.photos[place], call.names[place])
+        if decoded is not None:
+            call.decoded[place] = decoded
 
     def _decode(self, photo: Photo | ImageError, name: str) -> Decoded:
         if isinstance(photo, ImageError):

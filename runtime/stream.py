@@ -5,6 +5,10 @@
 Calls leave in the order in which they came. A call begins only when there is a place for it, and
 the place is free again when the caller has taken its last photo: however slow the caller or fast
 the source, no more than `depth` calls are in memory.
+
+The source is the caller's and may never answer, so its thread is left behind when a stream ends.
+The others do finite work and are awaited, by the interpreter's end if not before: one that goes
+while a library computes is aborted. That is why they belong to executors, which it knows.
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,40 +29,45 @@ from PIL import Image
 from model.errors import ImageError, MaskportError, UsageError
 from runtime.detections import Detections
 from runtime.selection import Selection
-from runtime.sources.items import Item
-from runtime.sources.photos import MAX_PIXELS, Photo
+from runtime.sources.items import Item, Named
+from runtime.sources.photos import Photo, is_in_memory
 from runtime.stages import Call, Stages, name_of
 from runtime.whole_numbers import require_count
 
 UInt8 = npt.NDArray[np.uint8]
 # How long to wait for a source that is in the middle of its next photo when a stream is closed.
 _PATIENCE_S = 1.0
+# Their letters, bytes or rows would be taken for photos.
+_ONE_PHOTO = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamed:
     """What became of one photo.
 
+    It holds no pixels unless the stream keeps them, so that many results can be held.
+
     Attributes:
         index: its place in the stream, from 0.
-        photo: as it was given; of an array that is the stream's own copy.
+        photo: the path or error that was given; a photo in memory is the stream's own copy, for
+            `then`, and None afterwards unless the stream keeps pixels.
         detections: what was found, in the photo's own pixels; None where `error` says why not.
         error: what was wrong with this photo.
         pixels: uint8 [h, w, 3] RGB, a fraction of the photo's size where it was decoded so; for
             `then`, and None afterwards unless the stream keeps them, or it could not be decoded.
         seconds: per stage; photos of one batch share its time.
         value: what the stream's `then` answered.
-        item: what the photo came in, where the stream was given a source's items.
+        item: the photo's names, where the stream was given a source's items.
     """
 
     index: int
-    photo: Photo | ImageError
+    photo: Photo | ImageError | None
     detections: Detections | None
     error: MaskportError | None
     pixels: UInt8 | None
     seconds: Mapping[str, float]
     value: Any = None
-    item: Item | None = None
+    item: Named | None = None
 
 
 Then = Callable[[Streamed], Any]
@@ -78,7 +86,7 @@ class StreamOptions:
         keep_pixels: whether results still hold their photo when they are handed out.
 
     Raises:
-        UsageError: no whole number, or one below 1.
+        UsageError: no whole number, one below 1, or a `then` that cannot be called.
     """
 
     batch_size: int = 1
@@ -90,6 +98,8 @@ class StreamOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers", "depth"):
             require_count(name, getattr(self, name))
+        if self.then is not None and not callable(self.then):
+            raise UsageError(f"then: expected a function, got {type(self.then).__name__}")
 
 
 class _Ended:
@@ -104,15 +114,28 @@ Given = Photo | ImageError | Item
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A call, what it was made of, and the index of the first of them."""
+    """A call, the index of its first photo, and the names of those that came in items."""
 
     call: Call
-    given: Sequence[Given]
     first: int
-    prepared: Future[None]
+    named: list[Named | None]
 
 
-_Finished = tuple[Call, "Future[list[Streamed]]"]
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The results of one call, without what it was made of.
+
+    Attributes:
+        results: in order.
+        found: how many photos could be used.
+        seconds: spent per stage, on all of them.
+        remedies: what the graph could not certify, a line each.
+    """
+
+    results: Sequence[Streamed]
+    found: int
+    seconds: Mapping[str, float]
+    remedies: Sequence[str]
 
 
 def stream(
@@ -120,16 +143,17 @@ def stream(
     photos: Iterable[Given],
     selection: Selection,
     options: StreamOptions,
-) -> Generator[tuple[Call, list[Streamed]], None, None]:
-    """Yield every call with its results, in order; threads end when the iterator is closed.
+) -> Generator[Batch, None, None]:
+    """Yield the results of every call, in order; threads end when the iterator is closed.
 
     Raises:
-        Exception: what the source itself raises, after the results of all photos before.
+        Exception: what the source raises, also when it is closed at its end, after the results of
+            all photos before.
     """
     line = _Line(stages, photos, selection, options)
     try:
         line.start()
-        yield from line.results()
+        yield from line.batches()
     finally:
         line.stop()
 
@@ -150,84 +174,105 @@ class _Line:
         self._options = options
         self._stopped = threading.Event()
         self._places = threading.Semaphore(options.depth)
-        self._prepared: queue.SimpleQueue[_Job | _Ended] = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[_Finished | _Ended] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[Future[Batch] | _Ended] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(options.workers, "maskport-photos")
-        # Daemons: a source that never answers must not keep the interpreter from ending.
+        # One thread, so calls keep their order.
+        self._network = ThreadPoolExecutor(1, "maskport-network")
+        # A daemon: a source that never answers must not keep the interpreter from ending.
         self._source = threading.Thread(target=self._feed, name="maskport-source", daemon=True)
-        self._network = threading.Thread(target=self._run, name="maskport-network", daemon=True)
 
     def start(self) -> None:
-        """Let the threads begin; an interrupt may come between them."""
+        """Let the threads begin."""
         self._source.start()
-        self._network.start()
 
-    def results(self) -> Iterator[tuple[Call, list[Streamed]]]:
-        """Calls in order; a call's place is free when the caller comes back for the next."""
-        while True:
-            finished = self._finished.get()
-            if isinstance(finished, _Ended):
-                if finished.error is not None:
-                    raise finished.error
-                return
-            call, results = finished
-            yield call, results.result()
+    def batches(self) -> Iterator[Batch]:
+        """Results in order; a call's place is free when the caller comes back for the next."""
+        while (batch := self._next()) is not None:
+            yield batch
+            # Kept while the next is awaited, it would be one call more in memory.
+            del batch
             self._places.release()
 
     def stop(self) -> None:
-        """Let the threads end; what is in the queues is dropped."""
+        """Let the threads end; what is in the queues is dropped.
+
+        All are told before any is awaited, so that a second interrupt leaves none that goes on.
+        """
         self._stopped.set()
         self._places.release()
-        self._prepared.put(_Ended())
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        # To its end: an interpreter that goes while a library computes is aborted.
-        if self._network.ident is not None:
-            self._network.join()
+        executors = (self._network, self._pool)
+        for executor in executors:
+            executor.shutdown(wait=False, cancel_futures=True)
+        for executor in executors:
+            executor.shutdown(wait=True)
         if self._source.ident is not None:
             self._source.join(_PATIENCE_S)
 
+    def _next(self) -> Batch | None:
+        finished = self._finished.get()
+        if not isinstance(finished, _Ended):
+            return finished.result()
+        if finished.error is not None:
+            raise finished.error
+        return None
+
     def _feed(self) -> None:
-        """Take photos from the source, a call at a time, as long as there is a place."""
+        """Send on the source's photos and then its end, in any case: the caller waits for that."""
         error: BaseException | None = None
         source: Iterator[Given] = iter(())
         try:
             source = iter(self._photos)
             for first in itertools.count(0, self._options.batch_size):
                 self._places.acquire()
-                if self._stopped.is_set():
+                if self._stopped.is_set() or not self._take(source, first):
                     break
-                some = [_held(one) for one in itertools.islice(source, self._options.batch_size)]
-                if not some or self._stopped.is_set():
-                    break
-                photos = [one.photo if isinstance(one, Item) else one for one in some]
-                names = [name_of(photo, first + n) for n, photo in enumerate(photos)]
-                call = Call(photos, names, self._selection)
-                prepared = self._pool.submit(self._stages.prepare, call)
-                self._prepared.put(_Job(call, some, first, prepared))
         except BaseException as raised:  # the caller's thread raises it
-            error = None if self._stopped.is_set() else raised
+            error = raised
+        end = _Ended(error or _error_of_closing(source))
+        try:
+            self._network.submit(self._finished.put, end)
+        except RuntimeError:  # the stream has been stopped, or the interpreter ends
+            self._finished.put(end)
+
+    def _take(self, source: Iterator[Given], first: int) -> bool:
+        """Take the photos of one call and send them on; whether there were any."""
+        job = _Job(Call([], [], self._selection), first, [])
+        try:
+            # One by one: what is in memory is copied before the source is asked for the next.
+            for given in itertools.islice(source, self._options.batch_size):
+                self._add(job, given)
         finally:
-            self._prepared.put(_Ended(error or _error_of_closing(source)))
+            # Also what came before the source failed in the middle of a call.
+            if job.named and not self._stopped.is_set():
+                prepared = self._pool.submit(self._stages.prepare, job.call)
+                self._network.submit(self._run, job, prepared)
+        return bool(job.named)
 
-    def _run(self) -> None:
-        """Run the network on one call after the other."""
-        while not self._stopped.is_set():
-            job = self._prepared.get()
-            if isinstance(job, _Ended):
-                self._finished.put(job)
-                return
-            try:
-                job.prepared.result()
-                self._stages.run(job.call)
-                results = self._pool.submit(self._finish, job)
-            except BaseException as raised:
-                self._finished.put(_Ended(raised))
-                return
-            self._finished.put((job.call, results))
+    def _add(self, job: _Job, given: Given) -> None:
+        if not isinstance(given, Item):
+            job.named.append(None)
+            self._stages.take(job.call, given, name_of(given, job.first + len(job.call.photos)))
+            return
+        job.named.append(Named(given.name, given.stem))
+        self._stages.take(job.call, given.photo, f"{given.name}: ")
 
-    def _finish(self, job: _Job) -> list[Streamed]:
-        self._stages.finish(job.call)
-        return [self._streamed(job, place) for place in range(len(job.given))]
+    def _run(self, job: _Job, prepared: Future[None]) -> None:
+        """Run the network on one call, unless one before it failed."""
+        if self._stopped.is_set():
+            return
+        try:
+            prepared.result()
+            self._stages.run(job.call)
+            self._finished.put(self._pool.submit(self._finish, job))
+        except BaseException as raised:  # the caller's thread raises it
+            self._stopped.set()
+            self._finished.put(_Ended(raised))
+
+    def _finish(self, job: _Job) -> Batch:
+        call = job.call
+        self._stages.finish(call)
+        results = [self._streamed(job, place) for place in range(len(call.photos))]
+        return Batch(results, len(call.found), call.seconds, call.remedies)
 
     def _streamed(self, job: _Job, place: int) -> Streamed:
         result = self._result(job, place)
@@ -236,10 +281,13 @@ class _Line:
                 result = replace(result, value=self._options.then(result))
             except MaskportError as failed:
                 result = replace(result, detections=None, error=_without_frames(failed))
-        return result if self._options.keep_pixels else replace(result, pixels=None)
+        if self._options.keep_pixels:
+            return result
+        photo = None if is_in_memory(result.photo) else result.photo
+        return replace(result, photo=photo, pixels=None)
 
     def _result(self, job: _Job, place: int) -> Streamed:
-        call, given = job.call, job.given[place]
+        call = job.call
         share = {stage: spent / len(call.photos) for stage, spent in call.seconds.items()}
         decoded, error = call.decoded.get(place), call.errors.get(place)
         return Streamed(
@@ -249,7 +297,7 @@ class _Line:
             error=None if error is None else _without_frames(error),
             pixels=None if decoded is None else decoded.pixels,
             seconds=share,
-            item=given if isinstance(given, Item) else None,
+            item=job.named[place],
         )
 
 
@@ -260,25 +308,13 @@ def require_several(photos: object) -> None:
         UsageError: It is one.
     """
     is_array = isinstance(photos, np.ndarray) and photos.ndim < 4
-    if is_array or isinstance(photos, str | os.PathLike | bytes | bytearray | Image.Image):
+    if is_array or isinstance(photos, _ONE_PHOTO):
         raise UsageError(
             f"stream: expected several photos, got one {type(photos).__name__}; put it in a list"
         )
-    if not isinstance(photos, Iterable):
+    # Python also iterates over what has numbered entries only, as a data set of PyTorch.
+    if not isinstance(photos, Iterable) and not hasattr(photos, "__getitem__"):
         raise UsageError(f"stream: expected photos to iterate over, got {type(photos).__name__}")
-
-
-def _held(given: Given) -> Given:
-    """A photo that the source cannot change any more when it is asked for the next.
-
-    Cameras fill one array again and again, and Pillow reads a file when its pixels are wanted.
-    """
-    if isinstance(given, np.ndarray) and given.size <= 3 * MAX_PIXELS:
-        return given.copy()
-    if isinstance(given, Image.Image):
-        with suppress(Exception):  # it fails again when it is decoded, and there it has a name
-            given.load()
-    return given
 
 
 def _error_of_closing(source: object) -> BaseException | None:
@@ -292,6 +328,15 @@ def _error_of_closing(source: object) -> BaseException | None:
 
 
 def _without_frames(error: MaskportError) -> MaskportError:
-    """The same error; its traceback and causes would keep the photos of their frames in memory."""
+    """The same error; its traceback and causes would keep the photos of their frames in memory.
+
+    What a cause says and the message does not becomes a note.
+    """
+    cause = error.__cause__
+    while cause is not None:
+        said = " ".join(str(cause).split())
+        if said not in str(error):
+            error.add_note(f"because of {type(cause).__name__}: {said}")
+        cause = cause.__cause__
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

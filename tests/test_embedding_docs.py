@@ -22,7 +22,7 @@ def test_every_block_runs(
     assert "is below the exported 0.05; export with --score-threshold 0.001" in out
     assert re.search(r"^left out: photos/damaged\.jpg: damaged", out, re.MULTILINE)
     assert re.search(r"^photos/first\.jpg \d\d 0\.\d+", out, re.MULTILINE)
-    assert re.search(r"^photo\.jpg \d\d", out, re.MULTILINE)
+    assert re.search(r"^photo\.jpg photo \d\d", out, re.MULTILINE)
     assert "absent.jpg: no such file" in out
     assert re.search(r"^photo\.jpg: .*not", out, re.MULTILINE)
     assert 10 < len(namespace["sure"]) < len(namespace["found"])

@@ -24,6 +24,8 @@ class OnnxRuntimeSession:
         threads: of the CPU; None takes all cores.
         device: the CPU, or a GPU, which needs onnxruntime-gpu.
         tensorrt: on a GPU: let TensorRT build what it can of the graph.
+        content: its bytes, where they have been read and checked; they are opened then, whatever
+            stands at the path by now, and not held afterwards.
 
     Raises:
         ArtifactError: damaged, or not a file that maskport wrote.
@@ -38,6 +40,7 @@ class OnnxRuntimeSession:
         threads: int | None = None,
         device: Device = Device("cpu"),  # noqa: B008 - frozen
         tensorrt: bool = False,
+        content: bytes | None = None,
     ) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
@@ -49,13 +52,15 @@ class OnnxRuntimeSession:
             ) from error
         providers = _providers(device, tensorrt)
         _require_provider(providers[0][0], device, ort.get_available_providers())
-        is_sealed = require_sound(path)
+        is_sealed = require_sound(path, content=content)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=providers)
+            self._session: Any = ort.InferenceSession(
+                str(path) if content is None else content, options, providers=providers
+            )
         except Exception as error:  # ONNX Runtime raises a type of its own per status code
             raise ArtifactError(
                 f"{path}: ONNX Runtime cannot open it ({_brief(error)}); "
@@ -63,6 +68,8 @@ class OnnxRuntimeSession:
             ) from error
         # It would go on with the CPU after a failure, and say so in a log only.
         self._session.disable_fallback()
+        # For which alone it keeps what it was given.
+        self._session._model_bytes = None
         if self._session.get_providers()[0] != providers[0][0]:
             raise DeviceError(
                 f"device {device}: ONNX Runtime could not start its {providers[0][0]}; its "

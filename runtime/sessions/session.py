@@ -12,6 +12,7 @@ import numpy.typing as npt
 from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
 from runtime.sessions.device import Device
+from runtime.whole_numbers import require_count
 
 Feed = Mapping[str, npt.NDArray[Any]]
 Answer = dict[str, npt.NDArray[Any]]
@@ -78,8 +79,8 @@ def open_session(
     """
     if backend is not None and backend not in BACKENDS:
         raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads: expected at least 1, got {threads}")
+    if threads is not None:
+        require_count("threads", threads)
     place = None if device is None else Device.parse(device)
     if not path.is_file():
         raise ArtifactError(
@@ -117,7 +118,27 @@ def require_hash(path: Path, sha256: str | None) -> None:
     import hashlib
 
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        _compare_hash(path, hashlib.file_digest(stream, "sha256").hexdigest(), sha256)
+
+
+def _read_hashed(path: Path, sha256: str | None) -> bytes | None:
+    """The bytes that have the hash; None where nothing is asked, and the path will do.
+
+    Read once: between two readings a file could be exchanged.
+    """
+    if sha256 is None:
+        return None
+    import hashlib
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+    _compare_hash(path, hashlib.sha256(content).hexdigest(), sha256)
+    return content
+
+
+def _compare_hash(path: Path, found: str, sha256: str) -> None:
     if found != sha256.lower():
         raise ArtifactError(
             f"{path}: its SHA-256 {found[:16]}… is not the expected {sha256[:16]}…; not loaded"
@@ -125,20 +146,20 @@ def require_hash(path: Path, sha256: str | None) -> None:
 
 
 def _onnxruntime(path: Path, how: Opening) -> Session:
-    require_hash(path, how.sha256)
     from runtime.sessions.onnxruntime import OnnxRuntimeSession
 
-    return OnnxRuntimeSession(path, how.threads, how.device or Device("cpu"))
+    content = _read_hashed(path, how.sha256)
+    return OnnxRuntimeSession(path, how.threads, how.device or Device("cpu"), content=content)
 
 
 def _onnxruntime_tensorrt(path: Path, how: Opening) -> Session:
-    require_hash(path, how.sha256)
     from runtime.sessions.onnxruntime import OnnxRuntimeSession
 
+    content = _read_hashed(path, how.sha256)
     device = how.device or Device("cuda")
     if device.kind == "cpu":
         raise UsageError("backend onnxruntime-tensorrt: runs on a GPU; say device cuda, or none")
-    return OnnxRuntimeSession(path, how.threads, device, tensorrt=True)
+    return OnnxRuntimeSession(path, how.threads, device, tensorrt=True, content=content)
 
 
 def _torch(path: Path, how: Opening) -> Session:

@@ -11,21 +11,30 @@ from runtime.sources.photos import Photo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Item:
-    """One photo of a source.
+class Named:
+    """What one photo of a source is called.
 
     Attributes:
         name: for messages and result files, "dir/a.jpg" or "clip.mp4#000123".
         stem: for output files, without a suffix; no two items of one pass share it, not even on a
             file system that ignores case.
+    """
+
+    name: str
+    stem: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item(Named):
+    """One photo of a source, with its names.
+
+    Attributes:
         photo: a path, which may still turn out to be unreadable when it is decoded; a frame,
             uint8 [h, w, 3] RGB, upright; or, where the source knows that there is none (a line of
             a list without a file, a video that breaks off), the error. It names the place in full.
             The source goes on with what comes next.
     """
 
-    name: str
-    stem: str
     photo: Photo | ImageError
 
 

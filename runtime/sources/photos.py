@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from model.errors import ImageError, UsageError
 from runtime.sources.depth import high_byte, is_deep
@@ -51,6 +51,11 @@ class Decoded:
     full_hw: tuple[int, int]
 
 
+def is_in_memory(photo: object) -> bool:
+    """Whether a photo is an array or a Pillow image, which somebody else may hold, too."""
+    return isinstance(photo, np.ndarray | Image.Image)
+
+
 def decode(photo: Photo) -> UInt8:
     """Answer a photo as uint8 [h, w, 3] RGB.
 
@@ -60,13 +65,12 @@ def decode(photo: Photo) -> UInt8:
     bits; Pillow scales the colours of a PPM with another maximum than 255 and rounds. Arrays are
     taken as they are: uint8 [h, w, 3] RGB, or [h, w] grey.
 
-    Damage that a decoder does not notice, such as bits flipped inside a JPEG, cannot be told here;
-    nor what is missing of a truncated file, where the program has told Pillow to fill it with grey
-    (`PIL.ImageFile.LOAD_TRUNCATED_IMAGES`).
+    Damage that a decoder does not notice, such as bits flipped inside a JPEG, cannot be told here.
 
     Raises:
         ImageError: not an image, damaged or truncated, empty, no regular file, of more than 16
-            bits per channel, larger than `MAX_PIXELS` or than the memory.
+            bits per channel, larger than `MAX_PIXELS` or than the memory; or still to be read
+            while Pillow is told to pass over damage.
     """
     return _decode(photo, None).pixels
 
@@ -195,6 +199,7 @@ def _upright_hw(image: Image.Image) -> tuple[int, int]:
 
 def _from_pillow(image: Image.Image, where: str) -> UInt8:
     _check_size(image.width, image.height, where)
+    _require_strict_pillow(image, where)
     with _pillow_errors(where):
         # Before EXIF is asked: TIFF files are turned while they are read, and say so then.
         image.load()
@@ -203,6 +208,21 @@ def _from_pillow(image: Image.Image, where: str) -> UInt8:
         if not is_deep(upright):
             return _rgb(upright, where)
         return high_byte(image, np.asarray(upright), where)
+
+
+def _require_strict_pillow(image: Image.Image, where: str) -> None:
+    """A photo that ends too early must not pass for a whole one.
+
+    Training code sets this flag for all of its process, and what is missing becomes grey then. It
+    is not ours to put back, since other threads may count on it; and which errors of which decoder
+    Pillow has passed over it does not say, so that we could not tell a photo that is whole.
+    """
+    # Tiles are what is still to be decoded.
+    if ImageFile.LOAD_TRUNCATED_IMAGES and getattr(image, "tile", None):
+        raise ImageError(
+            f"{where}: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so that a truncated photo would "
+            "pass for a whole one with grey in it; set it to False, or give the photo as an array"
+        )
 
 
 def _rgb(image: Image.Image, where: str) -> UInt8:

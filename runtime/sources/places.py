@@ -18,6 +18,7 @@ from runtime.sources.live import is_live, live_name, live_stem, open_live
 from runtime.sources.photos import SUFFIXES as PHOTO_SUFFIXES
 from runtime.sources.photos import files_at
 from runtime.sources.stems import Stems
+from runtime.whole_numbers import require_count
 
 _LIST_SUFFIX = ".txt"
 _STDIN = "-"
@@ -62,8 +63,7 @@ def open_sources(
             input, `every` below 1.
         MissingDependencyError: a video or camera, and PyAV is not installed.
     """
-    if every < 1:
-        raise UsageError(f"every: expected a whole number from 1, got {every}")
+    require_count("every", every)
     if list(places).count(_STDIN) > 1:
         raise UsageError("-: standard input can be read only once")
     parts: dict[str, _Part] = {}

@@ -135,7 +135,9 @@ def _decoded(av: Any, container: Any, where: str, is_live: bool) -> Iterator[Any
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except av.FFmpegError:
+        except (av.InvalidDataError, av.ExternalError):
+            # Damage, found by FFmpeg or by a library that it calls. Other errors would come with
+            # every packet, of a decoder that does not work.
             if not is_live:
                 raise
             continue

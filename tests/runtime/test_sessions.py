@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ from onnx import TensorProto, helper
 from model.errors import ArtifactError, MissingDependencyError, UsageError
 from runtime.artifact import MANIFEST_KEY, SPEC_KEY
 from runtime.predictor import Predictor
+from runtime.sessions import onnxruntime as ort_session
 from runtime.sessions.session import open_session
 
 
@@ -55,10 +58,45 @@ def test_other_sizes_of_input_are_refused_by_name(demo_onnx: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_threads_are_at_least_one(demo_onnx: Path, threads: int) -> None:
-    with pytest.raises(UsageError, match="threads: expected at least 1"):
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5, True])
+def test_threads_are_at_least_one(demo_onnx: Path, threads: Any) -> None:
+    with pytest.raises(UsageError, match="threads: expected a whole number from 1, got"):
         open_session(demo_onnx, None, threads)
+
+
+def test_what_was_hashed_is_what_is_opened(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands at the path a moment later; and its bytes are not held."""
+    path = tmp_path / "m.onnx"
+    whole = tiny_onnx.read_bytes()
+    path.write_bytes(whole)
+    sound = ort_session.require_sound
+
+    def exchange_before(*given: Any, **options: Any) -> bool:
+        path.write_bytes(b"another")
+        return sound(*given, **options)
+
+    monkeypatch.setattr(ort_session, "require_sound", exchange_before)
+    opened = open_session(path, "onnxruntime", 1, hashlib.sha256(whole).hexdigest())
+    assert path.read_bytes() == b"another"
+    assert opened.artifact.path == path
+    images = np.zeros((1, 3, 64, 64), np.float32)
+    answer = opened.run({"images": images, "image_hw": np.full((1, 2), 64, np.float32)})
+    assert answer["boxes"].shape[0] == 1
+    inner = vars(opened)["_session"]
+    assert [name for name, held in vars(inner).items() if isinstance(held, bytes)] == []
+
+
+def test_a_file_to_be_hashed_that_cannot_be_read(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ArtifactError, match=r"cannot be read \(Input/output error\)"):
+        open_session(tiny_onnx, sha256="0" * 64)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import io
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +26,7 @@ from runtime.sources.items import Item
 from runtime.sources.places import open_sources
 from runtime.stream import Streamed
 from tests.runtime.networks import MeanSession
+from tests.runtime.sources import clips
 from tests.runtime.test_stream import grey, levels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +42,21 @@ def test_a_camera_may_fill_one_array_again_and_again() -> None:
 
     with Predictor(MeanSession()) as predictor:
         assert levels(list(predictor.stream(camera(), batch_size=3))) == list(range(10, 40))
+
+
+def test_items_and_pictures_may_be_filled_again_too() -> None:
+    frame, picture = grey(0), Image.new("RGB", (60, 40))
+
+    def camera() -> Iterator[Item | Image.Image]:
+        for level in range(10, 30):
+            frame[:] = level
+            yield Item(f"camera#{level}", "", frame)
+            picture.paste((level, level, level), (0, 0, 60, 40))
+            yield picture
+
+    expected = [level for level in range(10, 30) for _ in range(2)]
+    with Predictor(MeanSession()) as predictor:
+        assert levels(list(predictor.stream(camera(), batch_size=3))) == expected
 
 
 def test_an_array_that_claims_more_than_memory_holds_is_not_copied() -> None:
@@ -57,6 +77,17 @@ def test_one_lazily_read_picture_for_several_threads(tmp_path: Path) -> None:
             assert len(set(levels(found))) == 1
 
 
+def test_one_damaged_picture_is_damaged_for_all(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with Image.open(tmp_path / "a.jpg") as picture, Predictor(MeanSession()) as predictor:
+        found = list(predictor.stream([picture] * 8, workers=4))
+    says = r"photo \d: image: damaged or truncated image \(image file is truncated"
+    assert all(re.match(says, str(result.error)) for result in found)
+
+
 def test_items_come_back_with_their_results(tmp_path: Path) -> None:
     for level in (30, 60):
         Image.fromarray(grey(level)).save(tmp_path / f"{level}.png")
@@ -68,7 +99,7 @@ def test_items_come_back_with_their_results(tmp_path: Path) -> None:
     assert [item.stem for item in items if item is not None] == ["30", "45", "60"]
     assert [result.error is None for result in results] == [True, False, True]
     assert levels([results[0], results[2]]) == [30, 60]
-    assert [r.photo for r in results] == [i.photo for i in items if i is not None]
+    assert [r.photo for r in results] == [tmp_path / f"{n}.png" for n in (30, 45, 60)]
 
 
 def test_a_source_that_can_be_passed_once_is_passed_once() -> None:
@@ -121,6 +152,71 @@ def test_a_source_that_cannot_be_closed_ends_the_stream_with_its_error() -> None
             list(predictor.stream(_Closing(KeyError)))
 
 
+def test_what_came_before_a_failure_inside_a_batch_is_answered() -> None:
+    def camera() -> Iterator[NDArray[np.uint8]]:
+        yield from (grey(11), grey(12), grey(13))
+        raise RuntimeError("unplugged")
+
+    seen: list[Streamed] = []
+    with Predictor(MeanSession()) as predictor, pytest.raises(RuntimeError, match="unplugged"):
+        seen.extend(predictor.stream(camera(), batch_size=2))
+    assert levels(seen) == [11, 12, 13]
+
+
+def test_frames_of_a_list_on_standard_input(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "clip.mkv", [grey(level) for level in (20, 30, 40)])
+    Image.fromarray(grey(50)).save(tmp_path / "50.png")
+    source = open_sources(["-"], stdin=io.StringIO(f"{path}\n{tmp_path / '50.png'}\nnone.png\n"))
+    with Predictor(MeanSession()) as predictor:
+        results = list(predictor.stream(source, batch_size=2))
+    assert levels(results[:4]) == [20, 30, 40, 50]
+    assert str(results[4].error) == "standard input:3: none.png: no such file"
+    items = [result.item for result in results if result.item is not None]
+    assert [item.name for item in items[:3]] == [f"{path}#{n:06d}" for n in range(3)]
+    assert [item.stem for item in items[2:]] == ["clip-000002", "50", "none"]
+
+
+def test_results_that_are_kept_hold_no_frame() -> None:
+    def frames() -> Iterator[Any]:
+        yield grey(3)
+        yield Item("clip#1", "clip-1", grey(4))
+        yield Item("5.png", "5", Image.fromarray(grey(5)))
+
+    with Predictor(MeanSession()) as predictor:
+        light = list(predictor.stream(frames()))
+        heavy = list(predictor.stream(frames(), keep_pixels=True))
+    assert [(result.photo, result.pixels) for result in light] == [(None, None)] * 3
+    assert not any(hasattr(result.item, "photo") for result in light)
+    for result, level in zip(heavy, (3, 4, 5), strict=True):
+        np.testing.assert_array_equal(result.pixels, grey(level))
+        assert result.photo is result.pixels
+
+
+def test_a_batch_that_was_taken_is_not_kept_while_the_next_is_awaited() -> None:
+    go, held = threading.Event(), []
+
+    def camera() -> Iterator[NDArray[np.uint8]]:
+        yield grey(3)
+        go.wait(5)
+
+    def watch(result: Streamed) -> None:
+        assert result.pixels is not None
+        held.append(weakref.ref(result.pixels))
+
+    with Predictor(MeanSession()) as predictor:
+        stream = predictor.stream(camera(), then=watch, keep_pixels=True)
+        next(stream)
+        awaiting = threading.Thread(target=list, args=(stream,))
+        awaiting.start()
+        deadline = time.monotonic() + 2
+        while held[0]() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        freed = held[0]() is None
+        go.set()
+        awaiting.join()
+    assert freed
+
+
 def test_pixels_are_for_then_and_leave_with_it() -> None:
     shapes: list[tuple[int, ...]] = []
 
@@ -160,6 +256,20 @@ def test_an_error_that_is_kept_holds_no_photo() -> None:
     assert [one() for one in held] == [None]
 
 
+def test_what_a_cause_says_stays_with_an_error(tmp_path: Path) -> None:
+    def failing(_: Streamed) -> None:
+        try:
+            (tmp_path / "absent").read_text("utf-8")
+        except OSError as error:
+            raise ArtifactError("cannot be written") from error
+
+    with Predictor(MeanSession()) as predictor:
+        (result,) = predictor.stream([grey(3)], then=failing)
+    assert str(result.error) == "cannot be written"
+    (note,) = getattr(result.error, "__notes__", [])
+    assert note.startswith("because of FileNotFoundError: [Errno 2]")
+
+
 @pytest.mark.parametrize(
     ("one", "says"),
     [
@@ -182,42 +292,86 @@ def test_an_array_of_photos_is_several() -> None:
         assert levels(list(predictor.stream(np.stack([grey(5), grey(6)])))) == [5, 6]
 
 
+def test_numbered_entries_are_several() -> None:
+    class DataSet:
+        def __getitem__(self, index: int) -> NDArray[np.uint8]:
+            if index == 3:
+                raise IndexError
+            return grey(index + 5)
+
+    photos: Any = DataSet()
+    with Predictor(MeanSession()) as predictor:
+        assert levels(list(predictor.stream(photos))) == [5, 6, 7]
+
+
+def test_then_is_a_function() -> None:
+    then: Any = "rle"
+    with (
+        Predictor(MeanSession()) as predictor,
+        pytest.raises(UsageError, match="then: expected a function, got str"),
+    ):
+        predictor.stream([], then=then)
+
+
 def test_encoded_bytes_are_told_what_to_be() -> None:
     says = r"got bytes; give an encoded photo as PIL\.Image"
     with Predictor(MeanSession()) as predictor, pytest.raises(ImageError, match=says):
         predictor.predict(b"\xff\xd8\xff")  # type: ignore[call-overload]
 
 
-_INTERRUPTED = """
+_CHILD = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
+import runtime.stream
 from runtime.predictor import Predictor
 from tests.runtime.networks import MeanSession
 from tests.runtime.test_stream import grey
 
+runtime.stream._PATIENCE_S = 0.05
+
 class Slow(MeanSession):
     def run(self, feed):
         print("at work", flush=True)
-        time.sleep(2.5)
+        time.sleep(0.8)
         answer = super().run(feed)
         print("done", flush=True)
         return answer
 
+results = Predictor(Slow()).stream([grey(1)] * 50)
+"""
+_INTERRUPTED = """
 try:
-    list(Predictor(Slow()).stream([grey(1)] * 50))
+    list(results)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
+"""
+_LEFT_OPEN = """
+next(results)
+print("end of the program", flush=True)
 """
 
 
 def test_an_interrupt_waits_for_the_network_that_runs() -> None:
     """An interpreter that ends beside a thread inside a C++ library is aborted by it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _INTERRUPTED], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with _child(_INTERRUPTED) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "at work\n"
         child.send_signal(signal.SIGINT)
         rest = child.stdout.read()
     assert rest == "done\ninterrupted\n"
     assert child.returncode == 0
+
+
+def test_the_end_of_a_program_waits_for_the_network_of_a_stream_that_is_open() -> None:
+    with _child(_LEFT_OPEN) as child:
+        assert child.stdout is not None
+        said = child.stdout.read().split("\n")
+    assert said.count("at work") == said.count("done") <= 3
+    assert "end of the program" in said
+    assert child.returncode == 0
+
+
+def _child(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD + program], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )

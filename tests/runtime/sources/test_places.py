@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,8 +99,8 @@ def test_gif_is_a_photo(tmp_path: Path) -> None:
     assert open_sources([str(tmp_path / "a.gif")]).count == 1
 
 
-@pytest.mark.parametrize("every", [0, -1])
-def test_every_below_one(every: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [0, -1, "2", 1.5, True])
+def test_every_below_one(every: Any, tmp_path: Path) -> None:
     _make(tmp_path, "a.png")
     with pytest.raises(UsageError, match="every: expected a whole number from 1"):
         open_sources([str(tmp_path / "a.png")], every)

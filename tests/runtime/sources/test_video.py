@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,18 @@ def test_damage_inside_does_not_end_a_live_stream(tmp_path: Path, suffix: str) -
     assert len(found) == len(frames)
     assert 17 <= len(frames) < 20
     np.testing.assert_array_equal(frames[-1], noise[-1])
+
+
+def test_a_decoder_that_does_not_work_ends_a_live_stream() -> None:
+    def decode() -> list[object]:
+        raise clips.av.error.ArgumentError(22, "Invalid argument")
+
+    context = SimpleNamespace(width=4, height=2, options={})
+    streams = SimpleNamespace(video=[SimpleNamespace(codec_context=context)])
+    packets = [SimpleNamespace(decode=decode)] * 9
+    camera = SimpleNamespace(streams=streams, demux=lambda _: iter(packets))
+    ((number, error),) = video.live_frames(lambda _: nullcontext(camera), "camera", 1)
+    assert (number, str(error)) == (0, "camera: frame 0: broke off (Invalid argument)")
 
 
 def test_patched_up_frames_count_as_damage(tmp_path: Path) -> None:
