@@ -81,6 +81,7 @@ def test_one_photo_under_many_names_is_one_photo(
         quantize(demo_onnx, copies, tmp_path / "q.onnx", QuantizeOptions(rounding="nearest"))
 
 
+@pytest.mark.slow
 def test_photos_that_show_nothing_decide_nothing(demo_onnx: Path, tmp_path: Path) -> None:
     plain = [tmp_path / f"{level}.png" for level in (40, 90, 130, 200)]
     for path in plain:

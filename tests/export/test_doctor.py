@@ -36,6 +36,7 @@ def test_too_many_arguments() -> None:
     assert left.value.code == 2
 
 
+@pytest.mark.slow
 def test_the_last_line_runs_as_printed(
     demo_rtx_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

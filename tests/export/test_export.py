@@ -115,6 +115,7 @@ def test_the_padding_is_ignored(demo_onnx: Path, demo_checkpoint: Checkpoint) ->
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_few_detections_lower_the_threshold_on_both_sides(tmp_path: Path) -> None:
     options = SpecOptions(short_side=320, long_side=533, score_threshold=0.97)
     report = export_onnx(WEIGHTS, tmp_path / "strict.onnx", options)

@@ -45,7 +45,7 @@ def _verdict(
 
 
 # Of this zoo and the native graphs', one has each kind of head; other bodies are slow.
-QUICK = ("resnet18-2", "keypoints-17-and-masks")
+QUICK = ("resnet18-2",)
 
 
 @pytest.mark.parametrize(
