@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import results
 from bench.paste import soft_masks
 from model.spec import PasteRule
 from runtime.detections import Detections
@@ -179,17 +180,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000, help="masks by each rule")
     parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
     counts = check(args.count, args.seed)
-    print("| paste | case | masks | identical run lengths | empty, full, one pixel |", end="")
-    print(" exact outlines | simplified, same pixels | over 100 px | their worst IoU |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for c in counts:
-        print(
-            f"| {c.paste} | {c.case} | {c.masks} | {c.identical} | {c.empty}, {c.full}, {c.single} "
-            f"| {c.exact_outlines} | {c.simplified_alike} | {c.large} | {c.worst_iou:.4f} |"
-        )
+    _report(counts, args)
     return 0 if all(c.has_passed for c in counts) else 1
+
+
+def _report(counts: Sequence[Count], args: argparse.Namespace) -> None:
+    columns = (
+        "paste", "case", "masks", "identical run lengths", "empty, full, one pixel",
+        "exact outlines", "simplified, same pixels", "over 100 px", "their worst IoU", "verdict",
+    )  # fmt: skip
+    cells = [
+        [
+            c.paste, c.case, c.masks, c.identical, f"{c.empty}, {c.full}, {c.single}",
+            c.exact_outlines, c.simplified_alike, c.large, f"{c.worst_iou:.4f}",
+            "passed" if c.has_passed else "FAILED",
+        ]
+        for c in counts
+    ]  # fmt: skip
+    data = {"rows": [dict(zip(columns, row, strict=True)) for row in cells]}
+    body = results.table(columns, cells)
+    results.write("Run lengths and polygons", body, data, args.json, args.markdown)
 
 
 if __name__ == "__main__":
