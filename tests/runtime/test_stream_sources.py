@@ -357,8 +357,11 @@ def test_an_interrupt_waits_for_the_network_that_runs() -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "at work\n"
         child.send_signal(signal.SIGINT)
-        rest = child.stdout.read()
-    assert rest == "done\ninterrupted\n"
+        said = ["at work", *child.stdout.read().splitlines()]
+    # A signal that comes just before the main thread goes to sleep is seen when that wakes, which
+    # the first result does; the next call is at work by then.
+    assert said.count("at work") == said.count("done") <= 2
+    assert said[-2:] == ["done", "interrupted"]
     assert child.returncode == 0
 
 
