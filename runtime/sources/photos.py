@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,12 +66,13 @@ def decode(photo: Photo) -> UInt8:
     bits; Pillow scales the colours of a PPM with another maximum than 255 and rounds. Arrays are
     taken as they are: uint8 [h, w, 3] RGB, or [h, w] grey.
 
-    Damage that a decoder does not notice, such as bits flipped inside a JPEG, cannot be told here.
+    Damage that a decoder does not notice, such as bits flipped inside a JPEG, cannot be told here;
+    nor what a truncated file lacks, where the program has told Pillow to fill it with grey
+    (`PIL.ImageFile.LOAD_TRUNCATED_IMAGES`), of which a warning tells.
 
     Raises:
         ImageError: not an image, damaged or truncated, empty, no regular file, of more than 16
-            bits per channel, larger than `MAX_PIXELS` or than the memory; or still to be read
-            while Pillow is told to pass over damage.
+            bits per channel, larger than `MAX_PIXELS` or than the memory.
     """
     return _decode(photo, None).pixels
 
@@ -199,7 +201,7 @@ def _upright_hw(image: Image.Image) -> tuple[int, int]:
 
 def _from_pillow(image: Image.Image, where: str) -> UInt8:
     _check_size(image.width, image.height, where)
-    _require_strict_pillow(image, where)
+    _tell_of_lenient_pillow(image)
     with _pillow_errors(where):
         # Before EXIF is asked: TIFF files are turned while they are read, and say so then.
         image.load()
@@ -210,18 +212,18 @@ def _from_pillow(image: Image.Image, where: str) -> UInt8:
         return high_byte(image, np.asarray(upright), where)
 
 
-def _require_strict_pillow(image: Image.Image, where: str) -> None:
-    """A photo that ends too early must not pass for a whole one.
+def _tell_of_lenient_pillow(image: Image.Image) -> None:
+    """Warn where a photo that ends too early would pass for a whole one.
 
-    Training code sets this flag for all of its process, and what is missing becomes grey then. It
-    is not ours to put back, since other threads may count on it; and which errors of which decoder
-    Pillow has passed over it does not say, so that we could not tell a photo that is whole.
+    Training code sets this flag for all of its process. It is not ours to put back, since other
+    threads may count on it; and which damage Pillow has passed over it does not say.
     """
     # Tiles are what is still to be decoded.
     if ImageFile.LOAD_TRUNCATED_IMAGES and getattr(image, "tile", None):
-        raise ImageError(
-            f"{where}: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so that a truncated photo would "
-            "pass for a whole one with grey in it; set it to False, or give the photo as an array"
+        warnings.warn(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated photos pass for whole ones with "
+            "grey in them; set it to False to have them refused",
+            stacklevel=2,
         )
 
 
