@@ -128,14 +128,20 @@ def test_cut_video_gives_its_good_frames_and_one_error(
     assert items[-1].name == f"{path}#{len(frames):06d}"
 
 
-@pytest.mark.parametrize("suffix", ["mov", "avi"])
-def test_damage_inside_ends_a_video_with_one_error(tmp_path: Path, suffix: str) -> None:
+def _damaged_inside(path: Path) -> tuple[Path, NDArray[np.uint8]]:
+    """Twenty frames of noise as they were written, and a file in which one is spoiled."""
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
-    path = clips.write(tmp_path / f"clip.{suffix}", list(noise))
+    clips.write(path, list(noise))
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 400] = bytes(400)
     path.write_bytes(data)
+    return path, noise
+
+
+@pytest.mark.parametrize("suffix", ["mov", "avi"])
+def test_damage_inside_ends_a_video_with_one_error(tmp_path: Path, suffix: str) -> None:
+    path, noise = _damaged_inside(tmp_path / f"clip.{suffix}")
     frames, errors = _split(_items(path))
     assert 5 < len(frames) < 15
     for found, expected in zip(frames, noise, strict=False):
@@ -145,12 +151,7 @@ def test_damage_inside_ends_a_video_with_one_error(tmp_path: Path, suffix: str) 
 
 @pytest.mark.parametrize("suffix", ["mov", "avi"])
 def test_damage_inside_does_not_end_a_live_stream(tmp_path: Path, suffix: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
-    path = clips.write(tmp_path / f"clip.{suffix}", list(noise))
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 400] = bytes(400)
-    path.write_bytes(data)
+    path, noise = _damaged_inside(tmp_path / f"clip.{suffix}")
     found = list(video.live_frames(lambda av: av.open(str(path)), "camera", 1))
     frames = [frame for _, frame in found if isinstance(frame, np.ndarray)]
     assert len(found) == len(frames)
