@@ -15,7 +15,8 @@ class NativeOptions:
         proposal_rounds: NMS iterations per block of proposals; `open` says when they were too few.
         detection_rounds: NMS iterations per block of detections.
         nms_block: the most boxes of one block.
-        chunk_bytes: the most that one tensor of RoI samples may take.
+        chunk_bytes: the most that one tensor of RoI samples may take, where more than one RoI
+            fits.
         max_sampling: M; where the number of samples depends on the RoI, a bin has M * M, and
             `samples_cut` counts the RoIs that need more. None: as many as any RoI inside the
             canvas needs.
@@ -24,7 +25,7 @@ class NativeOptions:
     proposal_rounds: int = 64
     detection_rounds: int = 20
     nms_block: int = 512
-    chunk_bytes: int = 256 * 2**20
+    chunk_bytes: int = 256_000_000
     max_sampling: int | None = None
 
     def rounds(self, stage: str) -> int:

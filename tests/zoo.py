@@ -1,4 +1,4 @@
-"""Torchvision models of every supported kind, small enough to test, with lively weights."""
+"""Torchvision models of every supported kind, small enough to test, and its builders' full ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from torchvision.models.detection import (
     KeypointRCNN,
     MaskRCNN,
     fasterrcnn_mobilenet_v3_large_fpn,
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    keypointrcnn_resnet50_fpn,
 )
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN, _mobilenet_extractor
+from torchvision.models.detection.backbone_utils import (
+    BackboneWithFPN,
+    _mobilenet_extractor,
+    resnet_fpn_backbone,
+)
 from torchvision.models.detection.faster_rcnn import (
     FastRCNNConvFCHead,
     FastRCNNPredictor,
@@ -127,6 +134,18 @@ def _resnext_32x8d(**_: None) -> resnet.ResNet:
     return resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], groups=32, width_per_group=8)
 
 
+def _built(builder: Callable[..., GeneralizedRCNN]) -> GeneralizedRCNN:
+    """As torchvision's builder makes it, at its full width; of small pictures."""
+    return builder(weights=None, weights_backbone=None, min_size=SHORT_SIDE, max_size=LONG_SIDE)
+
+
+def _resnext101() -> GeneralizedRCNN:
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnext101_32x8d", weights=None, norm_layer=nn.BatchNorm2d
+    )
+    return MaskRCNN(backbone, 91, min_size=SHORT_SIDE, max_size=LONG_SIDE)
+
+
 ZOO: dict[str, Callable[[], GeneralizedRCNN]] = {
     "v2-91": partial(_v2, 91),
     "resnet18-2": partial(_mask_rcnn, resnet.resnet18, 2),
@@ -137,4 +156,8 @@ ZOO: dict[str, Callable[[], GeneralizedRCNN]] = {
     "faster-rcnn-mobilenet-2": partial(_mobilenet_faster_rcnn, 2),
     "keypoints-17-and-masks": _keypoint_rcnn,
     "resnext-32x8d-5": partial(_mask_rcnn, _resnext_32x8d, 5),
+    "keypointrcnn_resnet50_fpn": partial(_built, keypointrcnn_resnet50_fpn),
+    "fasterrcnn_resnet50_fpn": partial(_built, fasterrcnn_resnet50_fpn),
+    "fasterrcnn_resnet50_fpn_v2": partial(_built, fasterrcnn_resnet50_fpn_v2),
+    "maskrcnn-resnext101_32x8d": _resnext101,
 }

@@ -7,6 +7,7 @@ by up to 2.6e-4 in score, 0.017 px and 5.1e-3 in mask probability.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 import torch
 from pycocotools import mask as coco_mask
@@ -180,6 +182,15 @@ def test_the_zoo_file_is_the_same_model(data_folder: Path) -> None:
         assert all(torch.equal(zoo.tensors[n], t) for n, t in trained.tensors.items())
 
 
+def _sample_bytes(path: Path) -> list[int]:
+    """What each tensor of RoI samples takes."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.value_info}
+    samples = [shapes[n.output[0]] for n in graph.node if n.op_type == "GridSample"]
+    assert all(min(shape) > 0 for shape in samples)  # no side is left open
+    return [4 * math.prod(shape) for shape in samples]
+
+
 @pytest.mark.slow
 def test_native_equals_standard_and_compiles(case: Case, tmp_path: Path) -> None:
     """On one canvas, at the documented default: nothing cut, nothing open."""
@@ -197,5 +208,6 @@ def test_native_equals_standard_and_compiles(case: Case, tmp_path: Path) -> None
     verdict = explain(check(rows), rows, traces.__getitem__)
     assert verdict.passed, f"{verdict}: {[str(e) for e in verdict.excesses]}"
     assert verdict.detections >= 100
+    assert max(_sample_bytes(native)) <= 256e6
     (report,) = build_engine(native, gpu=["sm86"])
     assert set(report.info.layer_types) == {"float32"}
