@@ -4,6 +4,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# What an installation is made of, beside the Python files, which are used where they lie.
+BUILT_FROM := pyproject.toml constraints.txt runtime/bilinear_kernel.c
+
 TENSORRT_VERSIONS := 10.16.1.11 11.4.0.106
 TENSORRT_CODE := -p export.builders -p runtime.sessions -m export.engine
 
@@ -43,6 +46,8 @@ results: $(VENV)/.dev
 	$(PY) bench/end_to_end.py --json docs/results/end_to_end.json --markdown docs/results/end_to_end.md
 	$(PY) bench/masks.py --json docs/results/masks.json --markdown docs/results/masks.md
 	$(PY) bench/runtime.py --json docs/results/runtime.json --markdown docs/results/runtime.md
+	$(PY) bench/resize.py --json docs/results/resize.json --markdown docs/results/resize.md
+	$(PY) bench/import_time.py --json docs/results/import_time.json --markdown docs/results/import_time.md
 	$(PY) bench/export.py --json docs/results/export.json --markdown docs/results/export.md
 	$(PY) bench/native.py --json docs/results/native.json --markdown docs/results/native.md
 	$(PY) bench/rounds.py --json docs/results/rounds.json --markdown docs/results/rounds.md
@@ -65,13 +70,13 @@ $(VENV)/.made:
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
+$(VENV)/.demo: $(BUILT_FROM) | $(VENV)/.made
 	@echo "Setting up $(VENV): PyTorch, ONNX and ONNX Runtime from the package index."
 	@echo "About 6 GB on disk, 2 to 5 minutes, once. Nothing outside this folder is changed."
 	@$(PIP) -e '.[export,eval]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
+$(VENV)/.dev: $(BUILT_FROM) | $(VENV)/.made
 	@echo "Setting up $(VENV) for the tests: PyTorch, ONNX Runtime, OpenVINO, pycocotools, linters."
 	@echo "About 6 GB on disk, 2 to 5 minutes, once. Nothing outside this folder is changed."
 	@$(PIP) -e '.[dev]'

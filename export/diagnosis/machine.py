@@ -10,6 +10,7 @@ from export.diagnosis.finding import Finding, of_error
 from export.diagnosis.packages import PACKAGES, diagnose_packages, installed_version
 from export.diagnosis.probe import probe
 from model.errors import DeviceError, MaskportError, MissingDependencyError
+from runtime.bilinear import IS_COMPILED
 from runtime.cuda import local_architecture
 
 _OLDEST_PYTHON = (3, 11)
@@ -32,6 +33,7 @@ def diagnose_machine() -> list[Finding]:
     architecture, gpu = _gpu()
     return [
         _python(),
+        _resize(),
         *diagnose_packages(),
         *_torch(),
         *_onnxruntime(),
@@ -47,6 +49,18 @@ def _python() -> Finding:
         return Finding("problem", f"Python {version}", "expected 3.11 or later", "install one")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Finding("ok", f"Python {version} on {platform.machine()}, {cores} cores")
+
+
+def _resize() -> Finding:
+    subject = "resize of photos"
+    if IS_COMPILED:
+        return Finding("ok", subject, "compiled")
+    return Finding(
+        "absent",
+        subject,
+        "no compiled loops: the same numbers in three times the time",
+        "install a C compiler and Python's headers, then install maskport again",
+    )
 
 
 def _has(name: str) -> bool:
