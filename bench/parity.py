@@ -29,7 +29,7 @@ from runtime.compare.matching import Comparison, HasDetections, compare
 from runtime.compare.witness import explain
 from runtime.console import Bar
 from runtime.detections import Detections
-from runtime.formats.coco import rows as coco_rows
+from runtime.formats.coco import rows_by_class
 from runtime.predictor import Predictor
 from runtime.sessions.torch import TorchSession
 from runtime.sources.photos import decode
@@ -176,7 +176,7 @@ def _ap(rows: list[Comparison], spec: ModelSpec) -> dict[str, tuple[float, float
         found = [
             dict(result)
             for row, image_id in zip(rows, ids, strict=True)
-            for result in coco_rows(pick(row), image_id, spec.classes)  # type: ignore[arg-type]
+            for result in rows_by_class(pick(row), image_id, spec.classes)
         ]
         ap: ApResult = evaluate(truth, found, kind, ids)  # type: ignore[arg-type]
         return ap.ap

@@ -32,7 +32,7 @@ from runtime.compare.coco_ap import evaluate
 from runtime.compare.half_limits import HALF_LIMITS, check_half_run
 from runtime.compare.matching import HasDetections, compare
 from runtime.console import Bar
-from runtime.formats.coco import rows as coco_rows
+from runtime.formats.coco import rows_by_class
 from runtime.predictor import Predictor
 from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import decode
@@ -184,7 +184,7 @@ def _coco_ap(row: Row, spec: ModelSpec) -> dict[str, tuple[float, float]]:
         found = [
             dict(result)
             for detections, image_id in zip(side, ids, strict=True)
-            for result in coco_rows(detections, image_id, spec.classes)  # type: ignore[arg-type]
+            for result in rows_by_class(detections, image_id, spec.classes)
         ]
         return 100 * evaluate(truth, found, kind, ids).ap  # type: ignore[arg-type]
 

@@ -49,6 +49,13 @@ def parser() -> Parser:
         help="of the weights: learned on the first photos, or each to the nearest; default learned",
     )
     parser.add_argument(
+        "--reduce-range",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="7 bits for weights, which no CPU's sums overflow; default auto: where this CPU has "
+        "no VNNI and the file is for ONNX Runtime",
+    )
+    parser.add_argument(
         "--equalise",
         type=fraction,
         default=0.0,
@@ -113,12 +120,15 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
     from calib.policy import checked_preset
 
     method_named(args.method)
+    if args.reduce_range == "yes" and args.format != "int8":
+        raise UsageError("--reduce-range: only int8 has a range to reduce; leave it out")
     return QuantizeOptions(
         format=args.format,
         rest=args.rest,
         method=args.method,
         rounding=args.rounding,
         equalise=args.equalise,
+        reduce_range={"auto": None, "yes": True, "no": False}[args.reduce_range],
         writer=args.qdq,
         preset=checked_preset(args.preset),
         table=args.table,
@@ -149,16 +159,12 @@ def check_run(args: argparse.Namespace) -> None:
 
 
 def check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
-    """Photos or a cache; few photos are worth a word."""
-    from calib.photos import ADVISED
-
+    """Photos or a cache."""
     if args.import_cache is not None:
         _check_import(photos, args)
         return
     if not photos:
         raise UsageError("expected photos to calibrate on: image files, folders or glob patterns")
-    if len(photos) < ADVISED:
-        print(f"warning: {len(photos)} photos; ranges of fewer than {ADVISED} are not steady")
 
 
 def _check_import(photos: Sequence[Path], args: argparse.Namespace) -> None:
@@ -191,7 +197,7 @@ def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Eval
         if args.annotations is not None:
             raise UsageError("--annotations: they are of --eval-images; give that folder too")
         return None
-    photos = _readable(find_photos([args.eval_images]))
+    photos = _readable(find_photos([args.eval_images]), args.model)
     truth = None if args.annotations is None else read_annotations(args.annotations)
     if truth is not None:
         image_ids(photos, truth)
@@ -201,15 +207,19 @@ def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Eval
     return Evaluation(photos, truth)
 
 
-def _readable(photos: Sequence[Path]) -> list[Path]:
-    """Photos that can be decoded; the others are named and left out."""
+def _readable(photos: Sequence[Path], model: Path) -> list[Path]:
+    """Photos that the model can be given; the others are named and left out."""
+    from calib.photos import require_resizable
+    from export.onnx_file import read_onnx
     from model.errors import ImageError
     from runtime.sources.photos import decode
+
+    artifact = read_onnx(model).artifact
 
     found = []
     for photo in photos:
         try:
-            decode(photo)
+            require_resizable(decode(photo), photo, artifact)
         except ImageError as error:
             print(f"warning: {printable(str(error))}; left out", file=sys.stderr)
             continue

@@ -90,17 +90,24 @@ def calibrate(
     return CalibrationRun(used, resumed, others, seconds if used else 0.0)
 
 
-def _unseen(photos: Sequence[Path], seen: Sequence[str]) -> list[Path]:
-    """Photos that the table has not seen, each content once."""
-    known = set(seen)
+def without_copies(photos: Sequence[Path], skipped: Skipped) -> list[Path]:
+    """Photos of one content once; a copy says nothing new, and is named."""
+    first: dict[str, Path] = {}
     found = []
     for photo in photos:
         name = digest(photo)
-        # Unreadable files have no digest, and are to be named each.
-        if name not in known or not name:
-            known.add(name)
-            found.append(photo)
+        if name and name in first:
+            skipped.add(photo, f"{photo}: the same file as {first[name]}")
+            continue
+        first[name] = photo
+        found.append(photo)
     return found
+
+
+def _unseen(photos: Sequence[Path], seen: Sequence[str]) -> list[Path]:
+    """Photos that the table has not seen; files without a digest, to be named, are among them."""
+    known = set(seen) - {""}
+    return [photo for photo in photos if digest(photo) not in known]
 
 
 def _observe(activations: Activations, canvas: Canvas, paths: Sequence[Path], table: Table) -> None:

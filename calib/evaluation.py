@@ -15,7 +15,7 @@ from model.spec import ModelSpec
 from runtime.compare.bootstrap import interval
 from runtime.compare.coco_ap import evaluate
 from runtime.detections import Detections
-from runtime.formats.coco import rows as coco_rows
+from runtime.formats.coco import rows_by_class
 from runtime.sessions.session import Session
 
 _RESAMPLES = 200
@@ -85,6 +85,27 @@ def image_ids(photos: Sequence[Path], truth: Mapping[str, Any]) -> list[int]:
     return [known[photo.name] for photo in photos]
 
 
+def require_truth(photos: Sequence[Path], truth: Mapping[str, Any], spec: ModelSpec) -> None:
+    """Refuse annotations that no AP can be made of.
+
+    Raises:
+        UsageError: no object on any of the photos, or objects without an outline for mask AP.
+    """
+    ids = set(image_ids(photos, truth))
+    objects = [one for one in truth["annotations"] if one["image_id"] in ids]
+    if not objects:
+        raise UsageError(
+            f"--annotations: no object on any of the {len(photos)} photos of --eval-images; give "
+            "their annotations, or leave --annotations out"
+        )
+    bare = sum(not one.get("segmentation") for one in objects)
+    if spec.mask is not None and bare:
+        raise UsageError(
+            f"--annotations: {bare} of {len(objects)} objects have no segmentation, which mask AP "
+            "needs; expected polygons or run lengths, or leave --annotations out"
+        )
+
+
 def prove(
     title: str,
     session: Session,
@@ -148,7 +169,7 @@ def _rows(
     side: Sequence[Detections], ids: Sequence[int], spec: ModelSpec
 ) -> list[list[dict[str, Any]]]:
     return [
-        [dict(row) for row in coco_rows(found, image_id, spec.classes)]
+        [dict(row) for row in rows_by_class(found, image_id, spec.classes)]
         for found, image_id in zip(side, ids, strict=True)
     ]
 
@@ -182,7 +203,9 @@ def read_annotations(path: Path) -> Mapping[str, Any]:
         for image in truth["images"]:
             _require(image, id=int, file_name=str, height=int, width=int)
         for annotation in truth["annotations"]:
+            annotation.setdefault("iscrowd", 0)
             _require(annotation, image_id=int, category_id=int, bbox=list, area=(int, float))
+            _require(annotation, iscrowd=int)
         for category in truth["categories"]:
             _require(category, id=int)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

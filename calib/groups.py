@@ -47,14 +47,17 @@ def groups_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[Group]:
 
 
 def _block_of(graph: ir.Graph) -> dict[ir.Node, tuple[int, int]]:
-    """A number that grows behind every residual Add, and the stride, by node."""
+    """A number that grows behind every residual Add, and the stride, by node.
+
+    It grows behind the MaxPool too: the stem, which reads the image, is noisier than any block.
+    """
     block = 0
     known: dict[ir.Value, int] = {}
     found: dict[ir.Node, tuple[int, int]] = {}
     for node in graph:
         if node.op_type in ("Conv", "Gemm", "ConvTranspose"):
             found[node] = block, stride_px(node.outputs[0], known)
-        block += is_add(node)
+        block += is_add(node) or node.op_type == "MaxPool"
     # A block's first layer may have another stride than its last, and belongs to it all the same.
     last = {number: stride for number, stride in found.values()}
     has_add = {number for number in last if number < block}

@@ -36,6 +36,11 @@ def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
             f"{path}: {len(missing)} of {len(wanted)} tensors are not in it, for instance "
             f"'{missing[0]}'; expected a cache of this graph, whose tensors have these names"
         )
+    for name in wanted:
+        if not math.isfinite(scales[name]) or scales[name] <= 0.0:
+            raise ArtifactError(
+                f"{path}: expected a positive scale, got {scales[name]:g} for '{name[:60]}'"
+            )
     return {name: scales[name] * SIGNED_LEVELS for name in wanted}
 
 
@@ -57,13 +62,11 @@ def _scales(path: Path) -> dict[str, float]:
 def _entry(path: Path, number: int, line: str) -> tuple[str, float]:
     name, colon, digits = line.rpartition(":")
     try:
+        if not colon:
+            raise ValueError("no colon")
         (scale,) = struct.unpack(">f", bytes.fromhex(digits.strip().rjust(8, "0")))
     except (ValueError, struct.error) as error:
         raise ArtifactError(
             f"{path}: line {number}: expected 'name: 3d41ab2c', got '{line[:60]}'"
         ) from error
-    if not colon or not math.isfinite(scale) or scale <= 0.0:
-        raise ArtifactError(
-            f"{path}: line {number}: expected a positive scale, got {scale:g} for '{name[:60]}'"
-        )
     return name.strip(), float(scale)

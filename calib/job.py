@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from calib.calibrate import CalibrationRun, calibrate
+from calib.calibrate import CalibrationRun, calibrate, without_copies
 from calib.channels import channel_magnitudes
 from calib.count import multiply_adds, shapes_in_a_run
+from calib.cpu_sums import sums_saturate
 from calib.equalise import channel_groups, equalise
-from calib.formats import FORMATS, Format
+from calib.formats import FORMATS, INT8_REDUCED, Format
 from calib.import_cache import read_cache
 from calib.layers import Layer, weighted_layers
 from calib.learned_rounding import PHOTOS, LearnedRounding
@@ -61,7 +62,15 @@ class Job:
     @property
     def format(self) -> Format:
         """What layers are quantised to."""
-        return FORMATS[self.options.format]
+        return INT8_REDUCED if self.reduces_range else FORMATS[self.options.format]
+
+    @property
+    def reduces_range(self) -> bool:
+        """Whether weights have 7 bits; see `calib.cpu_sums`."""
+        asked = self.options.reduce_range
+        if self.options.format != "int8" or asked is not None:
+            return bool(asked)
+        return self.writer == "onnxruntime" and sums_saturate()
 
     @property
     def layers(self) -> list[Layer]:
@@ -119,7 +128,8 @@ class Job:
         ranges = options.method if options.import_cache is None else "imported"
         rounding = "learned" if options.learns_rounding else "nearest"
         choice = options.preset if options.budget is None else f"budget-{options.budget:g}"
-        told = f"{self.writer} {choice} {ranges} {rounding}"
+        reduced = " reduced-range" if self.reduces_range else ""
+        told = f"{self.writer} {choice} {ranges} {rounding}{reduced}"
         return {**to_metadata(self.artifact.spec, manifest), "maskport.quantisation": told}
 
 
@@ -163,6 +173,7 @@ def prepare(
     key = TableKey.of(file.artifact, file.sha256, options, rescaled)
     filled = Table.load(table, key, names) if table.exists() else Table(key, names)
     skipped = Skipped()
+    photos = without_copies(photos, skipped)
     run = calibrate(model, file.artifact, photos, filled, table, skipped, advance, options.threads)
     require_enough(len(filled.photos), skipped)
     used = [photo for photo in photos if photo not in skipped.photos]

@@ -13,7 +13,7 @@ from calib.layers import Layer
 from calib.photos import Skipped, canvases
 from calib.rounding import round_together
 from calib.second_moments import SecondMoments
-from calib.weights import Float32, Int8, round_to_nearest
+from calib.weights import LEVELS, Float32, Int8, round_to_nearest
 from runtime.artifact import Artifact
 
 # How inputs go together is steady after a few photos; ranges, which hang on the largest, are not.
@@ -29,7 +29,7 @@ class LearnedRounding:
 
     def __init__(self, moments: dict[str, SecondMoments]) -> None:
         self._moments = moments
-        self._done: dict[tuple[str, bytes], Int8] = {}
+        self._done: dict[tuple[str, bytes, int], Int8] = {}
 
     @classmethod
     def learn(
@@ -66,15 +66,15 @@ class LearnedRounding:
             advance(len(paths))
         return cls(moments)
 
-    def __call__(self, layer: Layer, scales: Float32) -> Int8:
+    def __call__(self, layer: Layer, scales: Float32, levels: int = LEVELS) -> Int8:
         """int8, of the shape of the layer's weights."""
-        key = str(layer.weight.name), scales.tobytes()
+        key = str(layer.weight.name), scales.tobytes(), levels
         if key not in self._done:
-            self._done[key] = self._rounded(layer, scales)
+            self._done[key] = self._rounded(layer, scales, levels)
         return self._done[key]
 
-    def _rounded(self, layer: Layer, scales: Float32) -> Int8:
-        nearest = round_to_nearest(layer, scales)
+    def _rounded(self, layer: Layer, scales: Float32, levels: int) -> Int8:
+        nearest = round_to_nearest(layer, scales, levels)
         moments = self._moments.get(str(layer.weight.name))
         if moments is None:
             return nearest
@@ -82,5 +82,5 @@ class LearnedRounding:
         per_group = scales.reshape(weights.shape[:2])
         for group, run, mean in moments.means():
             rows = weights[group][:, run]
-            integers[group][:, run] = round_together(rows, per_group[group], mean)
+            integers[group][:, run] = round_together(rows, per_group[group], mean, levels)
         return layer.from_rows(integers)

@@ -30,6 +30,8 @@ class QuantizeOptions:
         budget: points of agreement AP that may be lost; None keeps what the policy keeps. See
             `calib.budget`.
         reference: what to agree with, a checkpoint or an ONNX file; None is the input graph.
+        reduce_range: give weights 7 bits, so that no sum of two products overflows on a CPU without
+            VNNI; None does so where this CPU needs it and the Q/DQ are for ONNX Runtime.
         threads: of the CPU; None takes all cores.
     """
 
@@ -44,6 +46,7 @@ class QuantizeOptions:
     import_cache: Path | None = None
     budget: float | None = None
     reference: Path | None = None
+    reduce_range: bool | None = None
     threads: int | None = None
 
     @property

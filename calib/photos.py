@@ -28,6 +28,11 @@ class Skipped:
     photos: list[Path] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
+    def add(self, photo: Path, reason: str) -> None:
+        """One more."""
+        self.photos.append(photo)
+        self.reasons.append(reason)
+
 
 def read_photo(path: Path, artifact: Artifact) -> UInt8:
     """Decode a photo and see that it says something.
@@ -38,11 +43,20 @@ def read_photo(path: Path, artifact: Artifact) -> UInt8:
     pixels = decode(path)
     if not pixels.any():
         raise ImageError(f"{path}: black all over; it would only calibrate the bias")
+    require_resizable(pixels, path, artifact)
+    return pixels
+
+
+def require_resizable(pixels: UInt8, path: Path, artifact: Artifact) -> None:
+    """Refuse what the resize rule leaves nothing of.
+
+    Raises:
+        ImageError: such a photo, with its name.
+    """
     try:
         resized_hw(pixels.shape[:2], artifact.spec.preprocess, canvas_hw(artifact))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    return pixels
 
 
 def digest(path: Path) -> str:
@@ -69,8 +83,7 @@ def canvases(
             pixels.append(read_photo(path, artifact))
         except ImageError as error:
             text = str(error)
-            skipped.photos.append(path)
-            skipped.reasons.append(text if str(path) in text else f"{path}: {text}")
+            skipped.add(path, text if str(path) in text else f"{path}: {text}")
             continue
         taken.append(path)
         if len(taken) == rows:
@@ -89,6 +102,8 @@ def require_enough(used: int, skipped: Skipped) -> None:
     """
     if used < LEAST:
         found = f"{used} usable photos, {len(skipped.reasons)} skipped"
+        if skipped.reasons:
+            found = f"{found} ({skipped.reasons[0]})"
         raise UsageError(
             f"calibration: {found}; expected at least {LEAST}, and {ADVISED} or more for ranges "
             "that hold"

@@ -61,10 +61,13 @@ def quantize(
         ExportError: with `--rest fp16`, a tensor or a weight that FP16 does not hold.
     """
     from calib.accuracy import choose, require_judge, runs_of_a_search
+    from calib.cpu_sums import sums_saturate
+    from calib.evaluation import require_truth
     from calib.job import prepare
     from calib.options import QuantizeOptions
     from calib.proofs import ROWS, all_proofs
     from calib.recipe import writer_for
+    from calib.reference import open_reference
     from calib.report import QuantizeReport
     from calib.rest import PHOTOS as RANGE_PHOTOS
     from calib.rest import ranges_of_the_rest
@@ -78,6 +81,10 @@ def quantize(
     writer_for(file.artifact.manifest.target, options)
     if options.budget is not None or evaluation is not None:
         require_judge()
+    if evaluation is not None and evaluation.truth is not None:
+        require_truth(evaluation.photos, evaluation.truth, file.artifact.spec)
+    if options.reference is not None:
+        open_reference(options.reference, file.artifact, options.threads).close()
     choice = ranges = None
     with atomic_path(output) as temporary:
         advance = progress(photo_runs(len(photos), options), "calibrating")
@@ -110,6 +117,8 @@ def quantize(
         proofs,
         options.rest,
         ranges,
+        job.reduces_range,
+        job.writer == "onnxruntime" and options.format == "int8" and sums_saturate(),
     )
 
 
@@ -160,8 +169,9 @@ def _check_output(output: Path, source: Path, table: Path) -> None:
         raise UsageError(f"{output}: the output would overwrite the model; name another (-o)")
     if os.path.realpath(table) in (os.path.realpath(output), os.path.realpath(source)):
         raise UsageError(f"--table {table}: it would overwrite a model; name another")
-    if not table.absolute().parent.is_dir():
-        raise UsageError(f"--table {table}: no such folder")
+    for option, path in (("-o", output), ("--table", table)):
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{option} {path}: no such folder; make it first")
 
 
 def require_float(file: OnnxFile, path: Path) -> None:
@@ -233,7 +243,7 @@ def _print_next(report: QuantizeReport, photos: Sequence[Path]) -> None:
     if report.writer == "tensorrt":
         print(next_step("engine", report.path))
     else:
-        print(next_step("predict", report.path, *photos[:1], "-o", "out"))
+        print(next_step("predict", report.path, *(photos[:1] or [Path("PHOTO.jpg")]), "-o", "out"))
 
 
 if __name__ == "__main__":

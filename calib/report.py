@@ -13,6 +13,7 @@ from calib.accuracy import Choice
 from calib.calibrate import CalibrationRun
 from calib.count import Kernels
 from calib.evaluation import Proof
+from calib.photos import ADVISED
 from calib.pictures import draw_ladder, draw_sensitivity
 from calib.sensitivity import Sensitivity
 from export.precision.ranges import RangeReport
@@ -30,6 +31,8 @@ class QuantizeReport:
     photo; None where there was none. `kernels` is None for a file that ONNX Runtime does not run
     on a CPU as it is written. `run` is None where no photo was needed. `choice` is there with a
     budget, `proofs` with evaluation photos, `ranges` with a rest in FP16 where there were photos.
+    `reduced_range` says that weights have 7 bits, `sums_saturate` that this CPU's sums need that;
+    see `calib.cpu_sums`.
     """
 
     path: Path
@@ -46,6 +49,8 @@ class QuantizeReport:
     proofs: tuple[Proof, ...] = ()
     rest: str = "fp32"
     ranges: RangeReport | None = None
+    reduced_range: bool = False
+    sums_saturate: bool = False
 
 
 def print_report(report: QuantizeReport) -> None:
@@ -58,6 +63,12 @@ def print_report(report: QuantizeReport) -> None:
             f"{used} photos, {report.run.seconds_per_photo:.2f} s each · {seen} seen before · "
             f"{len(report.skipped)} skipped"
         )
+        if used + seen < ADVISED:
+            print(
+                f"warning: {used + seen} usable photos; ranges of fewer than {ADVISED} are not "
+                "steady",
+                file=sys.stderr,
+            )
         if report.run.others:
             print(
                 f"warning: the table has {report.run.others} photos that were not given now, and "
@@ -70,6 +81,7 @@ def print_report(report: QuantizeReport) -> None:
     print(f"{report.path} · {size:.0f} MB, {ratio:.0%} of FP32 · Q/DQ for {report.writer}")
     share = "" if report.share is None else f", {report.share:.0%} of all multiply-adds"
     print(f"{report.layers} of {report.of_layers} weighted layers in 8 bits{share}")
+    _print_range(report)
     if report.kernels is not None:
         print(f"ONNX Runtime on this CPU: {report.kernels}")
     if report.ranges is not None:
@@ -81,6 +93,20 @@ def print_report(report: QuantizeReport) -> None:
         )
     for proof in report.proofs:
         print(_proof_line(proof))
+
+
+def _print_range(report: QuantizeReport) -> None:
+    if report.reduced_range:
+        why = (
+            ": this CPU has no VNNI, and its sums of 8-bit products overflow" * report.sums_saturate
+        )
+        print(f"weights in 7 bits (--reduce-range){why}")
+    elif report.sums_saturate:
+        print(
+            "warning: this CPU has no VNNI: its sums of 8-bit products overflow at 16 bits, and "
+            "what it finds is worse than the file; --reduce-range yes gives weights 7 bits",
+            file=sys.stderr,
+        )
 
 
 def _print_choice(choice: Choice) -> None:
@@ -130,6 +156,8 @@ def _document(report: QuantizeReport) -> dict[str, Any]:
         "bytes": report.size_bytes,
         "bytes_fp32": report.from_bytes,
         "share_in_8_bits": report.share,
+        "reduced_range": report.reduced_range,
+        "sums_saturate_on_this_cpu": report.sums_saturate,
         "kernels": None if report.kernels is None else asdict(report.kernels),
         "calibration": None if report.run is None else asdict(report.run),
         "skipped": report.skipped,

@@ -20,16 +20,19 @@ _DAMPING = 0.01
 _BLOCK = 128
 
 
-def round_together(weights: Float32, scales: Float32, moments: Float32) -> npt.NDArray[np.int8]:
+def round_together(
+    weights: Float32, scales: Float32, moments: Float32, levels: int = LEVELS
+) -> npt.NDArray[np.int8]:
     """The integers whose products with the inputs come closest to the weights' own.
 
     Args:
         weights: float32 [outputs, columns].
         scales: float32 [outputs], what a step stands for.
         moments: float32 [columns, columns], the mean of x xᵀ over inputs x.
+        levels: magnitude of the largest code.
 
     Returns:
-        int8 [outputs, columns], -127 to 127.
+        int8 [outputs, columns], -levels to levels.
     """
     order = np.argsort(-np.diag(moments), kind="stable")
     spread = _spreading(moments[np.ix_(order, order)].astype(np.float64)).astype(np.float32)
@@ -39,7 +42,7 @@ def round_together(weights: Float32, scales: Float32, moments: Float32) -> npt.N
         end = min(start + _BLOCK, left.shape[1])
         errors = np.zeros((len(left), end - start), np.float32)
         for column in range(start, end):
-            steps = np.clip(np.rint(left[:, column] / scales), -LEVELS, LEVELS)
+            steps = np.clip(np.rint(left[:, column] / scales), -levels, levels)
             integers[:, column] = steps
             error = (left[:, column] - steps * scales) / spread[column, column]
             left[:, column:end] -= error[:, None] * spread[column, column:end]

@@ -150,7 +150,14 @@ def _require_key(path: Path, found: Mapping[str, Any], wanted: TableKey) -> None
     for name, what in parts:
         have, want = found.get(name), getattr(wanted, name)
         if have != want:
+            apart = _where_they_part(str(have), want)
             raise ArtifactError(
-                f"{path}: a calibration table of {what} ({str(have)[:40]}, expected "
-                f"{want[:40]}); delete it or name another with --table"
+                f"{path}: a calibration table of {what} (…{str(have)[apart:][:40]}, expected "
+                f"…{want[apart:][:40]}); delete it or name another with --table"
             )
+
+
+def _where_they_part(one: str, other: str) -> int:
+    """A little before the first character that differs; the start, for short texts."""
+    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    return max(same - 20, 0)

@@ -128,12 +128,17 @@ def _quantised(
 ) -> QuantisedWeights:
     """Scales in the weights' own type, and codes that fit those scales."""
     if form.is_integer:
-        wide = weight_scales(layer.weights, layer.scale_axis, least=least)
+        wide = weight_scales(
+            layer.weights, layer.scale_axis, least=least, levels=form.weight_levels
+        )
     else:  # a float has the same relative error everywhere: nothing to clip
         wide = weight_scales(layer.weights, layer.scale_axis, search=False)
-        wide = wide * np.float32(LEVELS / form.levels)
+        wide = wide * np.float32(LEVELS / form.weight_levels)
     scales = in_type_of(wide, layer.weight).astype(np.float32)
-    codes = rounder(layer, scales) if form.is_integer else nearest_codes(layer, scales, form)
+    if form.is_integer:
+        codes = rounder(layer, scales, form.weight_levels)
+    else:
+        codes = nearest_codes(layer, scales, form)
     return QuantisedWeights(codes, scales, layer.scale_axis)
 
 

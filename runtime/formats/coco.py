@@ -8,9 +8,12 @@ height] in original-image pixels, `score`, `segmentation` where the model has ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model.errors import ArtifactError
 from model.spec import ClassSpec
@@ -33,6 +36,29 @@ class CocoRow(TypedDict):
     keypoints: NotRequired[list[float]]
 
 
+class Found(Protocol):
+    """What can be written without knowing its own categories: `Detections`, an eager model's."""
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """float32 [D, 4] xyxy, original-image pixels."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32 [D]."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 [D]."""
+
+    @property
+    def keypoints(self) -> NDArray[np.float32] | None:
+        """float32 [D, J, 3], x, y and score; or None for a model without keypoints."""
+
+    def rle(self) -> Sequence[Mapping[str, Any]]:
+        """COCO run lengths by row; empty for a model without masks."""
+
+
 def rows(detections: Detections, image_id: int, classes: ClassSpec | None = None) -> list[CocoRow]:
     """The detections of one image in COCO's results format, in their order.
 
@@ -41,13 +67,38 @@ def rows(detections: Detections, image_id: int, classes: ClassSpec | None = None
     Args:
         detections: Of the image.
         image_id: The data set's id of it.
-        classes: Gives the category ids by label, for detections that do not know their own.
+        classes: Gives the category ids by label, in the place of the detections' own.
     """
-    record = jsonl.record("", detections, image_id)
     if classes is not None:
-        for row in record["detections"]:
-            row["category_id"] = classes.dataset_id(row["label"])
-    return list(_rows(record))
+        return rows_by_class(detections, image_id, classes)
+    return list(_rows(jsonl.record("", detections, image_id)))
+
+
+def rows_by_class(found: Found, image_id: int, classes: ClassSpec) -> list[CocoRow]:
+    """As `rows`, of any result that has labels.
+
+    Args:
+        found: Of the image.
+        image_id: The data set's id of it.
+        classes: Gives the category ids by label.
+    """
+    made: list[CocoRow] = [
+        {
+            "image_id": image_id,
+            "category_id": classes.dataset_id(label),
+            "bbox": _xywh(box),
+            "score": score,
+        }
+        for label, box, score in zip(
+            found.labels.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+    for row, rle in zip(made, found.rle(), strict=False):
+        row["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"]}
+    if found.keypoints is not None:
+        for row, points in zip(made, found.keypoints.tolist(), strict=True):
+            row["keypoints"] = _xyv(points)
+    return made
 
 
 def write(
@@ -90,19 +141,26 @@ def _rows_of(records: Path) -> Iterator[CocoRow]:
 
 def _rows(record: dict[str, Any]) -> Iterator[CocoRow]:
     for found in record["detections"]:
-        x0, y0, x1, y1 = found["box_xyxy"]
         row: CocoRow = {
             "image_id": record["image_id"],
             "category_id": found["category_id"],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "bbox": _xywh(found["box_xyxy"]),
             "score": found["score"],
         }
         if "rle" in found:
             row["segmentation"] = found["rle"]
         if "keypoints" in found:
-            points = found["keypoints"].values()
-            row["keypoints"] = [number for x, y, _ in points for number in (x, y, _VISIBLE)]
+            row["keypoints"] = _xyv(found["keypoints"].values())
         yield row
+
+
+def _xywh(xyxy: Sequence[float]) -> list[float]:
+    x0, y0, x1, y1 = xyxy
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def _xyv(points: Iterable[Sequence[float]]) -> list[float]:
+    return [number for x, y, _ in points for number in (x, y, _VISIBLE)]
 
 
 def _write(path: Path, results: Iterable[CocoRow]) -> None:

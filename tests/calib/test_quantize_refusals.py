@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from calib.evaluation import read_annotations
+from calib.import_cache import read_cache
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
 from model.errors import ArtifactError, UsageError
@@ -23,7 +24,8 @@ from model.errors import ArtifactError, UsageError
         (["--format", "fp8", "--qdq", "tensorrt", "--budget", "3"], "no FP8"),
         (["--reference", "x.onnx"], "nothing is compared"),
         (["--reference", "x.onnx", "--budget", "3"], "x.onnx: no such file"),
-        (["--table", "nowhere/t.json"], "no such folder"),
+        (["--table", "nowhere/t.json"], "--table nowhere/t.json: no such folder"),
+        (["-o", "nowhere/q.onnx"], "-o nowhere/q.onnx: no such folder"),
         (["--import-cache", "c.cache"], "leave the photos out"),
         (["--budget", "-1"], "from 0 to 100"),
         (["--annotations", "a.json"], "give that folder too"),
@@ -129,3 +131,108 @@ def test_annotations_that_are_none(document: object, tmp_path: Path) -> None:
     path.write_text(document if isinstance(document, str) else json.dumps(document))
     with pytest.raises(UsageError, match=r"--annotations .*labels\.json"):
         read_annotations(path)
+
+
+def _complaint(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    status = main(argv)
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
+    return f"{status} {line}"
+
+
+def _annotated(photos: list[Path], **fields: object) -> dict[str, object]:
+    """Annotations with one object on the first photo."""
+    images = [
+        {"id": i, "file_name": photo.name, "height": 96, "width": 96}
+        for i, photo in enumerate(photos)
+    ]
+    one = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [4, 4, 9, 9], "area": 81, **fields}
+    return {"images": images, "annotations": [one], "categories": [{"id": 1}]}
+
+
+def test_annotations_without_outlines_or_objects_are_refused_before_the_long_part(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, file = _annotated(sorted(scenes)), tmp_path / "a.json"
+    output = tmp_path / "q.onnx"
+    argv = [str(demo_onnx), str(scenes[0].parent), "-o", str(output)]
+    argv += ["--eval-images", str(scenes[0].parent), "--annotations", str(file)]
+    file.write_text(json.dumps(document))
+    assert "2 error: --annotations: 1 of 1 objects have no segmentation" in _complaint(argv, capsys)
+    file.write_text(json.dumps({**document, "annotations": []}))
+    assert "2 error: --annotations: no object on any of the" in _complaint(argv, capsys)
+    assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_annotations_need_not_say_that_an_object_is_no_crowd(
+    scenes: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(_annotated(scenes, segmentation=[[4, 4, 9, 4, 9, 9]])))
+    (one,) = read_annotations(file)["annotations"]
+    assert one["iscrowd"] == 0
+
+
+def test_a_reference_that_is_none_is_refused_before_the_long_part(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / "r.onnx"
+    reference.write_bytes(b"no model")
+    folder = str(scenes[0].parent)
+    argv = [str(demo_onnx), folder, "-o", str(tmp_path / "q.onnx"), "--eval-images", folder]
+    assert "r.onnx" in _complaint([*argv, "--reference", str(reference)], capsys)
+    assert sorted(tmp_path.iterdir()) == [reference]
+
+
+def test_an_evaluation_photo_that_the_resize_leaves_nothing_of_is_left_out(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (5000, 1), "red").save(folder / "line.png")
+    argv = [str(demo_onnx), str(scenes[0].parent), "-o", str(tmp_path / "q.onnx")]
+    assert main([*argv, "--eval-images", str(folder)]) == 2
+    errors = capsys.readouterr().err
+    assert "line.png" in errors
+    assert "left out" in errors
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_the_first_photo_that_could_not_be_used_is_named_with_its_reason(
+    demo_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shade in range(6):
+        Image.new("RGB", (64, 48 + shade)).save(tmp_path / f"black{shade}.png")
+    said = _complaint([str(demo_onnx), str(tmp_path), "-o", str(tmp_path / "q.onnx")], capsys)
+    assert "0 usable photos, 6 skipped" in said
+    assert "black0.png: black all over" in said
+
+
+def test_copies_are_named_and_few_usable_photos_warned_of(
+    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder, table = tmp_path / "photos", tmp_path / "t.json"
+    folder.mkdir()
+    shutil.copy(standard_table, table)
+    for number in range(40):
+        shutil.copy(scenes[number % 6], folder / f"{number:02}.png")
+    for name in ("empty1.png", "empty2.png"):
+        (folder / name).write_bytes(b"")
+    argv = [str(demo_onnx), str(folder), "-o", str(tmp_path / "q.onnx"), "--table", str(table)]
+    assert main([*argv, "--rounding", "nearest"]) == 0
+    said = capsys.readouterr()
+    assert "6 seen before · 36 skipped" in said.out
+    assert said.err.count("the same file as") == 35
+    assert "empty1.png" in said.err
+    assert "empty2.png" in said.err
+    assert "6 usable photos; ranges of fewer than 32" in said.err
+
+
+def test_a_cache_may_hold_scales_of_other_graphs_that_are_none(tmp_path: Path) -> None:
+    cache = tmp_path / "c.cache"
+    head = "TRT-8601-EntropyCalibration2\n"
+    cache.write_text(f"{head}(Unnamed Layer* 3) [Constant]_output: 0\nx: 3c010a14\n")
+    assert read_cache(cache, ["x"])["x"] == pytest.approx(1.0, rel=0.01)
+    cache.write_text(f"{head}x: 7fc00000\n")
+    with pytest.raises(ArtifactError, match="expected a positive scale, got nan for 'x'"):
+        read_cache(cache, ["x"])

@@ -116,7 +116,7 @@ def test_a_searched_scale_never_loses(axis: int | None) -> None:
 
     def error(scales: Floats) -> float:
         wide = along(scales, axis, 2)
-        codes = INT8.codes(weights / wide).astype(np.float32)
+        codes = INT8.weight_codes(weights / wide).astype(np.float32)
         return float(np.square(codes * wide - weights).sum())
 
     plain, searched = (weight_scales(weights, axis, search=search) for search in (False, True))

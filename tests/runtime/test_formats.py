@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.eager import EagerDetections
 from model.errors import ArtifactError
 from model.spec import ClassSpec
 from runtime import rle
@@ -44,6 +45,20 @@ def detections(rows: int = 4, seed: int = 1, masks: bool = True) -> Detections:
 def failing() -> Iterator[tuple[int, Detections]]:
     yield 1, detections()
     raise RuntimeError("the second image")
+
+
+def test_coco_rows_of_an_eager_models_answer() -> None:
+    """It has labels and pasted masks, and neither names nor category ids."""
+    pytest.importorskip("pycocotools")
+    ours = detections()
+    masks = ours.masks
+    assert masks is not None
+    eager = EagerDetections(
+        ours.boxes, ours.scores, ours.labels, ours.mask_probs, np.packbits(masks, -1), (90, 120)
+    )
+    assert coco.rows_by_class(eager, 3, CLASSES) == coco.rows(ours, 3, CLASSES)
+    named = replace(ours, dataset_ids=np.array([CLASSES.dataset_id(i) for i in ours.labels]))
+    assert coco.rows_by_class(eager, 3, CLASSES) == coco.rows(named, 3)
 
 
 def test_coco_rows_are_read_by_pycocotools(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""8-bit sums on this CPU: found out by trying, and weights that no CPU's sums overflow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from calib import job as job_module
+from calib.cpu_sums import sums_saturate
+from calib.quantize import main
+
+
+def _vnni() -> bool | None:
+    """What the kernel says of an x86 CPU; None elsewhere."""
+    file = Path("/proc/cpuinfo")
+    flags = file.read_text("utf-8") if file.is_file() else ""
+    if "avx2" not in flags:
+        return None
+    return any(name in flags for name in ("avx512_vnni", "avx_vnni"))
+
+
+def test_it_is_what_the_processor_is_known_for() -> None:
+    known = _vnni()
+    if known is None:
+        pytest.skip("not an x86 CPU with AVX2: nothing is known beforehand")
+    assert sums_saturate() is not known
+
+
+def _codes(path: Path) -> list[np.ndarray]:
+    """The int8 weights of a file."""
+    kept = [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
+    return [codes for codes in kept if codes.dtype == np.int8 and codes.ndim >= 2]
+
+
+@pytest.mark.parametrize("rounding", ["learned", "nearest"])
+@pytest.mark.parametrize(("asked", "levels"), [("yes", 64), ("no", 127)])
+def test_codes_of_weights_stay_within_their_bits(
+    asked: str, levels: int, rounding: str, demo_onnx: Path, scenes: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "q.onnx"
+    arguments = [str(demo_onnx), *map(str, scenes[:6]), "-o", str(output), "--preset", "fast"]
+    run = ["--run-dir", str(tmp_path / "run"), "--reduce-range", asked, "--rounding", rounding]
+    assert main([*arguments, *run]) == 0
+    codes = _codes(output)
+    assert len(codes) > 20
+    largest = max(int(np.abs(one.astype(np.int32)).max()) for one in codes)
+    assert largest == levels
+    told = json.loads((tmp_path / "run" / "quantize.json").read_text("utf-8"))
+    assert told["reduced_range"] is (asked == "yes")
+    # Two products of the largest codes fit 16 bits, or do not.
+    assert (2 * 255 * largest <= 2**15 - 1) is (asked == "yes")
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_auto_goes_by_this_cpu_and_the_writer(
+    saturates: bool, demo_onnx: Path, scenes: list[Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(job_module, "sums_saturate", lambda: saturates)
+    for writer, reduced in (("onnxruntime", saturates), ("tensorrt", False)):
+        output = tmp_path / f"{writer}.onnx"
+        photos = [*map(str, scenes[:6])]
+        options = ["--qdq", writer, "--rounding", "nearest", "--table", str(tmp_path / "t.json")]
+        assert main([str(demo_onnx), *photos, "-o", str(output), *options]) == 0
+        largest = max(int(np.abs(one.astype(np.int32)).max()) for one in _codes(output))
+        assert largest == (64 if reduced else 127)
+        assert ("7 bits" in capsys.readouterr().out) is reduced
+
+
+def test_floats_have_no_range_to_reduce(
+    demo_onnx: Path, scenes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = [*map(str, scenes[:6])]
+    assert main([str(demo_onnx), *photos, "--format", "fp8", "--reduce-range", "yes"]) == 2
+    assert "--reduce-range: only int8" in capsys.readouterr().err
