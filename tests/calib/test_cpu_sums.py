@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,37 @@ def _codes(path: Path) -> list[np.ndarray]:
     return [codes for codes in kept if codes.dtype == np.int8 and codes.ndim >= 2]
 
 
-@pytest.mark.parametrize("rounding", ["learned", "nearest"])
-@pytest.mark.parametrize(("asked", "levels"), [("yes", 64), ("no", 127)])
+@pytest.fixture
+def table(standard_table: Path, tmp_path: Path) -> Path:
+    """What the scenes showed, ready."""
+    return Path(shutil.copy(standard_table, tmp_path / "t.json"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "levels", "rounding"),
+    [
+        ("yes", 64, "nearest"),
+        ("no", 127, "nearest"),
+        ("yes", 64, "learned"),
+        pytest.param("no", 127, "learned", marks=pytest.mark.slow),
+    ],
+)
 def test_codes_of_weights_stay_within_their_bits(
-    asked: str, levels: int, rounding: str, demo_onnx: Path, scenes: list[Path], tmp_path: Path
-) -> None:
+    asked: str, levels: int, rounding: str, demo_onnx: Path, table: Path, scenes: list[Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
     output = tmp_path / "q.onnx"
     arguments = [str(demo_onnx), *map(str, scenes[:6]), "-o", str(output), "--preset", "fast"]
-    run = ["--run-dir", str(tmp_path / "run"), "--reduce-range", asked, "--rounding", rounding]
+    run = [
+        "--table",
+        str(table),
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--reduce-range",
+        asked,
+        "--rounding",
+        rounding,
+    ]
     assert main([*arguments, *run]) == 0
     codes = _codes(output)
     assert len(codes) > 20
@@ -58,14 +82,14 @@ def test_codes_of_weights_stay_within_their_bits(
 
 @pytest.mark.parametrize("saturates", [True, False])
 def test_auto_goes_by_this_cpu_and_the_writer(
-    saturates: bool, demo_onnx: Path, scenes: list[Path], tmp_path: Path,
+    saturates: bool, demo_onnx: Path, table: Path, scenes: list[Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(job_module, "sums_saturate", lambda: saturates)
     for writer, reduced in (("onnxruntime", saturates), ("tensorrt", False)):
         output = tmp_path / f"{writer}.onnx"
         photos = [*map(str, scenes[:6])]
-        options = ["--qdq", writer, "--rounding", "nearest", "--table", str(tmp_path / "t.json")]
+        options = ["--qdq", writer, "--rounding", "nearest", "--table", str(table)]
         assert main([str(demo_onnx), *photos, "-o", str(output), *options]) == 0
         largest = max(int(np.abs(one.astype(np.int32)).max()) for one in _codes(output))
         assert largest == (64 if reduced else 127)
