@@ -141,7 +141,7 @@ def test_photos_that_cannot_be_used_are_named_and_counted(
     assert "cut.png" in told.err
     assert f"{len(scenes)} photos" in told.out
     assert "2 skipped" in told.out
-    assert "warning: 8 photos" in told.out
+    assert "warning: 6 usable photos" in told.err
     assert told.out.splitlines()[-1].startswith("next: ")
 
 
