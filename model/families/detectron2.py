@@ -85,7 +85,7 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
     values = dict(settings.values)
     prefix = "backbone.bottom_up." if kind == "FPN" else "backbone."
     middle = shapes.by_name.get(f"{prefix}res2.0.conv2.weight", (1, 1))
-    if middle[0] != middle[1]:
+    if len(middle) > 1 and middle[0] != middle[1]:
         values.update(_RESNEXT)
     if shapes.has(f"{prefix}stem.conv1.norm.") and not shapes.has(
         f"{prefix}stem.conv1.norm.running_mean"

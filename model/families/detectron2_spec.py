@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from model.errors import CheckpointError
 from model.families import coco
@@ -36,6 +37,7 @@ _DEPTHS: dict[tuple[int, ...], int] = {
     (3, 4, 23, 3): 101,
     (3, 8, 36, 3): 152,
 }
+_LATERAL = re.compile(r"backbone\.fpn_lateral([0-9]{1,2})\.")
 _NORM_EPS = 1e-5
 _CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
 # LayerNorm has the tensors of GroupNorm, so that only the configuration tells them apart.
@@ -160,15 +162,16 @@ class _Builder:
         dilations = [1] * count
         if count == 4:
             dilations[3] = dilation
-        is_fpn = shapes.has("backbone.fpn_")
-        first = int(min(self._fpn_stages())) - 2 if is_fpn else count - 1
+        first = count - 1
+        if layout(shapes) == "FPN":
+            first = self._fpn_stages()[0] - 2
         return ResNetSpec(
             blocks=tuple(self._blocks(stage) for stage in stages),
             block="bottleneck" if is_bottleneck else "basic",
             stem_channels=shapes.of(f"{prefix}stem.conv1.weight", 4)[0],
             widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
             channels=tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages),
-            groups=max(middle[0] // middle[1], 1) if is_bottleneck else 1,
+            groups=_groups(middle) if is_bottleneck else 1,
             stride_in_1x1=self.settings.flag("MODEL.RESNETS.STRIDE_IN_1X1") and is_bottleneck,
             dilations=tuple(dilations),
             norm=self._norm(f"{prefix}stem.conv1"),
@@ -176,10 +179,16 @@ class _Builder:
             outputs=tuple(range(first, count)),
         )
 
-    def _fpn_stages(self) -> list[str]:
-        prefix = "backbone.fpn_lateral"
-        names = (n.removeprefix(prefix) for n in self.shapes.by_name if n.startswith(prefix))
-        return sorted({name.partition(".")[0] for name in names})
+    def _fpn_stages(self) -> list[int]:
+        """Numbers of the pyramid's laterals, as the stages of the ResNet are counted."""
+        matches = map(_LATERAL.match, self.shapes.by_name)
+        stages = sorted({int(match[1]) for match in matches if match})
+        if not stages:
+            raise CheckpointError(
+                f"{self.shapes.path}: no pyramid over the ResNet; expected tensors such as "
+                "'backbone.fpn_lateral2.weight'"
+            )
+        return stages
 
     def _fpn(self) -> FpnSpec:
         lateral = f"backbone.fpn_lateral{self._fpn_stages()[0]}"
@@ -208,34 +217,13 @@ class _Builder:
     def _anchors(self, kind: str, levels: int) -> AnchorSpec:
         levels += kind == "FPN"
         return AnchorSpec(
-            sizes=self._per_level("MODEL.ANCHOR_GENERATOR.SIZES", levels),
-            ratios=self._per_level("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", levels),
+            sizes=self.settings.rows("MODEL.ANCHOR_GENERATOR.SIZES", levels),
+            ratios=self.settings.rows("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", levels),
             order="size-major",
             rounded=False,
             offset=self.settings.number("MODEL.ANCHOR_GENERATOR.OFFSET"),
             stride_rule="nominal",
         )
-
-    def _per_level(self, key: str, levels: int) -> tuple[tuple[float, ...], ...]:
-        """A list per level; one list, or plain numbers, are for all levels."""
-        value: Any = self.settings[key]
-        is_flat = isinstance(value, list | tuple) and not any(
-            isinstance(v, list | tuple) for v in value
-        )
-        rows = [value] if is_flat else value
-        try:
-            numbers = tuple(tuple(float(v) for v in row) for row in rows)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.settings.source}: {key}: expected lists of numbers, got {str(value)[:60]}"
-            ) from error
-        if len(numbers) == 1:
-            numbers *= levels
-        if len(numbers) != levels:
-            raise CheckpointError(
-                f"{self.settings.source}: {key}: expected 1 or {levels} lists, got {len(numbers)}"
-            )
-        return numbers
 
     def _rpn(self) -> RpnSpec:
         shapes, head = self.shapes, "proposal_generator.rpn_head.conv"
@@ -258,7 +246,7 @@ class _Builder:
             blocks=self._blocks(_RES5),
             width=middle[0],
             channels=self.shapes.of(f"{_RES5}.0.conv3.weight", 4)[0],
-            groups=max(middle[0] // middle[1], 1),
+            groups=_groups(middle),
             stride=2,
             stride_in_1x1=body.stride_in_1x1,
             norm=self._norm(f"{_RES5}.0.conv1"),
@@ -378,6 +366,11 @@ class _Builder:
         if count == 1 and keypoint is not None and keypoint.names == COCO_KEYPOINTS:
             return ClassSpec(("person",), (1,))
         return coco.numbered(count, background=False)
+
+
+def _groups(middle: tuple[int, ...]) -> int:
+    """Groups of a 3x3 convolution that keeps its width, by its weights' shape."""
+    return max(middle[0] // max(middle[1], 1), 1)
 
 
 def _architecture(
