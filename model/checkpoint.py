@@ -86,8 +86,10 @@ def load(
         original = {dialect.original(name, kept): tensor for name, tensor in given.items()}
         reading = Reading(kept, ())
     else:
-        config = config or _config_beside(path, dialect)
-        source = Source(path, sha256, config, weights.meta, tuple(given))
+        beside = None if config is not None else _config_beside(path, dialect)
+        source = Source(
+            path, sha256, config or beside, weights.meta, tuple(given), options, beside is not None
+        )
         original = dialect.prepare(given, path)
         reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)

@@ -14,11 +14,17 @@ from torch import Tensor
 
 from model.errors import CheckpointError
 from model.families.detectron2_names import original_name
-from model.families.detectron2_settings import Settings, assumed_settings, read_settings
+from model.families.detectron2_settings import (
+    DEFAULTS,
+    Settings,
+    assumed_settings,
+    read_settings,
+)
 from model.families.detectron2_spec import build_spec, layout
 from model.families.dialect import Assumption, Reading, Source
 from model.families.shapes import Shapes
 from model.spec import ModelSpec
+from model.spec_options import SpecOptions, was_said
 
 _BASE_OF = {
     "FPN": "Base-RCNN-FPN.yaml",
@@ -29,6 +35,26 @@ _KEYPOINT_BASE = "Base-Keypoint-RCNN-FPN.yaml"
 # Old files hold buffers that are made anew from the configuration.
 _BUFFERS = ("proposal_generator.anchor_generator.cell_anchors.", "anchor_generator.cell_anchors.")
 _PIXELS = {"pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
+# Where the user says the field, the configuration's value does not count.
+_FIELDS = {
+    "INPUT.MIN_SIZE_TEST": "preprocess.short_side",
+    "INPUT.MAX_SIZE_TEST": "preprocess.long_side",
+    "INPUT.FORMAT": "preprocess.channel_order",
+    "MODEL.PIXEL_MEAN": "preprocess.mean",
+    "MODEL.PIXEL_STD": "preprocess.std",
+    "MODEL.ANCHOR_GENERATOR.SIZES": "anchors.sizes",
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": "anchors.ratios",
+    "MODEL.ANCHOR_GENERATOR.OFFSET": "anchors.offset",
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": "rpn.pre_nms",
+    "MODEL.RPN.POST_NMS_TOPK_TEST": "rpn.post_nms",
+    "MODEL.RPN.NMS_THRESH": "rpn.nms_iou",
+    "MODEL.RPN.BBOX_REG_WEIGHTS": "rpn.box_weights",
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": "rpn.min_size",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "box.score_threshold",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": "box.nms_iou",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "box.box_weights",
+    "TEST.DETECTIONS_PER_IMAGE": "box.detections",
+}
 # The zoo's ResNeXts come from other pretraining than its ResNets.
 _RESNEXT = {
     "MODEL.RESNETS.STRIDE_IN_1X1": False,
@@ -60,7 +86,9 @@ class Detectron2Dialect:
                 f"{source.path}: a Cascade R-CNN (several box heads); only one can be exported"
             )
         if source.config is not None:
-            settings = read_settings(source.config)
+            settings = _without_said(
+                read_settings(source.config, source.is_config_found), source.options
+            )
             notes = _notes(source.config, settings)
             spec = build_spec(shapes, settings)
             # A configuration counts classes and does not name them.
@@ -78,6 +106,12 @@ class Detectron2Dialect:
 DIALECT = Detectron2Dialect()
 
 
+def _without_said(settings: Settings, options: SpecOptions) -> Settings:
+    """Sound values in place of those that the user's replace, so that no error asks for them."""
+    said = {key: DEFAULTS[key] for key, field in _FIELDS.items() if was_said(field, options)}
+    return replace(settings, values={**settings.values, **said})
+
+
 def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
     kind = layout(shapes)
     base = _KEYPOINT_BASE if shapes.has("roi_heads.keypoint_head.") else _BASE_OF[kind]
@@ -93,7 +127,7 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
         values["MODEL.RESNETS.STRIDE_IN_1X1"] = False  # the zoo's GroupNorm models, too
     found = {key: tensors[name] for name, key in _PIXELS.items() if name in tensors}
     values.update({key: tensor.flatten().tolist() for key, tensor in found.items()})
-    return replace(settings, values=values, said=frozenset(found))
+    return replace(settings, values=values, said=frozenset(found), given=found)
 
 
 def _notes(config: Path, settings: Settings) -> tuple[str, ...]:

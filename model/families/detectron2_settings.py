@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -143,6 +143,7 @@ class Settings:
         values: of every key of `DEFAULTS`.
         source: where they are from, for messages.
         said: keys that a configuration said, or that its framework's defaults fill in.
+        given: all that the configuration and its bases said themselves.
         unknown: keys of the configuration that are not understood here.
     """
 
@@ -150,6 +151,7 @@ class Settings:
     source: str
     said: frozenset[str]
     unknown: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -233,9 +235,14 @@ class Settings:
         if self.values[key] not in allowed:
             known = " or ".join(repr(value) for value in allowed)
             raise CheckpointError(
-                f"{self.source}: {key} is {shown(self.values[key])}, which cannot be exported; "
-                f"expected {known}"
+                f"{self.source}: {key} is {shown(self.values[key])}{self.by_default(key)}, which "
+                f"cannot be exported; expected {known}"
             )
+
+    def by_default(self, key: str) -> str:
+        """For messages: whether nobody said the value."""
+        is_unsaid = key in self.said and key not in self.given
+        return " by default (the file does not say it)" if is_unsaid else ""
 
 
 def assumed_settings(base: str) -> Settings:
@@ -243,19 +250,33 @@ def assumed_settings(base: str) -> Settings:
     return Settings({**DEFAULTS, **BASES[base]}, f"detectron2's {base}", frozenset())
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path, is_found: bool = False) -> Settings:
     """Read a configuration, complete or with a `_BASE_`; what it leaves out has its default.
 
+    Args:
+        path: the file.
+        is_found: nobody named it, it lies beside the weights; said where it is not detectron2's.
+
     Raises:
-        CheckpointError: unreadable, or its base is neither there nor one of the zoo's.
+        CheckpointError: unreadable, not detectron2's, or its base is neither there nor one of
+            the zoo's.
     """
     given: dict[str, Any] = {}
     for content in _chain(path):
         given = {**content, **given}
     known = {key: value for key, value in given.items() if key in DEFAULTS}
     unknown = [k for k in given if k not in DEFAULTS and not _is_irrelevant(k)]
+    if len(unknown) == len(given):
+        how, what = "", "give the config.yaml that training wrote"
+        if is_found:
+            how = " found beside the weights"
+            what = "move it elsewhere, or name detectron2's by --config"
+        raise CheckpointError(
+            f"{path}:{how} is not a detectron2 configuration, none of its keys is detectron2's; "
+            f"{what}"
+        )
     values = {**DEFAULTS, **known}
-    return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)))
+    return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)), given)
 
 
 def _is_irrelevant(key: str) -> bool:

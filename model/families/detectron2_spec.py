@@ -8,6 +8,7 @@ from typing import Literal
 
 from model.errors import CheckpointError
 from model.families import coco
+from model.families.detectron2_architecture import architecture
 from model.families.detectron2_settings import Settings
 from model.families.shapes import Shapes
 from model.spec import (
@@ -31,12 +32,6 @@ _BOX = "roi_heads.box_head"
 _MASK = "roi_heads.mask_head"
 _KEYPOINT = "roi_heads.keypoint_head"
 _RES5 = "roi_heads.res5"
-_DEPTHS: dict[tuple[int, ...], int] = {
-    (2, 2, 2, 2): 18,
-    (3, 4, 6, 3): 50,
-    (3, 4, 23, 3): 101,
-    (3, 8, 36, 3): 152,
-}
 _LATERAL = re.compile(r"backbone\.fpn_lateral([0-9]{1,2})\.")
 _NORM_EPS = 1e-5
 _CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
@@ -90,7 +85,7 @@ class _Builder:
         classes = self._classes(keypoint)
         return ModelSpec(
             dialect="detectron2",
-            architecture=_architecture(body, kind, mask, keypoint, self._stage_blocks()),
+            architecture=architecture(body, kind, mask, keypoint, self._stage_blocks()),
             body=body,
             classes=classes,
             fpn=self._fpn() if kind == "FPN" else None,
@@ -202,9 +197,11 @@ class _Builder:
     def _preprocess(self, kind: str, strides: tuple[int, ...]) -> PreprocessSpec:
         mean = self.settings.numbers("MODEL.PIXEL_MEAN", 3)
         std = self.settings.numbers("MODEL.PIXEL_STD", 3)
+        short = self._least_one("INPUT.MIN_SIZE_TEST", "of 0 resizes nothing; set --short-side")
+        long = self._least_one("INPUT.MAX_SIZE_TEST", "leaves no pixel; set --long-side")
         return PreprocessSpec(
-            short_side=self.settings.count("INPUT.MIN_SIZE_TEST"),
-            long_side=self.settings.count("INPUT.MAX_SIZE_TEST"),
+            short_side=min(short, long),  # where the limit is less, it decides alone
+            long_side=long,
             resize_rule="detectron2",
             interpolation="pillow-bilinear",
             channel_order="bgr" if self.settings["INPUT.FORMAT"] == "BGR" else "rgb",
@@ -213,6 +210,21 @@ class _Builder:
             std=(std[0], std[1], std[2]),
             size_divisor=strides[-1] if kind == "FPN" else 1,
         )
+
+    def _least_one(self, key: str, why: str) -> int:
+        value = self.settings.count(key)
+        if value < 1:
+            raise CheckpointError(
+                f"{self.settings.source}: {key}: expected 1 or more, got {value}, which {why}"
+            )
+        return value
+
+    def _detections(self) -> int:
+        """No more than there are pairs of a proposal and a class."""
+        key = "TEST.DETECTIONS_PER_IMAGE"
+        said = self._least_one(key, "gives no graph a size; set --detections")
+        proposals = self.settings.count("MODEL.RPN.POST_NMS_TOPK_TEST")
+        return min(said, proposals * max(self._num_classes(), 1))
 
     def _anchors(self, kind: str, levels: int) -> AnchorSpec:
         levels += kind == "FPN"
@@ -276,6 +288,7 @@ class _Builder:
         fcs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]fc(\d+)[.]")
         weights = settings.numbers("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", 4)
         deltas = shapes.of("roi_heads.box_predictor.bbox_pred.weight", 2)[0]
+        detections = self._detections()
         return BoxHeadSpec(
             pooler=self._pooler("ROI_BOX_HEAD", strides, self._resolution("ROI_BOX_HEAD")),
             conv_widths=tuple(shapes.of(f"{_BOX}.conv{i + 1}.weight", 4)[0] for i in range(convs)),
@@ -288,10 +301,10 @@ class _Builder:
             box_weights=(weights[0], weights[1], weights[2], weights[3]),
             score_threshold=settings.number("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
             nms_iou=settings.number("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
-            detections=settings.count("TEST.DETECTIONS_PER_IMAGE"),
+            detections=detections,
             min_size=0.0,
             to_image="clip",
-            candidates=max(2000, 4 * settings.count("TEST.DETECTIONS_PER_IMAGE")),
+            candidates=max(2000, 4 * detections),
         )
 
     def _is_agnostic(self, name: str, by_weights: bool) -> bool:
@@ -351,7 +364,8 @@ class _Builder:
             there = "has" if self.shapes.has(prefix) else "lacks"
             raise CheckpointError(
                 f"{self.shapes.path}: {there} tensors under '{prefix}', but {key} is "
-                f"{self.settings[key]} in {self.settings.source}; they are not of one model"
+                f"{self.settings[key]}{self.settings.by_default(key)} in {self.settings.source}; "
+                "they are not of one model"
             )
 
     def _num_classes(self) -> int:
@@ -371,21 +385,3 @@ class _Builder:
 def _groups(middle: tuple[int, ...]) -> int:
     """Groups of a 3x3 convolution that keeps its width, by its weights' shape."""
     return max(middle[0] // max(middle[1], 1), 1)
-
-
-def _architecture(
-    body: ResNetSpec,
-    kind: str,
-    mask: MaskHeadSpec | None,
-    keypoint: KeypointHeadSpec | None,
-    res5_blocks: int | None,
-) -> str:
-    head = "mask_rcnn" if mask is not None else "faster_rcnn"
-    head = "keypoint_rcnn" if keypoint is not None else head
-    blocks = body.blocks if res5_blocks is None else (*body.blocks, res5_blocks)
-    depth = _DEPTHS.get(blocks, 2 + 3 * sum(blocks))
-    if blocks == (3, 4, 6, 3) and body.block == "basic":
-        depth = 34
-    per_group = body.widths[0] // body.groups
-    name = f"X_{depth}_{body.groups}x{per_group}d" if body.groups > 1 else f"R_{depth}"
-    return f"{head}_{name}_{kind}"

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from model.spec import ModelSpec
+from model.spec_options import SpecOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ class Source:
     """What a dialect reads besides tensors: the file's name and hash, and its configuration.
 
     `meta` is plain data that the file keeps beside the weights, of any shape; `names` are the
-    tensors' own, before `Dialect.prepare`.
+    tensors' own, before `Dialect.prepare`. `options` are laid over whatever is read: what they
+    say need not be sound in the configuration. `is_config_found` where nobody named it: it lies
+    beside the weights.
     """
 
     path: Path
@@ -57,6 +60,8 @@ class Source:
     config: Path | None = None
     meta: Mapping[Any, object] = field(default_factory=dict)
     names: Collection[str] = ()
+    options: SpecOptions = field(default_factory=SpecOptions)
+    is_config_found: bool = False
 
 
 class Dialect(Protocol):

@@ -1,0 +1,100 @@
+"""A detectron2 configuration against its weights, the user's options and files of its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from model.checkpoint import SpecOptions, load
+from model.errors import CheckpointError, UsageError
+from tests.detectron2_models import FPN, configuration, saved, tree_of
+
+
+def _configured(folder: Path, said: dict[str, Any]) -> Path:
+    path = saved(folder, FPN)
+    content = yaml.safe_dump(tree_of(configuration("fpn") | said))
+    (folder / "config.yaml").write_text(content)
+    return path
+
+
+def test_a_limit_below_the_short_side_decides_alone(tmp_path: Path) -> None:
+    said = {"INPUT.MIN_SIZE_TEST": 800, "INPUT.MAX_SIZE_TEST": 500}
+    preprocess = load(_configured(tmp_path, said)).spec.preprocess
+    assert (preprocess.short_side, preprocess.long_side) == (500, 500)
+
+
+def test_few_proposals_cap_the_detections(tmp_path: Path) -> None:
+    said = {"MODEL.RPN.POST_NMS_TOPK_TEST": 20}
+    assert load(_configured(tmp_path, said)).spec.box.detections == 20 * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "option", "says"),
+    [
+        (
+            {"INPUT.MIN_SIZE_TEST": 0},
+            SpecOptions(short_side=600),
+            "INPUT.MIN_SIZE_TEST: expected 1 or more, got 0, .* set --short-side",
+        ),
+        (
+            {"INPUT.MAX_SIZE_TEST": 0},
+            SpecOptions(overrides={"preprocess": {"long_side": 900}}),
+            "INPUT.MAX_SIZE_TEST: expected 1 or more, got 0, .* set --long-side",
+        ),
+        (
+            {"TEST.DETECTIONS_PER_IMAGE": -1},
+            SpecOptions(detections=50),
+            "TEST.DETECTIONS_PER_IMAGE: expected 1 or more, got -1, .* set --detections",
+        ),
+        (
+            {"INPUT.MIN_SIZE_TEST": 20_000, "INPUT.MAX_SIZE_TEST": 30_000},
+            SpecOptions(short_side=600, long_side=900),
+            "set --short-side and --long-side",
+        ),
+    ],
+)
+def test_the_option_that_an_error_asks_for_helps(
+    said: dict[str, Any], option: SpecOptions, says: str, tmp_path: Path
+) -> None:
+    path = _configured(tmp_path, said)
+    with pytest.raises(CheckpointError, match=says):
+        load(path)
+    spec = load(path, option).spec
+    if option.short_side is not None:
+        assert spec.preprocess.short_side == option.short_side
+    if option.detections is not None:
+        assert spec.box.detections == option.detections
+
+
+def test_an_impossible_option_is_still_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="set --short-side"):
+        load(_configured(tmp_path, {"INPUT.MIN_SIZE_TEST": 0}), SpecOptions(short_side=-5))
+
+
+STRAY = ["{}", "MODEL: null", "wandb_version: 1\nlr:\n  desc: null\n  value: 0.1\n", "SEEDLING: 1"]
+
+
+@pytest.mark.parametrize("text", STRAY, ids=["empty", "null", "other", "alike"])
+def test_a_file_of_that_name_that_is_not_detectron2s(text: str, tmp_path: Path) -> None:
+    path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
+    config.write_text(text)
+    with pytest.raises(CheckpointError, match=r"beside the weights .* not a detectron2 .* move it"):
+        load(path)
+    with pytest.raises(CheckpointError, match=r"is not a detectron2 .* that training wrote"):
+        load(path, config=config)
+
+
+def test_an_error_tells_a_default_from_what_was_said(tmp_path: Path) -> None:
+    path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
+    config.write_text("MODEL: {MASK_ON: true}")
+    with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\] by default \(the file"):
+        load(path)
+    config.write_text("MODEL: {MASK_ON: true, FPN: {IN_FEATURES: []}}")
+    with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\], which"):
+        load(path)
+    config.write_text("_BASE_: Base-RCNN-FPN.yaml")
+    with pytest.raises(CheckpointError, match=r"MASK_ON is False by default"):
+        load(path)
