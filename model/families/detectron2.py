@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.errors import CheckpointError
 from model.families.detectron2_names import original_name
+from model.families.detectron2_norms import statistics_left_out
 from model.families.detectron2_settings import (
     DEFAULTS,
     Settings,
@@ -93,7 +94,10 @@ class Detectron2Dialect:
             spec = build_spec(shapes, settings)
             # A configuration counts classes and does not name them.
             named = (Assumption("class names", _shown(spec), "--names", "classes.names"),)
-            return Reading(spec, named, notes, frozenset(_PIXELS))
+            added = statistics_left_out(tensors, spec)
+            if added:
+                notes += (_left_out(len(added) // 2),)
+            return Reading(spec, named, notes, frozenset(_PIXELS), added)
         settings = _without_config(shapes, tensors)
         spec = build_spec(shapes, settings)
         return Reading(spec, _assumptions(spec, settings), (), frozenset(_PIXELS))
@@ -137,6 +141,13 @@ def _notes(config: Path, settings: Settings) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _left_out(count: int) -> str:
+    return (
+        f"{count} BatchNorms without running statistics in the file: mean 0 and variance 1, as "
+        "detectron2 takes them"
+    )
+
+
 def _assumptions(spec: ModelSpec, settings: Settings) -> tuple[Assumption, ...]:
     """What the weights do not tell, as the zoo's base file of the architecture has it."""
     box, pre, rpn = spec.box, spec.preprocess, spec.rpn
@@ -155,6 +166,8 @@ def _assumptions(spec: ModelSpec, settings: Settings) -> tuple[Assumption, ...]:
         ("pooling", _pooling(spec), "--spec", "box.pooler"),
         ("box weights", _lists((box.box_weights,)), "--spec", "box.box_weights"),
     ]
+    if spec.body.norm == "group_norm":
+        rows.append(("normalisation of the body", "GroupNorm", "--config", "body.norm"))
     if spec.body.kind == "resnet":
         where = "1x1" if spec.body.stride_in_1x1 else "3x3"
         rows.append(("stride in the", where, "--spec", "body.stride_in_1x1"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.errors import CheckpointError
-from model.families import coco
+from model.families import coco, detectron2_norms
 from model.families.detectron2_architecture import architecture
 from model.families.detectron2_settings import Settings
 from model.families.shapes import Shapes
@@ -35,8 +35,6 @@ _RES5 = "roi_heads.res5"
 _LATERAL = re.compile(r"backbone\.fpn_lateral([0-9]{1,2})\.")
 _NORM_EPS = 1e-5
 _CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
-# LayerNorm has the tensors of GroupNorm, so that only the configuration tells them apart.
-_NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 _STRICT: dict[str, tuple[object, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
     "MODEL.LOAD_PROPOSALS": (False,),
@@ -48,7 +46,7 @@ _STRICT: dict[str, tuple[object, ...]] = {
     "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
     "TEST.AUG.ENABLED": (False,),
-    **{f"MODEL.{p}.NORM": _NORMS for p in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")},
+    **dict.fromkeys(detectron2_norms.KEYS, tuple(detectron2_norms.NORMS)),
 }
 
 
@@ -129,11 +127,8 @@ class _Builder:
     def _prefix(self) -> str:
         return "backbone.bottom_up." if layout(self.shapes) == "FPN" else "backbone."
 
-    def _norm(self, prefix: str) -> NormKind:
-        """What follows the convolution `prefix`, by its parameters."""
-        if self.shapes.has(f"{prefix}.norm.running_mean"):
-            return "batch_norm"
-        return "group_norm" if self.shapes.has(f"{prefix}.norm.weight") else "none"
+    def _norm(self, conv: str, key: str = detectron2_norms.BODY_KEY) -> NormKind:
+        return detectron2_norms.NormReader(self.shapes, self.settings).after(conv, key)
 
     def _blocks(self, stage: str) -> int:
         return self.shapes.count(rf"{stage.replace('.', '[.]')}[.](\d+)[.]")
@@ -189,7 +184,7 @@ class _Builder:
         lateral = f"backbone.fpn_lateral{self._fpn_stages()[0]}"
         return FpnSpec(
             channels=self.shapes.of(f"{lateral}.weight", 4)[0],
-            norm=self._norm(lateral),
+            norm=self._norm(lateral, "MODEL.FPN.NORM"),
             norm_eps=_NORM_EPS,
             fuse="average" if self.settings["MODEL.FPN.FUSE_TYPE"] == "avg" else "sum",
         )
@@ -293,7 +288,7 @@ class _Builder:
             pooler=self._pooler("ROI_BOX_HEAD", strides, self._resolution("ROI_BOX_HEAD")),
             conv_widths=tuple(shapes.of(f"{_BOX}.conv{i + 1}.weight", 4)[0] for i in range(convs)),
             fc_widths=tuple(shapes.of(f"{_BOX}.fc{i + 1}.weight", 2)[0] for i in range(fcs)),
-            norm=self._norm(f"{_BOX}.conv1"),
+            norm=self._norm(f"{_BOX}.conv1", "MODEL.ROI_BOX_HEAD.NORM"),
             norm_eps=_NORM_EPS,
             class_agnostic=self._is_agnostic("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", deltas == 4),
             background="last",
@@ -332,7 +327,7 @@ class _Builder:
                 shapes.of(f"{_MASK}.mask_fcn{i + 1}.weight", 4)[0] for i in range(convs)
             ),
             deconv_width=shapes.of(f"{_MASK}.deconv.weight", 4)[1],
-            norm=self._norm(f"{_MASK}.mask_fcn1"),
+            norm=self._norm(f"{_MASK}.mask_fcn1", "MODEL.ROI_MASK_HEAD.NORM"),
             norm_eps=_NORM_EPS,
             class_agnostic=self._is_agnostic("ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", outputs == 1),
             paste="float",

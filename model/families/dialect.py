@@ -36,13 +36,15 @@ class Reading:
     """A spec read off names and shapes, and what had to be assumed for it.
 
     `notes` are lines for the user: which configuration was read, what in it was not understood.
-    `unused` are tensors that said something and are no weights.
+    `unused` are tensors that said something and are no weights; `added` are such as the file
+    leaves out because they are known.
     """
 
     spec: ModelSpec
     assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...] = ()
     unused: frozenset[str] = frozenset()
+    added: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

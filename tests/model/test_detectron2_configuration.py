@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from model.checkpoint import SpecOptions, load
 from model.errors import CheckpointError, UsageError
-from tests.detectron2_models import FPN, configuration, saved, tree_of
+from model.spec import ModelSpec
+from tests.detectron2_models import CASES, FPN, configuration, saved, state, tree_of
 
 
 def _configured(folder: Path, said: dict[str, Any]) -> Path:
@@ -98,3 +100,66 @@ def test_an_error_tells_a_default_from_what_was_said(tmp_path: Path) -> None:
     config.write_text("_BASE_: Base-RCNN-FPN.yaml")
     with pytest.raises(CheckpointError, match=r"MASK_ON is False by default"):
         load(path)
+
+
+def _with_norms(spec: ModelSpec, folder: Path, said: dict[str, Any], without: str = "") -> Path:
+    """`spec` saved, with `said` in its configuration and without the statistics of `without`."""
+    tensors = state(spec)
+    if without:
+        tensors = {n: t for n, t in tensors.items() if not (without in n and "running_" in n)}
+    torch.save({"model": tensors}, folder / "model.pth")
+    text = yaml.safe_dump(tree_of(configuration("fpn") | said))
+    (folder / "config.yaml").write_text(text)
+    return folder / "model.pth"
+
+
+GN = CASES["group-norm"][0]
+NO_NORM = CASES["no-norm-r18"][0]
+GN_SAID = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.FUSE_TYPE": "avg"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said", "says"),
+    [
+        (FPN, {"MODEL.RESNETS.NORM": "GN"}, r"BatchNorm, with .*RESNETS\.NORM is 'GN'"),
+        (FPN, {"MODEL.RESNETS.NORM": ""}, r"BatchNorm, with .*RESNETS\.NORM is ''"),
+        (NO_NORM, {"MODEL.RESNETS.NORM": "FrozenBN"}, r"no normalisation .* is 'FrozenBN'"),
+        (FPN, {"MODEL.FPN.NORM": "GN"}, r"no normalisation after 'backbone\.fpn_lateral2'"),
+        (GN, GN_SAID | {"MODEL.FPN.NORM": ""}, r"GroupNorm, .* MODEL\.FPN\.NORM is ''"),
+        (FPN, {"MODEL.ROI_MASK_HEAD.NORM": "BN"}, r"ROI_MASK_HEAD\.NORM is 'BN'"),
+        (GN, GN_SAID | {"MODEL.ROI_BOX_HEAD.NORM": ""}, r"ROI_BOX_HEAD\.NORM is ''"),
+    ],
+)
+def test_another_norm_than_that_of_the_tensors(
+    spec: ModelSpec, said: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        load(_with_norms(spec, tmp_path, said))
+
+
+def test_a_norm_of_layers_that_are_not_there(tmp_path: Path) -> None:
+    said = {"MODEL.ROI_BOX_HEAD.NORM": "GN"}
+    assert load(_with_norms(FPN, tmp_path, said)).spec == FPN
+
+
+@pytest.mark.parametrize("said", [{}, {"MODEL.RESNETS.NORM": "FrozenBN"}], ids=["default", "said"])
+def test_old_files_without_statistics(said: dict[str, Any], tmp_path: Path) -> None:
+    """`FrozenBatchNorm2d` takes mean 0 and variance 1."""
+    checkpoint = load(_with_norms(FPN, tmp_path, said, "backbone."))
+    assert checkpoint.spec == FPN
+    assert "53 BatchNorms without running statistics" in checkpoint.notes[1]
+    found = checkpoint.build().state_dict()
+    assert all(not t.any() for n, t in found.items() if n.endswith("running_mean"))
+    assert all((t == 1).all() for n, t in found.items() if n.endswith("running_var"))
+
+
+def test_statistics_that_only_some_layers_lack(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"missing tensors: .*res3\.0\.conv1\.norm\.running"):
+        load(_with_norms(FPN, tmp_path, {}, "backbone.bottom_up.res3."))
+
+
+def test_a_group_norm_without_a_configuration_is_said(tmp_path: Path) -> None:
+    path = _with_norms(GN, tmp_path, {})
+    (tmp_path / "config.yaml").unlink()
+    lines = [str(a) for a in load(path).assumptions]
+    assert "normalisation of the body GroupNorm (--config)" in lines
