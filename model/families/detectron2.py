@@ -15,6 +15,7 @@ from torch import Tensor
 from model.errors import CheckpointError
 from model.families.detectron2_names import original_name
 from model.families.detectron2_norms import statistics_left_out
+from model.families.detectron2_notes import PIXELS, notes_of
 from model.families.detectron2_settings import (
     DEFAULTS,
     Settings,
@@ -35,7 +36,6 @@ _BASE_OF = {
 _KEYPOINT_BASE = "Base-Keypoint-RCNN-FPN.yaml"
 # Old files hold buffers that are made anew from the configuration.
 _BUFFERS = ("proposal_generator.anchor_generator.cell_anchors.", "anchor_generator.cell_anchors.")
-_PIXELS = {"pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
 # Where the user says the field, the configuration's value does not count.
 _FIELDS = {
     "INPUT.MIN_SIZE_TEST": "preprocess.short_side",
@@ -87,20 +87,18 @@ class Detectron2Dialect:
                 f"{source.path}: a Cascade R-CNN (several box heads); only one can be exported"
             )
         if source.config is not None:
-            settings = _without_said(
-                read_settings(source.config, source.is_config_found), source.options
-            )
-            notes = _notes(source.config, settings)
-            spec = build_spec(shapes, settings)
+            settings = read_settings(source.config, source.is_config_found)
+            spec = build_spec(shapes, _without_said(settings, source.options))
+            notes = notes_of(source, settings, spec, tensors)
             # A configuration counts classes and does not name them.
             named = (Assumption("class names", _shown(spec), "--names", "classes.names"),)
             added = statistics_left_out(tensors, spec)
             if added:
                 notes += (_left_out(len(added) // 2),)
-            return Reading(spec, named, notes, frozenset(_PIXELS), added)
+            return Reading(spec, named, notes, frozenset(PIXELS), added)
         settings = _without_config(shapes, tensors)
         spec = build_spec(shapes, settings)
-        return Reading(spec, _assumptions(spec, settings), (), frozenset(_PIXELS))
+        return Reading(spec, _assumptions(spec, settings), (), frozenset(PIXELS))
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to detectron2's."""
@@ -129,16 +127,9 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
         f"{prefix}stem.conv1.norm.running_mean"
     ):
         values["MODEL.RESNETS.STRIDE_IN_1X1"] = False  # the zoo's GroupNorm models, too
-    found = {key: tensors[name] for name, key in _PIXELS.items() if name in tensors}
+    found = {key: tensors[name] for name, key in PIXELS.items() if name in tensors}
     values.update({key: tensor.flatten().tolist() for key, tensor in found.items()})
     return replace(settings, values=values, said=frozenset(found), given=found)
-
-
-def _notes(config: Path, settings: Settings) -> tuple[str, ...]:
-    notes = [f"configuration: {config}"]
-    if settings.unknown:
-        notes.append(f"keys of it that are not understood: {', '.join(settings.unknown)}")
-    return tuple(notes)
 
 
 def _left_out(count: int) -> str:

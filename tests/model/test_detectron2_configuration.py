@@ -158,6 +158,51 @@ def test_statistics_that_only_some_layers_lack(tmp_path: Path) -> None:
         load(_with_norms(FPN, tmp_path, {}, "backbone.bottom_up.res3."))
 
 
+DUMPED = {
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 0,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 17,
+}
+
+
+@pytest.mark.parametrize("key", DUMPED)
+def test_a_size_that_the_weights_do_not_have_is_said(key: str, tmp_path: Path) -> None:
+    kind = "keypoints" if "KEYPOINT" in key else "fpn"
+    path = saved(tmp_path, CASES[kind][0])
+    for value in (DUMPED[key], 101):
+        text = yaml.safe_dump(tree_of(configuration(kind) | DUMPED | {key: value}))
+        (tmp_path / "config.yaml").write_text(text)
+        checkpoint = load(path)
+        assert checkpoint.spec == CASES[kind][0]
+        expected = f"{key} is 101 in config.yaml, {DUMPED[key]} by the weights, which are followed"
+        assert checkpoint.notes[1:] == (() if value == DUMPED[key] else (expected,))
+
+
+def test_pixel_values_that_the_weights_have_otherwise_are_said(tmp_path: Path) -> None:
+    buffers = {"pixel_mean": torch.full((3, 1, 1), 7.0), "pixel_std": torch.ones(3, 1, 1)}
+    torch.save({"model": state(FPN) | buffers}, tmp_path / "old.pth")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(configuration("fpn"))))
+    checkpoint = load(tmp_path / "old.pth")
+    assert checkpoint.spec == FPN
+    assert checkpoint.notes[1:] == (
+        "MODEL.PIXEL_MEAN is [103.53, 116.28, 123.675] by default (the file does not say it) in "
+        "config.yaml, 'pixel_mean' of the weights [7.0, 7.0, 7.0]; the configuration is followed",
+    )
+    options = SpecOptions(overrides={"preprocess": {"mean": [1.0, 2.0, 3.0]}})
+    assert len(load(tmp_path / "old.pth", options).notes) == 1
+
+
+def test_many_unknown_keys_stay_one_short_line(tmp_path: Path) -> None:
+    odd = {f"ODD_{i:03}\x1b\n": 1 for i in range(99)}
+    note = load(_configured(tmp_path, odd)).notes[1]
+    assert note.endswith(r"ODD_019\x1b\n and 79 more")
+    assert note.isprintable()
+
+
 def test_a_group_norm_without_a_configuration_is_said(tmp_path: Path) -> None:
     path = _with_norms(GN, tmp_path, {})
     (tmp_path / "config.yaml").unlink()
