@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.closest_name import closest_name
 from model.errors import CheckpointError, SpecError, UsageError
 from model.families import detectron2 as detectron2_dialect
 from model.families import matterport as matterport_dialect
@@ -182,12 +182,12 @@ def _key_report(
 ) -> str:
     parts = []
     if missing:
-        close = difflib.get_close_matches(missing[0], extra or list(given), n=1)
-        hint = f" (closest in the file: '{close[0]}')" if close else ""
+        close = closest_name(missing[0], extra or given)
+        hint = f" (closest in the file: '{close}')" if close else ""
         parts.append(f"missing tensors: {len(missing)}, first '{missing[0]}'{hint}")
     if extra:
-        close = difflib.get_close_matches(extra[0], missing or list(expected), n=1)
-        hint = f" (closest expected name: '{close[0]}')" if close else ""
+        close = closest_name(extra[0], missing or expected)
+        hint = f" (closest expected name: '{close}')" if close else ""
         parts.append(f"unexpected tensors: {len(extra)}, first '{extra[0]}'{hint}")
     return "; ".join(parts) + f"; expected a {dialect.name} Mask R-CNN or Faster R-CNN"
 
