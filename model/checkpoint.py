@@ -95,7 +95,8 @@ def load(
     spec = apply(reading.spec, options)
     assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
     _refuse_guesses(assumed, path)
-    original = {n: t for n, t in original.items() if n not in reading.unused} | reading.added
+    original = {n: t for n, t in original.items() if n not in reading.unused}
+    original.update(reading.added)
     tensors = _matched(path, spec, original, dialect)
     return Checkpoint(path, sha256, spec, tensors, original, assumed, reading.notes)
 
