@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.closest_name import closest_name
 from model.errors import CheckpointError, SpecError, UsageError
 from model.families import detectron2 as detectron2_dialect
 from model.families import matterport as matterport_dialect
@@ -86,14 +86,17 @@ def load(
         original = {dialect.original(name, kept): tensor for name, tensor in given.items()}
         reading = Reading(kept, ())
     else:
-        config = config or _config_beside(path, dialect)
-        source = Source(path, sha256, config, weights.meta, tuple(given))
+        beside = None if config is not None else _config_beside(path, dialect)
+        source = Source(
+            path, sha256, config or beside, weights.meta, tuple(given), options, beside is not None
+        )
         original = dialect.prepare(given, path)
         reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
     assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
     _refuse_guesses(assumed, path)
     original = {n: t for n, t in original.items() if n not in reading.unused}
+    original.update(reading.added)
     tensors = _matched(path, spec, original, dialect)
     return Checkpoint(path, sha256, spec, tensors, original, assumed, reading.notes)
 
@@ -180,12 +183,12 @@ def _key_report(
 ) -> str:
     parts = []
     if missing:
-        close = difflib.get_close_matches(missing[0], extra or list(given), n=1)
-        hint = f" (closest in the file: '{close[0]}')" if close else ""
+        close = closest_name(missing[0], extra or given)
+        hint = f" (closest in the file: '{close}')" if close else ""
         parts.append(f"missing tensors: {len(missing)}, first '{missing[0]}'{hint}")
     if extra:
-        close = difflib.get_close_matches(extra[0], missing or list(expected), n=1)
-        hint = f" (closest expected name: '{close[0]}')" if close else ""
+        close = closest_name(extra[0], missing or expected)
+        hint = f" (closest expected name: '{close}')" if close else ""
         parts.append(f"unexpected tensors: {len(extra)}, first '{extra[0]}'{hint}")
     return "; ".join(parts) + f"; expected a {dialect.name} Mask R-CNN or Faster R-CNN"
 

@@ -14,11 +14,19 @@ from torch import Tensor
 
 from model.errors import CheckpointError
 from model.families.detectron2_names import original_name
-from model.families.detectron2_settings import Settings, assumed_settings, read_settings
+from model.families.detectron2_norms import statistics_left_out
+from model.families.detectron2_notes import PIXELS, notes_of
+from model.families.detectron2_settings import (
+    DEFAULTS,
+    Settings,
+    assumed_settings,
+    read_settings,
+)
 from model.families.detectron2_spec import build_spec, layout
 from model.families.dialect import Assumption, Reading, Source
 from model.families.shapes import Shapes
 from model.spec import ModelSpec
+from model.spec_options import SpecOptions, was_said
 
 _BASE_OF = {
     "FPN": "Base-RCNN-FPN.yaml",
@@ -28,7 +36,26 @@ _BASE_OF = {
 _KEYPOINT_BASE = "Base-Keypoint-RCNN-FPN.yaml"
 # Old files hold buffers that are made anew from the configuration.
 _BUFFERS = ("proposal_generator.anchor_generator.cell_anchors.", "anchor_generator.cell_anchors.")
-_PIXELS = {"pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
+# Where the user says the field, the configuration's value does not count.
+_FIELDS = {
+    "INPUT.MIN_SIZE_TEST": "preprocess.short_side",
+    "INPUT.MAX_SIZE_TEST": "preprocess.long_side",
+    "INPUT.FORMAT": "preprocess.channel_order",
+    "MODEL.PIXEL_MEAN": "preprocess.mean",
+    "MODEL.PIXEL_STD": "preprocess.std",
+    "MODEL.ANCHOR_GENERATOR.SIZES": "anchors.sizes",
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": "anchors.ratios",
+    "MODEL.ANCHOR_GENERATOR.OFFSET": "anchors.offset",
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": "rpn.pre_nms",
+    "MODEL.RPN.POST_NMS_TOPK_TEST": "rpn.post_nms",
+    "MODEL.RPN.NMS_THRESH": "rpn.nms_iou",
+    "MODEL.RPN.BBOX_REG_WEIGHTS": "rpn.box_weights",
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": "rpn.min_size",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "box.score_threshold",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": "box.nms_iou",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "box.box_weights",
+    "TEST.DETECTIONS_PER_IMAGE": "box.detections",
+}
 # The zoo's ResNeXts come from other pretraining than its ResNets.
 _RESNEXT = {
     "MODEL.RESNETS.STRIDE_IN_1X1": False,
@@ -60,15 +87,18 @@ class Detectron2Dialect:
                 f"{source.path}: a Cascade R-CNN (several box heads); only one can be exported"
             )
         if source.config is not None:
-            settings = read_settings(source.config)
-            notes = _notes(source.config, settings)
-            spec = build_spec(shapes, settings)
+            settings = read_settings(source.config, source.is_config_found)
+            spec = build_spec(shapes, _without_said(settings, source.options))
+            notes = notes_of(source, settings, spec, tensors)
             # A configuration counts classes and does not name them.
             named = (Assumption("class names", _shown(spec), "--names", "classes.names"),)
-            return Reading(spec, named, notes, frozenset(_PIXELS))
+            added = statistics_left_out(tensors, spec)
+            if added:
+                notes += (_left_out(len(added) // 2),)
+            return Reading(spec, named, notes, frozenset(PIXELS), added)
         settings = _without_config(shapes, tensors)
         spec = build_spec(shapes, settings)
-        return Reading(spec, _assumptions(spec, settings), (), frozenset(_PIXELS))
+        return Reading(spec, _assumptions(spec, settings), (), frozenset(PIXELS))
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to detectron2's."""
@@ -78,6 +108,12 @@ class Detectron2Dialect:
 DIALECT = Detectron2Dialect()
 
 
+def _without_said(settings: Settings, options: SpecOptions) -> Settings:
+    """Sound values in place of those that the user's replace, so that no error asks for them."""
+    said = {key: DEFAULTS[key] for key, field in _FIELDS.items() if was_said(field, options)}
+    return replace(settings, values={**settings.values, **said})
+
+
 def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
     kind = layout(shapes)
     base = _KEYPOINT_BASE if shapes.has("roi_heads.keypoint_head.") else _BASE_OF[kind]
@@ -85,22 +121,22 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
     values = dict(settings.values)
     prefix = "backbone.bottom_up." if kind == "FPN" else "backbone."
     middle = shapes.by_name.get(f"{prefix}res2.0.conv2.weight", (1, 1))
-    if middle[0] != middle[1]:
+    if len(middle) > 1 and middle[0] != middle[1]:
         values.update(_RESNEXT)
     if shapes.has(f"{prefix}stem.conv1.norm.") and not shapes.has(
         f"{prefix}stem.conv1.norm.running_mean"
     ):
         values["MODEL.RESNETS.STRIDE_IN_1X1"] = False  # the zoo's GroupNorm models, too
-    found = {key: tensors[name] for name, key in _PIXELS.items() if name in tensors}
+    found = {key: tensors[name] for name, key in PIXELS.items() if name in tensors}
     values.update({key: tensor.flatten().tolist() for key, tensor in found.items()})
-    return replace(settings, values=values, said=frozenset(found))
+    return replace(settings, values=values, said=frozenset(found), given=found)
 
 
-def _notes(config: Path, settings: Settings) -> tuple[str, ...]:
-    notes = [f"configuration: {config}"]
-    if settings.unknown:
-        notes.append(f"keys of it that are not understood: {', '.join(settings.unknown)}")
-    return tuple(notes)
+def _left_out(count: int) -> str:
+    return (
+        f"{count} BatchNorms without running statistics in the file: mean 0 and variance 1, as "
+        "detectron2 takes them"
+    )
 
 
 def _assumptions(spec: ModelSpec, settings: Settings) -> tuple[Assumption, ...]:
@@ -121,6 +157,8 @@ def _assumptions(spec: ModelSpec, settings: Settings) -> tuple[Assumption, ...]:
         ("pooling", _pooling(spec), "--spec", "box.pooler"),
         ("box weights", _lists((box.box_weights,)), "--spec", "box.box_weights"),
     ]
+    if spec.body.norm == "group_norm":
+        rows.append(("normalisation of the body", "GroupNorm", "--config", "body.norm"))
     if spec.body.kind == "resnet":
         where = "1x1" if spec.body.stride_in_1x1 else "3x3"
         rows.append(("stride in the", where, "--spec", "body.stride_in_1x1"))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from model.errors import CheckpointError
 from model.files.yaml_config import read_yaml
@@ -99,19 +99,16 @@ BASES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 # Read off the weights, of training only, or of parts that no R-CNN has.
-_IRRELEVANT = (
-    "CUDNN_BENCHMARK", "DATALOADER.", "DATASETS.", "FLOAT32_PRECISION", "GLOBAL.", "OUTPUT_DIR",
-    "SEED", "SOLVER.", "VERSION", "VIS_PERIOD", "INPUT.CROP.", "INPUT.MASK_FORMAT",
-    "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING",
-    "INPUT.RANDOM_FLIP", "MODEL.ANCHOR_GENERATOR.ANGLES", "MODEL.BACKBONE.FREEZE_AT",
-    "MODEL.DEVICE", "MODEL.FPN.OUT_CHANNELS", "MODEL.PANOPTIC_FPN.",
+_IRRELEVANT = frozenset((
+    "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD",
+    "INPUT.MASK_FORMAT", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN",
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.RANDOM_FLIP", "MODEL.ANCHOR_GENERATOR.ANGLES",
+    "MODEL.BACKBONE.FREEZE_AT", "MODEL.DEVICE", "MODEL.FPN.OUT_CHANNELS",
     "MODEL.RESNETS.DEFORM_MODULATED", "MODEL.RESNETS.DEFORM_NUM_GROUPS", "MODEL.RESNETS.DEPTH",
-    "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.OUT_FEATURES",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS", "MODEL.RESNETS.WIDTH_PER_GROUP", "MODEL.RETINANET.",
-    "MODEL.ROI_BOX_CASCADE_HEAD.", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "MODEL.ROI_BOX_HEAD.CONV_DIM",
-    "MODEL.ROI_BOX_HEAD.FC_DIM", "MODEL.ROI_BOX_HEAD.FED_LOSS_", "MODEL.ROI_BOX_HEAD.NAME",
+    "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.OUT_FEATURES", "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", "MODEL.RESNETS.WIDTH_PER_GROUP",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
+    "MODEL.ROI_BOX_HEAD.CONV_DIM", "MODEL.ROI_BOX_HEAD.FC_DIM", "MODEL.ROI_BOX_HEAD.NAME",
     "MODEL.ROI_BOX_HEAD.NUM_CONV", "MODEL.ROI_BOX_HEAD.NUM_FC",
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
@@ -119,19 +116,23 @@ _IRRELEVANT = (
     "MODEL.ROI_HEADS.POSITIVE_FRACTION", "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT",
     "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT",
     "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
-    "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS",
-    "MODEL.ROI_MASK_HEAD.CONV_DIM", "MODEL.ROI_MASK_HEAD.NUM_CONV",
-    "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "MODEL.RPN.BBOX_REG_LOSS_TYPE",
-    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "MODEL.RPN.BOUNDARY_THRESH", "MODEL.RPN.CONV_DIMS",
-    "MODEL.RPN.IOU_LABELS", "MODEL.RPN.IOU_THRESHOLDS", "MODEL.RPN.LOSS_WEIGHT",
-    "MODEL.RPN.POSITIVE_FRACTION", "MODEL.RPN.POST_NMS_TOPK_TRAIN",
-    "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "MODEL.RPN.SMOOTH_L1_BETA", "MODEL.SEM_SEG_HEAD.",
-    "MODEL.WEIGHTS", "TEST.AUG.FLIP", "TEST.AUG.MAX_SIZE", "TEST.AUG.MIN_SIZES",
-    "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS", "TEST.KEYPOINT_OKS_SIGMAS",
-    "TEST.PRECISE_BN.",
+    "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS", "MODEL.ROI_MASK_HEAD.CONV_DIM",
+    "MODEL.ROI_MASK_HEAD.NUM_CONV", "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "MODEL.RPN.BOUNDARY_THRESH",
+    "MODEL.RPN.CONV_DIMS", "MODEL.RPN.IOU_LABELS", "MODEL.RPN.IOU_THRESHOLDS",
+    "MODEL.RPN.LOSS_WEIGHT", "MODEL.RPN.POSITIVE_FRACTION", "MODEL.RPN.POST_NMS_TOPK_TRAIN",
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "MODEL.RPN.SMOOTH_L1_BETA", "MODEL.WEIGHTS", "TEST.AUG.FLIP",
+    "TEST.AUG.MAX_SIZE", "TEST.AUG.MIN_SIZES", "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS",
+    "TEST.KEYPOINT_OKS_SIGMAS",
+))  # fmt: skip
+_IRRELEVANT_FAMILIES = (
+    "DATALOADER.", "DATASETS.", "GLOBAL.", "SOLVER.", "INPUT.CROP.", "MODEL.PANOPTIC_FPN.",
+    "MODEL.RETINANET.", "MODEL.ROI_BOX_CASCADE_HEAD.", "MODEL.ROI_BOX_HEAD.FED_LOSS_",
+    "MODEL.SEM_SEG_HEAD.", "TEST.PRECISE_BN.",
 )  # fmt: skip
 _MOST_BASES = 4
 _LONGEST_LITERAL = 1000
+_LARGEST = 2**53  # whole numbers up to here are floats, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Settings:
         values: of every key of `DEFAULTS`.
         source: where they are from, for messages.
         said: keys that a configuration said, or that its framework's defaults fill in.
+        given: all that the configuration and its bases said themselves.
         unknown: keys of the configuration that are not understood here.
     """
 
@@ -149,6 +151,7 @@ class Settings:
     source: str
     said: frozenset[str]
     unknown: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -160,13 +163,31 @@ class Settings:
             CheckpointError: it is none, or not of that length.
         """
         value = self.values[key]
-        is_list = isinstance(value, list | tuple) and all(_is_number(v) for v in value)
-        if not is_list or count not in (None, len(value)):
+        if not _are_numbers(value) or count not in (None, len(value)):
             raise CheckpointError(
                 f"{self.source}: {key}: expected a list of "
-                f"{'' if count is None else f'{count} '}numbers, got {str(value)[:60]}"
+                f"{'' if count is None else f'{count} '}numbers, got {shown(value)}"
             )
         return tuple(float(v) for v in value)
+
+    def rows(self, key: str, count: int) -> tuple[tuple[float, ...], ...]:
+        """`count` lists of numbers; one list, or plain numbers, stand for all of them.
+
+        Raises:
+            CheckpointError: it is none, or has another number of lists.
+        """
+        value = self.values[key]
+        rows = [value] if _are_numbers(value) else value
+        if not isinstance(rows, list | tuple) or not all(_are_numbers(row) for row in rows):
+            raise CheckpointError(
+                f"{self.source}: {key}: expected lists of numbers, got {shown(value)}"
+            )
+        if len(rows) not in (1, count):
+            raise CheckpointError(
+                f"{self.source}: {key}: expected 1 or {count} lists, got {len(rows)}"
+            )
+        numbers = tuple(tuple(float(v) for v in row) for row in rows)
+        return numbers * count if len(numbers) == 1 else numbers
 
     def number(self, key: str) -> float:
         """One number.
@@ -176,7 +197,7 @@ class Settings:
         """
         value = self.values[key]
         if not _is_number(value):
-            raise CheckpointError(f"{self.source}: {key}: expected a number, got {str(value)[:60]}")
+            raise CheckpointError(f"{self.source}: {key}: expected a number, got {shown(value)}")
         return float(value)
 
     def count(self, key: str) -> int:
@@ -186,9 +207,9 @@ class Settings:
             CheckpointError: it is none; `.inf` and `.nan` are numbers to YAML.
         """
         value = self.number(key)
-        if not value.is_integer():
+        if not value.is_integer() or abs(value) > _LARGEST:
             raise CheckpointError(
-                f"{self.source}: {key}: expected a whole number, got {str(self.values[key])[:60]}"
+                f"{self.source}: {key}: expected a whole number, got {shown(self.values[key])}"
             )
         return int(value)
 
@@ -201,7 +222,7 @@ class Settings:
         value = self.values[key]
         if not isinstance(value, bool):
             raise CheckpointError(
-                f"{self.source}: {key}: expected True or False, got {str(value)[:60]!r}"
+                f"{self.source}: {key}: expected True or False, got {shown(value)}"
             )
         return value
 
@@ -214,9 +235,14 @@ class Settings:
         if self.values[key] not in allowed:
             known = " or ".join(repr(value) for value in allowed)
             raise CheckpointError(
-                f"{self.source}: {key} is {str(self.values[key])[:60]!r}, which cannot be "
-                f"exported; expected {known}"
+                f"{self.source}: {key} is {shown(self.values[key])}{self.by_default(key)}, which "
+                f"cannot be exported; expected {known}"
             )
+
+    def by_default(self, key: str) -> str:
+        """For messages: whether nobody said the value."""
+        is_unsaid = key in self.said and key not in self.given
+        return " by default (the file does not say it)" if is_unsaid else ""
 
 
 def assumed_settings(base: str) -> Settings:
@@ -224,19 +250,37 @@ def assumed_settings(base: str) -> Settings:
     return Settings({**DEFAULTS, **BASES[base]}, f"detectron2's {base}", frozenset())
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path, is_found: bool = False) -> Settings:
     """Read a configuration, complete or with a `_BASE_`; what it leaves out has its default.
 
+    Args:
+        path: the file.
+        is_found: nobody named it, it lies beside the weights; said where it is not detectron2's.
+
     Raises:
-        CheckpointError: unreadable, or its base is neither there nor one of the zoo's.
+        CheckpointError: unreadable, not detectron2's, or its base is neither there nor one of
+            the zoo's.
     """
     given: dict[str, Any] = {}
     for content in _chain(path):
         given = {**content, **given}
     known = {key: value for key, value in given.items() if key in DEFAULTS}
-    unknown = [k for k in given if k not in DEFAULTS and not k.startswith(_IRRELEVANT)]
+    unknown = [k for k in given if k not in DEFAULTS and not _is_irrelevant(k)]
+    if len(unknown) == len(given):
+        how, what = "", "give the config.yaml that training wrote"
+        if is_found:
+            how = " found beside the weights"
+            what = "move it elsewhere, or name detectron2's by --config"
+        raise CheckpointError(
+            f"{path}:{how} is not a detectron2 configuration, none of its keys is detectron2's; "
+            f"{what}"
+        )
     values = {**DEFAULTS, **known}
-    return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)))
+    return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)), given)
+
+
+def _is_irrelevant(key: str) -> bool:
+    return key in _IRRELEVANT or key.startswith(_IRRELEVANT_FAMILIES)
 
 
 def _chain(path: Path) -> Iterator[dict[str, Any]]:
@@ -249,7 +293,7 @@ def _chain(path: Path) -> Iterator[dict[str, Any]]:
         if base is None:
             return
         if not isinstance(base, str):
-            raise CheckpointError(f"{path}: _BASE_: expected a file's name, got {base!r}")
+            raise CheckpointError(f"{path}: _BASE_: expected a file's name, got {shown(base)}")
         beside = path.parent / base
         try:
             is_there = beside.is_file()
@@ -259,8 +303,9 @@ def _chain(path: Path) -> Iterator[dict[str, Any]]:
             name = Path(base).name
             if name not in BASES:
                 raise CheckpointError(
-                    f"{path}: its _BASE_ '{base}' is not there; put the file there, or give the "
-                    "complete configuration that training wrote (config.yaml, or cfg.dump())"
+                    f"{path}: its _BASE_ {shown(base, 300)} is not there; put the file there, or "
+                    "give the complete configuration that training wrote (config.yaml, or "
+                    "cfg.dump())"
                 )
             yield dict(BASES[name])
             return
@@ -281,10 +326,33 @@ def _literal(value: object) -> object:
     if not isinstance(value, str) or len(value) > _LONGEST_LITERAL:
         return value
     try:
-        return ast.literal_eval(value)
+        return _as_lists(ast.literal_eval(value))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    except TypeError:  # "{[]}": lists cannot be members of sets
         return value
 
 
+def _as_lists(value: object) -> object:
+    """detectron2 takes a tuple where its default is a list."""
+    return [_as_lists(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a float can be made of it, and of a whole number without a loss."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= _LARGEST)
+
+
+def _are_numbers(value: object) -> TypeGuard[list[float] | tuple[float, ...]]:
+    return isinstance(value, list | tuple) and all(_is_number(v) for v in value)
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value on one short line."""
+    try:
+        text = ascii(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from model.errors import CheckpointError
-from model.families import coco
+from model.families import coco, detectron2_norms
+from model.families.detectron2_architecture import architecture
 from model.families.detectron2_settings import Settings
 from model.families.shapes import Shapes
 from model.spec import (
@@ -30,16 +32,9 @@ _BOX = "roi_heads.box_head"
 _MASK = "roi_heads.mask_head"
 _KEYPOINT = "roi_heads.keypoint_head"
 _RES5 = "roi_heads.res5"
-_DEPTHS: dict[tuple[int, ...], int] = {
-    (2, 2, 2, 2): 18,
-    (3, 4, 6, 3): 50,
-    (3, 4, 23, 3): 101,
-    (3, 8, 36, 3): 152,
-}
+_LATERAL = re.compile(r"backbone\.fpn_lateral([0-9]{1,2})\.")
 _NORM_EPS = 1e-5
 _CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
-# LayerNorm has the tensors of GroupNorm, so that only the configuration tells them apart.
-_NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 _STRICT: dict[str, tuple[object, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
     "MODEL.LOAD_PROPOSALS": (False,),
@@ -51,7 +46,7 @@ _STRICT: dict[str, tuple[object, ...]] = {
     "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
     "TEST.AUG.ENABLED": (False,),
-    **{f"MODEL.{p}.NORM": _NORMS for p in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")},
+    **dict.fromkeys(detectron2_norms.KEYS, tuple(detectron2_norms.NORMS)),
 }
 
 
@@ -88,7 +83,7 @@ class _Builder:
         classes = self._classes(keypoint)
         return ModelSpec(
             dialect="detectron2",
-            architecture=_architecture(body, kind, mask, keypoint, self._stage_blocks()),
+            architecture=architecture(body, kind, mask, keypoint, self._stage_blocks()),
             body=body,
             classes=classes,
             fpn=self._fpn() if kind == "FPN" else None,
@@ -132,11 +127,8 @@ class _Builder:
     def _prefix(self) -> str:
         return "backbone.bottom_up." if layout(self.shapes) == "FPN" else "backbone."
 
-    def _norm(self, prefix: str) -> NormKind:
-        """What follows the convolution `prefix`, by its parameters."""
-        if self.shapes.has(f"{prefix}.norm.running_mean"):
-            return "batch_norm"
-        return "group_norm" if self.shapes.has(f"{prefix}.norm.weight") else "none"
+    def _norm(self, conv: str, key: str = detectron2_norms.BODY_KEY) -> NormKind:
+        return detectron2_norms.NormReader(self.shapes, self.settings).after(conv, key)
 
     def _blocks(self, stage: str) -> int:
         return self.shapes.count(rf"{stage.replace('.', '[.]')}[.](\d+)[.]")
@@ -160,15 +152,16 @@ class _Builder:
         dilations = [1] * count
         if count == 4:
             dilations[3] = dilation
-        is_fpn = shapes.has("backbone.fpn_")
-        first = int(min(self._fpn_stages())) - 2 if is_fpn else count - 1
+        first = count - 1
+        if layout(shapes) == "FPN":
+            first = self._fpn_stages()[0] - 2
         return ResNetSpec(
             blocks=tuple(self._blocks(stage) for stage in stages),
             block="bottleneck" if is_bottleneck else "basic",
             stem_channels=shapes.of(f"{prefix}stem.conv1.weight", 4)[0],
             widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
             channels=tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages),
-            groups=max(middle[0] // middle[1], 1) if is_bottleneck else 1,
+            groups=_groups(middle) if is_bottleneck else 1,
             stride_in_1x1=self.settings.flag("MODEL.RESNETS.STRIDE_IN_1X1") and is_bottleneck,
             dilations=tuple(dilations),
             norm=self._norm(f"{prefix}stem.conv1"),
@@ -176,16 +169,22 @@ class _Builder:
             outputs=tuple(range(first, count)),
         )
 
-    def _fpn_stages(self) -> list[str]:
-        prefix = "backbone.fpn_lateral"
-        names = (n.removeprefix(prefix) for n in self.shapes.by_name if n.startswith(prefix))
-        return sorted({name.partition(".")[0] for name in names})
+    def _fpn_stages(self) -> list[int]:
+        """Numbers of the pyramid's laterals, as the stages of the ResNet are counted."""
+        matches = map(_LATERAL.match, self.shapes.by_name)
+        stages = sorted({int(match[1]) for match in matches if match})
+        if not stages:
+            raise CheckpointError(
+                f"{self.shapes.path}: no pyramid over the ResNet; expected tensors such as "
+                "'backbone.fpn_lateral2.weight'"
+            )
+        return stages
 
     def _fpn(self) -> FpnSpec:
         lateral = f"backbone.fpn_lateral{self._fpn_stages()[0]}"
         return FpnSpec(
             channels=self.shapes.of(f"{lateral}.weight", 4)[0],
-            norm=self._norm(lateral),
+            norm=self._norm(lateral, "MODEL.FPN.NORM"),
             norm_eps=_NORM_EPS,
             fuse="average" if self.settings["MODEL.FPN.FUSE_TYPE"] == "avg" else "sum",
         )
@@ -193,9 +192,11 @@ class _Builder:
     def _preprocess(self, kind: str, strides: tuple[int, ...]) -> PreprocessSpec:
         mean = self.settings.numbers("MODEL.PIXEL_MEAN", 3)
         std = self.settings.numbers("MODEL.PIXEL_STD", 3)
+        short = self._least_one("INPUT.MIN_SIZE_TEST", "of 0 resizes nothing; set --short-side")
+        long = self._least_one("INPUT.MAX_SIZE_TEST", "leaves no pixel; set --long-side")
         return PreprocessSpec(
-            short_side=self.settings.count("INPUT.MIN_SIZE_TEST"),
-            long_side=self.settings.count("INPUT.MAX_SIZE_TEST"),
+            short_side=min(short, long),  # where the limit is less, it decides alone
+            long_side=long,
             resize_rule="detectron2",
             interpolation="pillow-bilinear",
             channel_order="bgr" if self.settings["INPUT.FORMAT"] == "BGR" else "rgb",
@@ -205,37 +206,31 @@ class _Builder:
             size_divisor=strides[-1] if kind == "FPN" else 1,
         )
 
+    def _least_one(self, key: str, why: str) -> int:
+        value = self.settings.count(key)
+        if value < 1:
+            raise CheckpointError(
+                f"{self.settings.source}: {key}: expected 1 or more, got {value}, which {why}"
+            )
+        return value
+
+    def _detections(self) -> int:
+        """No more than there are pairs of a proposal and a class."""
+        key = "TEST.DETECTIONS_PER_IMAGE"
+        said = self._least_one(key, "gives no graph a size; set --detections")
+        proposals = self.settings.count("MODEL.RPN.POST_NMS_TOPK_TEST")
+        return min(said, proposals * max(self._num_classes(), 1))
+
     def _anchors(self, kind: str, levels: int) -> AnchorSpec:
         levels += kind == "FPN"
         return AnchorSpec(
-            sizes=self._per_level("MODEL.ANCHOR_GENERATOR.SIZES", levels),
-            ratios=self._per_level("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", levels),
+            sizes=self.settings.rows("MODEL.ANCHOR_GENERATOR.SIZES", levels),
+            ratios=self.settings.rows("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", levels),
             order="size-major",
             rounded=False,
             offset=self.settings.number("MODEL.ANCHOR_GENERATOR.OFFSET"),
             stride_rule="nominal",
         )
-
-    def _per_level(self, key: str, levels: int) -> tuple[tuple[float, ...], ...]:
-        """A list per level; one list, or plain numbers, are for all levels."""
-        value: Any = self.settings[key]
-        is_flat = isinstance(value, list | tuple) and not any(
-            isinstance(v, list | tuple) for v in value
-        )
-        rows = [value] if is_flat else value
-        try:
-            numbers = tuple(tuple(float(v) for v in row) for row in rows)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.settings.source}: {key}: expected lists of numbers, got {str(value)[:60]}"
-            ) from error
-        if len(numbers) == 1:
-            numbers *= levels
-        if len(numbers) != levels:
-            raise CheckpointError(
-                f"{self.settings.source}: {key}: expected 1 or {levels} lists, got {len(numbers)}"
-            )
-        return numbers
 
     def _rpn(self) -> RpnSpec:
         shapes, head = self.shapes, "proposal_generator.rpn_head.conv"
@@ -258,7 +253,7 @@ class _Builder:
             blocks=self._blocks(_RES5),
             width=middle[0],
             channels=self.shapes.of(f"{_RES5}.0.conv3.weight", 4)[0],
-            groups=max(middle[0] // middle[1], 1),
+            groups=_groups(middle),
             stride=2,
             stride_in_1x1=body.stride_in_1x1,
             norm=self._norm(f"{_RES5}.0.conv1"),
@@ -288,11 +283,12 @@ class _Builder:
         fcs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]fc(\d+)[.]")
         weights = settings.numbers("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", 4)
         deltas = shapes.of("roi_heads.box_predictor.bbox_pred.weight", 2)[0]
+        detections = self._detections()
         return BoxHeadSpec(
             pooler=self._pooler("ROI_BOX_HEAD", strides, self._resolution("ROI_BOX_HEAD")),
             conv_widths=tuple(shapes.of(f"{_BOX}.conv{i + 1}.weight", 4)[0] for i in range(convs)),
             fc_widths=tuple(shapes.of(f"{_BOX}.fc{i + 1}.weight", 2)[0] for i in range(fcs)),
-            norm=self._norm(f"{_BOX}.conv1"),
+            norm=self._norm(f"{_BOX}.conv1", "MODEL.ROI_BOX_HEAD.NORM"),
             norm_eps=_NORM_EPS,
             class_agnostic=self._is_agnostic("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", deltas == 4),
             background="last",
@@ -300,10 +296,10 @@ class _Builder:
             box_weights=(weights[0], weights[1], weights[2], weights[3]),
             score_threshold=settings.number("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
             nms_iou=settings.number("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
-            detections=settings.count("TEST.DETECTIONS_PER_IMAGE"),
+            detections=detections,
             min_size=0.0,
             to_image="clip",
-            candidates=max(2000, 4 * settings.count("TEST.DETECTIONS_PER_IMAGE")),
+            candidates=max(2000, 4 * detections),
         )
 
     def _is_agnostic(self, name: str, by_weights: bool) -> bool:
@@ -331,7 +327,7 @@ class _Builder:
                 shapes.of(f"{_MASK}.mask_fcn{i + 1}.weight", 4)[0] for i in range(convs)
             ),
             deconv_width=shapes.of(f"{_MASK}.deconv.weight", 4)[1],
-            norm=self._norm(f"{_MASK}.mask_fcn1"),
+            norm=self._norm(f"{_MASK}.mask_fcn1", "MODEL.ROI_MASK_HEAD.NORM"),
             norm_eps=_NORM_EPS,
             class_agnostic=self._is_agnostic("ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", outputs == 1),
             paste="float",
@@ -363,7 +359,8 @@ class _Builder:
             there = "has" if self.shapes.has(prefix) else "lacks"
             raise CheckpointError(
                 f"{self.shapes.path}: {there} tensors under '{prefix}', but {key} is "
-                f"{self.settings[key]} in {self.settings.source}; they are not of one model"
+                f"{self.settings[key]}{self.settings.by_default(key)} in {self.settings.source}; "
+                "they are not of one model"
             )
 
     def _num_classes(self) -> int:
@@ -380,19 +377,6 @@ class _Builder:
         return coco.numbered(count, background=False)
 
 
-def _architecture(
-    body: ResNetSpec,
-    kind: str,
-    mask: MaskHeadSpec | None,
-    keypoint: KeypointHeadSpec | None,
-    res5_blocks: int | None,
-) -> str:
-    head = "mask_rcnn" if mask is not None else "faster_rcnn"
-    head = "keypoint_rcnn" if keypoint is not None else head
-    blocks = body.blocks if res5_blocks is None else (*body.blocks, res5_blocks)
-    depth = _DEPTHS.get(blocks, 2 + 3 * sum(blocks))
-    if blocks == (3, 4, 6, 3) and body.block == "basic":
-        depth = 34
-    per_group = body.widths[0] // body.groups
-    name = f"X_{depth}_{body.groups}x{per_group}d" if body.groups > 1 else f"R_{depth}"
-    return f"{head}_{name}_{kind}"
+def _groups(middle: tuple[int, ...]) -> int:
+    """Groups of a 3x3 convolution that keeps its width, by its weights' shape."""
+    return max(middle[0] // max(middle[1], 1), 1)

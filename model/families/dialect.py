@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from model.spec import ModelSpec
+from model.spec_options import SpecOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,15 @@ class Reading:
     """A spec read off names and shapes, and what had to be assumed for it.
 
     `notes` are lines for the user: which configuration was read, what in it was not understood.
-    `unused` are tensors that said something and are no weights.
+    `unused` are tensors that said something and are no weights; `added` are such as the file
+    leaves out because they are known.
     """
 
     spec: ModelSpec
     assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...] = ()
     unused: frozenset[str] = frozenset()
+    added: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ class Source:
     """What a dialect reads besides tensors: the file's name and hash, and its configuration.
 
     `meta` is plain data that the file keeps beside the weights, of any shape; `names` are the
-    tensors' own, before `Dialect.prepare`.
+    tensors' own, before `Dialect.prepare`. `options` are laid over whatever is read: what they
+    say need not be sound in the configuration. `is_config_found` where nobody named it: it lies
+    beside the weights.
     """
 
     path: Path
@@ -57,6 +62,8 @@ class Source:
     config: Path | None = None
     meta: Mapping[Any, object] = field(default_factory=dict)
     names: Collection[str] = ()
+    options: SpecOptions = field(default_factory=SpecOptions)
+    is_config_found: bool = False
 
 
 class Dialect(Protocol):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.closest_name import closest_name
 from model.errors import CheckpointError
 
 
@@ -26,8 +26,8 @@ class Shapes:
         """
         shape = self.by_name.get(name)
         if shape is None:
-            close = difflib.get_close_matches(name, self.by_name, n=1)
-            hint = f" (closest in the file: '{close[0]}')" if close else ""
+            close = closest_name(name, self.by_name)
+            hint = f" (closest in the file: '{close}')" if close else ""
             raise CheckpointError(f"{self.path}: tensor '{name}' is missing{hint}")
         if len(shape) != dims:
             raise CheckpointError(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import UsageError
+from model.errors import CheckpointError, UsageError
+from model.families.detectron2_settings import Settings, read_settings
 from model.files.yaml_config import read_yaml
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is of the extra 'export'")
@@ -109,6 +110,61 @@ def test_the_traps_work(kind: str, tmp_path: Path) -> None:
     text = str(YAMLS[kind][0]).replace("{canary}", str(canary))
     yaml.load(text, yaml.UnsafeLoader)
     assert canary.exists()
+
+
+HOSTILE_VALUES = {
+    "unhashable-key": '"{[1]: 2}"',
+    "unhashable-member": '"{[]}"',
+    "deep-literal": f'"{"[" * 400}{"]" * 400}"',
+    "deep-signs": f'"{"-" * 900}1"',
+    "huge": "1" + "0" * 400,
+    "huge-in-hexadecimal": "0x" + "f" * 9_000,
+    "huge-in-a-list": f"[[{10**400}], 0x{'f' * 9_000}]",
+    "huge-literal": f'"0x{"f" * 900}"',
+    "huge-float": "1.0e+308",
+    "not-a-number": ".nan",
+    "bytes": r'"b\"\\x00\""',
+    "control": r'"a\nb\e[2J"',
+    "date": "2026-01-01",
+    "nothing": "~",
+}
+
+
+def _asked(settings: Settings, key: str) -> list[str]:
+    """Every question about a value, and what is refused."""
+    lines = []
+    for ask in (
+        settings.number, settings.count, settings.flag, settings.numbers,
+        lambda key: settings.rows(key, 5), lambda key: settings.require(key, "this"),
+    ):  # fmt: skip
+        try:
+            ask(key)
+        except CheckpointError as error:
+            lines.append(str(error))
+    return lines
+
+
+@pytest.mark.parametrize("kind", HOSTILE_VALUES)
+def test_hostile_values_are_refused_when_asked_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"INPUT: {{MIN_SIZE_TEST: {HOSTILE_VALUES[kind]}}}\nODD: {HOSTILE_VALUES[kind]}\n"
+    )
+    lines = _asked(read_settings(path), "INPUT.MIN_SIZE_TEST")
+    assert len(lines) >= 4
+    for line in lines:
+        assert line.startswith("config.yaml: INPUT.MIN_SIZE_TEST")
+        assert line.isprintable()
+        assert len(line) < 200
+
+
+@pytest.mark.parametrize("kind", ["huge", "huge-in-hexadecimal", "control", "unhashable-key"])
+def test_hostile_names_of_a_base(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"_BASE_: {HOSTILE_VALUES[kind]}\n")
+    with pytest.raises(CheckpointError, match="_BASE_") as caught:
+        read_settings(path)
+    assert str(caught.value).isprintable()
 
 
 def _folder(path: Path) -> None:

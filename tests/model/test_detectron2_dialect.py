@@ -13,7 +13,7 @@ import yaml
 from model.checkpoint import Checkpoint, load
 from model.errors import CheckpointError, UsageError
 from model.families.detectron2_names import original_name
-from model.families.detectron2_settings import DEFAULTS, Settings
+from model.families.detectron2_settings import DEFAULTS, Settings, read_settings
 from model.families.detectron2_spec import build_spec
 from model.families.shapes import Shapes
 from model.spec import ResNetSpec
@@ -108,6 +108,25 @@ def test_unknown_keys_are_listed(tmp_path: Path) -> None:
     assert "EXTRA.KEY, MODEL.ROI_HEADS.NMS_THRESHOLD" in notes[1]
 
 
+def test_only_families_of_keys_are_taken_by_their_beginning(tmp_path: Path) -> None:
+    odd = ["MODEL.RESNETS.DEPTHWISE", "MODEL.ROI_BOX_HEAD.NUM_CONV_LAYERS", "MODEL.WEIGHTS_ONLY"]
+    known = ["SOLVER.ANYTHING", "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES", "MODEL.WEIGHTS"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree_of(dict.fromkeys([*odd, "SEEDLING", *known], 1))))
+    assert read_settings(path).unknown == (*odd, "SEEDLING")
+
+
+def test_tuples_are_lists(tmp_path: Path) -> None:
+    """YAML has none, so that a person writes them as texts; yacs makes lists of them."""
+    path = saved(tmp_path, FPN)
+    content = configuration("fpn") | {
+        "MODEL.FPN.IN_FEATURES": '("res2", "res3", "res4", "res5")',
+        "MODEL.ANCHOR_GENERATOR.SIZES": "((32,), (64,), (128,), (256,), (512,))",
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
+    assert load(path).spec == FPN
+
+
 def test_python_literals_as_detectron2_reads_them(tmp_path: Path) -> None:
     path = saved(tmp_path, FPN)
     content = configuration("fpn") | {"MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "(1.0, 2.0, 3, 4)"}
@@ -143,6 +162,12 @@ REFUSED = {
         ("INPUT.MAX_SIZE_TEST", 800.7),
         ("MODEL.RESNETS.STRIDE_IN_1X1", "no"),
         ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", 2),
+        pytest.param("INPUT.MIN_SIZE_TEST", 10**400, id="huge"),
+        ("INPUT.MIN_SIZE_TEST", 1e300),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", [10**400, 1, 1, 1]),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[10**400]]),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[True]]),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", ["12"]),
     ],
 )
 def test_values_of_another_kind_are_refused(key: str, value: object, tmp_path: Path) -> None:
@@ -207,6 +232,30 @@ def test_other_networks_are_named(
 ) -> None:
     torch.save({"model": state(FPN) | change}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=says):
+        load(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("backbone.fpn_lateral.weight", (8, 16, 1, 1), "unexpected tensors: 1"),
+        ("backbone.fpn_lateral12.weight", (8, 16, 1, 1), "unexpected tensors: 1"),
+        ("backbone.bottom_up.res2.0.conv2.weight", (8, 0, 3, 3), "shape"),
+        ("backbone.bottom_up.res2.0.conv2.weight", (), "shape"),
+    ],
+)
+def test_odd_tensors_are_refused(
+    name: str, shape: tuple[int, ...], says: str, tmp_path: Path
+) -> None:
+    torch.save({"model": state(FPN) | {name: torch.zeros(shape)}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=says):
+        load(tmp_path / "odd.pth")
+
+
+def test_a_bottom_up_without_a_pyramid(tmp_path: Path) -> None:
+    tensors = {n: t for n, t in state(FPN).items() if not n.startswith("backbone.fpn_")}
+    torch.save({"model": tensors}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"expected tensors such as 'backbone\.fpn_lateral2"):
         load(tmp_path / "odd.pth")
 
 

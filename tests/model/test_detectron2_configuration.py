@@ -1,0 +1,210 @@
+"""A detectron2 configuration against its weights, the user's options and files of its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from model.checkpoint import SpecOptions, load
+from model.errors import CheckpointError, UsageError
+from model.spec import ModelSpec
+from tests.detectron2_models import CASES, FPN, configuration, saved, state, tree_of
+
+
+def _configured(folder: Path, said: dict[str, Any]) -> Path:
+    path = saved(folder, FPN)
+    content = yaml.safe_dump(tree_of(configuration("fpn") | said))
+    (folder / "config.yaml").write_text(content)
+    return path
+
+
+def test_a_limit_below_the_short_side_decides_alone(tmp_path: Path) -> None:
+    said = {"INPUT.MIN_SIZE_TEST": 800, "INPUT.MAX_SIZE_TEST": 500}
+    preprocess = load(_configured(tmp_path, said)).spec.preprocess
+    assert (preprocess.short_side, preprocess.long_side) == (500, 500)
+
+
+def test_few_proposals_cap_the_detections(tmp_path: Path) -> None:
+    said = {"MODEL.RPN.POST_NMS_TOPK_TEST": 20}
+    assert load(_configured(tmp_path, said)).spec.box.detections == 20 * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "option", "says"),
+    [
+        (
+            {"INPUT.MIN_SIZE_TEST": 0},
+            SpecOptions(short_side=600),
+            "INPUT.MIN_SIZE_TEST: expected 1 or more, got 0, .* set --short-side",
+        ),
+        (
+            {"INPUT.MAX_SIZE_TEST": 0},
+            SpecOptions(overrides={"preprocess": {"long_side": 900}}),
+            "INPUT.MAX_SIZE_TEST: expected 1 or more, got 0, .* set --long-side",
+        ),
+        (
+            {"TEST.DETECTIONS_PER_IMAGE": -1},
+            SpecOptions(detections=50),
+            "TEST.DETECTIONS_PER_IMAGE: expected 1 or more, got -1, .* set --detections",
+        ),
+        (
+            {"INPUT.MIN_SIZE_TEST": 20_000, "INPUT.MAX_SIZE_TEST": 30_000},
+            SpecOptions(short_side=600, long_side=900),
+            "set --short-side and --long-side",
+        ),
+    ],
+)
+def test_the_option_that_an_error_asks_for_helps(
+    said: dict[str, Any], option: SpecOptions, says: str, tmp_path: Path
+) -> None:
+    path = _configured(tmp_path, said)
+    with pytest.raises(CheckpointError, match=says):
+        load(path)
+    spec = load(path, option).spec
+    if option.short_side is not None:
+        assert spec.preprocess.short_side == option.short_side
+    if option.detections is not None:
+        assert spec.box.detections == option.detections
+
+
+def test_an_impossible_option_is_still_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="set --short-side"):
+        load(_configured(tmp_path, {"INPUT.MIN_SIZE_TEST": 0}), SpecOptions(short_side=-5))
+
+
+STRAY = ["{}", "MODEL: null", "wandb_version: 1\nlr:\n  desc: null\n  value: 0.1\n", "SEEDLING: 1"]
+
+
+@pytest.mark.parametrize("text", STRAY, ids=["empty", "null", "other", "alike"])
+def test_a_file_of_that_name_that_is_not_detectron2s(text: str, tmp_path: Path) -> None:
+    path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
+    config.write_text(text)
+    with pytest.raises(CheckpointError, match=r"beside the weights .* not a detectron2 .* move it"):
+        load(path)
+    with pytest.raises(CheckpointError, match=r"is not a detectron2 .* that training wrote"):
+        load(path, config=config)
+
+
+def test_an_error_tells_a_default_from_what_was_said(tmp_path: Path) -> None:
+    path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
+    config.write_text("MODEL: {MASK_ON: true}")
+    with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\] by default \(the file"):
+        load(path)
+    config.write_text("MODEL: {MASK_ON: true, FPN: {IN_FEATURES: []}}")
+    with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\], which"):
+        load(path)
+    config.write_text("_BASE_: Base-RCNN-FPN.yaml")
+    with pytest.raises(CheckpointError, match=r"MASK_ON is False by default"):
+        load(path)
+
+
+def _with_norms(spec: ModelSpec, folder: Path, said: dict[str, Any], without: str = "") -> Path:
+    """`spec` saved, with `said` in its configuration and without the statistics of `without`."""
+    tensors = state(spec)
+    if without:
+        tensors = {n: t for n, t in tensors.items() if not (without in n and "running_" in n)}
+    torch.save({"model": tensors}, folder / "model.pth")
+    text = yaml.safe_dump(tree_of(configuration("fpn") | said))
+    (folder / "config.yaml").write_text(text)
+    return folder / "model.pth"
+
+
+GN = CASES["group-norm"][0]
+NO_NORM = CASES["no-norm-r18"][0]
+GN_SAID = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.FUSE_TYPE": "avg"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said", "says"),
+    [
+        (FPN, {"MODEL.RESNETS.NORM": "GN"}, r"BatchNorm, with .*RESNETS\.NORM is 'GN'"),
+        (FPN, {"MODEL.RESNETS.NORM": ""}, r"BatchNorm, with .*RESNETS\.NORM is ''"),
+        (NO_NORM, {"MODEL.RESNETS.NORM": "FrozenBN"}, r"no normalisation .* is 'FrozenBN'"),
+        (FPN, {"MODEL.FPN.NORM": "GN"}, r"no normalisation after 'backbone\.fpn_lateral2'"),
+        (GN, GN_SAID | {"MODEL.FPN.NORM": ""}, r"GroupNorm, .* MODEL\.FPN\.NORM is ''"),
+        (FPN, {"MODEL.ROI_MASK_HEAD.NORM": "BN"}, r"ROI_MASK_HEAD\.NORM is 'BN'"),
+        (GN, GN_SAID | {"MODEL.ROI_BOX_HEAD.NORM": ""}, r"ROI_BOX_HEAD\.NORM is ''"),
+    ],
+)
+def test_another_norm_than_that_of_the_tensors(
+    spec: ModelSpec, said: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        load(_with_norms(spec, tmp_path, said))
+
+
+def test_a_norm_of_layers_that_are_not_there(tmp_path: Path) -> None:
+    said = {"MODEL.ROI_BOX_HEAD.NORM": "GN"}
+    assert load(_with_norms(FPN, tmp_path, said)).spec == FPN
+
+
+@pytest.mark.parametrize("said", [{}, {"MODEL.RESNETS.NORM": "FrozenBN"}], ids=["default", "said"])
+def test_old_files_without_statistics(said: dict[str, Any], tmp_path: Path) -> None:
+    """`FrozenBatchNorm2d` takes mean 0 and variance 1."""
+    checkpoint = load(_with_norms(FPN, tmp_path, said, "backbone."))
+    assert checkpoint.spec == FPN
+    assert "53 BatchNorms without running statistics" in checkpoint.notes[1]
+    found = checkpoint.build().state_dict()
+    assert all(not t.any() for n, t in found.items() if n.endswith("running_mean"))
+    assert all((t == 1).all() for n, t in found.items() if n.endswith("running_var"))
+
+
+def test_statistics_that_only_some_layers_lack(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"missing tensors: .*res3\.0\.conv1\.norm\.running"):
+        load(_with_norms(FPN, tmp_path, {}, "backbone.bottom_up.res3."))
+
+
+DUMPED = {
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 0,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 17,
+}
+
+
+@pytest.mark.parametrize("key", DUMPED)
+def test_a_size_that_the_weights_do_not_have_is_said(key: str, tmp_path: Path) -> None:
+    kind = "keypoints" if "KEYPOINT" in key else "fpn"
+    path = saved(tmp_path, CASES[kind][0])
+    for value in (DUMPED[key], 101):
+        text = yaml.safe_dump(tree_of(configuration(kind) | DUMPED | {key: value}))
+        (tmp_path / "config.yaml").write_text(text)
+        checkpoint = load(path)
+        assert checkpoint.spec == CASES[kind][0]
+        expected = f"{key} is 101 in config.yaml, {DUMPED[key]} by the weights, which are followed"
+        assert checkpoint.notes[1:] == (() if value == DUMPED[key] else (expected,))
+
+
+def test_pixel_values_that_the_weights_have_otherwise_are_said(tmp_path: Path) -> None:
+    buffers = {"pixel_mean": torch.full((3, 1, 1), 7.0), "pixel_std": torch.ones(3, 1, 1)}
+    torch.save({"model": state(FPN) | buffers}, tmp_path / "old.pth")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(configuration("fpn"))))
+    checkpoint = load(tmp_path / "old.pth")
+    assert checkpoint.spec == FPN
+    assert checkpoint.notes[1:] == (
+        "MODEL.PIXEL_MEAN is [103.53, 116.28, 123.675] by default (the file does not say it) in "
+        "config.yaml, 'pixel_mean' of the weights [7.0, 7.0, 7.0]; the configuration is followed",
+    )
+    options = SpecOptions(overrides={"preprocess": {"mean": [1.0, 2.0, 3.0]}})
+    assert len(load(tmp_path / "old.pth", options).notes) == 1
+
+
+def test_many_unknown_keys_stay_one_short_line(tmp_path: Path) -> None:
+    odd = {f"ODD_{i:03}\x1b\n": 1 for i in range(99)}
+    note = load(_configured(tmp_path, odd)).notes[1]
+    assert note.endswith(r"ODD_019\x1b\n and 79 more")
+    assert note.isprintable()
+
+
+def test_a_group_norm_without_a_configuration_is_said(tmp_path: Path) -> None:
+    path = _with_norms(GN, tmp_path, {})
+    (tmp_path / "config.yaml").unlink()
+    lines = [str(a) for a in load(path).assumptions]
+    assert "normalisation of the body GroupNorm (--config)" in lines
