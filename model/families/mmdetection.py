@@ -17,9 +17,10 @@ from model.errors import CheckpointError
 from model.families.dialect import Assumption, Reading, Source
 from model.families.mmdetection_meta import Training, read_training
 from model.families.mmdetection_names import is_old, modernised, original_name
+from model.families.mmdetection_settings import apply_config
 from model.families.mmdetection_spec import build_spec
 from model.families.shapes import Shapes
-from model.spec import ModelSpec
+from model.spec import ModelSpec, PoolerSpec
 
 _PARTS = ("rpn_head.", "roi_head.", "bbox_head.")
 # What else MMDetection trains, by a name that only it has.
@@ -69,9 +70,10 @@ class MMDetectionDialect:
             )
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
         training = read_training(source.meta)
-        spec = build_spec(shapes, training)
-        assumptions = _assumptions(spec, training, is_old(source.names))
-        return Reading(spec, assumptions, _notes(spec, training))
+        applied = apply_config(build_spec(shapes, training), training.config, source.path)
+        assumptions = _assumptions(applied.spec, training, is_old(source.names))
+        unsaid = tuple(a for a in assumptions if not _was_said(a.field, applied.said))
+        return Reading(applied.spec, unsaid, (*_notes(applied.spec, training), *applied.notes))
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to MMDetection's."""
@@ -114,8 +116,19 @@ def _notes(spec: ModelSpec, training: Training) -> tuple[str, ...]:
     return tuple(notes)
 
 
+# Fields that stand for several in one line, which goes when all of them were said.
+_TOGETHER = {
+    "rpn.pre_nms": ("rpn.pre_nms", "rpn.nms_iou", "rpn.post_nms"),
+    "box.pooler": ("box.pooler.sampling_ratio",),
+}
+
+
+def _was_said(field: str, said: frozenset[str]) -> bool:
+    return said.issuperset(_TOGETHER.get(field, (field,)))
+
+
 def _assumptions(spec: ModelSpec, training: Training, old: bool) -> tuple[Assumption, ...]:
-    """What neither the weights tell nor their training said."""
+    """What the weights do not tell; `apply_config` knows what of it the training said."""
     box, pre, rpn, pooler = spec.box, spec.preprocess, spec.rpn, spec.box.pooler
     rows = [
         ("score threshold", f"{box.score_threshold:g}", "--score-threshold", "box.score_threshold"),
@@ -124,7 +137,7 @@ def _assumptions(spec: ModelSpec, training: Training, old: bool) -> tuple[Assump
         ("short side", str(pre.short_side), "--short-side", "preprocess.short_side"),
         ("long side", str(pre.long_side), "--long-side", "preprocess.long_side"),
         ("RPN", f"{rpn.pre_nms} → NMS {rpn.nms_iou:g} → {rpn.post_nms}", "--spec", "rpn.pre_nms"),
-        ("pooling", _pooling(pooler.output_size), "--spec", "box.pooler"),
+        ("pooling", _pooling(pooler), "--spec", "box.pooler"),
         ("box weights", _list(box.box_weights), "--spec", "box.box_weights"),
     ]
     if training.class_names is None or len(training.class_names) != spec.num_foreground:
@@ -166,5 +179,10 @@ def _shown(spec: ModelSpec) -> str:
     return "COCO's 80" if len(names) == 80 else " … ".join(dict.fromkeys((names[0], names[-1])))
 
 
-def _pooling(side: int) -> str:
-    return f"RoIAlign {side}x{side}, aligned, sampling adaptive, finest scale 56"
+def _pooling(pooler: PoolerSpec) -> str:
+    side, samples = pooler.output_size, pooler.sampling_ratio or "adaptive"
+    aligned = "aligned" if pooler.aligned else "not aligned"
+    return (
+        f"RoIAlign {side}x{side}, {aligned}, sampling {samples}, "
+        f"finest scale {pooler.canonical_size:g}"
+    )

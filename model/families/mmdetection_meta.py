@@ -6,8 +6,10 @@ import ast
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from model.families.mmdetection_config import Config, parse_config
 
 _Three = tuple[float, float, float]
 _LONGEST = 1_000_000
@@ -21,7 +23,8 @@ _MEAN, _STD = re.compile(rf"\bmean{_NUMBERS}"), re.compile(rf"\bstd{_NUMBERS}")
 class Training:
     """What a training said of itself; None where it said nothing, or two things.
 
-    `stride_in_1x1` is the style "caffe"; `mean` and `std` are of 255, in `channel_order`.
+    `stride_in_1x1` is the style "caffe"; `mean` and `std` are of 255, in `channel_order`. `config`
+    has whatever else the text assigns.
     """
 
     version: str | None = None
@@ -30,15 +33,16 @@ class Training:
     channel_order: Literal["rgb", "bgr"] | None = None
     mean: _Three | None = None
     std: _Three | None = None
+    config: Config = field(default_factory=Config)
 
 
 def read_training(meta: Mapping[object, object]) -> Training:
     """Read `meta` of version 2 (`CLASSES`, `config`) or 3 (`dataset_meta`, `cfg`).
 
-    The configuration is a program's text; a few values are looked for in it and nothing of it
-    is executed.
+    The configuration is a program's text; nothing of it is executed.
     """
     text = next((t for k in ("config", "cfg") if isinstance(t := meta.get(k), str)), "")
+    config = parse_config(text)
     text = text if len(text) <= _LONGEST else ""
     style, to_rgb = _one(_STYLE, text), _one(_TO_RGB, text)
     version = meta.get("mmdet_version")
@@ -49,6 +53,7 @@ def read_training(meta: Mapping[object, object]) -> Training:
         channel_order=None if to_rgb is None else "rgb" if to_rgb == "True" else "bgr",
         mean=_three(_one(_MEAN, text)),
         std=_three(_one(_STD, text)),
+        config=config,
     )
 
 
