@@ -7,7 +7,7 @@ reference was run.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,16 @@ from torch import Tensor
 
 from model.errors import CheckpointError
 from model.families.dialect import Assumption, Reading, Source
-from model.families.mmdetection_meta import Training, read_training
+from model.families.mmdetection_meta import Training, read_training, with_stored
 from model.families.mmdetection_names import is_old, modernised, original_name
 from model.families.mmdetection_settings import apply_config
 from model.families.mmdetection_spec import build_spec
 from model.families.shapes import Shapes
 from model.spec import ModelSpec, PoolerSpec
 
+# Version 2 keeps here what its main names held before the average took their place.
+_AVERAGED = ("ema_backbone_", "ema_neck_", "ema_rpn_head_", "ema_roi_head_")
+_PREPROCESSOR = "data_preprocessor."
 _PARTS = ("rpn_head.", "roi_head.", "bbox_head.")
 # What else MMDetection trains, by a name that only it has.
 _OTHERS = tuple(
@@ -58,6 +61,7 @@ class MMDetectionDialect:
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         """Version 1's names and order of classes become version 2's."""
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(_AVERAGED)}
         _refuse_others(tensors, path)
         return modernised(tensors)
 
@@ -69,11 +73,13 @@ class MMDetectionDialect:
                 "say what the weights do not tell by options or in a file for --spec"
             )
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
-        training = read_training(source.meta)
+        training = with_stored(read_training(source.meta), tensors, _PREPROCESSOR)
         applied = apply_config(build_spec(shapes, training), training.config, source.path)
         assumptions = _assumptions(applied.spec, training, is_old(source.names))
         unsaid = tuple(a for a in assumptions if not _was_said(a.field, applied.said))
-        return Reading(applied.spec, unsaid, (*_notes(applied.spec, training), *applied.notes))
+        notes = (*_notes(applied.spec, training, source.names), *applied.notes)
+        unused = frozenset(f"{_PREPROCESSOR}{leaf}" for leaf in ("mean", "std")) & tensors.keys()
+        return Reading(applied.spec, unsaid, notes, unused)
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to MMDetection's."""
@@ -103,8 +109,13 @@ def _refuse_others(tensors: Mapping[str, Tensor], path: Path) -> None:
             )
 
 
-def _notes(spec: ModelSpec, training: Training) -> tuple[str, ...]:
+def _notes(spec: ModelSpec, training: Training, names: Collection[str]) -> tuple[str, ...]:
     notes = []
+    averaged = sum(name.startswith(_AVERAGED) for name in names)
+    if averaged:
+        notes.append(
+            f"{averaged} tensors 'ema_…' left out: the averaged weights have the main names"
+        )
     if training.version is not None:
         notes.append(f"written by MMDetection {ascii(training.version)[1:-1]}")
     norms = {spec.body.norm, spec.box.norm, "none" if spec.fpn is None else spec.fpn.norm}

@@ -6,8 +6,10 @@ import ast
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from torch import Tensor
 
 from model.families.mmdetection_config import Config, parse_config
 
@@ -55,6 +57,20 @@ def read_training(meta: Mapping[object, object]) -> Training:
         std=_three(_one(_STD, text)),
         config=config,
     )
+
+
+def with_stored(training: Training, tensors: Mapping[str, Tensor], prefix: str) -> Training:
+    """Mean and std that the file has as tensors; what the network used goes before the text."""
+    mean, std = (_stored(tensors.get(f"{prefix}{leaf}")) for leaf in ("mean", "std"))
+    return replace(training, mean=mean or training.mean, std=std or training.std)
+
+
+def _stored(tensor: Tensor | None) -> _Three | None:
+    if tensor is None or tensor.numel() != 3:
+        return None
+    # Seven digits, as the configuration wrote them: float32 makes 103.5299988 of 103.53.
+    first, second, third = (float(f"{v:.7g}") for v in tensor.flatten().tolist())
+    return first, second, third
 
 
 def _one(pattern: re.Pattern[str], text: str) -> str | None:
