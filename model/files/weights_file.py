@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import CheckpointError
@@ -50,12 +51,10 @@ _MAX_TENSORS, _MAX_NAME = 20_000, 300
 class Weights:
     """What a weights file holds: tensors by name, floating ones in float32.
 
-    `matching_heuristics` is said by detectron2's zoo files: names may be the ends of the
-    network's own. `meta` is the plain data that MMDetection keeps beside the weights.
+    `meta` is the plain data that MMDetection keeps beside the weights.
     """
 
     tensors: dict[str, Tensor]
-    matching_heuristics: bool = False
     meta: Mapping[Any, object] = field(default_factory=dict)
 
 
@@ -75,7 +74,7 @@ def read_weights(path: Path) -> Weights:
             finite tensors and containers. Nothing in the file is executed.
     """
     size = _require_file(path)
-    loaded, is_heuristic = _loaded(path)
+    loaded = _loaded(path)
     tensors = _tensors_only(_thawed(_unwrap(loaded, path), size, path), path)
     _refuse_claims(tensors, size, path)
     for prefix in _WRAPPER_PREFIXES:
@@ -83,22 +82,23 @@ def read_weights(path: Path) -> Weights:
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
     floats = {name: _as_float32(name, t, path) for name, t in tensors.items()}
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    return Weights(floats, is_heuristic, meta if isinstance(meta, Mapping) else {})
+    return Weights(floats, meta if isinstance(meta, Mapping) else {})
 
 
-def _loaded(path: Path) -> tuple[object, bool]:
+def _loaded(path: Path) -> object:
     match path.suffix.lower():
         case ".safetensors":
-            return _read_safetensors(path), False
+            return _read_safetensors(path)
         case ".pkl":
-            zoo = read_zoo_pickle(path)
-            tensors = {name: torch.from_numpy(values) for name, values in zoo.arrays.items()}
-            return tensors, zoo.matching_heuristics
+            return _as_tensors(read_zoo_pickle(path))
         case ".h5" | ".hdf5":
-            arrays = read_keras_h5(path)
-            return {name: torch.from_numpy(values) for name, values in arrays.items()}, False
+            return _as_tensors(read_keras_h5(path))
         case _:
-            return _read_torch(path), False
+            return _read_torch(path)
+
+
+def _as_tensors(arrays: Mapping[Any, NDArray[Any]]) -> dict[Any, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 
 def sha256_of(path: Path) -> str:
