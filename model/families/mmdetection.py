@@ -7,7 +7,7 @@ reference was run.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,16 @@ from torch import Tensor
 
 from model.errors import CheckpointError
 from model.families.dialect import Assumption, Reading, Source
-from model.families.mmdetection_meta import Training, read_training
+from model.families.mmdetection_meta import Training, read_training, with_stored
 from model.families.mmdetection_names import is_old, modernised, original_name
+from model.families.mmdetection_settings import apply_config
 from model.families.mmdetection_spec import build_spec
 from model.families.shapes import Shapes
-from model.spec import ModelSpec
+from model.spec import ModelSpec, PoolerSpec
 
+# Version 2 keeps here what its main names held before the average took their place.
+_AVERAGED = ("ema_backbone_", "ema_neck_", "ema_rpn_head_", "ema_roi_head_")
+_PREPROCESSOR = "data_preprocessor."
 _PARTS = ("rpn_head.", "roi_head.", "bbox_head.")
 # What else MMDetection trains, by a name that only it has.
 _OTHERS = tuple(
@@ -57,6 +61,7 @@ class MMDetectionDialect:
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         """Version 1's names and order of classes become version 2's."""
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(_AVERAGED)}
         _refuse_others(tensors, path)
         return modernised(tensors)
 
@@ -68,10 +73,13 @@ class MMDetectionDialect:
                 "say what the weights do not tell by options or in a file for --spec"
             )
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
-        training = read_training(source.meta)
-        spec = build_spec(shapes, training)
-        assumptions = _assumptions(spec, training, is_old(source.names))
-        return Reading(spec, assumptions, _notes(spec, training))
+        training = with_stored(read_training(source.meta), tensors, _PREPROCESSOR)
+        applied = apply_config(build_spec(shapes, training), training.config, source.path)
+        assumptions = _assumptions(applied.spec, training, is_old(source.names))
+        unsaid = tuple(a for a in assumptions if not _was_said(a.field, applied.said))
+        notes = (*_notes(applied.spec, training, source.names), *applied.notes)
+        unused = frozenset(f"{_PREPROCESSOR}{leaf}" for leaf in ("mean", "std")) & tensors.keys()
+        return Reading(applied.spec, unsaid, notes, unused)
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to MMDetection's."""
@@ -101,8 +109,13 @@ def _refuse_others(tensors: Mapping[str, Tensor], path: Path) -> None:
             )
 
 
-def _notes(spec: ModelSpec, training: Training) -> tuple[str, ...]:
+def _notes(spec: ModelSpec, training: Training, names: Collection[str]) -> tuple[str, ...]:
     notes = []
+    averaged = sum(name.startswith(_AVERAGED) for name in names)
+    if averaged:
+        notes.append(
+            f"{averaged} tensors 'ema_…' left out: the averaged weights have the main names"
+        )
     if training.version is not None:
         notes.append(f"written by MMDetection {ascii(training.version)[1:-1]}")
     norms = {spec.body.norm, spec.box.norm, "none" if spec.fpn is None else spec.fpn.norm}
@@ -114,8 +127,19 @@ def _notes(spec: ModelSpec, training: Training) -> tuple[str, ...]:
     return tuple(notes)
 
 
+# Fields that stand for several in one line, which goes when all of them were said.
+_TOGETHER = {
+    "rpn.pre_nms": ("rpn.pre_nms", "rpn.nms_iou", "rpn.post_nms"),
+    "box.pooler": ("box.pooler.sampling_ratio",),
+}
+
+
+def _was_said(field: str, said: frozenset[str]) -> bool:
+    return said.issuperset(_TOGETHER.get(field, (field,)))
+
+
 def _assumptions(spec: ModelSpec, training: Training, old: bool) -> tuple[Assumption, ...]:
-    """What neither the weights tell nor their training said."""
+    """What the weights do not tell; `apply_config` knows what of it the training said."""
     box, pre, rpn, pooler = spec.box, spec.preprocess, spec.rpn, spec.box.pooler
     rows = [
         ("score threshold", f"{box.score_threshold:g}", "--score-threshold", "box.score_threshold"),
@@ -124,7 +148,7 @@ def _assumptions(spec: ModelSpec, training: Training, old: bool) -> tuple[Assump
         ("short side", str(pre.short_side), "--short-side", "preprocess.short_side"),
         ("long side", str(pre.long_side), "--long-side", "preprocess.long_side"),
         ("RPN", f"{rpn.pre_nms} → NMS {rpn.nms_iou:g} → {rpn.post_nms}", "--spec", "rpn.pre_nms"),
-        ("pooling", _pooling(pooler.output_size), "--spec", "box.pooler"),
+        ("pooling", _pooling(pooler), "--spec", "box.pooler"),
         ("box weights", _list(box.box_weights), "--spec", "box.box_weights"),
     ]
     if training.class_names is None or len(training.class_names) != spec.num_foreground:
@@ -166,5 +190,10 @@ def _shown(spec: ModelSpec) -> str:
     return "COCO's 80" if len(names) == 80 else " … ".join(dict.fromkeys((names[0], names[-1])))
 
 
-def _pooling(side: int) -> str:
-    return f"RoIAlign {side}x{side}, aligned, sampling adaptive, finest scale 56"
+def _pooling(pooler: PoolerSpec) -> str:
+    side, samples = pooler.output_size, pooler.sampling_ratio or "adaptive"
+    aligned = "aligned" if pooler.aligned else "not aligned"
+    return (
+        f"RoIAlign {side}x{side}, {aligned}, sampling {samples}, "
+        f"finest scale {pooler.canonical_size:g}"
+    )

@@ -6,8 +6,12 @@ import ast
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from torch import Tensor
+
+from model.families.mmdetection_config import Config, parse_config
 
 _Three = tuple[float, float, float]
 _LONGEST = 1_000_000
@@ -21,7 +25,8 @@ _MEAN, _STD = re.compile(rf"\bmean{_NUMBERS}"), re.compile(rf"\bstd{_NUMBERS}")
 class Training:
     """What a training said of itself; None where it said nothing, or two things.
 
-    `stride_in_1x1` is the style "caffe"; `mean` and `std` are of 255, in `channel_order`.
+    `stride_in_1x1` is the style "caffe"; `mean` and `std` are of 255, in `channel_order`. `config`
+    has whatever else the text assigns.
     """
 
     version: str | None = None
@@ -30,15 +35,16 @@ class Training:
     channel_order: Literal["rgb", "bgr"] | None = None
     mean: _Three | None = None
     std: _Three | None = None
+    config: Config = field(default_factory=Config)
 
 
 def read_training(meta: Mapping[object, object]) -> Training:
     """Read `meta` of version 2 (`CLASSES`, `config`) or 3 (`dataset_meta`, `cfg`).
 
-    The configuration is a program's text; a few values are looked for in it and nothing of it
-    is executed.
+    The configuration is a program's text; nothing of it is executed.
     """
     text = next((t for k in ("config", "cfg") if isinstance(t := meta.get(k), str)), "")
+    config = parse_config(text)
     text = text if len(text) <= _LONGEST else ""
     style, to_rgb = _one(_STYLE, text), _one(_TO_RGB, text)
     version = meta.get("mmdet_version")
@@ -49,7 +55,22 @@ def read_training(meta: Mapping[object, object]) -> Training:
         channel_order=None if to_rgb is None else "rgb" if to_rgb == "True" else "bgr",
         mean=_three(_one(_MEAN, text)),
         std=_three(_one(_STD, text)),
+        config=config,
     )
+
+
+def with_stored(training: Training, tensors: Mapping[str, Tensor], prefix: str) -> Training:
+    """Mean and std that the file has as tensors; what the network used goes before the text."""
+    mean, std = (_stored(tensors.get(f"{prefix}{leaf}")) for leaf in ("mean", "std"))
+    return replace(training, mean=mean or training.mean, std=std or training.std)
+
+
+def _stored(tensor: Tensor | None) -> _Three | None:
+    if tensor is None or tensor.numel() != 3:
+        return None
+    # Seven digits, as the configuration wrote them: float32 makes 103.5299988 of 103.53.
+    first, second, third = (float(f"{v:.7g}") for v in tensor.flatten().tolist())
+    return first, second, third
 
 
 def _one(pattern: re.Pattern[str], text: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import pickle
@@ -15,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import CheckpointError
 from model.files.keras_h5 import read_keras_h5
 from model.files.pickle_towers import refuse_towers
+from model.files.pickled_array import Allowance, RefusedError
+from model.files.torch_stand_ins import StoredArray, stand_ins, values_of
 from model.files.zoo_pickle import read_zoo_pickle
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
@@ -28,8 +30,18 @@ _TRAINING_STATE = (
     'was executed; where MMDetection is installed, save torch.load(FILE)["state_dict"] alone: '
     'torch.save(state_dict, "weights.pth")'
 )
-_WRAPPER_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Of compiled, data-parallel and Lightning's modules, in the orders that they wrap each other.
+_WRAPPER_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.", "_orig_mod.", "module.")
+# The averaged weights last: where others are beside them, those are meant.
+_WRAPPERS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "ema_state",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+)
 _PICKLES_OF_OLD_FILES = 5  # magic number, version, machine, weights, names of the storages
 # Far above any network's; they keep the search for the closest name short on hostile files.
 _MAX_TENSORS, _MAX_NAME = 20_000, 300
@@ -39,12 +51,10 @@ _MAX_TENSORS, _MAX_NAME = 20_000, 300
 class Weights:
     """What a weights file holds: tensors by name, floating ones in float32.
 
-    `matching_heuristics` is said by detectron2's zoo files: names may be the ends of the
-    network's own. `meta` is the plain data that MMDetection keeps beside the weights.
+    `meta` is the plain data that MMDetection keeps beside the weights.
     """
 
     tensors: dict[str, Tensor]
-    matching_heuristics: bool = False
     meta: Mapping[Any, object] = field(default_factory=dict)
 
 
@@ -56,38 +66,39 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_weights(path: Path) -> Weights:
     """Read weights: `.pth` / `.pt`, `.safetensors`, detectron2's zoo `.pkl`, Keras' `.h5`.
 
-    Wrapping dicts (`{"model": …}`, `{"state_dict": …}`) and the prefixes of compiled and
-    data-parallel modules are taken off; floating tensors become float32.
+    Wrapping dicts (`{"model": …}`, `{"state_dict": …}`) and the prefixes of compiled, data-parallel
+    and Lightning's modules are taken off; NumPy arrays become tensors, floating ones float32.
 
     Raises:
         CheckpointError: missing, empty, truncated, not weights, or holding anything but plain
             finite tensors and containers. Nothing in the file is executed.
     """
     size = _require_file(path)
-    loaded, is_heuristic = _loaded(path)
-    tensors = _tensors_only(_unwrap(loaded, path), path)
+    loaded = _loaded(path)
+    tensors = _tensors_only(_thawed(_unwrap(loaded, path), size, path), path)
     _refuse_claims(tensors, size, path)
     for prefix in _WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
     floats = {name: _as_float32(name, t, path) for name, t in tensors.items()}
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    return Weights(floats, is_heuristic, meta if isinstance(meta, Mapping) else {})
+    return Weights(floats, meta if isinstance(meta, Mapping) else {})
 
 
-def _loaded(path: Path) -> tuple[object, bool]:
+def _loaded(path: Path) -> object:
     match path.suffix.lower():
         case ".safetensors":
-            return _read_safetensors(path), False
+            return _read_safetensors(path)
         case ".pkl":
-            zoo = read_zoo_pickle(path)
-            tensors = {name: torch.from_numpy(values) for name, values in zoo.arrays.items()}
-            return tensors, zoo.matching_heuristics
+            return _as_tensors(read_zoo_pickle(path))
         case ".h5" | ".hdf5":
-            arrays = read_keras_h5(path)
-            return {name: torch.from_numpy(values) for name, values in arrays.items()}, False
+            return _as_tensors(read_keras_h5(path))
         case _:
-            return _read_torch(path), False
+            return _read_torch(path)
+
+
+def _as_tensors(arrays: Mapping[Any, NDArray[Any]]) -> dict[Any, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 
 def sha256_of(path: Path) -> str:
@@ -136,8 +147,7 @@ def _read_torch(path: Path) -> object:
         with warnings.catch_warnings():
             # Of odd files torch speaks in warnings first; the error says what matters.
             warnings.simplefilter("ignore")
-            # torchvision's own training script keeps its arguments, plain data, beside the weights.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with stand_ins():
                 return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on damaged files
         raise CheckpointError(_unreadable(path, error)) from error
@@ -204,6 +214,22 @@ def _unwrap(loaded: object, path: Path) -> Mapping[Any, Any]:
             f"save the weights with {STATE_DICT_LINE}"
         )
     return loaded
+
+
+def _thawed(state: Mapping[Any, Any], file_size: int, path: Path) -> Mapping[Any, Any]:
+    """Tensors for NumPy arrays, of which a file holds the bytes."""
+    allowance = Allowance(file_size)
+    thawed = dict(state)
+    for name, value in state.items():
+        if isinstance(value, StoredArray):
+            try:
+                thawed[name] = torch.from_numpy(values_of(value, allowance))
+            except (RefusedError, TypeError) as error:  # TypeError: numbers that torch lacks
+                raise CheckpointError(
+                    f"{path}: tensor {_shown(name)}: {_first_line(error)}; expected plain numbers, "
+                    f"saved with {STATE_DICT_LINE}"
+                ) from error
+    return thawed
 
 
 def _tensors_only(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:

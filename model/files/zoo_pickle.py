@@ -1,9 +1,8 @@
-"""detectron2's zoo files: NumPy arrays by name, and whether the names fit only by their ends."""
+"""detectron2's zoo files: NumPy arrays by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,19 @@ from model.files.pickled_array import PickledArray
 _TORCH_ARCHIVE = b"PK\x03\x04"
 
 
-@dataclass(frozen=True, slots=True)
-class ZooFile:
-    """Arrays under the names of the file; keys and values that are no arrays are left out.
-
-    With `matching_heuristics` detectron2 gives an array to the parameter whose name ends with
-    the array's, the longest end first; without it names must be equal.
-    """
-
-    arrays: Mapping[Any, NDArray[np.generic]]
-    matching_heuristics: bool
+# Of the body alone, as `backbone.bottom_up.` would stand before them in a whole network.
+_ENDS = ("stem.", "res2.", "bottom_up.", "fpn_lateral2.")
 
 
-def read_zoo_pickle(path: Path) -> ZooFile:
-    """Read `{"model": {name: array}, "matching_heuristics": bool}`, or the inner dict alone.
+def read_zoo_pickle(path: Path) -> dict[Any, NDArray[np.generic]]:
+    """Read `{"model": {name: array}}`, or the inner dict alone.
+
+    Keys and values that are no arrays are left out. With "matching_heuristics" detectron2 gives an
+    array to the parameter whose name ends with the array's; here names must be whole.
 
     Raises:
-        CheckpointError: not such a file, or of Caffe2's Detectron. Nothing in it is executed.
+        CheckpointError: not such a file, of Caffe2's Detectron, or with the ends of names. Nothing
+            in it is executed.
     """
     _refuse_torch(path)
     loaded = read_pickle(path)
@@ -50,7 +45,9 @@ def read_zoo_pickle(path: Path) -> ZooFile:
         )
     _refuse_caffe2(path, inner)
     arrays = {key: v for key, value in inner.items() if (v := _values(value)) is not None}
-    return ZooFile(arrays, loaded.get("matching_heuristics") is True)
+    if loaded.get("matching_heuristics") is True:
+        _refuse_ends(path, arrays)
+    return arrays
 
 
 def _values(value: object) -> NDArray[np.generic] | None:
@@ -76,4 +73,16 @@ def _refuse_caffe2(path: Path, loaded: Mapping[Any, object]) -> None:
             f"{path}: a Detectron file of Caffe2 ('blobs', names without dots), which is not read "
             "here; load it in detectron2 with its configuration and save the network with "
             'torch.save(model.state_dict(), "weights.pth")'
+        )
+
+
+def _refuse_ends(path: Path, names: Iterable[object]) -> None:
+    """Weights to start a training from have them; whole networks of the zoo do not."""
+    end = next((name for name in names if isinstance(name, str) and name.startswith(_ENDS)), None)
+    if end is not None:
+        raise CheckpointError(
+            f"{path}: names such as {end[:60]!r} are the ends of a network's "
+            "('matching_heuristics'), which are not matched here; expected whole names, "
+            "'backbone.bottom_up.…'; load it in detectron2 with its configuration and save the "
+            'network with torch.save(model.state_dict(), "weights.pth")'
         )

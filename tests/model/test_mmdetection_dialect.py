@@ -148,6 +148,29 @@ def test_odd_notes_of_a_training_do_no_harm(meta: dict[Any, object], tmp_path: P
     assert spec.preprocess.mean == (123.675, 116.28, 103.53)
 
 
+def test_mean_and_std_that_are_stored_are_used(tmp_path: Path) -> None:
+    state = state_of(SMALL)
+    state["data_preprocessor.mean"] = torch.tensor([103.53, 116.28, 123.675]).reshape(3, 1, 1)
+    state["data_preprocessor.std"] = torch.ones(3, 1, 1)
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": state, "meta": {"cfg": "a = dict(mean=[1, 2, 3])"}}, path)
+    found = load(path)
+    pre = found.spec.preprocess
+    assert (pre.mean, pre.std) == ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+    assert not {"preprocess.mean", "preprocess.std"} & {a.field for a in found.assumptions}
+
+
+def test_what_was_averaged_is_left_out_and_said(tmp_path: Path) -> None:
+    state = state_of(SMALL)
+    doubles = {f"ema_{n.replace('.', '_')}": torch.full_like(t, 9.0) for n, t in state.items()}
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": state | doubles}, path)
+    found = load(path)
+    assert found.tensors.keys() == load(_saved(tmp_path)).tensors.keys()
+    note = f"{len(doubles)} tensors 'ema_…' left out"
+    assert any(n.startswith(note) for n in found.notes), found.notes
+
+
 def test_an_option_says_the_style(tmp_path: Path) -> None:
     said = SpecOptions(overrides={"body": {"stride_in_1x1": True}})
     found = load(_saved(tmp_path), said)
@@ -255,12 +278,12 @@ def test_other_anchors_must_be_said(tmp_path: Path) -> None:
 
 
 def test_a_training_state_with_objects_says_how_to_save_the_weights(tmp_path: Path) -> None:
-    """Version 3 keeps its `HistoryBuffer`s in the file; here a class stands in for them."""
+    """Of objects that are not known here; `HistoryBuffer`s of version 3 do no harm."""
     import pickle
     import zipfile
 
     path = tmp_path / "epoch_12.pth"
-    body = pickle.dumps({"state_dict": {}}, 2)[:-1] + b"cmmengine.logging\nHistoryBuffer\n0."
+    body = pickle.dumps({"state_dict": {}}, 2)[:-1] + b"cmmengine.runner\nRunner\n0."
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("weights/data.pkl", body)
         archive.writestr("weights/version", b"3\n")

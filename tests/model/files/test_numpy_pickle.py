@@ -54,7 +54,7 @@ def test_arrays(dtype: str, protocol: int, tmp_path: Path) -> None:
         "a.one": values[0, 0, :1],
         "a.scalar": np.array(3, dtype),
     }
-    arrays = read_zoo_pickle(_saved(tmp_path, given, protocol)).arrays
+    arrays = read_zoo_pickle(_saved(tmp_path, given, protocol))
     assert list(arrays) == list(given)
     for name, expected in given.items():
         np.testing.assert_array_equal(arrays[name], expected)
@@ -77,7 +77,7 @@ def test_the_modules_of_numpy_1_and_2_mean_the_same(tmp_path: Path) -> None:
     old, new = b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n"
     for module in (old, new):
         path.write_bytes(body.replace(new, module).replace(old, module))
-        np.testing.assert_array_equal(read_zoo_pickle(path).arrays["a.b"], np.arange(4.0))
+        np.testing.assert_array_equal(read_zoo_pickle(path)["a.b"], np.arange(4.0))
 
 
 def test_an_array_as_python_2_wrote_it(tmp_path: Path) -> None:
@@ -86,18 +86,24 @@ def test_an_array_as_python_2_wrote_it(tmp_path: Path) -> None:
     body = path.read_bytes()
     assert b"C\x10" in body
     path.write_bytes(body.replace(b"C\x10", b"U\x10"))  # bytes in 3 become a str of 2
-    np.testing.assert_array_equal(read_zoo_pickle(path).arrays["a.b"], np.arange(4))
+    np.testing.assert_array_equal(read_zoo_pickle(path)["a.b"], np.arange(4))
 
 
 def test_the_layout_of_the_zoo(tmp_path: Path) -> None:
     model = {"a.b": np.ones(2, np.float32), "note": "text"}
     whole = {"model": model, "__author__": "someone", "matching_heuristics": True}
-    zoo = read_zoo_pickle(_saved(tmp_path, whole))
-    assert (list(zoo.arrays), zoo.matching_heuristics) == (["a.b"], True)
-    weights = read_weights(_saved(tmp_path, whole))
-    assert (list(weights.tensors), weights.matching_heuristics) == (["a.b"], True)
-    for less in ({"model": model}, {**whole, "matching_heuristics": False}, model):
-        assert not read_weights(_saved(tmp_path, less)).matching_heuristics
+    for content in (whole, {"model": model}, model):
+        path = _saved(tmp_path, content)
+        assert list(read_zoo_pickle(path)) == list(read_weights(path).tensors) == ["a.b"]
+
+
+@pytest.mark.parametrize("name", ["stem.conv1.weight", "res2.0.conv1.weight"])
+def test_ends_of_names_are_not_matched(name: str, tmp_path: Path) -> None:
+    """Where the file says that its names are ends; as whole names they may be anyone's."""
+    content = {"model": {name: np.ones(2, np.float32)}, "matching_heuristics": True}
+    with pytest.raises(CheckpointError, match=rf"'{name}' are the ends .*not matched here"):
+        read_weights(_saved(tmp_path, content))
+    assert list(read_weights(_saved(tmp_path, {**content, "matching_heuristics": False})).tensors)
 
 
 def test_halves_and_doubles_become_float32(tmp_path: Path) -> None:
