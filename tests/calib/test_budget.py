@@ -40,9 +40,9 @@ def test_every_hidden_layer_is_in_one_group(demo_onnx: Path) -> None:
     nodes = [name for group in groups for name in group.nodes]
     assert sorted(nodes) == sorted(str(layer.node.name) for layer in hidden)
     assert len({group.title for group in groups}) == len(groups)
-    # ResNet-18: two blocks a stride, the first of a stride with its projection.
+    # ResNet-18: the stem, then two blocks a stride, the first of a stride with its projection.
     body = [group for group in groups if group.title.startswith("body")]
-    assert [len(group.nodes) for group in body] == [3, 2, 3, 2, 3, 2, 3, 2]
+    assert [len(group.nodes) for group in body] == [1, 2, 2, 3, 2, 3, 2, 3, 2]
 
 
 def test_presets_take_more_and_more(demo_onnx: Path) -> None:
