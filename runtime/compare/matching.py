@@ -11,7 +11,7 @@ pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import UsageError
+from runtime.found import Found
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,20 +30,8 @@ MIN_IOU = 0.5
 _LIKENESS_WEIGHT = 0.05
 
 
-class HasDetections(Protocol):
+class HasDetections(Found, Protocol):
     """What a result must offer to be compared; `runtime.detections.Detections` does."""
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """float32 [D, 4]."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """float32 [D]."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """int64 [D]."""
 
     @property
     def mask_probs(self) -> NDArray[np.float32] | None:
@@ -53,15 +42,8 @@ class HasDetections(Protocol):
         """Bool [D, H, W] pasted masks, or None for a box-only model."""
 
     @property
-    def keypoints(self) -> NDArray[np.float32] | None:
-        """float32 [D, J, 3], x, y and score; or None for a model without keypoints."""
-
-    @property
     def image_hw(self) -> tuple[int, int]:
         """Height and width of the original image in pixels."""
-
-    def rle(self) -> Sequence[Mapping[str, object]]:
-        """COCO run-length encodings of the pasted masks, one per row."""
 
     def __len__(self) -> int:
         """Number of rows, D."""

@@ -8,18 +8,16 @@ height] in original-image pixels, `score`, `segmentation` where the model has ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NotRequired, TypedDict
 
 from model.errors import ArtifactError
 from model.spec import ClassSpec
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import jsonl
+from runtime.found import Found
 from runtime.rle import Rle
 
 _VISIBLE = 2
@@ -34,29 +32,6 @@ class CocoRow(TypedDict):
     score: float
     segmentation: NotRequired[Rle]
     keypoints: NotRequired[list[float]]
-
-
-class Found(Protocol):
-    """What can be written without knowing its own categories: `Detections`, an eager model's."""
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """float32 [D, 4] xyxy, original-image pixels."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """float32 [D]."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """int64 [D]."""
-
-    @property
-    def keypoints(self) -> NDArray[np.float32] | None:
-        """float32 [D, J, 3], x, y and score; or None for a model without keypoints."""
-
-    def rle(self) -> Sequence[Mapping[str, Any]]:
-        """COCO run lengths by row; empty for a model without masks."""
 
 
 def rows(detections: Detections, image_id: int, classes: ClassSpec | None = None) -> list[CocoRow]:

@@ -123,7 +123,8 @@ def test_other_threads_run_meanwhile() -> None:
     ended = time.perf_counter()
     stop.set()
     watcher.join()
-    assert any(started < moment < ended for moment in seen)
+    # A lock that is held to the end lets one through, or two, as it is given back.
+    assert sum(started < moment < ended for moment in seen) >= 5
 
 
 def test_without_it_numpy_does_the_same() -> None:
