@@ -201,6 +201,9 @@ def test_a_client_that_leaves_early_is_no_error(
         with begin(service.server_port, body, len(png())) as client:
             # Closed so, the connection is reset.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # Clients are taken in their order: behind this one, both are being served.
+    assert ask(service.server_port, "GET", "/health")[0] == 200
+    service.shutdown()
     service.server_close()
     assert "Traceback" not in capfd.readouterr().err
 
