@@ -3,8 +3,8 @@
 Along one column of the image a pasted mask is piecewise linear between the M + 2 cells of the
 padded mask, so it crosses the threshold at few places; those are the ends of its runs. They are
 found for all columns of many masks at once. A pixel that stands too close to the threshold for
-this arithmetic is evaluated again in torch's own, and a mask with a cell that close is left to
-`runtime.paste`: the result is the same to the bit.
+this arithmetic is evaluated again in torch's own, and so is every pixel of a column that has a
+cell that close, or that crosses too flatly: the result is the same to the bit.
 
 Module legend: D masks, G cells of a padded grid, N columns of all boxes together, E crossings.
 """
@@ -26,7 +26,6 @@ from runtime.paste import (
     evaluate_resized,
     grown_integer_boxes,
     padded_grids,
-    paste_crops,
     resize_taps,
 )
 
@@ -35,9 +34,12 @@ Bools = NDArray[np.bool_]
 
 # A group of masks has about so many columns: its arrays then stay in the processor's cache.
 _GROUP_COLUMNS = 1 << 13
-# Several times what float32 can move a cell of a column, and a pixel near a crossing.
-_CELL_BAND = np.float32(1e-6)
+# Several times what float32 can move a pixel near a crossing, or a cell of a column.
 _PIXEL_BAND = 1e-5
+# With every cell farther than that from the threshold, a doubtful pixel is between the two cells
+# of its crossing; with a steeper step from pixel to pixel, it is the only one.
+_CELL_BAND = np.float32(2 * _PIXEL_BAND)
+_LEAST_STEP = 2 * _PIXEL_BAND
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,13 +81,7 @@ def encode_pasted(
     for part in _groups(boxes, image_hw[1]):
         grids = np.ascontiguousarray(padded_grids(mask_probs[part]).transpose(0, 2, 1))
         group = _Group(grids, boxes[part], image_hw, rule)
-        edges, counts, is_close = _edges(group)
-        encoded = rle.encode_edges(edges, counts, image_hw)
-        for row in np.flatnonzero(is_close):
-            one = slice(part.start + row, part.start + row + 1)
-            crop = next(paste_crops(mask_probs[one], boxes_xyxy[one], image_hw, rule))
-            encoded[row] = rle.encode(crop.columns, crop.x0_px, crop.y0_px, image_hw)
-        found += encoded
+        found += rle.encode_edges(*_edges(group), image_hw)
     return found
 
 
@@ -98,23 +94,29 @@ def _groups(boxes_xyxy: Ints, image_width: int) -> Iterator[slice]:
         yield slice(start, stop)
 
 
-def _edges(group: _Group) -> tuple[Ints, Ints, Bools]:
+def _edges(group: _Group) -> tuple[Ints, Ints]:
     """Where runs begin and end, column-major, in turn.
 
     Returns:
-        positions int64, mask after mask, rising within each; their number per mask, int64 [D];
-        bool [D], the masks with a cell too close to the threshold, whose positions are void.
+        positions int64, mask after mask, rising within each; their number per mask, int64 [D].
     """
-    count = len(group.grids_xy)
     mask, pixel_x = _columns(group)
     column, above, is_close = _column_cells(group, mask, pixel_x)
     turns = np.flatnonzero(above[:, 1:] != above[:, :-1])
     at = turns // (above.shape[1] - 1)
     cell = turns - at * (above.shape[1] - 1)
+    step = np.abs(column[at, cell + 1] - column[at, cell]) * _cells_per_pixel(group)[mask[at]]
+    is_close[at[step < _LEAST_STEP]] = True
+    if is_close.any():
+        known = ~is_close[at]
+        at, cell = at[known], cell[known]
+    row = _crossing_rows(group, column, at, cell, mask[at], pixel_x, above)
+    row = (row + group.boxes_xyxy[mask[at], 1]).clip(0, group.image_hw[0])
+    if is_close.any():
+        more_at, more_row = _edges_by_pixel(group, mask, pixel_x, np.flatnonzero(is_close))
+        at, row = np.concatenate((at, more_at)), np.concatenate((row, more_row))
     owner = mask[at]
-    row = _crossing_rows(group, column, at, cell, owner, pixel_x, above)
     height, width = group.image_hw
-    row = (row + group.boxes_xyxy[owner, 1]).clip(0, height)
     place = (pixel_x[at] + group.boxes_xyxy[owner, 0]) * height + row
     # A mask's positions end at height * width, so this key sorts by mask first.
     span = height * width + 1
@@ -124,7 +126,34 @@ def _edges(group: _Group) -> tuple[Ints, Ints, Bools]:
         key, repeats = np.unique(key, return_counts=True)
         key = key[repeats % 2 == 1]
         owner = key // span
-    return key - owner * span, np.bincount(owner, minlength=count), is_close
+    return key - owner * span, np.bincount(owner, minlength=len(group.grids_xy))
+
+
+def _edges_by_pixel(group: _Group, mask: Ints, pixel_x: Ints, columns: Ints) -> tuple[Ints, Ints]:
+    """Column, and row of the image, of the ends of runs, by evaluating every pixel there."""
+    top = np.maximum(group.boxes_xyxy[:, 1], 0)[mask[columns]]
+    end = np.minimum(group.boxes_xyxy[:, 3] + 1, group.image_hw[0])[mask[columns]]
+    visible = end - top
+    at = np.repeat(columns, visible)
+    row = np.arange(at.size) + np.repeat(top - (np.cumsum(visible) - visible), visible)
+    of = mask[at]
+    is_in = evaluate_resized(
+        group.grids_xy,
+        of,
+        pixel_x[at],
+        row - group.boxes_xyxy[of, 1],
+        group.size_wh[of],
+        group.is_small[of],
+        group.rule,
+    )
+    # A run ends behind its last pixel; where the next is another column's, both ends stay.
+    starts = np.cumsum(visible) - visible
+    before = np.concatenate(([False], is_in[:-1]))
+    before[starts] = False
+    behind = np.concatenate((is_in[1:], [False]))
+    behind[starts[1:] - 1] = False
+    begins, ends = np.flatnonzero(is_in & ~before), np.flatnonzero(is_in & ~behind)
+    return np.concatenate((at[begins], at[ends])), np.concatenate((row[begins], row[ends] + 1))
 
 
 def _columns(group: _Group) -> tuple[Ints, Ints]:
@@ -140,7 +169,7 @@ def _columns(group: _Group) -> tuple[Ints, Ints]:
 
 
 def _column_cells(group: _Group, mask: Ints, pixel_x: Ints) -> tuple[Float32Array, Bools, Bools]:
-    """The cells of each column, float32 [N, G], which are above, and which masks are close."""
+    """The cells of each column, float32 [N, G], which are above, and which columns are close."""
     cells = group.grids_xy.shape[-1]
     cell, upper = resize_taps(pixel_x, group.size_wh[:, 0][mask], group.is_small[mask], cells)
     column = group.grids_xy.reshape(-1, cells).take(mask * cells + cell, axis=0)
@@ -150,11 +179,14 @@ def _column_cells(group: _Group, mask: Ints, pixel_x: Ints) -> tuple[Float32Arra
     column += change
     threshold = np.float32(group.rule.threshold)
     above = column > threshold - _CELL_BAND
-    close = above != (column > threshold + _CELL_BAND)
-    is_close = np.zeros(len(group.grids_xy), np.bool_)
-    if close.any():
-        is_close[mask[close.any(axis=1)]] = True
+    is_close: Bools = (above != (column > threshold + _CELL_BAND)).any(axis=1)
     return column, above, is_close
+
+
+def _cells_per_pixel(group: _Group) -> NDArray[np.float64]:
+    """Down the columns of each mask, float64 [D]."""
+    scale: NDArray[np.float64] = (group.grids_xy.shape[-1] - 1) / group.size_wh[:, 1]
+    return scale
 
 
 def _crossing_rows(
@@ -169,8 +201,7 @@ def _crossing_rows(
     """First row of the box, in pixels, behind each crossing; int64 [E]."""
     low = column[at, cell].astype(np.float64)
     rise = column[at, cell + 1] - low
-    cells_in = group.grids_xy.shape[-1] - 1
-    scale = (cells_in / group.size_wh[:, 1])[owner]
+    scale = _cells_per_pixel(group)[owner]
     source = cell + (group.rule.threshold - low) / rise
     pixel = (source + 0.5) / scale - 0.5
     row: Ints = np.floor(pixel).astype(np.int64) + 1

@@ -35,6 +35,9 @@ def _masks(
         masks = rng.random((count, side, side))
     elif kind == "binary":
         masks = (rng.random((count, side, side)) > 0.5).astype(float)
+    elif kind == "flat":
+        reach = np.exp(rng.uniform(np.log(1e-6), np.log(1e-2), (count, 1, 1)))
+        masks = threshold + reach * rng.normal(size=(count, side, side))
     elif kind == "at-threshold":
         masks = threshold + rng.integers(-3, 4, (count, side, side)) * 6e-8
     else:
@@ -44,7 +47,7 @@ def _masks(
     return masks.astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["noise", "binary", "at-threshold", "blob"])
+@pytest.mark.parametrize("kind", ["noise", "binary", "at-threshold", "flat", "blob"])
 @pytest.mark.parametrize("side", [1, 7, 14, 28])
 @pytest.mark.parametrize(
     "rule",
@@ -83,6 +86,20 @@ def test_crossings_exactly_at_pixel_centres() -> None:
         rule = MaskRule(threshold_inclusive=inclusive)
         expected = _by_pixels(masks, boxes, (200, 300), rule)
         assert encode_pasted(masks, boxes, (200, 300), rule) == expected
+
+
+@pytest.mark.parametrize("kind", ["binary", "flat"])
+def test_each_mask_alone(kind: str) -> None:
+    """Coverings of few pixels and of many: a crossing's nearest pixel may be beyond its cells."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        masks = _masks(rng, kind, 50, int(rng.integers(2, 29)))
+        corner = rng.uniform(-10, 90, (50, 2))
+        sides = np.exp(rng.uniform(0, np.log((8, 8, 120, 600)[seed % 4]), (50, 2)))
+        boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+        assert encode_pasted(masks, boxes, HW, MaskRule()) == _by_pixels(
+            masks, boxes, HW, MaskRule()
+        )
 
 
 def test_no_masks_and_full_height() -> None:
