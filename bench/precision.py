@@ -209,7 +209,7 @@ def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
             "model's rows of score 0.3 and more; COCO AP: change on the 24 fitted photos with its "
             f"95 % bootstrap interval over photos (NVIDIA's sample gave {NVIDIA}). `in 8 bits`: "
             "multiply-adds whose data and weights are both quantised, on the first calibration "
-            "photo, by all multiply-adds. s/photo: median with decoding and pasting, all cores.",
+            "photos, by all multiply-adds. s/photo: median with decoding and pasting, all cores.",
         ]
     )
     data = {"rows": [dict(zip(columns, row, strict=True)) for row in cells]}

@@ -24,16 +24,17 @@ import onnx_ir as ir
 
 from bench import photos, results
 from bench.precision import LONG, SHORT, calibration_photos
-from calib.accuracy import PHOTOS
+from calib.accuracy import CHOICE_PHOTOS, PHOTOS
 from calib.budget import Rung, climb, most_rungs
 from calib.evaluation import EvaluationPhotos, Proof, prove
 from calib.groups import Group
 from calib.job import Job, prepare
-from calib.judge import Scores
+from calib.judge import Scores, detect
 from calib.options import QuantizeOptions
 from calib.pictures import TradeOff, draw_trade_off
 from calib.policy import PRESETS, checked_preset, chosen_layers
 from calib.sensitivity import Damage, Sensitivity, groups_in, measure
+from calib.tapped_session import TappedSession
 from export.eager import TorchvisionEager
 from export.onnx import export_onnx
 from export.onnx_file import read_onnx
@@ -43,7 +44,7 @@ from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
 from runtime.sources.photos import decode
 
-BUDGETS = (2.0, 5.0, 10.0, 15.0)
+BUDGETS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 # Box AP, AP50, mask AP of agreement, and the share of multiply-adds in 8 bits, in points.
 AIM = (90.0, 99.0, 86.0, 60.0)
 _TIMED = 7
@@ -132,7 +133,9 @@ def _known(job: Job, path: Path | None) -> tuple[list[Sensitivity], dict[int, Ru
 def _candidates(
     job: Job, damage: Damage, rungs: dict[int, Rung], path: Path | None
 ) -> list[Candidate]:
-    used, references, found = job.used[:PHOTOS], damage.references, []
+    used, found = job.used[:CHOICE_PHOTOS], []
+    session = TappedSession(job.model, job.artifact, threads=job.options.threads)
+    references = detect(session, used, Bar(len(used), "photos, reference").advance)
     for budget in BUDGETS:
         bar = Bar(most_rungs(len(damage.ranked)) * len(used), f"photos, budget {budget:g}")
         rung = climb(job, damage, references, used, budget, bar.advance, rungs).chosen
@@ -261,10 +264,10 @@ def _report(rows: Sequence[Row], damage: Damage, args: argparse.Namespace) -> No
             f"Q/DQ for {args.qdq}. AP: agreement with the eager model's rows of score 0.3 and more "
             f"on val2017; the aim is box AP {AIM[0]:g}, AP50 {AIM[1]:g}, mask AP {AIM[2]:g} with "
             f"{AIM[3]:g} % in 8 bits. `lost in the search`: points of AP, box or mask, on the "
-            f"{PHOTOS} calibration photos that the choice was made by. ms: pixels to masks, one "
-            f"photo, {args.threads or 'all'} threads, median of {_TIMED} in turn.",
-            "Each group alone in 8 bits, on those calibration photos, in the order in which groups "
-            "are kept in floating point; dB: signal over noise at the predictors.",
+            f"{CHOICE_PHOTOS} calibration photos that the choice was made by. ms: pixels to masks, "
+            f"one photo, {args.threads or 'all'} threads, median of {_TIMED} in turn.",
+            f"Each group alone in 8 bits, on the first {PHOTOS} of those photos, in the order in "
+            "which groups are kept in floating point; dB: signal over noise at the predictors.",
             results.table(names, groups),
         ]
     )

@@ -17,18 +17,21 @@ from model.errors import MissingDependencyError, UsageError
 from runtime.compare.agreement import TRUTH_SCORE
 from runtime.sessions.session import Session
 
-# Photos that groups are judged on: all of them once per group.
+# Photos that groups are ranked on: all of them once per group.
 PHOTOS = 16
+# Photos that a choice must hold on; there are few choices, so there can be more photos.
+CHOICE_PHOTOS = 48
 # Fewer say nothing: where nothing is found, nothing is lost either.
 LEAST_SURE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What each group costs, and the rungs that were tried."""
+    """What each group costs, and the rungs that were tried, on so many `photos`."""
 
     damage: Damage
     ladder: Ladder
+    photos: int
 
 
 def require_judge() -> None:
@@ -48,7 +51,8 @@ def require_judge() -> None:
 def runs_of_a_search(job: Job) -> int:
     """At most so many photos are run by `choose`."""
     groups = len(groups_in(job))
-    return min(PHOTOS, len(job.used)) * (groups + 2 + most_rungs(groups))
+    ranked, held = (min(most, len(job.used)) for most in (PHOTOS, CHOICE_PHOTOS))
+    return ranked * (groups + 1) + held * (1 + most_rungs(groups))
 
 
 def choose(job: Job, budget: float, advance: Callable[[int], None]) -> Choice:
@@ -64,8 +68,8 @@ def choose(job: Job, budget: float, advance: Callable[[int], None]) -> Choice:
         ArtifactError: no choice of layers is within the budget.
         MissingDependencyError: pycocotools is not installed.
     """
-    photos = job.used[:PHOTOS]
-    damage = measure(job, photos, advance)
+    damage = measure(job, job.used[:PHOTOS], advance)
+    photos = job.used[:CHOICE_PHOTOS]
     references = detect(_reference(job), photos, advance)
     sure = sum(int((found.scores >= TRUTH_SCORE).sum()) for found in references)
     if sure < LEAST_SURE:
@@ -74,7 +78,8 @@ def choose(job: Job, budget: float, advance: Callable[[int], None]) -> Choice:
             f"{TRUTH_SCORE} and more) of {sure} objects; expected {LEAST_SURE} or more to judge "
             "by, give photos of what the model knows"
         )
-    return Choice(damage, climb(job, damage, references, photos, budget, advance))
+    ladder = climb(job, damage, references, photos, budget, advance)
+    return Choice(damage, ladder, len(photos))
 
 
 def _reference(job: Job) -> Session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,16 +89,19 @@ def multiply_adds(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return int(n * np.prod(sides) * np.prod(weights))
 
 
-def shapes_in_a_run(
-    model: ir.Model, names: list[str], canvas: Canvas, threads: int | None = None
-) -> dict[str, tuple[int, ...]]:
+def shapes_in_runs(
+    model: ir.Model, names: list[str], canvases: Iterable[Canvas], threads: int | None = None
+) -> Iterator[dict[str, tuple[int, ...]]]:
     """Shapes of inner tensors, by running a copy of the graph that answers them.
 
     Args:
         model: left as it is.
         names: float32 tensors.
-        canvas: one batch.
+        canvases: a batch per run.
         threads: of the CPU; None takes all cores.
+
+    Yields:
+        the shapes of one run, by name.
     """
     copy = model.clone()
     values = {v.name: v for v in copy.graph.inputs}
@@ -112,6 +115,7 @@ def shapes_in_a_run(
     copy.graph.outputs[:] = made
     session = open_on_cpu(copy, threads)
     known = {value.name for value in session.get_inputs()}
-    feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}
-    answers = session.run(None, {k: v for k, v in feed.items() if k in known})
-    return {n: tuple(int(s) for s in a) for n, a in zip(names, answers, strict=True)}
+    for canvas in canvases:
+        feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}
+        answers = session.run(None, {k: v for k, v in feed.items() if k in known})
+        yield {n: tuple(int(s) for s in a) for n, a in zip(names, answers, strict=True)}

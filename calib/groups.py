@@ -1,4 +1,8 @@
-"""Layers that are kept or quantised together, by the structure of the graph."""
+"""Layers that are kept or quantised together, by the structure of the graph.
+
+A layer that runs on every level of a pyramid, as the RPN's does, is a group per level: most of its
+work, and little of its harm, is on the finest.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ class Group:
 def groups_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[Group]:
     """Every layer in one group, in the order of the graph.
 
-    A body's layers are grouped by residual block, other layers by the weights that they share.
+    A body's layers are grouped by residual block; any other layer stands alone.
 
     Args:
         graph: in topological order.
@@ -37,7 +41,7 @@ def groups_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[Group]:
     found: dict[object, list[Layer]] = {}
     for layer in layers:
         in_block = layer.role in _IN_BLOCKS
-        key = (layer.role, keys[layer.node]) if in_block else layer.weight
+        key = (layer.role, keys[layer.node]) if in_block else layer.node
         found.setdefault(key, []).append(layer)
     titles = _titles(list(found.values()))
     return [

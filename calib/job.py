@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from calib.calibrate import CalibrationRun, calibrate, without_copies
 from calib.channels import channel_magnitudes
-from calib.count import multiply_adds, shapes_in_a_run
+from calib.count import multiply_adds, shapes_in_runs
 from calib.cpu_sums import sums_saturate
 from calib.equalise import channel_groups, equalise
 from calib.formats import FORMATS, INT8_REDUCED, Format
@@ -34,6 +34,9 @@ from model.errors import ArtifactError
 from runtime.artifact import Artifact, to_metadata
 
 Advance = Callable[[int], None]
+
+# Photos by which multiply-adds are counted: those of the heads hang on what is found.
+_COUNTED_PHOTOS = 8
 
 
 @dataclass(slots=True)
@@ -97,7 +100,7 @@ class Job:
         return copy, placement
 
     def share(self, placement: Placement) -> float:
-        """Part of all multiply-adds whose data and weights are quantised, on the first photo."""
+        """Part of all multiply-adds whose data and weights are quantised, on the first photos."""
         work = self._work_of_layers()
         done = sum(work[str(layer.node.name)] for layer in placement.layers)
         return done / sum(work.values())
@@ -110,10 +113,13 @@ class Job:
     def _work_of_layers(self) -> dict[str, int]:
         if self._work is None:
             layers = self.layers
-            names = {str(v.name): None for one in layers for v in (one.data, one.output)}
-            _, canvas = next(canvases(self.used, self.artifact, Skipped()))
-            shapes = shapes_in_a_run(self.model, list(names), canvas, self.options.threads)
-            self._work = {str(one.node.name): multiply_adds(one, shapes) for one in layers}
+            names = list({str(v.name): None for one in layers for v in (one.data, one.output)})
+            batches = canvases(self.used[:_COUNTED_PHOTOS], self.artifact, Skipped())
+            each = (canvas for _, canvas in batches)
+            self._work = dict.fromkeys((str(one.node.name) for one in layers), 0)
+            for shapes in shapes_in_runs(self.model, names, each, self.options.threads):
+                for one in layers:
+                    self._work[str(one.node.name)] += multiply_adds(one, shapes)
         return self._work
 
     def _metadata(self) -> dict[str, str]:

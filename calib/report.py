@@ -28,7 +28,7 @@ class QuantizeReport:
     """What was written and what became of it.
 
     `share` is that of the multiply-adds whose data and weights are both quantised, on the first
-    photo; None where there was none. `kernels` is None for a file that ONNX Runtime does not run
+    photos; None where there were none. `kernels` is None for a file that ONNX Runtime does not run
     on a CPU as it is written. `run` is None where no photo was needed. `choice` is there with a
     budget, `proofs` with evaluation photos, `ranges` with a rest in FP16 where there were photos.
     `reduced_range` says that weights have 7 bits, `sums_saturate` that this CPU's sums need that;
@@ -111,7 +111,11 @@ def _print_range(report: QuantizeReport) -> None:
 
 def _print_choice(choice: Choice) -> None:
     ladder = choice.ladder
-    print(f"{len(choice.damage.references)} calibration photos, groups kept in floating point:")
+    ranked, held = len(choice.damage.references), choice.photos
+    print(
+        f"groups ranked on {ranked} calibration photos, choices judged on {held}; kept in floating "
+        "point:"
+    )
     for rung in ladder.rungs:
         mark = "  <- chosen" if rung is ladder.chosen else ""
         print(f"  {rung.kept:3} kept · {rung.share:4.0%} in 8 bits · {rung.scores}{mark}")
@@ -170,6 +174,8 @@ def _document(report: QuantizeReport) -> dict[str, Any]:
             {"kept": r.kept, "share_in_8_bits": r.share, **asdict(r.scores)} for r in ladder.rungs
         ]
         document["chosen"] = ladder.chosen.kept
+        document["ranked_on_photos"] = len(report.choice.damage.references)
+        document["judged_on_photos"] = report.choice.photos
     return document
 
 

@@ -43,6 +43,9 @@ def test_every_hidden_layer_is_in_one_group(demo_onnx: Path) -> None:
     # ResNet-18: the stem, then two blocks a stride, the first of a stride with its projection.
     body = [group for group in groups if group.title.startswith("body")]
     assert [len(group.nodes) for group in body] == [1, 2, 2, 3, 2, 3, 2, 3, 2]
+    # One set of weights, a group for each level that it runs on.
+    rpn = [group for group in groups if group.title.startswith("rpn")]
+    assert [len(group.nodes) for group in rpn] == [1] * 5
 
 
 def test_presets_take_more_and_more(demo_onnx: Path) -> None:
@@ -188,7 +191,7 @@ def test_the_command_within_a_budget(
     chosen = kept[document["chosen"]]
     assert min(chosen["box"], chosen["mask"]) >= 94.0
     assert chosen["share_in_8_bits"] == pytest.approx(document["share_in_8_bits"])
-    assert len(document["sensitivity"]) == 21  # no kernel for the deconvolution
+    assert len(document["sensitivity"]) == 26  # no kernel for the deconvolution
     titles = [row["title"] for row in document["evaluation"]]
     assert [title.split(",")[0].split()[0] for title in titles] == [
         "FP32", "FP16", "BF16", "INT8", "INT8",
