@@ -40,7 +40,7 @@ CELLS_BEFORE, CELLS_AFTER = 1, 2
 _RECOMPUTE_WITHIN = 4e-6
 # OpenBLAS multiplies matrices of up to so many products in the calling thread. Waking its other
 # threads costs more than they save here, and a hundred times more on a busy machine.
-_BLOCK_PRODUCTS = 1 << 18
+BLOCK_PRODUCTS = 1 << 18
 # Up to this height + width torch resizes with another kernel, which rounds differently.
 SMALL_KERNEL_PX = 128
 _COORDINATE_LIMIT_PX = np.float32(2.0**31)
@@ -88,7 +88,7 @@ class MaskCrop:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Axis:
+class ResizeAxis:
     """Linear interpolation along one axis of the zero-padded mask, for the visible pixels.
 
     Pixel `start_px + i` is `weight0[i] * grid[cell[i]] + weight1[i] * grid[cell[i] + 1]`.
@@ -160,19 +160,19 @@ def _paste_integer(
 ) -> MaskCrop:
     x0, y0, x1, y1 = box_xyxy
     small = (x1 - x0 + 1) + (y1 - y0 + 1) <= SMALL_KERNEL_PX
-    across = _resize_axis(x0, x1, image_hw[1], len(grid), small)
-    down = _resize_axis(y0, y1, image_hw[0], len(grid), small)
+    across = resize_axis(x0, x1, image_hw[1], len(grid), small)
+    down = resize_axis(y0, y1, image_hw[0], len(grid), small)
     return _cut(grid, across, down, rule, _small_resize if small else _large_resize)
 
 
-def _resize_axis(first_px: int, last_px: int, extent_px: int, cells: int, small: bool) -> _Axis:
+def resize_axis(first_px: int, last_px: int, extent_px: int, cells: int, small: bool) -> ResizeAxis:
     """Torch's bilinear resize without `align_corners` of the mask with one cell of padding."""
     size_out = max(last_px - first_px + 1, 1)
     start, stop = max(first_px, 0), min(last_px + 1, extent_px)
     pixel = np.arange(start - first_px, stop - first_px)
     sizes, smalls = np.full(pixel.size, size_out), np.full(pixel.size, small)
     cell, upper = resize_taps(pixel, sizes, smalls, cells)
-    return _Axis(start, cell, _ONE - upper, upper)
+    return ResizeAxis(start, cell, _ONE - upper, upper)
 
 
 def resize_taps(
@@ -235,7 +235,7 @@ def _paste_float(
     return _cut(grid, across, down, rule, _grid_sample)
 
 
-def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) -> _Axis:
+def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) -> ResizeAxis:
     """Torch's `grid_sample` without `align_corners` at the centres of the box's pixels."""
     side = cells - CELLS_BEFORE - CELLS_AFTER
     start = int(min(max(np.floor(low) - _ONE, 0), extent_px))
@@ -248,7 +248,7 @@ def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) 
     cell = below.astype(np.int64) + CELLS_BEFORE
     inside = (cell >= 0) & (cell <= side)
     zero = np.float32(0)
-    return _Axis(
+    return ResizeAxis(
         start,
         np.where(inside, cell, 0),
         np.where(inside, _ONE - upper, zero),
@@ -271,35 +271,37 @@ def _paste_resized(
     return _cut(grid, across, down, rule, _zoom)
 
 
-def _zoom_axis(first_px: int, end_px: int, extent_px: int, cells: int) -> _Axis:
+def _zoom_axis(first_px: int, end_px: int, extent_px: int, cells: int) -> ResizeAxis:
     """scikit-image's resize of a mask to the pixels of its box."""
     start, stop = max(first_px, 0), min(end_px, extent_px)
     pixel = np.arange(start - first_px, stop - first_px)
     before, upper = taps(pixel, cells, max(end_px - first_px, 1))
     weight0 = 1.0 - upper
-    return _Axis(start, before + CELLS_BEFORE, weight0, 1.0 - weight0)
+    return ResizeAxis(start, before + CELLS_BEFORE, weight0, 1.0 - weight0)
 
 
-def _cut(grid: Float32Array, across: _Axis, down: _Axis, rule: MaskRule, exact: _Exact) -> MaskCrop:
+def _cut(
+    grid: Float32Array, across: ResizeAxis, down: ResizeAxis, rule: MaskRule, exact: _Exact
+) -> MaskCrop:
     """Interpolate and threshold, in blocks of columns that stay in the processor's cache."""
     width, height, cells = across.cell.size, down.cell.size, len(grid)
     bits = np.empty((width, height), np.bool_)
     if bits.size:
         to_columns = across.matrix(cells)
         to_rows = np.ascontiguousarray(down.matrix(cells).T)
-        step = max(1, _BLOCK_PRODUCTS // (cells * max(height, cells)))
+        step = max(1, BLOCK_PRODUCTS // (cells * max(height, cells)))
         for first in range(0, width, step):
             block = bits[first : first + step]
             probs = np.matmul(to_columns[first : first + step] @ grid.T, to_rows)
-            column, row = _threshold(probs, rule.threshold, block)
+            column, row = threshold_into(block, probs, rule.threshold)
             if column.size:
                 again = _evaluate(grid, across, down, column + first, row, exact)
                 block[column, row] = _is_foreground(again, rule)
     return MaskCrop(across.start_px, down.start_px, bits)
 
 
-def _threshold(
-    probs: Float32Array, threshold: float, out: BoolArray
+def threshold_into(
+    out: BoolArray, probs: Float32Array, threshold: float
 ) -> tuple[NDArray[np.intp], ...]:
     """Fill `out`, and answer the indices of the pixels that are too close to call."""
     np.greater(probs, np.float32(threshold + _RECOMPUTE_WITHIN), out=out)
@@ -317,8 +319,8 @@ def _is_foreground(probs: Float32Array, rule: MaskRule) -> BoolArray:
 
 def _evaluate(
     grid: Float32Array,
-    across: _Axis,
-    down: _Axis,
+    across: ResizeAxis,
+    down: ResizeAxis,
     column: NDArray[np.intp],
     row: NDArray[np.intp],
     exact: _Exact,

@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 
 from runtime import rle
 from runtime.paste import (
+    BLOCK_PRODUCTS,
     SMALL_KERNEL_PX,
     Float32Array,
     MaskRule,
     evaluate_resized,
     grown_integer_boxes,
     padded_grids,
+    resize_axis,
     resize_taps,
+    threshold_into,
 )
 
 Ints = NDArray[np.int64]
@@ -34,12 +37,10 @@ Bools = NDArray[np.bool_]
 
 # A group of masks has about so many columns: its arrays then stay in the processor's cache.
 _GROUP_COLUMNS = 1 << 13
-# Several times what float32 can move a pixel near a crossing, or a cell of a column.
-_PIXEL_BAND = 1e-5
-# With every cell farther than that from the threshold, a doubtful pixel is between the two cells
-# of its crossing; with a steeper step from pixel to pixel, it is the only one.
-_CELL_BAND = np.float32(2 * _PIXEL_BAND)
-_LEAST_STEP = 2 * _PIXEL_BAND
+# Several times what float32 can move a pixel near a crossing, or a cell of a column. Its place
+# among the cells rounds by half a unit of the last place of up to G, three times over.
+_LEAST_PIXEL_BAND = 1e-5
+_PIXEL_BAND_PER_CELL = 2.5e-7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +57,21 @@ class _Group:
         """Int64 [D, 2]."""
         size: Ints = np.maximum(self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2] + 1, 1)
         return size
+
+    @property
+    def pixel_band(self) -> float:
+        """A pixel that is closer to the threshold is evaluated in torch's own arithmetic."""
+        cells: int = self.grids_xy.shape[-1]
+        return max(_LEAST_PIXEL_BAND, _PIXEL_BAND_PER_CELL * cells)
+
+    @property
+    def column_band(self) -> float:
+        """What makes a column simple, so that a doubtful pixel is the only one of its crossing.
+
+        Every cell is farther than that from the threshold, so that such a pixel is between the
+        two cells of the crossing, and the step from pixel to pixel there is greater.
+        """
+        return 2 * self.pixel_band
 
     @property
     def is_small(self) -> Bools:
@@ -106,14 +122,14 @@ def _edges(group: _Group) -> tuple[Ints, Ints]:
     at = turns // (above.shape[1] - 1)
     cell = turns - at * (above.shape[1] - 1)
     step = np.abs(column[at, cell + 1] - column[at, cell]) * _cells_per_pixel(group)[mask[at]]
-    is_close[at[step < _LEAST_STEP]] = True
+    is_close[at[step < group.column_band]] = True
     if is_close.any():
         known = ~is_close[at]
         at, cell = at[known], cell[known]
     row = _crossing_rows(group, column, at, cell, mask[at], pixel_x, above)
     row = (row + group.boxes_xyxy[mask[at], 1]).clip(0, group.image_hw[0])
     if is_close.any():
-        more_at, more_row = _edges_by_pixel(group, mask, pixel_x, np.flatnonzero(is_close))
+        more_at, more_row = _edges_by_pixel(group, mask, pixel_x, column, np.flatnonzero(is_close))
         at, row = np.concatenate((at, more_at)), np.concatenate((row, more_row))
     owner = mask[at]
     height, width = group.image_hw
@@ -129,31 +145,57 @@ def _edges(group: _Group) -> tuple[Ints, Ints]:
     return key - owner * span, np.bincount(owner, minlength=len(group.grids_xy))
 
 
-def _edges_by_pixel(group: _Group, mask: Ints, pixel_x: Ints, columns: Ints) -> tuple[Ints, Ints]:
-    """Column, and row of the image, of the ends of runs, by evaluating every pixel there."""
-    top = np.maximum(group.boxes_xyxy[:, 1], 0)[mask[columns]]
-    end = np.minimum(group.boxes_xyxy[:, 3] + 1, group.image_hw[0])[mask[columns]]
-    visible = end - top
-    at = np.repeat(columns, visible)
-    row = np.arange(at.size) + np.repeat(top - (np.cumsum(visible) - visible), visible)
-    of = mask[at]
-    is_in = evaluate_resized(
-        group.grids_xy,
-        of,
-        pixel_x[at],
-        row - group.boxes_xyxy[of, 1],
-        group.size_wh[of],
-        group.is_small[of],
-        group.rule,
-    )
-    # A run ends behind its last pixel; where the next is another column's, both ends stay.
-    starts = np.cumsum(visible) - visible
-    before = np.concatenate(([False], is_in[:-1]))
-    before[starts] = False
-    behind = np.concatenate((is_in[1:], [False]))
-    behind[starts[1:] - 1] = False
-    begins, ends = np.flatnonzero(is_in & ~before), np.flatnonzero(is_in & ~behind)
-    return np.concatenate((at[begins], at[ends])), np.concatenate((row[begins], row[ends] + 1))
+def _edges_by_pixel(
+    group: _Group, mask: Ints, pixel_x: Ints, column: Float32Array, close: Ints
+) -> tuple[Ints, Ints]:
+    """Column, and row of the image, of the ends of runs in the columns `close`, int64 [K].
+
+    Every pixel of theirs is computed, mask by mask and in blocks that stay in the processor's
+    cache: a mask that is flat at the threshold has as many of them as the image.
+    """
+    cells = column.shape[1]
+    at, row = [], []
+    turns = np.flatnonzero(np.diff(mask[close])) + 1
+    for start, stop in pairwise([0, *turns.tolist(), close.size]):
+        owner = int(mask[close[start]])
+        _, y0, _, y1 = group.boxes_xyxy[owner].tolist()
+        down = resize_axis(y0, y1, group.image_hw[0], cells, bool(group.is_small[owner]))
+        to_rows = np.ascontiguousarray(down.matrix(cells).T)
+        step = max(1, BLOCK_PRODUCTS // (cells * down.cell.size))
+        for first in range(start, stop, step):
+            block = close[first : min(first + step, stop)]
+            # Background on either side, so that the first and the last run have both ends.
+            bits = np.zeros((block.size, down.cell.size + 2), np.bool_)
+            _fill(
+                bits[:, 1:-1],
+                group,
+                owner,
+                pixel_x[block],
+                down.start_px - y0,
+                column[block] @ to_rows,
+            )
+            turned_at, turned_row = np.nonzero(bits[:, 1:] != bits[:, :-1])
+            at.append(block[turned_at])
+            row.append(turned_row + down.start_px)
+    return np.concatenate(at), np.concatenate(row)
+
+
+def _fill(
+    bits: Bools, group: _Group, owner: int, pixel_x: Ints, first_y: int, probs: Float32Array
+) -> None:
+    """Threshold columns of one mask, [K, h], the doubtful pixels in torch's order of operations."""
+    at, row = threshold_into(bits, probs, group.rule.threshold)
+    if at.size:
+        of = np.full(at.size, owner)
+        bits[at, row] = evaluate_resized(
+            group.grids_xy,
+            of,
+            pixel_x[at],
+            row + first_y,
+            group.size_wh[of],
+            group.is_small[of],
+            group.rule,
+        )
 
 
 def _columns(group: _Group) -> tuple[Ints, Ints]:
@@ -177,9 +219,9 @@ def _column_cells(group: _Group, mask: Ints, pixel_x: Ints) -> tuple[Float32Arra
     change = slopes.take(mask * (cells - 1) + cell, axis=0)
     change *= upper[:, None]
     column += change
-    threshold = np.float32(group.rule.threshold)
-    above = column > threshold - _CELL_BAND
-    is_close: Bools = (above != (column > threshold + _CELL_BAND)).any(axis=1)
+    threshold, band = np.float32(group.rule.threshold), np.float32(group.column_band)
+    above = column > threshold - band
+    is_close: Bools = (above != (column > threshold + band)).any(axis=1)
     return column, above, is_close
 
 
@@ -206,7 +248,7 @@ def _crossing_rows(
     pixel = (source + 0.5) / scale - 0.5
     row: Ints = np.floor(pixel).astype(np.int64) + 1
     nearest = np.rint(pixel)
-    unsure = np.flatnonzero(np.abs(pixel - nearest) * scale * np.abs(rise) < _PIXEL_BAND)
+    unsure = np.flatnonzero(np.abs(pixel - nearest) * scale * np.abs(rise) < group.pixel_band)
     if unsure.size:
         near, of = nearest[unsure].astype(np.int64), owner[unsure]
         near_row = near.clip(0, group.size_wh[of, 1] - 1)

@@ -224,7 +224,7 @@ def test_memory_follows_the_visible_part_of_the_box(rule: MaskRule) -> None:
 def test_crop_of_many_blocks_is_torchvision() -> None:
     image_hw, box = (900, 1100), (20.0, 10.0, 1080.0, 880.0)
     mask = noise("uniform")[0]
-    assert 900 * 1100 * len(mask) > 50 * paste._BLOCK_PRODUCTS
+    assert 900 * 1100 * len(mask) > 50 * paste.BLOCK_PRODUCTS
     expected = torchvision_soft(mask, box, image_hw) > 0.5
     assert np.count_nonzero(one(mask, box, MaskRule(), image_hw) != expected) == 0
 
@@ -233,8 +233,8 @@ def test_fast_products_stay_within_the_recomputed_band() -> None:
     """The matrix product must err much less than the band that is evaluated again."""
     mask, box = noise("uniform")[0], (-30, -20, 410, 300)
     grid = np.pad(mask, (1, 2))
-    across = paste._resize_axis(box[0], box[2], 240, len(grid), False)
-    down = paste._resize_axis(box[1], box[3], 180, len(grid), False)
+    across = paste.resize_axis(box[0], box[2], 240, len(grid), False)
+    down = paste.resize_axis(box[1], box[3], 180, len(grid), False)
     fast = across.matrix(len(grid)) @ grid.T @ down.matrix(len(grid)).T
     column, row = np.indices(fast.shape).reshape(2, -1)
     exact = paste._evaluate(grid, across, down, column, row, paste._large_resize)

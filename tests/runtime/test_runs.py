@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from runtime import rle
-from runtime.paste import MaskRule, paste_crops
+from runtime.paste import MaskRule, grown_integer_boxes, paste_crops, resize_taps
 from runtime.runs import encode_pasted
 
 HW = (97, 131)
@@ -108,3 +110,75 @@ def test_no_masks_and_full_height() -> None:
     full = np.ones((2, 28, 28), np.float32)
     boxes = np.array([[-50, -500, 60, 900], [-900, -900, 900, 900]], np.float32)
     assert encode_pasted(full, boxes, HW, MaskRule()) == _by_pixels(full, boxes, HW, MaskRule())
+
+
+def _profile_mask(
+    rng: np.random.Generator, side: int, height: float
+) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """A mask that changes downwards only, its box, and thresholds at values of its worst pixel.
+
+    The worst pixel is the one that float32 coordinates move most; thresholds are its value in
+    float32, the neighbours of that, its value in exact arithmetic, and what lies between.
+    """
+    profile = (rng.random(side) > 0.5).astype(np.float32)
+    profile[0] = 1
+    mask = np.repeat(profile[None, :, None], side, axis=2)
+    box = np.array([[3, 2, 9, 2 + height]], np.float32)
+    x0, y0, x1, y1 = grown_integer_boxes(box, side)[0].tolist()
+    size, cells = y1 - y0 + 1, side + 3
+    is_small = (x1 - x0 + 1) + size <= 128
+    pixel = np.arange(max(-y0, 0), size)
+    sizes, smalls = np.full(pixel.size, size), np.full(pixel.size, is_small)
+    cell, upper = resize_taps(pixel, sizes, smalls, cells)
+    grid = np.pad(profile, (1, 2)).astype(np.float64)
+    rounded = grid[cell] * (1 - upper.astype(np.float64)) + grid[cell + 1] * upper
+    place = np.maximum((pixel + 0.5) * (cells - 1) / size - 0.5, 0)
+    below = np.minimum(place.astype(int), cells - 2)
+    exact = grid[below] * (below + 1 - place) + grid[below + 1] * (place - below)
+    moved = np.abs(rounded - exact) * ((rounded > 1e-3) & (rounded < 0.999))
+    worst = int(np.argmax(moved))
+    at = np.float32(rounded[worst])
+    near = [at, np.nextafter(at, np.float32(2)), np.nextafter(at, np.float32(-1))]
+    near += [np.float32(exact[worst]), np.float32((exact[worst] + rounded[worst]) / 2)]
+    return mask, box, [float(t) for t in near if 0 < t < 1]
+
+
+@pytest.mark.parametrize("side", [14, 28, 56, 112, 160, 224])
+def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(side: int) -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        mask, box, thresholds = _profile_mask(rng, side, float(np.exp(rng.uniform(3, 8.5))))
+        hw = (int(box[0, 3]) + side, 12)
+        for threshold in thresholds:
+            for inclusive in (False, True):
+                rule = MaskRule(threshold=threshold, threshold_inclusive=inclusive)
+                expected = _by_pixels(mask, box, hw, rule)
+                assert encode_pasted(mask, box, hw, rule) == expected, (seed, threshold)
+
+
+def test_a_mask_of_112_cells_on_a_large_photo() -> None:
+    """A pixel near cell 110: there float32 moves the coordinate four times as far as at 28."""
+    mask = np.zeros((1, 112, 112), np.float32)
+    mask[0, :111] = 1
+    box = np.array([[4000, 4000, 7526.517578125, 7526.517578125]], np.float32)
+    rule = MaskRule(threshold=0.19840240478515625)
+    hw = (9000, 9000)
+    assert encode_pasted(mask, box, hw, rule) == _by_pixels(mask, box, hw, rule)
+
+
+def test_masks_at_the_threshold_take_no_more_memory_than_their_blocks() -> None:
+    """A row of logits that are zero is a row at the threshold: every column is a doubtful one."""
+    masks = np.zeros((20, 28, 28), np.float32)
+    masks[:, 4:24] = 1
+    masks[:, 13] = 0.5
+    hw = (1080, 1920)
+    boxes = np.tile(np.array([[20, 20, 1900, 1060]], np.float32), (20, 1))
+    tracemalloc.start()
+    try:
+        found = encode_pasted(masks, boxes, hw, MaskRule())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found[:1] == _by_pixels(masks[:1], boxes[:1], hw, MaskRule())
+    assert found == found[:1] * 20
+    assert peak < 64e6, f"{peak / 1e6:.0f} MB"
