@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from model.errors import ImageError
 from runtime import fixed_point_bilinear, grid_constant
@@ -230,6 +229,8 @@ def _resize_into(planes: Float32, photo: UInt8, spec: PreprocessSpec) -> None:
         photo = photo[:, :, ::-1]
     hw = planes.shape[1:]
     if spec.interpolation == "pillow-bilinear":
+        from PIL import Image
+
         image = Image.fromarray(np.ascontiguousarray(photo))
         resized = np.asarray(image.resize((hw[1], hw[0]), Image.Resampling.BILINEAR))
         np.multiply(resized.transpose(2, 0, 1), scale, out=planes, dtype=np.float32)

@@ -26,7 +26,8 @@ from runtime.exactness import OnInexact, inexact_remedies
 from runtime.preprocess import Canvas, CanvasRoom, resized_hw, to_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Answer, Session
-from runtime.sources.photos import Decoded, Photo, decode, decode_at_least, is_in_memory
+from runtime.sources.decoded import Decoded
+from runtime.sources.photos import Photo, decode, decode_at_least, is_in_memory
 
 if TYPE_CHECKING:
     from model.spec import ModelSpec

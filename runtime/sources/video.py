@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from model.errors import ImageError, MissingDependencyError
 from runtime.sources.container_end import missing_bytes
-from runtime.sources.photos import MAX_PIXELS
+from runtime.sources.decoded import MAX_PIXELS
 from runtime.sources.regular_file import open_regular
 from runtime.sources.turned_frame import upright
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ImageError
-from runtime.sources.photos import MAX_PIXELS, decode, decode_at_least
+from runtime.sources.decoded import MAX_PIXELS
+from runtime.sources.photos import decode, decode_at_least
 from tests.hostile import image_files as files
 from tests.hostile.children import run_cases, serve
 from tests.hostile.photo_corpus import cases, saved

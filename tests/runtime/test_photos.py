@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from model.errors import ImageError, UsageError
-from runtime.sources.photos import MAX_PIXELS, decode, find_photos
+from runtime.sources.decoded import MAX_PIXELS
+from runtime.sources.photos import decode, find_photos
 
 ORIENTATION = 0x0112
 
