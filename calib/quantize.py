@@ -115,7 +115,8 @@ def quantize(
         job.skipped,
         choice,
         proofs,
-        options.rest,
+        options,
+        file.sha256,
         ranges,
         job.reduces_range,
         job.writer == "onnxruntime" and options.format == "int8" and sums_saturate(),
@@ -126,7 +127,7 @@ def quantize(
 class Written:
     """A file of one choice of layers; see `QuantizeReport`."""
 
-    layers: int
+    layers: tuple[str, ...]
     share: float | None
     kernels: Kernels | None
 
@@ -150,7 +151,8 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
     runs = (job.options.format, job.options.rest) == _ON_A_CPU
     kernels = count_kernels(path, job.options.threads) if runs else None
     share = job.share(placement) if job.used else None
-    return Written(len(placement.layers), share, kernels)
+    layers = tuple(str(layer.node.name) for layer in placement.layers)
+    return Written(layers, share, kernels)
 
 
 def photo_runs(photos: int, options: QuantizeOptions) -> int:

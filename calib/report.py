@@ -13,10 +13,12 @@ from calib.accuracy import Choice
 from calib.calibrate import CalibrationRun
 from calib.count import Kernels
 from calib.evaluation import Proof
+from calib.options import QuantizeOptions
 from calib.photos import ADVISED
 from calib.pictures import draw_ladder, draw_sensitivity
 from calib.sensitivity import Sensitivity
 from export.precision.ranges import RangeReport
+from maskport import __version__
 from runtime.console import printable
 from runtime.files import atomic_path, make_folder
 
@@ -27,9 +29,10 @@ SCHEMA_VERSION = 1
 class QuantizeReport:
     """What was written and what became of it.
 
-    `share` is that of the multiply-adds whose data and weights are both quantised, on the first
-    photos; None where there were none. `kernels` is None for a file that ONNX Runtime does not run
-    on a CPU as it is written. `run` is None where no photo was needed. `choice` is there with a
+    `layers` names the nodes in 8 bits. `share` is that of the multiply-adds whose data and weights
+    are both quantised, on the first photos; None where there were none. `kernels` is None for a
+    file that ONNX Runtime does not run on a CPU as it is written. `model_sha256` is of the FP32
+    file. `run` is None where no photo was needed. `choice` is there with a
     budget, `proofs` with evaluation photos, `ranges` with a rest in FP16 where there were photos.
     `reduced_range` says that weights have 7 bits, `sums_saturate` that this CPU's sums need that;
     see `calib.cpu_sums`.
@@ -37,7 +40,7 @@ class QuantizeReport:
 
     path: Path
     writer: str
-    layers: int
+    layers: tuple[str, ...]
     of_layers: int
     size_bytes: int
     from_bytes: int
@@ -47,7 +50,8 @@ class QuantizeReport:
     skipped: list[str] = field(default_factory=list)
     choice: Choice | None = None
     proofs: tuple[Proof, ...] = ()
-    rest: str = "fp32"
+    options: QuantizeOptions = field(default_factory=QuantizeOptions)
+    model_sha256: str = ""
     ranges: RangeReport | None = None
     reduced_range: bool = False
     sums_saturate: bool = False
@@ -80,13 +84,13 @@ def print_report(report: QuantizeReport) -> None:
     size, ratio = report.size_bytes / 1e6, report.size_bytes / report.from_bytes
     print(f"{report.path} · {size:.0f} MB, {ratio:.0%} of FP32 · Q/DQ for {report.writer}")
     share = "" if report.share is None else f", {report.share:.0%} of all multiply-adds"
-    print(f"{report.layers} of {report.of_layers} weighted layers in 8 bits{share}")
+    print(f"{len(report.layers)} of {report.of_layers} weighted layers in 8 bits{share}")
     _print_range(report)
     if report.kernels is not None:
         print(f"ONNX Runtime on this CPU: {report.kernels}")
     if report.ranges is not None:
         print(f"the rest in FP16: {report.ranges}")
-    elif report.rest == "fp16":
+    elif report.options.rest == "fp16":
         print(
             "warning: without photos nothing says that the rest fits FP16 (largest number 65504)",
             file=sys.stderr,
@@ -151,11 +155,17 @@ def write_run(report: QuantizeReport, folder: Path) -> list[Path]:
 
 
 def _document(report: QuantizeReport) -> dict[str, Any]:
+    import onnxruntime
+
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "artifact": report.path.name,
+        "model_sha256": report.model_sha256,
+        "options": _options(report.options),
+        "versions": {"maskport": __version__, "onnxruntime": onnxruntime.__version__},
         "writer": report.writer,
-        "layers": report.layers,
+        "layers": len(report.layers),
+        "layers_in_8_bits": list(report.layers),
         "of_layers": report.of_layers,
         "bytes": report.size_bytes,
         "bytes_fp32": report.from_bytes,
@@ -177,6 +187,14 @@ def _document(report: QuantizeReport) -> dict[str, Any]:
         document["ranked_on_photos"] = len(report.choice.damage.references)
         document["judged_on_photos"] = report.choice.photos
     return document
+
+
+def _options(options: QuantizeOptions) -> dict[str, Any]:
+    """What was asked for; of files only the names, which mean something on other machines too."""
+    return {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in asdict(options).items()
+    }
 
 
 def _sensitivities(ranked: Sequence[Sensitivity]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -76,6 +77,11 @@ def test_codes_of_weights_stay_within_their_bits(
     assert largest == levels
     told = json.loads((tmp_path / "run" / "quantize.json").read_text("utf-8"))
     assert told["reduced_range"] is (asked == "yes")
+    assert told["options"]["preset"] == "fast"
+    assert told["options"]["rounding"] == rounding
+    assert told["options"]["table"] == table.name, "no path of one machine"
+    assert told["model_sha256"] == hashlib.sha256(demo_onnx.read_bytes()).hexdigest()
+    assert len(told["layers_in_8_bits"]) == told["layers"] >= len(codes) > 0
     # Two products of the largest codes fit 16 bits, or do not.
     assert (2 * 255 * largest <= 2**15 - 1) is (asked == "yes")
 
