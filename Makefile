@@ -53,9 +53,10 @@ results: $(VENV)/.dev
 	$(PY) bench/rounds.py --json docs/results/rounds.json --markdown docs/results/rounds.md
 	$(PY) bench/engine.py --json docs/results/engine.json --markdown docs/results/engine.md
 	$(PY) bench/precision.py --json docs/results/precision.json --markdown docs/results/precision.md
+	$(PY) bench/precision_techniques.py --json docs/results/precision_techniques.json --markdown docs/results/precision_techniques.md
 	$(PY) bench/precision_half.py --json docs/results/precision_half.json --markdown docs/results/precision_half.md
 	$(PY) bench/precision_speed.py --json docs/results/precision_speed.json --markdown docs/results/precision_speed.md
-	$(PY) bench/precision_budget.py --picture docs/images/precision_tradeoff.png --json docs/results/precision_budget.json --markdown docs/results/precision_budget.md
+	$(PY) bench/precision_budget.py --qdq tensorrt --picture docs/images/precision_tradeoff.png --json docs/results/precision_budget.json --markdown docs/results/precision_budget.md
 	$(PY) bench/precision_engines.py --models demo,keypoint,r50 --json docs/results/precision_engines.json --markdown docs/results/precision_engines.md
 	$(PY) bench/precision_engines.py --models c4 --json docs/results/precision_engines_c4.json --markdown docs/results/precision_engines_c4.md
 	$(PY) bench/calibration.py --json docs/results/calibration.json --markdown docs/results/calibration.md

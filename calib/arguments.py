@@ -105,6 +105,11 @@ def parser() -> Parser:
     parser.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="write quantize.json and pictures there"
     )
+    parser.add_argument(
+        "--histograms",
+        action="store_true",
+        help="with --run-dir: a picture of every quantised tensor's numbers and range",
+    )
     parser.add_argument("--threads", type=whole_number, help="of the network, default all cores")
     return parser
 
@@ -150,12 +155,25 @@ def check_run(args: argparse.Namespace) -> None:
         raise ArtifactError(f"--reference {args.reference}: no such file")
     if judged and args.format != "int8":
         raise UsageError("--budget and --eval-images: ONNX Runtime has no FP8; use --format int8")
+    if args.histograms:
+        _check_histograms(args)
     if args.run_dir is not None:
         make_folder(args.run_dir)
-        if args.budget is not None and importlib.util.find_spec("matplotlib") is None:
+        draws = args.budget is not None or args.histograms
+        if draws and importlib.util.find_spec("matplotlib") is None:
             raise MissingDependencyError(
-                "--run-dir with --budget draws with matplotlib; pip install 'maskport[eval]'"
+                "--run-dir with --budget or --histograms draws with matplotlib; "
+                "pip install 'maskport[eval]'"
             )
+
+
+def _check_histograms(args: argparse.Namespace) -> None:
+    if args.run_dir is None:
+        raise UsageError("--histograms: the pictures need a folder; give --run-dir too")
+    if args.method not in ("percentile", "entropy", "mse"):
+        raise UsageError(
+            f"--histograms: --method {args.method} keeps no counts; take mse, entropy or percentile"
+        )
 
 
 def check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
@@ -175,6 +193,7 @@ def _check_import(photos: Sequence[Path], args: argparse.Namespace) -> None:
         "--budget": args.budget is not None,
         "--table": args.table is not None,
         "--equalise": args.equalise > 0.0,
+        "--histograms": args.histograms,
         "--eval-images": args.eval_images is not None,
     }
     for option, is_given in given.items():

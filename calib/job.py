@@ -43,7 +43,8 @@ _COUNTED_PHOTOS = 8
 class Job:
     """Made by `prepare`. Layers are named by their nodes, which every copy of the graph has.
 
-    `used` are the photos that could be used, in order; `run` is None where ranges were imported.
+    `used` are the photos that could be used, in order; `table` and `run` are None where ranges were
+    imported.
     """
 
     file: OnnxFile
@@ -53,6 +54,7 @@ class Job:
     ranges: Ranges
     rounder: Rounder
     used: list[Path] = field(default_factory=list)
+    table: Table | None = None
     run: CalibrationRun | None = None
     skipped: list[str] = field(default_factory=list)
     _work: dict[str, int] | None = None
@@ -190,7 +192,9 @@ def prepare(
         rounder = LearnedRounding.learn(
             model, rounded, file.artifact, used[:PHOTOS], advance, options.threads
         )
-    return Job(file, model, name, options, filled.largest, rounder, used, run, skipped.reasons)
+    return Job(
+        file, model, name, options, filled.largest, rounder, used, filled, run, skipped.reasons
+    )
 
 
 def _equalised(

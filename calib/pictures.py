@@ -25,7 +25,7 @@ def draw_sensitivity(ranked: Sequence[Sensitivity], path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         ArtifactError: the file cannot be written.
     """
-    figure, axes = _figure(8.0, 1.2 + 0.26 * len(ranked))
+    figure, axes = new_figure(8.0, 1.2 + 0.26 * len(ranked))
     places = range(len(ranked))
     axes.barh(places, [100 - s.scores.box for s in ranked], 0.4, color=_BOX, label="box AP")
     if ranked and ranked[0].scores.mask is not None:
@@ -37,7 +37,7 @@ def draw_sensitivity(ranked: Sequence[Sensitivity], path: Path) -> None:
     axes.set_xlabel("points of agreement AP lost when only this group is in 8 bits")
     axes.set_title("kept first at the top; in brackets the share of multiply-adds", fontsize=9)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_ladder(ladder: Ladder, path: Path) -> None:
@@ -47,7 +47,7 @@ def draw_ladder(ladder: Ladder, path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         ArtifactError: the file cannot be written.
     """
-    figure, axes = _figure(6.5, 4.0)
+    figure, axes = new_figure(6.5, 4.0)
     shares = [100 * rung.share for rung in ladder.rungs]
     axes.plot(shares, [r.scores.box for r in ladder.rungs], "o-", color=_BOX, label="box AP")
     masks = [r.scores.mask for r in ladder.rungs]
@@ -59,7 +59,7 @@ def draw_ladder(ladder: Ladder, path: Path) -> None:
     axes.set_xlabel("share of multiply-adds in 8 bits, %")
     axes.set_ylabel("agreement AP")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def draw_trade_off(points: Sequence[TradeOff], path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         ArtifactError: the file cannot be written.
     """
-    figure, (left, right) = _figure(9.0, 3.8, columns=2)
+    figure, (left, right) = new_figure(9.0, 3.8, columns=2)
     sides = ((left, "share", "multiply-adds in 8 bits, %"), (right, "ms", "ms a photo"))
     for axes, name, title in sides:
         line = sorted(points, key=lambda point: getattr(point, name))
@@ -93,10 +93,15 @@ def draw_trade_off(points: Sequence[TradeOff], path: Path) -> None:
         axes.set_xlabel(title)
     left.set_ylabel("agreement AP")
     left.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure, in inches, and its axes.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -107,6 +112,11 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]
     return figure, figure.subplots(1, columns)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """As PNG, whole or not at all.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from calib.options import QuantizeOptions
     from calib.proofs import Evaluation
     from calib.report import QuantizeReport
+    from calib.seen import Seen
     from export.onnx_file import OnnxFile
 
 Progress = Callable[[int, str], Callable[[int], None]]
@@ -120,6 +121,7 @@ def quantize(
         ranges,
         job.reduces_range,
         job.writer == "onnxruntime" and options.format == "int8" and sums_saturate(),
+        written.seen,
     )
 
 
@@ -130,6 +132,7 @@ class Written:
     layers: tuple[str, ...]
     share: float | None
     kernels: Kernels | None
+    seen: tuple[Seen, ...]
 
 
 def write(job: Job, choice: set[str], path: Path) -> Written:
@@ -142,6 +145,7 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
     import onnx_ir as ir
 
     from calib.count import count_kernels
+    from calib.seen import seen
     from runtime.seal import seal
 
     model, placement = job.quantised(choice)
@@ -152,7 +156,8 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
     kernels = count_kernels(path, job.options.threads) if runs else None
     share = job.share(placement) if job.used else None
     layers = tuple(str(layer.node.name) for layer in placement.layers)
-    return Written(layers, share, kernels)
+    shown = () if job.table is None else seen(placement, job.table)
+    return Written(layers, share, kernels, shown)
 
 
 def photo_runs(photos: int, options: QuantizeOptions) -> int:
@@ -223,7 +228,7 @@ def _quantize(argv: Sequence[str]) -> int:
     )
     print_report(report)
     if args.run_dir is not None:
-        print(f"wrote {', '.join(map(str, write_run(report, args.run_dir)))}")
+        print(f"wrote {', '.join(map(str, write_run(report, args.run_dir, args.histograms)))}")
     _print_next(report, photos)
     return DONE
 

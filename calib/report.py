@@ -13,9 +13,11 @@ from calib.accuracy import Choice
 from calib.calibrate import CalibrationRun
 from calib.count import Kernels
 from calib.evaluation import Proof
+from calib.histograms import draw_histograms
 from calib.options import QuantizeOptions
 from calib.photos import ADVISED
 from calib.pictures import draw_ladder, draw_sensitivity
+from calib.seen import Seen
 from calib.sensitivity import Sensitivity
 from export.precision.ranges import RangeReport
 from maskport import __version__
@@ -34,6 +36,7 @@ class QuantizeReport:
     file that ONNX Runtime does not run on a CPU as it is written. `model_sha256` is of the FP32
     file. `run` is None where no photo was needed. `choice` is there with a
     budget, `proofs` with evaluation photos, `ranges` with a rest in FP16 where there were photos.
+    `seen` is what was counted of the quantised tensors, by methods that count.
     `reduced_range` says that weights have 7 bits, `sums_saturate` that this CPU's sums need that;
     see `calib.cpu_sums`.
     """
@@ -55,6 +58,7 @@ class QuantizeReport:
     ranges: RangeReport | None = None
     reduced_range: bool = False
     sums_saturate: bool = False
+    seen: tuple[Seen, ...] = ()
 
 
 def print_report(report: QuantizeReport) -> None:
@@ -136,8 +140,8 @@ def _proof_line(proof: Proof) -> str:
     )
 
 
-def write_run(report: QuantizeReport, folder: Path) -> list[Path]:
-    """`quantize.json`, and pictures where there was a budget.
+def write_run(report: QuantizeReport, folder: Path, histograms: bool = False) -> list[Path]:
+    """`quantize.json`, pictures where there was a budget, and one for each tensor on request.
 
     Raises:
         ArtifactError: the folder cannot be made or written.
@@ -151,6 +155,9 @@ def write_run(report: QuantizeReport, folder: Path) -> list[Path]:
         written += [folder / "sensitivity.png", folder / "ladder.png"]
         draw_sensitivity(report.choice.damage.ranked, written[1])
         draw_ladder(report.choice.ladder, written[2])
+    if histograms:
+        written.append(folder / "histograms")
+        draw_histograms(report.seen, written[-1])
     return written
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from calib.observers.histogram import Histogram
 from calib.observers.methods import METHODS
 from calib.observers.observer import Float32, Observer
 from calib.options import QuantizeOptions
@@ -81,6 +82,11 @@ class Table:
     def largest(self, name: str, levels: int) -> float:
         """The magnitude that a tensor's last step stands for; see `Observer.largest`."""
         return self._observers[name].largest(levels)
+
+    def histogram(self, name: str) -> Histogram | None:
+        """What was counted of a tensor; None where the method keeps no counts."""
+        observer = self._observers[name]
+        return observer if isinstance(observer, Histogram) else None
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all.

@@ -29,6 +29,7 @@ from model.errors import ArtifactError, UsageError
         (["--import-cache", "c.cache"], "leave the photos out"),
         (["--budget", "-1"], "from 0 to 100"),
         (["--annotations", "a.json"], "give that folder too"),
+        (["--histograms"], "give --run-dir too"),
     ],
 )
 def test_options_that_do_not_go_together(

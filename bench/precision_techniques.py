@@ -1,0 +1,282 @@
+"""What single techniques do for 8 bits: each alone, against the same file without it, both writers.
+
+R50-FPN with the fitted weights at 320/533, all hidden layers in 8 bits, where a technique has most
+to mend; agreement AP with torchvision's eager model on val2017. Ranges, presets and equalisation
+are in `bench/precision.py`; choosing layers by what they cost, in `bench/precision_budget.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bench import photos, results
+from bench.precision import LONG, SHORT, calibration_photos
+from calib.activations import Activations
+from calib.cpu_sums import sums_saturate
+from calib.evaluation import EvaluationPhotos, Proof, prove
+from calib.groups import groups_of
+from calib.job import Job, prepare
+from calib.layers import Layer, constant, weighted_layers
+from calib.learned_rounding import PHOTOS
+from calib.options import QuantizeOptions
+from calib.photos import Skipped, canvases
+from calib.placement import (
+    Placement,
+    depths_of,
+    identity_input,
+    place_for_onnxruntime,
+    place_for_tensorrt,
+)
+from calib.policy import chosen_layers
+from calib.recipe import WRITERS
+from calib.weights import Rounder, along, round_to_nearest
+from export.eager import TorchvisionEager
+from export.onnx import export_onnx
+from export.onnx_file import read_onnx
+from model.checkpoint import SpecOptions
+from runtime.console import Bar
+from runtime.sessions.session import open_session
+from runtime.sources.photos import decode
+
+Float32 = npt.NDArray[np.float32]
+Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
+# By name of the weights: each input channel's mean, float32 [C].
+Means = Mapping[str, Float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """One way to write the same choice of layers; what is None is as the product does it."""
+
+    title: str
+    writer: str
+    place: Place | None = None
+    rounder: Rounder | None = None
+    keeps_stem: bool = False
+    corrects_bias: bool = False
+
+
+def techniques() -> list[Technique]:
+    """All rows: the product's own way first, for either writer."""
+    found = []
+    for writer, without_residual in (
+        ("onnxruntime", partial(place_for_onnxruntime, integer_adds=False)),
+        ("tensorrt", place_without_identities),
+    ):
+        found += [
+            Technique("as written by default", writer),
+            Technique("weights rounded to nearest", writer, rounder=round_to_nearest),
+            Technique("bias corrected", writer, corrects_bias=True),
+            Technique(
+                "bias corrected, weights rounded to nearest",
+                writer,
+                rounder=round_to_nearest,
+                corrects_bias=True,
+            ),
+            Technique("first layer in floating point", writer, keeps_stem=True),
+            Technique("residual stream in floating point", writer, place=without_residual),
+        ]
+    return found
+
+
+def place_without_identities(graph: ir.Graph, layers: Collection[Layer]) -> Placement:
+    """As `place_for_tensorrt`, but no pair on the other side of an Add."""
+    depths = depths_of(graph)
+    placement = place_for_tensorrt(graph, layers)
+    for site in placement.sites:
+        site.uses = [use for use in site.uses if identity_input(use[0], depths) != use[1]]
+    return Placement(placement.layers, tuple(site for site in placement.sites if site.uses))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one."""
+
+    technique: Technique
+    share: float
+    proof: Proof
+
+
+def main() -> int:
+    """Write, judge and print every row."""
+    args = _arguments()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job = _prepare(folder, args.tables or folder)
+        rows = _run(job, folder / "candidate.onnx", args.photos)
+    _report(rows, args)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=Path, help="folder for the calibration table, to keep")
+    parser.add_argument("--photos", type=int, help="judge on only so many photos")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    return parser.parse_args()
+
+
+def _prepare(folder: Path, tables: Path) -> Job:
+    source = folder / "r50.onnx"
+    sizes = SpecOptions(short_side=SHORT, long_side=LONG)
+    export_onnx(photos.fitted_weights(), source, sizes, check_photo=None)
+    options = QuantizeOptions(preset="fast")
+    files = calibration_photos()
+    bar = Bar(len(files) + PHOTOS, "photos, ranges and rounding")
+    table = tables / f"{options.method}.table.json"
+    return prepare(read_onnx(source), source, table, files, options, bar.advance)
+
+
+def _run(job: Job, path: Path, count: int | None) -> list[Row]:
+    on, means = _judge(count), input_means(job)
+    rows = []
+    for technique in techniques():
+        # Another writer may have another range of the weights.
+        of_writer = replace(job, writer=technique.writer)
+        model, placement = written(of_writer, technique, means)
+        ir.save(model, path)
+        advance = Bar(len(on.photos), f"photos, {technique.writer} {technique.title}").advance
+        size = path.stat().st_size
+        proof = prove(technique.title, open_session(path, None, None), size, on, advance)
+        rows.append(Row(technique, job.share(placement), proof))
+        print("  ".join(_cells(rows[-1])), flush=True)
+    return rows
+
+
+def _judge(count: int | None) -> EvaluationPhotos:
+    checkpoint = photos.load_fitted(SHORT, LONG)
+    eager = TorchvisionEager(checkpoint, None, photos.torchvision_model(checkpoint))
+    files = photos.val_photos()[:count]
+    bar, found = Bar(len(files), "photos, eager"), []
+    for file in files:
+        found.append(eager.run(decode(file)).detections)
+        bar.advance()
+    return EvaluationPhotos(files, found, checkpoint.spec)  # type: ignore[arg-type]
+
+
+def written(job: Job, technique: Technique, means: Means) -> tuple[ir.Model, Placement]:
+    """The graph with all hidden layers, or all but the stem, in 8 bits."""
+    if not technique.corrects_bias:
+        return _written(job, technique, job.model)
+    plain, placement = _written(job, technique, job.model)
+    corrected = job.model.clone()
+    correct_biases(corrected.graph, _restored_weights(plain.graph, placement), means)
+    return _written(job, technique, corrected)
+
+
+def _written(job: Job, technique: Technique, model: ir.Model) -> tuple[ir.Model, Placement]:
+    copy, writer = model.clone(), WRITERS[job.writer]
+    layers = chosen_layers(weighted_layers(copy.graph), "fast")
+    if technique.keeps_stem:
+        stem = groups_of(copy.graph, layers)[0]
+        layers = [layer for layer in layers if layer.node.name not in stem.nodes]
+    placement = (technique.place or writer.place)(copy.graph, layers)
+    rounder = technique.rounder or job.rounder
+    writer.write(copy.graph, placement, job.format, job.ranges, rounder)
+    return copy, placement
+
+
+def input_means(job: Job) -> dict[str, Float32]:
+    """The mean of every input channel of every layer that has a bias, in floating point."""
+    layers = [layer for layer in job.layers if layer.bias is not None]
+    names = list(dict.fromkeys(str(layer.data.name) for layer in layers))
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    counts = dict.fromkeys(names, 0)
+    activations = Activations(job.model, names)
+    for _, canvas in canvases(job.used[:PHOTOS], job.artifact, Skipped()):
+        for name, data in activations.run(canvas):
+            channels = np.moveaxis(data, 1, 0).reshape(data.shape[1], -1)
+            sums[name] = sums.get(name, np.zeros(len(channels))) + channels.sum(1, np.float64)
+            counts[name] += channels.shape[1]
+    # Layers of several levels share weights and bias: their means are of all levels together.
+    inputs: dict[str, list[str]] = {}
+    for layer in layers:
+        inputs.setdefault(str(layer.weight.name), []).append(str(layer.data.name))
+    return {
+        weight: (sum(sums[n] for n in read) / max(sum(counts[n] for n in read), 1)).astype(  # type: ignore[union-attr]
+            np.float32
+        )
+        for weight, read in inputs.items()
+    }
+
+
+def _restored_weights(graph: ir.Graph, placement: Placement) -> dict[str, Float32]:
+    """What the codes of a written graph's weights stand for, by the float weights' names."""
+    found = {}
+    for layer in placement.layers:
+        restore = layer.weight.producer()
+        assert restore is not None
+        codes, scales = (constant(restore.inputs[i]) for i in (0, 1))  # type: ignore[arg-type]
+        values = codes * along(scales, layer.scale_axis, codes.ndim)
+        found[str(restore.name).removesuffix("_dequantise")] = values
+    return found
+
+
+def correct_biases(graph: ir.Graph, restored: Mapping[str, Float32], means: Means) -> None:
+    """Give every bias what rounding the weights took from the layer's mean answer.
+
+    Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction,
+    2019, section 4.2, with means that were measured. Padding counts as any other place.
+    """
+    done: set[str] = set()
+    for layer in weighted_layers(graph):
+        name, bias = str(layer.weight.name), layer.bias
+        if bias is None or name in done or name not in restored or layer.scale_axis is None:
+            continue
+        lost = layer.rows(layer.weights - restored[name])
+        channels = means[name].reshape(layer.groups, 1, -1)
+        per_channel = lost.reshape(*lost.shape[:2], channels.shape[2], -1).sum(axis=3)
+        shift = (per_channel * channels).sum(axis=2).reshape(-1)
+        bias.const_value = ir.tensor(
+            (constant(bias) + shift).astype(np.float32), name=str(bias.name)
+        )
+        done.add(name)
+
+
+def _cells(row: Row) -> list[str]:
+    found = row.proof.scores
+    return [
+        row.technique.writer,
+        row.technique.title,
+        f"{100 * row.share:.0f} %",
+        *(f"{n:.1f}" for n in (found.box, found.box50, found.mask or 0.0, found.mask50 or 0.0)),
+        f"{row.proof.seconds:.2f}",
+        f"{row.proof.size_bytes / 1e6:.0f}",
+    ]
+
+
+def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
+    columns = (
+        "Q/DQ for", "technique", "in 8 bits", "box AP", "box AP50", "mask AP", "mask AP50",
+        "s/photo", "MB",
+    )  # fmt: skip
+    cells = [_cells(row) for row in rows]
+    bits = "7 bits, for this CPU has no VNNI" if sums_saturate() else "8 bits"
+    count = len(photos.val_photos()[: args.photos])
+    body = "\n\n".join(
+        [
+            results.table(columns, cells),
+            f"All hidden layers, ranges by `mse`, weights for ONNX Runtime in {bits}. Agreement "
+            f"with the eager model's rows of score 0.3 and more on {count} photos of val2017.",
+        ]
+    )
+    data: dict[str, Any] = {"rows": [dict(zip(columns, row, strict=True)) for row in cells]}
+    results.write("Techniques for 8 bits, each alone", body, data, args.json, args.markdown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

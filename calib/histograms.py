@@ -1,0 +1,53 @@
+"""A picture per quantised tensor: how often each magnitude came, and where the code ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from calib.pictures import new_figure, save_figure
+from calib.seen import Seen
+from runtime.files import make_folder
+
+_BARS = 256
+_COLOUR, _LIMIT = "#1f5fa8", "#b3261e"
+
+
+def draw_histograms(tensors: Sequence[Seen], folder: Path) -> list[Path]:
+    """Draw one PNG for each, named by its place in the graph, its role and its name.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        ArtifactError: the folder cannot be made or written.
+    """
+    make_folder(folder)
+    paths = []
+    for number, tensor in enumerate(tensors):
+        # Names of tensors may hold anything.
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", tensor.name)[:80]
+        paths.append(folder / f"{number:03}_{tensor.role}_{plain}.png")
+        _draw(tensor, paths[-1])
+    return paths
+
+
+def _draw(tensor: Seen, path: Path) -> None:
+    figure, axes = new_figure(6.5, 3.2)
+    bins = -(-len(tensor.counts) // _BARS)
+    padded = np.pad(tensor.counts, (0, -len(tensor.counts) % bins))
+    bars = padded.reshape(-1, bins).sum(axis=1)
+    width = bins * tensor.bin_width
+    axes.bar(np.arange(len(bars)) * width, bars, width, align="edge", color=_COLOUR)
+    axes.axvline(tensor.kept, color=_LIMIT, linestyle="--", label="last step of the code")
+    axes.set_yscale("log")
+    axes.set_xlabel("magnitude")
+    axes.set_ylabel("numbers")
+    axes.set_title(
+        f"{tensor.role} · {tensor.name}\nlargest {tensor.largest:.4g}, kept {tensor.kept:.4g} in "
+        f"{tensor.levels} steps, {tensor.clipped:.2%} clipped",
+        fontsize=9,
+    )
+    axes.legend(fontsize=8)
+    save_figure(figure, path)
