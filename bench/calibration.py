@@ -34,12 +34,13 @@ sys.exit(status)
 def main() -> int:
     """Export, calibrate in a child, report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=186)
+    parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
-    files = sorted((photos.data_folder() / "coco" / "train2017").glob("*.jpg"))[: args.photos]
+    trained = sorted((photos.data_folder() / "coco" / "train2017").glob("*.jpg"))
+    files = [*trained, *photos.val_photos()][: args.photos]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = SpecOptions(short_side=SHORT, long_side=LONG)
