@@ -68,40 +68,43 @@ def encode_edges(
     is_edge[last] = False
     ends[is_edge] = edges
     ends[last] = height * width
-    counts = np.diff(ends, prepend=0)
     first = last - runs + 1
+    counts = np.diff(ends, prepend=0)
     counts[first] = ends[first]
-    place = np.arange(ends.size) - np.repeat(first, runs)
-    # COCO writes no empty run at the end, but an empty mask has its one run.
-    written = (counts > 0) | is_edge | (place == 0)
     values = counts.copy()
-    later = np.flatnonzero(place > 2)
-    values[later] -= counts[later - 2]
-    text, stops = _texts(values[written])
-    stop_of = np.cumsum(written)[last] - 1
-    bounds = [0, *(stops[stop_of]).tolist()]
+    values[2:] -= counts[:-2]
+    # The first three runs of a mask are written as they are.
+    heads = first[:, None] + np.arange(3)
+    heads = heads[heads <= last[:, None]]
+    values[heads] = counts[heads]
+    # COCO writes no empty run at the end, but an empty mask has its one run.
+    empty = last[(counts[last] == 0) & (runs > 1)]
+    if empty.size:
+        values = np.delete(values, empty)
+        last = last - np.searchsorted(empty, last, side="right")
+    text, stops = _texts(values)
+    bounds = [0, *stops[last].tolist()]
     size = [height, width]
     return [{"size": list(size), "counts": text[a:b]} for a, b in pairwise(bounds)]
 
 
 def _texts(values: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
     """All values as one text, and where each value's characters stop."""
-    rest = values.copy()
-    length = np.zeros(values.size, np.int64)
-    active = np.arange(values.size)
-    groups: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    while active.size:
-        low = rest & (2**_GROUP_BITS - 1)
-        rest >>= _GROUP_BITS
-        more = rest != -((low & _SIGN) >> 4)
-        groups.append((active, low + _FIRST_CHAR + more * _MORE))
-        length[active] += 1
-        active, rest = active[more], rest[more]
+    magnitude = values ^ (values >> 63)  # as many bits as two's complement needs, but for the sign
+    largest = int(magnitude.max(initial=0))
+    most = next(n for n in range(1, 14) if largest < 1 << (_GROUP_BITS * n - 1))
+    length = np.ones(values.size, np.int64)
+    for groups in range(1, most):
+        length += magnitude >= 1 << (_GROUP_BITS * groups - 1)
     stops = np.cumsum(length)
-    start = stops - length
     chars = np.empty(int(stops[-1]) if values.size else 0, np.uint8)
-    for index, (of, char) in enumerate(groups):
-        chars[start[of] + index] = char
+    left, rest, start = values, length, stops - length
+    for group in range(most):
+        char = (left & (2**_GROUP_BITS - 1)) + _FIRST_CHAR
+        char[rest > 1] += _MORE
+        chars[start + group] = char
+        longer = np.flatnonzero(rest > 1)
+        left, rest, start = left[longer] >> _GROUP_BITS, rest[longer] - 1, start[longer]
     return chars.tobytes().decode("ascii"), stops
 
 

@@ -120,14 +120,13 @@ def _edges(group: _Group) -> tuple[Ints, Ints]:
     column, above, is_close = _column_cells(group, mask, pixel_x)
     turns = np.flatnonzero(above[:, 1:] != above[:, :-1])
     at = turns // (above.shape[1] - 1)
-    cell = turns - at * (above.shape[1] - 1)
-    step = np.abs(column[at, cell + 1] - column[at, cell]) * _cells_per_pixel(group)[mask[at]]
-    is_close[at[step < group.column_band]] = True
+    found = _Crossings.find(group, column, mask, turns, at)
+    is_close[at[np.abs(found.step) < group.column_band]] = True
     if is_close.any():
-        known = ~is_close[at]
-        at, cell = at[known], cell[known]
-    row = _crossing_rows(group, column, at, cell, mask[at], pixel_x, above)
-    row = (row + group.boxes_xyxy[mask[at], 1]).clip(0, group.image_hw[0])
+        found = found.where(~is_close[at])
+        at = found.at
+    row = _crossing_rows(group, found, pixel_x)
+    row = (row + group.boxes_xyxy[found.owner, 1]).clip(0, group.image_hw[0])
     if is_close.any():
         more_at, more_row = _edges_by_pixel(group, mask, pixel_x, column, np.flatnonzero(is_close))
         at, row = np.concatenate((at, more_at)), np.concatenate((row, more_row))
@@ -137,12 +136,15 @@ def _edges(group: _Group) -> tuple[Ints, Ints]:
     # A mask's positions end at height * width, so this key sorts by mask first.
     span = height * width + 1
     key = owner * span + place
-    if (key[1:] <= key[:-1]).any():
+    key.sort()
+    if (key[1:] == key[:-1]).any():
         # Two ends at one place cancel: a run of no pixel, or one that goes on in the next column.
         key, repeats = np.unique(key, return_counts=True)
         key = key[repeats % 2 == 1]
-        owner = key // span
-    return key - owner * span, np.bincount(owner, minlength=len(group.grids_xy))
+    masks = len(group.grids_xy)
+    ends = np.searchsorted(key, np.arange(1, masks + 1) * span)
+    number = np.diff(ends, prepend=0)
+    return key - np.repeat(np.arange(masks) * span, number), number
 
 
 def _edges_by_pixel(
@@ -231,36 +233,65 @@ def _cells_per_pixel(group: _Group) -> NDArray[np.float64]:
     return scale
 
 
-def _crossing_rows(
-    group: _Group,
-    column: Float32Array,
-    at: Ints,
-    cell: Ints,
-    owner: Ints,
-    pixel_x: Ints,
-    above: Bools,
-) -> Ints:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Crossings:
+    """Where columns cross the threshold between two cells, [E] each.
+
+    Attributes:
+        at: int64, the column.
+        owner: int64, its mask.
+        cell: int64, the upper of the two cells.
+        low: float32, what that cell holds.
+        step: float64, change from one pixel to the next.
+        per_pixel: float64, cells.
+    """
+
+    at: Ints
+    owner: Ints
+    cell: Ints
+    low: Float32Array
+    step: NDArray[np.float64]
+    per_pixel: NDArray[np.float64]
+
+    @classmethod
+    def find(
+        cls, group: _Group, column: Float32Array, mask: Ints, turns: Ints, at: Ints
+    ) -> _Crossings:
+        """Of places in the [N, G - 1] pairs of cells, and the columns that these are in."""
+        cells = column.shape[1]
+        lower = turns + at  # the same places in the [N, G] cells
+        low, owner = column.take(lower), mask.take(at)
+        per_pixel = _cells_per_pixel(group).take(owner)
+        rise = column.take(lower + 1).astype(np.float64) - low
+        return cls(at, owner, turns - at * (cells - 1), low, rise * per_pixel, per_pixel)
+
+    def where(self, chosen: Bools) -> _Crossings:
+        """Some of them."""
+        kept = np.flatnonzero(chosen)
+        parts = (self.at, self.owner, self.cell, self.low, self.step, self.per_pixel)
+        return _Crossings(*(part.take(kept) for part in parts))  # type: ignore[arg-type]
+
+
+def _crossing_rows(group: _Group, crossings: _Crossings, pixel_x: Ints) -> Ints:
     """First row of the box, in pixels, behind each crossing; int64 [E]."""
-    low = column[at, cell].astype(np.float64)
-    rise = column[at, cell + 1] - low
-    scale = _cells_per_pixel(group)[owner]
-    source = cell + (group.rule.threshold - low) / rise
-    pixel = (source + 0.5) / scale - 0.5
+    step = crossings.step
+    # The pixel's place has its centre half a pixel in, as the cell's has.
+    pixel = (crossings.cell + 0.5) / crossings.per_pixel - 0.5
+    pixel += (group.rule.threshold - crossings.low.astype(np.float64)) / step
     row: Ints = np.floor(pixel).astype(np.int64) + 1
     nearest = np.rint(pixel)
-    unsure = np.flatnonzero(np.abs(pixel - nearest) * scale * np.abs(rise) < group.pixel_band)
+    unsure = np.flatnonzero(np.abs((pixel - nearest) * step) < group.pixel_band)
     if unsure.size:
-        near, of = nearest[unsure].astype(np.int64), owner[unsure]
-        near_row = near.clip(0, group.size_wh[of, 1] - 1)
+        near, of = nearest[unsure].astype(np.int64), crossings.owner[unsure]
         is_in = evaluate_resized(
             group.grids_xy,
             of,
-            pixel_x[at[unsure]],
-            near_row,
+            pixel_x[crossings.at[unsure]],
+            near.clip(0, group.size_wh[of, 1] - 1),
             group.size_wh[of],
             group.is_small[of],
             group.rule,
         )
-        turned = is_in == above[at[unsure], cell[unsure] + 1]
-        row[unsure] = near + ~turned
+        # Where it rises, what is in is behind the crossing.
+        row[unsure] = near + (is_in != (step[unsure] > 0))
     return row
