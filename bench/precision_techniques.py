@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,7 @@ from calib.options import QuantizeOptions
 from calib.photos import Skipped, canvases
 from calib.placement import (
     Placement,
-    depths_of,
-    identity_input,
+    is_add,
     place_for_onnxruntime,
     place_for_tensorrt,
 )
@@ -72,10 +71,12 @@ class Technique:
 def techniques() -> list[Technique]:
     """All rows: the product's own way first, for either writer."""
     found = []
-    for writer, without_residual in (
-        ("onnxruntime", partial(place_for_onnxruntime, integer_adds=False)),
-        ("tensorrt", place_without_identities),
-    ):
+    places: dict[str, Place] = {
+        "onnxruntime": partial(place_for_onnxruntime, integer_adds=False),
+        "tensorrt": place_for_tensorrt,
+    }
+    for writer, place in places.items():
+        without_residual = partial(without_adds, place=place)
         found += [
             Technique("as written by default", writer),
             Technique("weights rounded to nearest", writer, rounder=round_to_nearest),
@@ -87,17 +88,16 @@ def techniques() -> list[Technique]:
                 corrects_bias=True,
             ),
             Technique("first layer in floating point", writer, keeps_stem=True),
-            Technique("residual stream in floating point", writer, place=without_residual),
+            Technique("what Adds read in floating point", writer, place=without_residual),
         ]
     return found
 
 
-def place_without_identities(graph: ir.Graph, layers: Collection[Layer]) -> Placement:
-    """As `place_for_tensorrt`, but no pair on the other side of an Add."""
-    depths = depths_of(graph)
-    placement = place_for_tensorrt(graph, layers)
+def without_adds(graph: ir.Graph, layers: Sequence[Layer], place: Place) -> Placement:
+    """No pair in front of an Add, of residual blocks and of the pyramid."""
+    placement = place(graph, layers)
     for site in placement.sites:
-        site.uses = [use for use in site.uses if identity_input(use[0], depths) != use[1]]
+        site.uses = [use for use in site.uses if not is_add(use[0])]
     return Placement(placement.layers, tuple(site for site in placement.sites if site.uses))
 
 
@@ -143,16 +143,17 @@ def _prepare(folder: Path, tables: Path) -> Job:
 
 def _run(job: Job, path: Path, count: int | None) -> list[Row]:
     on, means = _judge(count), input_means(job)
+    # Another writer may have another range of the weights.
+    by_writer = {writer: replace(job, writer=writer) for writer in WRITERS}
     rows = []
     for technique in techniques():
-        # Another writer may have another range of the weights.
-        of_writer = replace(job, writer=technique.writer)
+        of_writer = by_writer[technique.writer]
         model, placement = written(of_writer, technique, means)
         ir.save(model, path)
         advance = Bar(len(on.photos), f"photos, {technique.writer} {technique.title}").advance
         size = path.stat().st_size
         proof = prove(technique.title, open_session(path, None, None), size, on, advance)
-        rows.append(Row(technique, job.share(placement), proof))
+        rows.append(Row(technique, of_writer.share(placement), proof))
         print("  ".join(_cells(rows[-1])), flush=True)
     return rows
 

@@ -170,10 +170,16 @@ def check_run(args: argparse.Namespace) -> None:
 def _check_histograms(args: argparse.Namespace) -> None:
     if args.run_dir is None:
         raise UsageError("--histograms: the pictures need a folder; give --run-dir too")
-    if args.method not in ("percentile", "entropy", "mse"):
+    from calib.observers.histogram import Histogram
+    from calib.observers.methods import METHODS
+
+    counting = [name for name, kind in METHODS.items() if issubclass(kind, Histogram)]
+    if args.method not in counting:
         raise UsageError(
-            f"--histograms: --method {args.method} keeps no counts; take mse, entropy or percentile"
+            f"--histograms: --method {args.method} keeps no counts; take {', '.join(counting)}"
         )
+    if args.import_cache is not None:
+        raise UsageError("--import-cache: --histograms needs photos; leave one of them out")
 
 
 def check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
@@ -193,7 +199,6 @@ def _check_import(photos: Sequence[Path], args: argparse.Namespace) -> None:
         "--budget": args.budget is not None,
         "--table": args.table is not None,
         "--equalise": args.equalise > 0.0,
-        "--histograms": args.histograms,
         "--eval-images": args.eval_images is not None,
     }
     for option, is_given in given.items():

@@ -21,7 +21,7 @@ from calib.seen import Seen
 from calib.sensitivity import Sensitivity
 from export.precision.ranges import RangeReport
 from maskport import __version__
-from runtime.console import printable
+from runtime.console import Bar, printable
 from runtime.files import atomic_path, make_folder
 
 SCHEMA_VERSION = 1
@@ -157,7 +157,7 @@ def write_run(report: QuantizeReport, folder: Path, histograms: bool = False) ->
         draw_ladder(report.choice.ladder, written[2])
     if histograms:
         written.append(folder / "histograms")
-        draw_histograms(report.seen, written[-1])
+        draw_histograms(report.seen, written[-1], Bar(len(report.seen), "pictures").advance)
     return written
 
 

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-from calib.placement import Placement
+from calib.layers import constant
+from calib.placement import Placement, Site
 from calib.table import Table
-from calib.writers.pairs import SIGNED_LEVELS, UNSIGNED_LEVELS
 from export.passes.tag_roles import role_of
+
+# The largest code above zero, by type; uint8 has it from its zero point.
+_LARGEST = {ir.DataType.INT8: 127.0, ir.DataType.FLOAT8E4M3FN: 448.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,8 +26,8 @@ class Seen:
         role: of the part of the network that made it.
         counts: int64 [bins] of |x|, from zero, each `bin_width` wide.
         largest: magnitude that came.
-        kept: magnitude that the last step of the code stands for; what is beyond is clipped.
-        levels: steps of the code above zero.
+        kept: magnitude that the largest code stands for; what is beyond is clipped.
+        code: the code above zero, for people.
     """
 
     name: str
@@ -32,7 +36,7 @@ class Seen:
     bin_width: float
     largest: float
     kept: float
-    levels: int
+    code: str
 
     @property
     def clipped(self) -> float:
@@ -43,28 +47,39 @@ class Seen:
 
 
 def seen(placement: Placement, table: Table) -> tuple[Seen, ...]:
-    """One for each tensor that is quantised, in the order of the graph; none by ranges alone."""
-    levels: dict[str, int] = {}
-    roles: dict[str, str] = {}
+    """One for each range that is used, in the order of the graph; none where nothing was counted.
+
+    Args:
+        placement: written: its readers read through DequantizeLinear, whose scale is told.
+        table: of the ranges.
+    """
+    sites: dict[str, Site] = {}
     for site in placement.sites:
-        name, producer = str(site.range_of.name), site.range_of.producer()
-        # A tensor that is read in both codes is shown with the finer one.
-        steps = SIGNED_LEVELS if site.is_signed else UNSIGNED_LEVELS
-        levels[name] = max(steps, levels.get(name, 0))
-        roles[name] = role_of(site.uses[0][0] if producer is None else producer)
+        sites.setdefault(str(site.range_of.name), site)
     found = []
-    for name, steps in levels.items():
+    for name, site in sites.items():
         histogram = table.histogram(name)
-        if histogram is not None:
-            found.append(
-                Seen(
-                    name,
-                    roles[name],
-                    histogram.counts,
-                    histogram.width,
-                    histogram.maximum,
-                    table.largest(name, steps),
-                    steps,
-                )
-            )
+        if histogram is None:
+            continue
+        producer = site.range_of.producer()
+        role = role_of(site.uses[0][0] if producer is None else producer)
+        counts, width, largest = histogram.counts, histogram.width, histogram.maximum
+        found.append(Seen(name, role, counts, width, largest, *_code(site)))
     return tuple(found)
+
+
+def _code(site: Site) -> tuple[float, str]:
+    """The magnitude of the largest code of a written site, and what the code is."""
+    reader, index = site.uses[0]
+    restored = reader.inputs[index]
+    restore = None if restored is None else restored.producer()
+    assert restore is not None
+    assert restore.op_type == "DequantizeLinear"
+    _, scale, zero = restore.inputs
+    assert scale is not None
+    assert zero is not None
+    assert zero.const_value is not None
+    step, kind = float(constant(scale)), ir.DataType(zero.const_value.dtype)
+    largest = _LARGEST.get(kind) or 255.0 - float(constant(zero))
+    steps = "E4M3" if kind == ir.DataType.FLOAT8E4M3FN else f"{largest:g} steps"
+    return step * largest, steps

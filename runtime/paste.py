@@ -40,7 +40,7 @@ CELLS_BEFORE, CELLS_AFTER = 1, 2
 _RECOMPUTE_WITHIN = 4e-6
 # OpenBLAS multiplies matrices of up to so many products in the calling thread. Waking its other
 # threads costs more than they save here, and a hundred times more on a busy machine.
-BLOCK_PRODUCTS = 1 << 18
+_BLOCK_PRODUCTS = 1 << 18
 # Up to this height + width torch resizes with another kernel, which rounds differently.
 SMALL_KERNEL_PX = 128
 _COORDINATE_LIMIT_PX = np.float32(2.0**31)
@@ -98,6 +98,15 @@ class ResizeAxis:
     cell: NDArray[np.int64]
     weight0: Weights
     weight1: Weights
+
+    def interpolate(self, cells: Float32Array) -> Float32Array:
+        """Rows of grid cells, float32 [K, G], to their pixels, [K, pixels]."""
+        lower = cells.take(self.cell, axis=1)
+        lower *= self.weight0
+        upper = cells.take(self.cell + 1, axis=1)
+        upper *= self.weight1
+        lower += upper
+        return lower
 
     def matrix(self, cells: int) -> Float32Array:
         """The weights as float32 [pixels, cells], two entries in a row."""
@@ -289,7 +298,7 @@ def _cut(
     if bits.size:
         to_columns = across.matrix(cells)
         to_rows = np.ascontiguousarray(down.matrix(cells).T)
-        step = max(1, BLOCK_PRODUCTS // (cells * max(height, cells)))
+        step = max(1, _BLOCK_PRODUCTS // (cells * max(height, cells)))
         for first in range(0, width, step):
             block = bits[first : first + step]
             probs = np.matmul(to_columns[first : first + step] @ grid.T, to_rows)

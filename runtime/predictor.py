@@ -254,10 +254,13 @@ class Predictor(Closing):
 
     def warm_up(self) -> None:
         """Run every network once on a blank photo, so that the first real one finds all set up."""
+        from runtime.sources.pillow import prepare
+
         short, long = self.spec.preprocess.short_side, self.spec.preprocess.long_side
         for artifact in self.artifacts:
             sides = fixed_canvas(artifact) or (short, min(long, short * 4 // 3))
             self.predict(np.zeros((*sides, 3), np.uint8))
+        prepare()
         self.times = StageTimes()
 
     def close(self) -> None:

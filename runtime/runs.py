@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from runtime import rle
 from runtime.paste import (
-    BLOCK_PRODUCTS,
     SMALL_KERNEL_PX,
     Float32Array,
     MaskRule,
@@ -37,6 +36,8 @@ Bools = NDArray[np.bool_]
 
 # A group of masks has about so many columns: its arrays then stay in the processor's cache.
 _GROUP_COLUMNS = 1 << 13
+# Pixels of close columns that are computed at once, for the same reason.
+_BLOCK_PIXELS = 1 << 15
 # Several times what float32 can move a pixel near a crossing, or a cell of a column. Its place
 # among the cells rounds by half a unit of the last place of up to G, three times over.
 _LEAST_PIXEL_BAND = 1e-5
@@ -139,8 +140,9 @@ def _edges(group: _Group) -> tuple[Ints, Ints]:
     key.sort()
     if (key[1:] == key[:-1]).any():
         # Two ends at one place cancel: a run of no pixel, or one that goes on in the next column.
-        key, repeats = np.unique(key, return_counts=True)
-        key = key[repeats % 2 == 1]
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        repeats = np.diff(first, append=key.size)
+        key = key[first[repeats % 2 == 1]]
     masks = len(group.grids_xy)
     ends = np.searchsorted(key, np.arange(1, masks + 1) * span)
     number = np.diff(ends, prepend=0)
@@ -162,20 +164,13 @@ def _edges_by_pixel(
         owner = int(mask[close[start]])
         _, y0, _, y1 = group.boxes_xyxy[owner].tolist()
         down = resize_axis(y0, y1, group.image_hw[0], cells, bool(group.is_small[owner]))
-        to_rows = np.ascontiguousarray(down.matrix(cells).T)
-        step = max(1, BLOCK_PRODUCTS // (cells * down.cell.size))
+        step = max(1, _BLOCK_PIXELS // down.cell.size)
         for first in range(start, stop, step):
             block = close[first : min(first + step, stop)]
+            probs = down.interpolate(column[block])
             # Background on either side, so that the first and the last run have both ends.
             bits = np.zeros((block.size, down.cell.size + 2), np.bool_)
-            _fill(
-                bits[:, 1:-1],
-                group,
-                owner,
-                pixel_x[block],
-                down.start_px - y0,
-                column[block] @ to_rows,
-            )
+            _fill(bits[:, 1:-1], group, owner, pixel_x[block], down.start_px - y0, probs)
             turned_at, turned_row = np.nonzero(bits[:, 1:] != bits[:, :-1])
             at.append(block[turned_at])
             row.append(turned_row + down.start_px)

@@ -92,7 +92,10 @@ def test_embeds(light: Path, demo_onnx: Path, demo_photo: Path) -> None:
     code = (
         "import sys\n"
         "from runtime.predictor import Predictor\n"
+        "assert 'PIL' not in sys.modules, 'it waits for the first photo'\n"
         "with Predictor.open(sys.argv[1], threads=1) as predictor:\n"
+        "    predictor.warm_up()\n"
+        "    assert 'PIL.JpegImagePlugin' in sys.modules, 'the first photo finds it'\n"
         "    found = [r.detections for r in predictor.stream([sys.argv[2]] * 2)]\n"
         "assert not {'torch', 'onnx', 'cv2', 'matplotlib'} & set(sys.modules)\n"
         "print([len(d.rle()) for d in found], found[0].masks.shape)\n"

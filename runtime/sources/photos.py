@@ -27,9 +27,11 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 
 def is_in_memory(photo: object) -> bool:
     """Whether a photo is an array or a Pillow image, which somebody else may hold, too."""
+    if isinstance(photo, np.ndarray):
+        return True
     from PIL import Image
 
-    return isinstance(photo, np.ndarray | Image.Image)
+    return isinstance(photo, Image.Image)
 
 
 def decode(photo: Photo) -> UInt8:
@@ -47,7 +49,7 @@ def decode(photo: Photo) -> UInt8:
 
     Raises:
         ImageError: not an image, damaged or truncated, empty, no regular file, of more than 16
-            bits per channel, larger than `MAX_PIXELS` or than the memory.
+            bits per channel, larger than `decoded.MAX_PIXELS` or than the memory.
     """
     return _decode(photo, None).pixels
 

@@ -37,6 +37,11 @@ _TURNS = {
 _SIDEWAYS = (5, 6, 7, 8)
 
 
+def prepare() -> None:
+    """Load the decoders of the usual formats, which the first photo would wait for."""
+    Image.preinit()
+
+
 def from_file(path: Path, wanted_hw: WantedHw | None) -> Decoded:
     """Decode a file; see `photos.decode` and, with a wanted size, `photos.decode_at_least`."""
     where = str(path)

@@ -10,17 +10,21 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
+from calib.formats import FORMATS
+from calib.histograms import draw_histograms
 from calib.layers import weighted_layers
-from calib.placement import place_for_onnxruntime
+from calib.placement import Placement, place_for_onnxruntime
 from calib.policy import chosen_layers
 from calib.quantize import main
+from calib.recipe import WRITERS
 from calib.seen import Seen, seen
 from calib.table import Table, TableKey
+from calib.weights import round_to_nearest
 
 
 def _seen(counts: list[int], kept: float, bin_width: float = 0.5) -> Seen:
     largest = len(counts) * bin_width
-    return Seen("t", "body", np.array(counts), bin_width, largest, kept, 255)
+    return Seen("t", "body", np.array(counts), bin_width, largest, kept, "255 steps")
 
 
 @pytest.mark.parametrize(
@@ -31,21 +35,63 @@ def test_the_clipped_share(counts: list[int], kept: float, clipped: float) -> No
     assert _seen(counts, kept).clipped == clipped
 
 
-def test_every_quantised_tensor_with_its_own_code(demo_onnx: Path) -> None:
+@pytest.mark.parametrize(
+    ("writer", "form", "codes"),
+    [
+        ("onnxruntime", "int8", {"127 steps", "255 steps"}),
+        ("tensorrt", "int8", {"127 steps"}),
+        ("tensorrt", "fp8", {"E4M3"}),
+    ],
+)
+def test_every_quantised_tensor_with_the_code_that_is_written(
+    writer: str, form: str, codes: set[str], demo_onnx: Path
+) -> None:
     graph = ir.load(demo_onnx).graph
-    placement = place_for_onnxruntime(graph, chosen_layers(weighted_layers(graph), "fast"))
+    placement = WRITERS[writer].place(graph, chosen_layers(weighted_layers(graph), "fast"))
     names = [str(value.name) for value in placement.ranges]
     table = Table(TableKey("sha", "preprocess", "percentile"), names)
     values = np.linspace(-3, 3, 1001, dtype=np.float32)
-    for name in names:
-        table.observe(name, values)
+    for factor, name in enumerate(names, start=1):
+        table.observe(name, values * factor)
+    WRITERS[writer].write(graph, placement, FORMATS[form], table.largest, round_to_nearest)
     found = seen(placement, table)
     assert [one.name for one in found] == names
     assert {one.counts.sum() for one in found} == {values.size}
-    assert {one.levels for one in found} == {127, 255}, "signed and unsigned tensors"
-    assert {"body", "fpn", "rpn", "box_head", "mask_head"} <= {one.role for one in found}
-    without = Table(TableKey("sha", "preprocess", "min-max"), names)
-    assert seen(placement, without) == ()
+    assert {one.code for one in found} == codes
+    assert {"body", "fpn", "box_head", "mask_head"} <= {one.role for one in found}
+    largest = {"127 steps": 127, "255 steps": 255, "E4M3": 448}
+    for factor, one in enumerate(found, start=1):
+        scale = graph.initializers[f"{_written_as(placement, one.name)}_scale"].const_value
+        assert scale is not None
+        assert one.kept == pytest.approx(float(scale.numpy()) * largest[one.code])
+        assert one.kept == pytest.approx(3 * factor, rel=0.01)
+
+
+def _written_as(placement: Placement, range_name: str) -> str:
+    sites = [site for site in placement.sites if site.range_of.name == range_name]
+    return str(sites[0].value.name)
+
+
+def test_methods_that_count_nothing_show_nothing(demo_onnx: Path) -> None:
+    graph = ir.load(demo_onnx).graph
+    placement = WRITERS["tensorrt"].place(graph, chosen_layers(weighted_layers(graph), "fast"))
+    names = [str(value.name) for value in placement.ranges]
+    assert seen(placement, Table(TableKey("sha", "preprocess", "min-max"), names)) == ()
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_tensors_are_never_read_as_anything_else(tmp_path: Path) -> None:
+    names = ["$\\undefined$", "../../x", "a" * 5000, "\0", "名", ""]
+    counts = np.array([5, 0, 1])
+    tensors = [Seen(name, "../role", counts, 0.5, 1.5, 1.2, "127 steps") for name in names]
+    folder = tmp_path / "histograms"
+    folder.mkdir()
+    (folder / "009_of_an_earlier_run.png").touch()
+    (folder / "of_the_user.png").touch()
+    drawn = draw_histograms(tensors, folder)
+    assert len(drawn) == len(names)
+    assert sorted(folder.iterdir()) == sorted([*drawn, folder / "of_the_user.png"])
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_picture_for_each(

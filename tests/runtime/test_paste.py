@@ -224,7 +224,7 @@ def test_memory_follows_the_visible_part_of_the_box(rule: MaskRule) -> None:
 def test_crop_of_many_blocks_is_torchvision() -> None:
     image_hw, box = (900, 1100), (20.0, 10.0, 1080.0, 880.0)
     mask = noise("uniform")[0]
-    assert 900 * 1100 * len(mask) > 50 * paste.BLOCK_PRODUCTS
+    assert 900 * 1100 * len(mask) > 50 * paste._BLOCK_PRODUCTS
     expected = torchvision_soft(mask, box, image_hw) > 0.5
     assert np.count_nonzero(one(mask, box, MaskRule(), image_hw) != expected) == 0
 
