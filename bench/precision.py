@@ -18,20 +18,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx_ir as ir
 
 from bench import photos, results
+from bench.fitted import export_fitted, judges
 from calib.count import Kernels, count_kernels
 from calib.evaluation import EvaluationPhotos, Proof, prove, read_annotations
 from calib.job import Job, prepare
 from calib.options import QuantizeOptions
 from calib.policy import chosen_layers
-from export.eager import TorchvisionEager
-from export.onnx import export_onnx
 from export.onnx_file import read_onnx
-from model.checkpoint import Checkpoint, SpecOptions
 from runtime.console import Bar
 from runtime.sessions.session import open_session
-from runtime.sources.photos import decode
 
-SHORT, LONG = 320, 533
 CALIBRATION_PHOTOS = 128
 # What the project set out for with the default preset: box AP, AP50, mask AP, AP50.
 AIM = (80.0, 97.0, 74.0, 96.0)
@@ -102,11 +98,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(folder: Path, tables: Path) -> list[Row]:
-    checkpoint = photos.load_fitted(SHORT, LONG)
-    source = folder / "r50.onnx"
-    sizes = SpecOptions(short_side=SHORT, long_side=LONG)
-    export_onnx(photos.fitted_weights(), source, sizes, check_photo=None)
-    val, fitted = _judges(checkpoint)
+    source = export_fitted(folder)
+    val, fitted = _judges()
     rows: list[Row] = []
     jobs: dict[tuple[object, ...], Job] = {}
     for variant in _variants():
@@ -120,20 +113,12 @@ def _run(folder: Path, tables: Path) -> list[Row]:
     return rows
 
 
-def _judges(checkpoint: Checkpoint) -> tuple[EvaluationPhotos, EvaluationPhotos]:
-    eager = TorchvisionEager(checkpoint, None, photos.torchvision_model(checkpoint))
-    truth = read_annotations(
-        photos.data_folder() / "coco" / "annotations" / "instances_train2017.json"
+def _judges() -> tuple[EvaluationPhotos, EvaluationPhotos]:
+    labels = photos.data_folder() / "coco" / "annotations" / "instances_train2017.json"
+    val, fitted = judges(
+        (photos.val_photos(), None), (photos.fitted_photos(), read_annotations(labels))
     )
-    judges = []
-    for files, labels in ((photos.val_photos(), None), (photos.fitted_photos(), truth)):
-        bar = Bar(len(files), "photos, eager")
-        found = []
-        for file in files:
-            found.append(eager.run(decode(file)).detections)
-            bar.advance()
-        judges.append(EvaluationPhotos(files, found, checkpoint.spec, labels))  # type: ignore[arg-type]
-    return judges[0], judges[1]
+    return val, fitted
 
 
 def calibration_photos() -> list[Path]:

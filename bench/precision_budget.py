@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx_ir as ir
 
 from bench import photos, results
-from bench.precision import LONG, SHORT, calibration_photos
+from bench.fitted import export_fitted, judges
+from bench.precision import calibration_photos
 from calib.accuracy import CHOICE_PHOTOS, PHOTOS
 from calib.budget import Rung, climb, most_rungs
-from calib.evaluation import EvaluationPhotos, Proof, prove
+from calib.evaluation import Proof, prove
 from calib.groups import Group
 from calib.job import Job, prepare
 from calib.judge import Scores, detect
@@ -35,10 +36,7 @@ from calib.pictures import TradeOff, draw_trade_off
 from calib.policy import PRESETS, checked_preset, chosen_layers
 from calib.sensitivity import Damage, Sensitivity, groups_in, measure
 from calib.tapped_session import TappedSession
-from export.eager import TorchvisionEager
-from export.onnx import export_onnx
 from export.onnx_file import read_onnx
-from model.checkpoint import SpecOptions
 from runtime.console import Bar
 from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
@@ -96,9 +94,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _prepare(folder: Path, args: argparse.Namespace) -> Job:
-    source = folder / "r50.onnx"
-    sizes = SpecOptions(short_side=SHORT, long_side=LONG)
-    export_onnx(photos.fitted_weights(), source, sizes, check_photo=None)
+    source = export_fitted(folder)
     # The largest budget: rounding is learned for all layers that a budget may choose.
     options = QuantizeOptions(writer=args.qdq, budget=max(BUDGETS), threads=args.threads)
     files = calibration_photos()
@@ -151,15 +147,8 @@ def _candidates(
 def _evaluated(
     job: Job, candidates: Sequence[Candidate], folder: Path, threads: int | None
 ) -> list[Row]:
-    checkpoint = photos.load_fitted(SHORT, LONG)
-    eager = TorchvisionEager(checkpoint, None, photos.torchvision_model(checkpoint))
     val = photos.val_photos()
-    bar = Bar(len(val), "photos, eager")
-    found = []
-    for file in val:
-        found.append(eager.run(decode(file)).detections)
-        bar.advance()
-    on = EvaluationPhotos(val, found, checkpoint.spec)  # type: ignore[arg-type]
+    (on,) = judges((val, None))
     paths, shares, proofs = [], [], []
     for number, one in enumerate(candidates):
         model, placement = job.quantised(one.nodes)

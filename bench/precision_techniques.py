@@ -23,10 +23,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bench import photos, results
-from bench.precision import LONG, SHORT, calibration_photos
+from bench.fitted import export_fitted, judges
+from bench.precision import calibration_photos
 from calib.activations import Activations
 from calib.cpu_sums import sums_saturate
-from calib.evaluation import EvaluationPhotos, Proof, prove
+from calib.evaluation import Proof, prove
 from calib.groups import groups_of
 from calib.job import Job, prepare
 from calib.layers import Layer, constant, weighted_layers
@@ -42,13 +43,9 @@ from calib.placement import (
 from calib.policy import chosen_layers
 from calib.recipe import WRITERS
 from calib.weights import Rounder, along, round_to_nearest
-from export.eager import TorchvisionEager
-from export.onnx import export_onnx
 from export.onnx_file import read_onnx
-from model.checkpoint import SpecOptions
 from runtime.console import Bar
 from runtime.sessions.session import open_session
-from runtime.sources.photos import decode
 
 Float32 = npt.NDArray[np.float32]
 Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
@@ -131,9 +128,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _prepare(folder: Path, tables: Path) -> Job:
-    source = folder / "r50.onnx"
-    sizes = SpecOptions(short_side=SHORT, long_side=LONG)
-    export_onnx(photos.fitted_weights(), source, sizes, check_photo=None)
+    source = export_fitted(folder)
     options = QuantizeOptions(preset="fast")
     files = calibration_photos()
     bar = Bar(len(files) + PHOTOS, "photos, ranges and rounding")
@@ -142,7 +137,8 @@ def _prepare(folder: Path, tables: Path) -> Job:
 
 
 def _run(job: Job, path: Path, count: int | None) -> list[Row]:
-    on, means = _judge(count), input_means(job)
+    (on,) = judges((photos.val_photos()[:count], None))
+    means = input_means(job)
     # Another writer may have another range of the weights.
     by_writer = {writer: replace(job, writer=writer) for writer in WRITERS}
     rows = []
@@ -156,17 +152,6 @@ def _run(job: Job, path: Path, count: int | None) -> list[Row]:
         rows.append(Row(technique, of_writer.share(placement), proof))
         print("  ".join(_cells(rows[-1])), flush=True)
     return rows
-
-
-def _judge(count: int | None) -> EvaluationPhotos:
-    checkpoint = photos.load_fitted(SHORT, LONG)
-    eager = TorchvisionEager(checkpoint, None, photos.torchvision_model(checkpoint))
-    files = photos.val_photos()[:count]
-    bar, found = Bar(len(files), "photos, eager"), []
-    for file in files:
-        found.append(eager.run(decode(file)).detections)
-        bar.advance()
-    return EvaluationPhotos(files, found, checkpoint.spec)  # type: ignore[arg-type]
 
 
 def written(job: Job, technique: Technique, means: Means) -> tuple[ir.Model, Placement]:

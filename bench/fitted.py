@@ -1,0 +1,41 @@
+"""The fitted R50-FPN for the benches of precision: exported once, judged by its eager self."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import photos
+from calib.evaluation import EvaluationPhotos
+from export.eager import TorchvisionEager
+from export.onnx import export_onnx
+from model.checkpoint import SpecOptions
+from runtime.console import Bar
+from runtime.sources.photos import decode
+
+SHORT, LONG = 320, 533
+
+
+def export_fitted(folder: Path) -> Path:
+    """Its FP32 file."""
+    path = folder / "r50.onnx"
+    sizes = SpecOptions(short_side=SHORT, long_side=LONG)
+    export_onnx(photos.fitted_weights(), path, sizes, check_photo=None)
+    return path
+
+
+def judges(
+    *sets: tuple[Sequence[Path], Mapping[str, Any] | None],
+) -> list[EvaluationPhotos]:
+    """What torchvision's eager model finds on sets of photos, each with labels or None."""
+    checkpoint = photos.load_fitted(SHORT, LONG)
+    eager = TorchvisionEager(checkpoint, None, photos.torchvision_model(checkpoint))
+    answered = []
+    for files, truth in sets:
+        bar, found = Bar(len(files), "photos, eager"), []
+        for file in files:
+            found.append(eager.run(decode(file)).detections)
+            bar.advance()
+        answered.append(EvaluationPhotos(files, found, checkpoint.spec, truth))  # type: ignore[arg-type]
+    return answered
