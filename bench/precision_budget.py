@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,14 +129,19 @@ def _known(job: Job, path: Path | None) -> tuple[list[Sensitivity], dict[int, Ru
 def _candidates(
     job: Job, damage: Damage, rungs: dict[int, Rung], path: Path | None
 ) -> list[Candidate]:
-    used, found = job.used[:CHOICE_PHOTOS], []
+    used = job.used[:CHOICE_PHOTOS]
+    found: list[Candidate] = []
     session = TappedSession(job.model, job.artifact, threads=job.options.threads)
     references = detect(session, used, Bar(len(used), "photos, reference").advance)
     for budget in BUDGETS:
         bar = Bar(most_rungs(len(damage.ranked)) * len(used), f"photos, budget {budget:g}")
         rung = climb(job, damage, references, used, budget, bar.advance, rungs).chosen
         _keep(job, damage.ranked, rungs, path)
-        found.append(Candidate(f"budget {budget:g}", rung.nodes, rung))
+        if found and found[-1].nodes == rung.nodes:
+            # A larger budget that buys nothing more is the same file: one row with both names.
+            found[-1] = replace(found[-1], title=f"{found[-1].title}, {budget:g}")
+        else:
+            found.append(Candidate(f"budget {budget:g}", rung.nodes, rung))
     for preset in PRESETS:
         chosen = chosen_layers(job.layers, checked_preset(preset))
         nodes = frozenset(str(layer.node.name) for layer in chosen)
