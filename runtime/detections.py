@@ -170,10 +170,7 @@ class Detections:
         """The binary masks as COCO's compressed run lengths; empty for a box-only model."""
         if self.mask_probs is None:
             return []
-        if self.paste == "integer":
-            return encode_pasted(self.mask_probs, self.boxes, self.image_hw, self._rule())
-        crops = paste_crops(self.mask_probs, self.boxes, self.image_hw, self._rule())
-        return [rle.encode(crop.columns, crop.x0_px, crop.y0_px, self.image_hw) for crop in crops]
+        return encode_pasted(self.mask_probs, self.boxes, self.image_hw, self._rule())
 
     def areas(self) -> NDArray[np.float64]:
         """Area of each row in square pixels of the original image, float64 [D].

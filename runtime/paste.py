@@ -246,10 +246,35 @@ def _paste_float(
 
 def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) -> ResizeAxis:
     """Torch's `grid_sample` without `align_corners` at the centres of the box's pixels."""
+    start, stop = (int(end) for end in sampled_pixels(low, high, extent_px))
+    return ResizeAxis(start, *sample_taps(np.arange(start, stop), low, high, cells))
+
+
+def sampled_pixels(
+    low: Float32Array | np.float32, high: Float32Array | np.float32, extent_px: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First pixel of the image and the one behind the last that "float" boxes are pasted to."""
+    start = (np.floor(low) - _ONE).clip(0, extent_px).astype(np.int64)
+    stop = (np.ceil(high) + _ONE).clip(0, extent_px).astype(np.int64)
+    return start, np.where(high > low, np.maximum(stop, start), start)
+
+
+def sample_taps(
+    pixel: NDArray[np.int64],
+    low: Float32Array | np.float32,
+    high: Float32Array | np.float32,
+    cells: int,
+) -> tuple[NDArray[np.int64], Float32Array, Float32Array]:
+    """Lower cell, its weight and the upper one's, [P] each; both 0 outside the mask.
+
+    Args:
+        pixel: int64 [P], of the image.
+        low: float32 [P], or one for all: where the box begins.
+        high: float32 [P], or one for all: where it ends.
+        cells: cells of a padded grid, G.
+    """
     side = cells - CELLS_BEFORE - CELLS_AFTER
-    start = int(min(max(np.floor(low) - _ONE, 0), extent_px))
-    stop = int(min(np.ceil(high) + _ONE, extent_px)) if high > low else start
-    centre = np.arange(start, stop).astype(np.float32) + _HALF
+    centre = pixel.astype(np.float32) + _HALF
     unit = (centre - low) / (high - low) * _TWO - _ONE
     source = _fma(unit + _ONE, np.float32(side) / _TWO, -_HALF)
     below = np.floor(source)
@@ -257,8 +282,7 @@ def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) 
     cell = below.astype(np.int64) + CELLS_BEFORE
     inside = (cell >= 0) & (cell <= side)
     zero = np.float32(0)
-    return ResizeAxis(
-        start,
+    return (
         np.where(inside, cell, 0),
         np.where(inside, _ONE - upper, zero),
         np.where(inside, upper, zero),

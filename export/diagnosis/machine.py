@@ -10,7 +10,7 @@ from export.diagnosis.finding import Finding, of_error
 from export.diagnosis.packages import PACKAGES, diagnose_packages, installed_version
 from export.diagnosis.probe import probe
 from model.errors import DeviceError, MaskportError, MissingDependencyError
-from runtime.bilinear import IS_COMPILED
+from runtime import bilinear, runs
 from runtime.cuda import local_architecture
 
 _OLDEST_PYTHON = (3, 11)
@@ -33,7 +33,7 @@ def diagnose_machine() -> list[Finding]:
     architecture, gpu = _gpu()
     return [
         _python(),
-        _resize(),
+        _compiled_loops(),
         *diagnose_packages(),
         *_torch(),
         *_onnxruntime(),
@@ -51,14 +51,14 @@ def _python() -> Finding:
     return Finding("ok", f"Python {version} on {platform.machine()}, {cores} cores")
 
 
-def _resize() -> Finding:
-    subject = "resize of photos"
-    if IS_COMPILED:
+def _compiled_loops() -> Finding:
+    subject = "resize of photos, run lengths of masks"
+    if bilinear.IS_COMPILED and runs.IS_COMPILED:
         return Finding("ok", subject, "compiled")
     return Finding(
         "absent",
         subject,
-        "no compiled loops: the same numbers in three times the time",
+        "not compiled: the same numbers and bytes in three times the time",
         "install a C compiler and Python's headers, then install maskport again",
     )
 

@@ -1,17 +1,31 @@
-"""Run lengths from crossings against run lengths of the pasted pixels, to the byte."""
+"""Run lengths straight from the masks' cells against those of the pasted pixels, to the byte.
+
+By either implementation: the compiled one where there is one, and NumPy's.
+"""
 
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from runtime import rle
+from runtime import rle, runs
 from runtime.paste import MaskRule, grown_integer_boxes, paste_crops, resize_taps
-from runtime.runs import encode_pasted
 
 HW = (97, 131)
+Encode = Callable[..., list[rle.Rle]]
+FLOAT = MaskRule("float", threshold_inclusive=True)
+
+
+@pytest.fixture(params=["c", "numpy"])
+def encode_pasted(request: pytest.FixtureRequest) -> Encode:
+    if request.param == "numpy":
+        return runs.with_numpy
+    if not runs.IS_COMPILED:
+        pytest.skip("the package was built without a C compiler")
+    return runs.in_c
 
 
 def _by_pixels(
@@ -58,10 +72,12 @@ def _masks(
         MaskRule(threshold_inclusive=True),
         MaskRule(threshold=0.3),
         MaskRule(threshold=0.9),
+        FLOAT,
+        MaskRule("float", threshold=0.25),
     ],
-    ids=["strict", "inclusive", "low", "high"],
+    ids=["strict", "inclusive", "low", "high", "float", "float-low"],
 )
-def test_equal_to_the_pixels(kind: str, side: int, rule: MaskRule) -> None:
+def test_equal_to_the_pixels(encode_pasted: Encode, kind: str, side: int, rule: MaskRule) -> None:
     rng = np.random.default_rng(side)
     masks, boxes = _masks(rng, kind, 150, side, rule.threshold), _boxes(rng, 150, HW)
     expected = _by_pixels(masks, boxes, HW, rule)
@@ -71,13 +87,14 @@ def test_equal_to_the_pixels(kind: str, side: int, rule: MaskRule) -> None:
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (1, 300), (300, 1), (480, 640), (1080, 1920)], ids=str)
-def test_image_sizes(hw: tuple[int, int]) -> None:
+def test_image_sizes(encode_pasted: Encode, hw: tuple[int, int]) -> None:
     rng = np.random.default_rng(2)
     masks, boxes = _masks(rng, "blob", 60, 28), _boxes(rng, 60, hw)
-    assert encode_pasted(masks, boxes, hw, MaskRule()) == _by_pixels(masks, boxes, hw, MaskRule())
+    for rule in (MaskRule(), FLOAT):
+        assert encode_pasted(masks, boxes, hw, rule) == _by_pixels(masks, boxes, hw, rule)
 
 
-def test_crossings_exactly_at_pixel_centres() -> None:
+def test_crossings_exactly_at_pixel_centres(encode_pasted: Encode) -> None:
     """Boxes of 30 * 2^k pixels sample cells at exact binary fractions, where ties live."""
     rng = np.random.default_rng(4)
     masks = (rng.integers(0, 5, (64, 28, 28)) / 4).astype(np.float32)
@@ -91,7 +108,7 @@ def test_crossings_exactly_at_pixel_centres() -> None:
 
 
 @pytest.mark.parametrize("kind", ["binary", "flat"])
-def test_each_mask_alone(kind: str) -> None:
+def test_each_mask_alone(encode_pasted: Encode, kind: str) -> None:
     """Coverings of few pixels and of many: a crossing's nearest pixel may be beyond its cells."""
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -99,17 +116,17 @@ def test_each_mask_alone(kind: str) -> None:
         corner = rng.uniform(-10, 90, (50, 2))
         sides = np.exp(rng.uniform(0, np.log((8, 8, 120, 600)[seed % 4]), (50, 2)))
         boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
-        assert encode_pasted(masks, boxes, HW, MaskRule()) == _by_pixels(
-            masks, boxes, HW, MaskRule()
-        )
+        for rule in (MaskRule(), FLOAT):
+            assert encode_pasted(masks, boxes, HW, rule) == _by_pixels(masks, boxes, HW, rule)
 
 
-def test_no_masks_and_full_height() -> None:
+def test_no_masks_and_full_height(encode_pasted: Encode) -> None:
     none = np.empty((0, 28, 28), np.float32)
     assert encode_pasted(none, np.empty((0, 4), np.float32), HW, MaskRule()) == []
     full = np.ones((2, 28, 28), np.float32)
     boxes = np.array([[-50, -500, 60, 900], [-900, -900, 900, 900]], np.float32)
-    assert encode_pasted(full, boxes, HW, MaskRule()) == _by_pixels(full, boxes, HW, MaskRule())
+    for rule in (MaskRule(), FLOAT):
+        assert encode_pasted(full, boxes, HW, rule) == _by_pixels(full, boxes, HW, rule)
 
 
 def _profile_mask(
@@ -144,7 +161,9 @@ def _profile_mask(
 
 
 @pytest.mark.parametrize("side", [14, 28, 56, 112, 160, 224])
-def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(side: int) -> None:
+def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(
+    encode_pasted: Encode, side: int
+) -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
         mask, box, thresholds = _profile_mask(rng, side, float(np.exp(rng.uniform(3, 8.5))))
@@ -156,7 +175,7 @@ def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(side: int
                 assert encode_pasted(mask, box, hw, rule) == expected, (seed, threshold)
 
 
-def test_a_mask_of_112_cells_on_a_large_photo() -> None:
+def test_a_mask_of_112_cells_on_a_large_photo(encode_pasted: Encode) -> None:
     """A pixel near cell 110: there float32 moves the coordinate four times as far as at 28."""
     mask = np.zeros((1, 112, 112), np.float32)
     mask[0, :111] = 1
@@ -166,7 +185,9 @@ def test_a_mask_of_112_cells_on_a_large_photo() -> None:
     assert encode_pasted(mask, box, hw, rule) == _by_pixels(mask, box, hw, rule)
 
 
-def test_masks_at_the_threshold_take_no_more_memory_than_their_blocks() -> None:
+def test_masks_at_the_threshold_take_no_more_memory_than_their_blocks(
+    encode_pasted: Encode,
+) -> None:
     """A row of logits that are zero is a row at the threshold: every column is a doubtful one."""
     masks = np.zeros((20, 28, 28), np.float32)
     masks[:, 4:24] = 1

@@ -1,0 +1,185 @@
+"""The compiled run lengths: nothing outside their arrays is touched, whatever the tables say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from runtime import runs
+from runtime.paste import MaskRule
+from tests.conftest import ROOT
+
+if not runs.IS_COMPILED:
+    pytest.skip("the package was built without a C compiler", allow_module_level=True)
+
+from runtime.runs_kernel import encode
+
+NAMES = ("grids", "orders", "first", "count", "cell_x", "weight_x", "cell_y", "weight_y")
+REST = (6, 7, 0.5, False)
+
+
+def _arguments() -> list[np.ndarray]:
+    """Two masks of 2 x 2 cells in an image of 6 x 7: one of 3 x 2 pixels, one of 2 x 3."""
+    i32, f32 = np.int32, np.float32
+    return [
+        np.ones((2, 5, 5), f32),
+        np.zeros(2, np.uint8),
+        np.array([[1, 2], [4, 3]], i32),
+        np.array([[3, 2], [2, 3]], i32),
+        np.ones(5, i32),
+        np.full((2, 5), 0.5, f32),
+        np.ones(5, i32),
+        np.full((2, 5), 0.5, f32),
+    ]
+
+
+def test_what_it_answers_for_two_rectangles() -> None:
+    from runtime import rle
+
+    expected = np.zeros((2, 6, 7), bool)
+    expected[0, 2:4, 1:4] = True
+    expected[1, 3:6, 4:6] = True
+    found = encode(*_arguments(), *REST)
+    for text, mask in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(rle.decode({"size": [6, 7], "counts": text}), mask)
+
+
+@pytest.mark.parametrize("which", range(8), ids=NAMES)
+def test_other_types_and_shapes_are_refused(which: int) -> None:
+    for change in (
+        lambda a: a.astype(np.float64),
+        lambda a: a[..., None],
+        lambda a: a.astype(a.dtype.newbyteorder(">")) if a.itemsize > 1 else a.astype(">i2"),
+    ):
+        wrong = _arguments()
+        wrong[which] = change(wrong[which])
+        with pytest.raises(ValueError, match=f"{NAMES[which]}: expected"):
+            encode(*wrong, *REST)
+    shorter = _arguments()
+    shorter[which] = np.ascontiguousarray(shorter[which][..., :-1])
+    with pytest.raises(ValueError, match="do not fit"):
+        encode(*shorter, *REST)
+    apart = _arguments()
+    apart[which] = np.repeat(apart[which], 2, axis=-1)[..., ::2]
+    with pytest.raises(ValueError, match="contiguous"):
+        encode(*apart, *REST)
+
+
+@pytest.mark.parametrize(("which", "end"), [(4, 4), (6, 4), (1, 3)])
+def test_no_table_reaches_outside_the_grid(which: int, end: int) -> None:
+    places = (255, end) if which == 1 else (-1, end, 2**31 - 1, -(2**31))
+    for place in places:
+        wrong = _arguments()
+        wrong[which].flat[-1] = place
+        with pytest.raises(IndexError, match=f"{NAMES[which]}: {place} is outside 0 to {end - 1}"):
+            encode(*wrong, *REST)
+
+
+@pytest.mark.parametrize("which", [2, 3])
+@pytest.mark.parametrize("place", [-1, 7, 2**31 - 1, -(2**31)])
+def test_no_mask_reaches_outside_the_image(which: int, place: int) -> None:
+    for at in range(4):
+        wrong = _arguments()
+        wrong[which].flat[at] = place
+        with pytest.raises(IndexError, match=f"mask {at // 2}: .* leave the image"):
+            encode(*wrong, *REST)
+
+
+def test_counts_that_are_not_those_of_the_tables_are_refused() -> None:
+    for at in range(4):
+        wrong = _arguments()
+        wrong[3].flat[at] -= 1
+        with pytest.raises(ValueError, match="do not fit"):
+            encode(*wrong, *REST)
+    for height, width in ((-1, 7), (6, -7), (2**31, 7), (6, 2**31)):
+        with pytest.raises((ValueError, IndexError), match=r"do not fit|leave the image"):
+            encode(*_arguments(), height, width, 0.5, False)
+    for missing in range(1, 12):
+        with pytest.raises(TypeError):
+            encode(*[*_arguments(), *REST][:missing])
+
+
+def test_tables_of_nonsense_do_no_harm() -> None:
+    """Any weights and cells in any order, NaN and infinity among them: a text that fills the image.
+
+    In a process of its own, that would die of a stray access.
+    """
+    script = (
+        "import numpy as np\n"
+        "from runtime import rle\n"
+        "from runtime.runs_kernel import encode\n"
+        "for seed in range(3000):\n"
+        "    rng = np.random.default_rng(seed)\n"
+        "    masks, cells = int(rng.integers(1, 4)), int(rng.integers(2, 9))\n"
+        "    hw = rng.integers(1, 40, 2)\n"
+        "    first = rng.integers(0, hw[::-1] + 1, (masks, 2))\n"
+        "    count = rng.integers(0, hw[::-1] - first + 1)\n"
+        "    odd = np.array([0, 1, -1, 1e-30, 1e30, np.inf, -np.inf, np.nan, 0.5], np.float32)\n"
+        "    def weights(*shape):\n"
+        "        some = rng.random(shape, np.float32)\n"
+        "        return np.where(rng.random(shape) < 0.3, rng.choice(odd, shape), some)\n"
+        "    def cell(n):\n"
+        "        found = rng.integers(0, cells - 1, n).astype(np.int32)\n"
+        "        return np.sort(found) if seed % 2 else found\n"
+        "    columns, rows = (int(n) for n in count.sum(axis=0))\n"
+        "    found = encode(weights(masks, cells, cells), rng.integers(0, 3, masks, np.uint8),\n"
+        "        first.astype(np.int32), count.astype(np.int32), cell(columns),\n"
+        "        weights(2, columns), cell(rows), weights(2, rows), *hw.tolist(),\n"
+        "        float(rng.random()), bool(seed % 3))\n"
+        "    for text in found:\n"
+        "        rle.decode({'size': hw.tolist(), 'counts': text})\n"
+        "print('done')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "done", done.stderr
+
+
+def test_other_threads_run_meanwhile() -> None:
+    # Noise: nearly every pixel turns, so that the call takes a while.
+    masks = np.random.default_rng(0).random((40, 112, 112), np.float32)
+    boxes = np.tile(np.array([[0, 0, 2000, 1500]], np.float32), (40, 1))
+    seen, stop = [], threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            seen.append(time.perf_counter())
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    runs.in_c(masks, boxes, (1500, 2000), MaskRule())
+    ended = time.perf_counter()
+    stop.set()
+    watcher.join()
+    # A lock that is held to the end lets one through, or two, as it is given back.
+    assert sum(started < moment < ended for moment in seen) >= 5
+
+
+@pytest.mark.parametrize("paste", ["integer", "float", "resize"])
+def test_without_it_numpy_does_the_same(paste: str) -> None:
+    """As where there was no compiler: the module is missing."""
+    script = (
+        "import sys; sys.modules['runtime.runs_kernel'] = None\n"
+        "import numpy as np\n"
+        "from runtime import runs\n"
+        "from runtime.paste import MaskRule\n"
+        "assert not runs.IS_COMPILED\n"
+        "masks = np.random.default_rng(0).random((3, 7, 7), np.float32)\n"
+        "boxes = np.array([[1, 2, 30, 40], [-5, 9, 80, 33], [4, 4, 5, 5]], np.float32)\n"
+        f"print(runs.encode_pasted(masks, boxes, (50, 60), MaskRule({paste!r})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    masks = np.random.default_rng(0).random((3, 7, 7), np.float32)
+    boxes = np.array([[1, 2, 30, 40], [-5, 9, 80, 33], [4, 4, 5, 5]], np.float32)
+    expected = runs.encode_pasted(masks, boxes, (50, 60), MaskRule(paste))
+    assert done.stdout.strip() == str(expected), done.stderr
