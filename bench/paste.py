@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
@@ -140,7 +141,7 @@ def measure(
     for _ in range(repeats):
         answers = []
         for side, kept in zip(sides, times, strict=True):
-            elapsed, texts = timed(lambda side=side: side(masks, boxes, image_hw))  # type: ignore[misc]
+            elapsed, texts = timed(partial(side, masks, boxes, image_hw))
             kept.append(elapsed)
             answers.append(texts)
         identical = min(

@@ -254,8 +254,9 @@ def sampled_pixels(
     low: Float32Array | np.float32, high: Float32Array | np.float32, extent_px: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First pixel of the image and the one behind the last that "float" boxes are pasted to."""
-    start = (np.floor(low) - _ONE).clip(0, extent_px).astype(np.int64)
-    stop = (np.ceil(high) + _ONE).clip(0, extent_px).astype(np.int64)
+    # In float64, for float32 rounds the extent of an image beyond 2^24 pixels.
+    start = (np.floor(low) - _ONE).astype(np.float64).clip(0, extent_px).astype(np.int64)
+    stop = (np.ceil(high) + _ONE).astype(np.float64).clip(0, extent_px).astype(np.int64)
     return start, np.where(high > low, np.maximum(stop, start), start)
 
 

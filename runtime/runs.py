@@ -1,10 +1,10 @@
-"""COCO run lengths of pasted masks, without the pixels of the image, nor all those of the box.
+"""COCO run lengths of pasted masks, with as few of their pixels as decide them.
 
-Stands twice, with equal results to the byte: in C, which takes a small part of the time
-(`bench/paste.py`), and in NumPy, for packages that were built without a compiler and for the paste
-rules that the C does not know.
+Stands twice, with equal results to the byte: in C, for torchvision's and detectron2's rules, and in
+NumPy, for packages that were built without a compiler and for the third rule. `bench/paste.py`
+has the times of both.
 
-Legend: D masks, G cells of a padded grid, N columns of all boxes together, R their rows.
+Legend: D masks, G cells of a padded grid, P pixels of all boxes together along one axis.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def encode_pasted(
     """Paste, threshold and encode; equal to `rle.encode` of `paste_crops` for every mask.
 
     Args:
-        mask_probs: float32 [D, M, M], probabilities, finite.
+        mask_probs: float32 [D, M, M], probabilities, from 0 to 1.
         boxes_xyxy: float32 [D, 4], original-image pixels, finite; they may leave the image.
         image_hw: Height and width of the image in pixels.
         rule: Paste rule and threshold.

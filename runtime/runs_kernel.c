@@ -2,8 +2,8 @@
 
    Down one column of the image a pasted mask lies between two neighbouring cells of its grid. Where
    both are clearly on one side of the threshold, so are all pixels between them, and none is
-   computed. Where it rises or falls steeply from one to the other, the turn is searched for by
-   halves. Else every pixel is computed. That is always done with the products and sums of torch's
+   computed. Where it rises or falls steeply from one to the other, the turn is guessed and, if the
+   two pixels there do not confirm it, searched for by halves. Else every pixel is computed. That is always done with the products and sums of torch's
    kernels in their order, one rounding each (-ffp-contract=off). A fused multiply-add is the exact
    product in double, a sum there, and one rounding to float, as in runtime/paste.py. The caller has
    the tables; here they are held to the arrays' bounds, whatever they say. */
@@ -56,6 +56,13 @@ typedef struct {
     int32_t start, stop, cell;
     float step, rows;
 } Segment;
+
+/* Room for one mask's rows and one column's cells. */
+typedef struct {
+    Segment *segments;
+    float *column;
+    int32_t *side;
+} Room;
 
 static int well_formed(const Py_buffer *given, int which)
 {
@@ -303,30 +310,31 @@ static int32_t find_segments(Segment *segments, const int32_t *cell, const float
 
 /* `x`, `y`: where this mask's part of the tables starts. */
 static void write_mask(Writer *text, const Py_buffer *b, Py_ssize_t mask, int64_t x, int64_t y,
-                       Segment *segments, float *column, int32_t *side, const Image *image)
+                       const Room *room, const Image *image)
 {
     const int32_t *first = (const int32_t *)b[FIRST].buf + 2 * mask;
     const int32_t *count = (const int32_t *)b[COUNT].buf + 2 * mask;
     const int32_t *cell_x = (const int32_t *)b[CELL_X].buf + x;
     const float *weight_x = (const float *)b[WEIGHT_X].buf + x;
-    const float *weight_y = (const float *)b[WEIGHT_Y].buf + y;
     const Py_ssize_t cells = b[GRIDS].shape[1], height = image->height;
     const float *grid = (const float *)b[GRIDS].buf + mask * cells * cells;
-    Column c = {.column = column, .side = side, .weight_y0 = weight_y, .weight_y1 = weight_y + b[CELL_Y].shape[0],
+    Column c = {.column = room->column, .side = room->side,
                 .order = ((const uint8_t *)b[ORDERS].buf)[mask]};
+    c.weight_y0 = (const float *)b[WEIGHT_Y].buf + y;
+    c.weight_y1 = c.weight_y0 + b[CELL_Y].shape[0];
     const int32_t found =
-        find_segments(segments, (const int32_t *)b[CELL_Y].buf + y, c.weight_y1, count[1]);
+        find_segments(room->segments, (const int32_t *)b[CELL_Y].buf + y, c.weight_y1, count[1]);
     for (int32_t i = 0; found > 0 && i < count[0]; i++) {
         const int64_t top = ((int64_t)first[0] + i) * height;
         c.left = grid + cell_x[i] * cells;
         c.right = c.left + cells;
         c.weight_x[0] = weight_x[i];
         c.weight_x[1] = weight_x[b[CELL_X].shape[0] + i];
-        mix(column, side, c.left, c.right, c.weight_x, image->threshold, cells);
+        mix(room->column, room->side, c.left, c.right, c.weight_x, image->threshold, cells);
         if (first[1] > 0)
             turn(text, top, 0);
         for (int32_t s = 0; s < found; s++)
-            write_segment(text, &c, &segments[s], top + first[1], image);
+            write_segment(text, &c, &room->segments[s], top + first[1], image);
         if (first[1] + count[1] < height)
             turn(text, top + first[1] + count[1], 0);
     }
@@ -335,14 +343,14 @@ static void write_mask(Writer *text, const Py_buffer *b, Py_ssize_t mask, int64_
 }
 
 /* `stops`: where each mask's text ends. Needs no interpreter. */
-static void write_all(Writer *text, size_t *stops, const Py_buffer *b, Segment *segments,
-                      float *column, int32_t *side, const Image *image)
+static void write_all(Writer *text, size_t *stops, const Py_buffer *b, const Room *room,
+                      const Image *image)
 {
     const int32_t *count = b[COUNT].buf;
     int64_t x = 0, y = 0;
     for (Py_ssize_t mask = 0; mask < b[GRIDS].shape[0] && !text->failed; mask++) {
         text->last_edge = text->runs = text->is_on = 0;
-        write_mask(text, b, mask, x, y, segments, column, side, image);
+        write_mask(text, b, mask, x, y, room, image);
         const int64_t rest = (int64_t)image->height * image->width - text->last_edge;
         /* COCO writes no empty run at the end, but an empty mask has its one run. */
         if (rest > 0 || text->runs == 0)
@@ -378,22 +386,24 @@ static PyObject *run(const Py_buffer *b, const Image *image)
     const Py_ssize_t masks = b[GRIDS].shape[0];
     Writer text = {0};
     size_t *stops = PyMem_Calloc((size_t)masks, sizeof(size_t));
-    Segment *segments = PyMem_Calloc((size_t)b[CELL_Y].shape[0], sizeof(Segment));
-    float *column = PyMem_Calloc((size_t)b[GRIDS].shape[1], sizeof(float));
-    int32_t *side = PyMem_Calloc((size_t)b[GRIDS].shape[1], sizeof(int32_t));
+    const Room room = {
+        PyMem_Calloc((size_t)b[CELL_Y].shape[0], sizeof(Segment)),
+        PyMem_Calloc((size_t)b[GRIDS].shape[1], sizeof(float)),
+        PyMem_Calloc((size_t)b[GRIDS].shape[1], sizeof(int32_t)),
+    };
     PyObject *list = NULL;
-    if (stops != NULL && segments != NULL && column != NULL && side != NULL) {
+    if (stops != NULL && room.segments != NULL && room.column != NULL && room.side != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        write_all(&text, stops, b, segments, column, side, image);
+        write_all(&text, stops, b, &room, image);
         Py_END_ALLOW_THREADS
         if (!text.failed)
             list = as_list(&text, stops, masks);
     }
     free(text.chars);
     PyMem_Free(stops);
-    PyMem_Free(segments);
-    PyMem_Free(column);
-    PyMem_Free(side);
+    PyMem_Free(room.segments);
+    PyMem_Free(room.column);
+    PyMem_Free(room.side);
     return list != NULL || PyErr_Occurred() ? list : PyErr_NoMemory();
 }
 

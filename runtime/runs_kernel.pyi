@@ -20,8 +20,10 @@ def encode(
 ) -> list[str]:
     """Paste, threshold and encode; the interpreter's lock is released meanwhile.
 
+    Other threads must not write to the arrays meanwhile: they are checked once, at the start.
+
     Args:
-        grids: float32 [D, G, G], masks with cells of zero around them, x first.
+        grids: float32 [D, G, G], probabilities with cells of zero around them, x first.
         orders: uint8 [D], order of operations of a pixel: 0 torch's resize of large outputs, 1 of
             small ones, 2 its `grid_sample`.
         first: int32 [D, 2], the first column and row of each mask in the image.

@@ -6,6 +6,7 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +16,7 @@ from export.diagnosis.packages import PACKAGES, diagnose_packages
 from export.diagnosis.probe import Answer, probe
 from export.doctor import diagnose_machine
 from model.errors import DeviceError, MissingDependencyError
+from runtime import bilinear, runs
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {name: package.minimum for name, package in PACKAGES.items()} | {"torch": "2.15.0+cu130"}
@@ -125,6 +127,20 @@ def test_this_machine_works() -> None:
     assert named(findings, f"torch {metadata.version('torch')}").status == "ok"
     assert "work together" in named(findings, "torch with torchvision").detail
     assert "CPU" in named(findings, "ONNX Runtime's providers").detail
+
+
+@pytest.mark.parametrize(
+    ("module", "subject"), [(bilinear, "resize of photos"), (runs, "run lengths of masks")]
+)
+def test_loops_that_were_not_compiled(
+    module: ModuleType, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IS_COMPILED", False)
+    (found,) = (one for one in machine._compiled_loops() if one.subject == subject)
+    assert found.status == "absent"
+    assert "the same answer" in found.detail
+    monkeypatch.setattr(module, "IS_COMPILED", True)
+    assert [one.status for one in machine._compiled_loops() if one.subject == subject] == ["ok"]
 
 
 def test_the_trap_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,33 @@ def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(
                 assert encode_pasted(mask, box, hw, rule) == expected, (seed, threshold)
 
 
+@pytest.mark.parametrize("side", [2, 3, 28])
+def test_tall_boxes_whose_masks_cross_the_threshold_flatly(
+    encode_pasted: Encode, side: int
+) -> None:
+    """Neighbouring pixels differ by less than rounding: along a column they turn back and forth."""
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        threshold = (0.3, 0.5, 0.77, 0.9)[seed % 4]
+        reach = np.exp(rng.uniform(np.log(1.2e-5), np.log(1e-4)))
+        signs = rng.choice([-1, 1], (4, side, side))
+        masks = (threshold + signs * reach).astype(np.float32)
+        height = 4000 * np.exp(rng.uniform(0, 3))
+        top = rng.uniform(4000 - height, 0)
+        boxes = np.tile(np.array([[-20, top, 40, top + height]], np.float32), (4, 1))
+        for paste in ("integer", "float"):
+            rule = MaskRule(paste, threshold=threshold)
+            expected = _by_pixels(masks, boxes, (4000, 6), rule)
+            assert encode_pasted(masks, boxes, (4000, 6), rule) == expected, seed
+
+
+def test_an_image_whose_width_float32_does_not_know(encode_pasted: Encode) -> None:
+    width = 2**24 + 3
+    boxes = np.array([[width - 200, 0, width + 800, 3]], np.float32)
+    found = encode_pasted(np.ones((1, 28, 28), np.float32), boxes, (2, width), FLOAT)
+    assert rle.area(found[0]) == 2 * 200
+
+
 def test_a_mask_of_112_cells_on_a_large_photo(encode_pasted: Encode) -> None:
     """A pixel near cell 110: there float32 moves the coordinate four times as far as at 28."""
     mask = np.zeros((1, 112, 112), np.float32)
