@@ -54,7 +54,8 @@ results: $(VENV)/.dev
 	$(PY) bench/engine.py --json docs/results/engine.json --markdown docs/results/engine.md
 	$(PY) bench/precision.py --json docs/results/precision.json --markdown docs/results/precision.md
 	$(PY) bench/precision_techniques.py --json docs/results/precision_techniques.json --markdown docs/results/precision_techniques.md
-	$(PY) bench/precision_half.py --json docs/results/precision_half.json --markdown docs/results/precision_half.md
+	$(PY) bench/precision_half.py --lowering standard --json docs/results/precision_half.json --markdown docs/results/precision_half.md
+	$(PY) bench/precision_half.py --lowering native --json docs/results/precision_half_native.json --markdown docs/results/precision_half_native.md
 	$(PY) bench/precision_speed.py --json docs/results/precision_speed.json --markdown docs/results/precision_speed.md
 	$(PY) bench/precision_budget.py --qdq tensorrt --picture docs/images/precision_tradeoff.png --json docs/results/precision_budget.json --markdown docs/results/precision_budget.md
 	$(PY) bench/precision_engines.py --models demo,keypoint,r50 --json docs/results/precision_engines.json --markdown docs/results/precision_engines.md

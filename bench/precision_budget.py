@@ -25,6 +25,7 @@ import onnx_ir as ir
 from bench import photos, results
 from bench.fitted import export_fitted, judges
 from bench.precision import calibration_photos
+from bench.trade_off import draw
 from calib.accuracy import CHOICE_PHOTOS, PHOTOS
 from calib.budget import Rung, climb, most_rungs
 from calib.evaluation import Proof, prove
@@ -32,7 +33,6 @@ from calib.groups import Group
 from calib.job import Job, prepare
 from calib.judge import Scores, detect
 from calib.options import QuantizeOptions
-from calib.pictures import TradeOff, draw_trade_off
 from calib.policy import PRESETS, checked_preset, chosen_layers
 from calib.sensitivity import Damage, Sensitivity, groups_in, measure
 from calib.tapped_session import TappedSession
@@ -271,13 +271,7 @@ def _report(rows: Sequence[Row], damage: Damage, args: argparse.Namespace) -> No
     }
     results.write("8 bits within a budget", body, data, args.json, args.markdown)
     if args.picture is not None:
-        points = [
-            TradeOff(
-                r.candidate.title, 100 * r.share, r.ms, r.proof.scores.box, r.proof.scores.mask
-            )
-            for r in rows
-        ]
-        draw_trade_off(points, args.picture)
+        draw(data["rows"], args.picture)
 
 
 if __name__ == "__main__":

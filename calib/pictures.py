@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,40 +58,6 @@ def draw_ladder(ladder: Ladder, path: Path) -> None:
     axes.set_xlabel("share of multiply-adds in 8 bits, %")
     axes.set_ylabel("agreement AP")
     axes.legend()
-    save_figure(figure, path)
-
-
-@dataclass(frozen=True, slots=True)
-class TradeOff:
-    """A choice of layers: share of multiply-adds in 8 bits, %, milliseconds of a photo, AP."""
-
-    title: str
-    share: float
-    ms: float
-    box: float
-    mask: float | None
-
-
-def draw_trade_off(points: Sequence[TradeOff], path: Path) -> None:
-    """Agreement against the share in 8 bits and against time, side by side.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        ArtifactError: the file cannot be written.
-    """
-    figure, (left, right) = new_figure(9.0, 3.8, columns=2)
-    sides = ((left, "share", "multiply-adds in 8 bits, %"), (right, "ms", "ms a photo"))
-    for axes, name, title in sides:
-        line = sorted(points, key=lambda point: getattr(point, name))
-        places = [getattr(point, name) for point in line]
-        axes.plot(places, [point.box for point in line], "o-", color=_BOX, label="box AP")
-        if all(point.mask is not None for point in line):
-            axes.plot(places, [p.mask for p in line], "s-", color=_MASK, label="mask AP")
-        for place, point in zip(places, line, strict=True):
-            axes.annotate(point.title, (place, point.box), fontsize=7, rotation=25)
-        axes.set_xlabel(title)
-    left.set_ylabel("agreement AP")
-    left.legend()
     save_figure(figure, path)
 
 

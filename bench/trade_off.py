@@ -1,0 +1,76 @@
+"""Draws what `bench/precision_budget.py` measured: agreement against 8 bits, and against time.
+
+`python bench/trade_off.py docs/results/precision_budget.json docs/images/precision_tradeoff.png`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from calib.pictures import new_figure, save_figure
+
+# AP, its colour, and the marks of budgets and of presets.
+_SERIES = (("box AP", "#1f5fa8", "o"), ("mask AP", "#d9822b", "s"))
+_AXES = (("in 8 bits", "multiply-adds in 8 bits, %"), ("ms", "ms a photo, on the CPU"))
+
+
+def main() -> int:
+    """Draw a file of results again."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("picture", type=Path)
+    args = parser.parse_args()
+    draw(json.loads(args.results.read_text("utf-8"))["rows"], args.picture)
+    return 0
+
+
+def draw(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Budgets as lines, presets as single marks beside them.
+
+    Args:
+        rows: of the table of `bench/precision_budget.py`, by column.
+        path: of the PNG.
+    """
+    figure, both = new_figure(9.5, 4.2, columns=2)
+    budgets = [row for row in rows if not row["choice"].startswith("preset")]
+    presets = [row for row in rows if row not in budgets]
+    for axes, (column, title) in zip(both, _AXES, strict=True):
+        for name, colour, mark in _SERIES:
+            line = sorted(budgets, key=lambda row: _number(row[column]))
+            places = [_number(row[column]) for row in line]
+            values = [_number(row[name]) for row in line]
+            axes.plot(places, values, f"{mark}-", color=colour, label=f"{name}, budgets")
+            places = [_number(row[column]) for row in presets]
+            values = [_number(row[name]) for row in presets]
+            axes.plot(
+                places, values, mark, color=colour, fillstyle="none", label=f"{name}, presets"
+            )
+        _write_titles(axes, rows, column)
+        axes.set_xlabel(title)
+    both[0].set_ylabel("agreement AP with the eager model")
+    both[0].legend(loc="lower left")
+    save_figure(figure, path)
+
+
+def _write_titles(axes: Any, rows: Sequence[Mapping[str, str]], column: str) -> None:
+    """Each choice's name, below its mask AP, where there is room for it."""
+    for row in rows:
+        place = (_number(row[column]), _number(row["mask AP"]))
+        title = row["choice"].removeprefix("budget ").removeprefix("preset ")
+        axes.annotate(title, place, (0, -14), textcoords="offset points", ha="center", fontsize=8)
+    axes.margins(x=0.12, y=0.12)
+
+
+def _number(cell: str) -> float:
+    return float(cell.removesuffix("%"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
