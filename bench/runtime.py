@@ -87,7 +87,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=12, help="1080p files per model (12)")
-    parser.add_argument("--repeats", type=int, default=5, help="passes of the stream (5)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of the stream (5)")
     parser.add_argument("--host-repeats", type=int, default=5, help="host calls per photo (5)")
     parser.add_argument("--seconds", type=float, default=10.0, help="least length of a pass (10)")
     parser.add_argument("--cores", type=int, default=2)
@@ -164,8 +164,9 @@ def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
     body = "\n\n".join(
         [
             f"1920 x 1080 JPEG files. Photos per second with {args.cores} cores, one thread of the "
-            f"network and {args.workers} beside it, medians of {args.repeats} passes in turn. The "
-            "bound is the smaller of the bare session and cores / CPU seconds.",
+            f"network and {args.workers} beside it, medians of {args.repeats} turns. The bound is "
+            "the smaller of the bare session and cores / CPU seconds; what the stream reaches of "
+            "it is compared within each turn, the least and the most in brackets.",
             streams,
             f"Milliseconds per photo with {DETECTIONS} detections, from pixels to run lengths, the "
             "network left out; one thread, in turn, medians. torchvision: transform, paste, "
@@ -209,7 +210,7 @@ def _stream_cells(case: str, found: Streaming) -> list[str]:
         f"{found.bound_per_s:.3f}",
         f"{found.serial_per_s:.3f}",
         f"{found.stream_per_s:.3f}",
-        f"{found.ratio:.1%}",
+        f"{found.ratio:.1%} ({min(found.shares):.0%} to {max(found.shares):.0%})",
     ]
 
 

@@ -1,13 +1,15 @@
 """How near `Predictor.stream` comes to its bound, on one model: JSON on stdout.
 
-Three ways to work off the same photo files take turns, each at least `--seconds` long:
+Three ways to work off the same photo files take turns, each at least `--seconds` long, every other
+turn in the opposite order:
 
 - bare: the network's session alone, one thread, canvases ready in memory
 - serial: `predict(file).rle()`, one photo after the other; its CPU time is what a photo costs
 - stream: `stream(files)`, run lengths made beside the network
 
-The bound is the smaller of bare's rate and cores / (CPU seconds per photo). A process of its own,
-without PyTorch: `bench/runtime.py` starts it.
+The bound is the smaller of bare's rate and cores / (CPU seconds per photo). A shared machine drifts
+by a third within minutes, so what the stream reaches is compared with the bound of its own turn. A
+process of its own, without PyTorch: `bench/runtime.py` starts it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ _CANVASES = 8
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """Medians over the repeats, photos per second where nothing else is said.
+    """Medians over the turns, photos per second where nothing else is said.
 
     Attributes:
         photos: of one pass.
@@ -47,8 +49,9 @@ class Streaming:
         cpu_s_per_photo: processor time of a photo, one after the other.
         serial_per_s: of `predict` and `rle`.
         stream_per_s: of `stream`.
-        all_bare_per_s: of each repeat.
-        all_stream_per_s: of each repeat.
+        all_bare_per_s: of each turn.
+        all_stream_per_s: of each turn.
+        shares: how much of its bound the stream reached in each turn.
     """
 
     photos: int
@@ -59,6 +62,7 @@ class Streaming:
     stream_per_s: float
     all_bare_per_s: list[float]
     all_stream_per_s: list[float]
+    shares: list[float]
 
     @property
     def cores_per_s(self) -> float:
@@ -72,8 +76,8 @@ class Streaming:
 
     @property
     def ratio(self) -> float:
-        """How much of the bound the stream reaches."""
-        return self.stream_per_s / self.bound_per_s
+        """How much of the bound the stream reaches, the median of the turns."""
+        return statistics.median(self.shares)
 
 
 class _Ways:
@@ -127,7 +131,7 @@ def measure(
     Args:
         model: an ONNX file for any canvas.
         files: photos, each pass goes over all at least once.
-        repeats: passes of each way.
+        repeats: turns, a pass of each way in each.
         seconds: a pass of the bare session takes at least so long.
         cores: that the process is held to.
         workers: threads of the stream beside the network's.
@@ -139,13 +143,14 @@ def measure(
     count = max(len(files), math.ceil(seconds / one_s))
     rates: dict[str, list[float]] = {"bare": [], "serial": [], "stream": []}
     cpu_s: list[float] = []
-    for _ in range(repeats):
-        for name, found in rates.items():
+    for turn in range(repeats):
+        for name in list(rates)[:: 1 if turn % 2 == 0 else -1]:
             wall_s, used_s = _timed(getattr(ways, name), count)
-            found.append(count / wall_s)
+            rates[name].append(count / wall_s)
             if name == "serial":
                 cpu_s.append(used_s / count)
     middle = {name: statistics.median(found) for name, found in rates.items()}
+    turns = zip(rates["stream"], rates["bare"], cpu_s, strict=True)
     return Streaming(
         count,
         cores,
@@ -155,6 +160,7 @@ def measure(
         middle["stream"],
         [round(rate, 3) for rate in rates["bare"]],
         [round(rate, 3) for rate in rates["stream"]],
+        [round(stream / min(bare, cores / used), 3) for stream, bare, used in turns],
     )
 
 
@@ -186,6 +192,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     files = sorted(args.photos.glob("*.jpg"))
+    if not files:
+        parser.error(f"{args.photos}: no *.jpg in it")
     found = measure(args.model, files, args.repeats, args.seconds, args.cores, args.workers)
     print(json.dumps(asdict(found)))
     return 0
