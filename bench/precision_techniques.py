@@ -8,6 +8,7 @@ are in `bench/precision.py`; choosing layers by what they cost, in `bench/precis
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from bench.fitted import export_fitted, judges
 from bench.precision import calibration_photos
 from calib.activations import Activations
 from calib.cpu_sums import sums_saturate
-from calib.evaluation import Proof, prove
+from calib.evaluation import EvaluationPhotos, Proof, prove
 from calib.groups import groups_of
 from calib.job import Job, prepare
 from calib.layers import Layer, constant, weighted_layers
@@ -113,14 +114,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         job = _prepare(folder, args.tables or folder)
-        rows = _run(job, folder / "candidate.onnx", args.photos)
-    _report(rows, args)
+        cells = _run(job, folder / "candidate.onnx", args.photos, args.rows)
+    _report(cells, args)
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=Path, help="folder for the calibration table, to keep")
+    parser.add_argument("--rows", type=Path, help="file for finished rows, to go on from")
     parser.add_argument("--photos", type=int, help="judge on only so many photos")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
@@ -136,22 +138,45 @@ def _prepare(folder: Path, tables: Path) -> Job:
     return prepare(read_onnx(source), source, table, files, options, bar.advance)
 
 
-def _run(job: Job, path: Path, count: int | None) -> list[Row]:
-    (on,) = judges((photos.val_photos()[:count], None))
-    means = input_means(job)
+def _run(job: Job, path: Path, count: int | None, keep: Path | None) -> list[list[str]]:
+    """The table's rows; those that a file of an earlier run holds are not measured again."""
+    known = _known(job, count, keep)
+    missing = [one for one in techniques() if _key(one) not in known]
+    if missing:
+        (on,) = judges((photos.val_photos()[:count], None))
+        means = input_means(job)
+    for technique in missing:
+        row = _measure(job, technique, means, on, path)
+        known[_key(technique)] = _cells(row)
+        print("  ".join(known[_key(technique)]), flush=True)
+        if keep is not None:
+            document = {"model_sha256": job.file.sha256, "photos": count, "rows": known}
+            keep.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    return [known[_key(one)] for one in techniques()]
+
+
+def _known(job: Job, count: int | None, keep: Path | None) -> dict[str, list[str]]:
+    if keep is None or not keep.exists():
+        return {}
+    found = json.loads(keep.read_text("utf-8"))
+    if (found["model_sha256"], found["photos"]) != (job.file.sha256, count):
+        sys.exit(f"error: {keep}: rows of another model or of other photos; delete it")
+    return dict(found["rows"])
+
+
+def _key(technique: Technique) -> str:
+    return f"{technique.writer}: {technique.title}"
+
+
+def _measure(job: Job, technique: Technique, means: Means, on: EvaluationPhotos, path: Path) -> Row:
     # Another writer may have another range of the weights.
-    by_writer = {writer: replace(job, writer=writer) for writer in WRITERS}
-    rows = []
-    for technique in techniques():
-        of_writer = by_writer[technique.writer]
-        model, placement = written(of_writer, technique, means)
-        ir.save(model, path)
-        advance = Bar(len(on.photos), f"photos, {technique.writer} {technique.title}").advance
-        size = path.stat().st_size
-        proof = prove(technique.title, open_session(path, None, None), size, on, advance)
-        rows.append(Row(technique, of_writer.share(placement), proof))
-        print("  ".join(_cells(rows[-1])), flush=True)
-    return rows
+    of_writer = replace(job, writer=technique.writer)
+    model, placement = written(of_writer, technique, means)
+    ir.save(model, path)
+    advance = Bar(len(on.photos), f"photos, {_key(technique)}").advance
+    size = path.stat().st_size
+    proof = prove(technique.title, open_session(path, None, None), size, on, advance)
+    return Row(technique, of_writer.share(placement), proof)
 
 
 def written(job: Job, technique: Technique, means: Means) -> tuple[ir.Model, Placement]:
@@ -245,12 +270,11 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
+def _report(cells: Sequence[Sequence[str]], args: argparse.Namespace) -> None:
     columns = (
         "Q/DQ for", "technique", "in 8 bits", "box AP", "box AP50", "mask AP", "mask AP50",
         "s/photo", "MB",
     )  # fmt: skip
-    cells = [_cells(row) for row in rows]
     bits = "7 bits, for this CPU has no VNNI" if sums_saturate() else "8 bits"
     count = len(photos.val_photos()[: args.photos])
     body = "\n\n".join(
