@@ -46,6 +46,7 @@ results: $(VENV)/.dev
 	$(PY) bench/end_to_end.py --json docs/results/end_to_end.json --markdown docs/results/end_to_end.md
 	$(PY) bench/masks.py --json docs/results/masks.json --markdown docs/results/masks.md
 	$(PY) bench/runtime.py --photos 2 --json docs/results/runtime.json --markdown docs/results/runtime.md
+	$(PY) bench/runtime.py --only "R50 800" --photos 2 --repeats 8 --json docs/results/runtime_r50_800.json --markdown docs/results/runtime_r50_800.md
 	$(PY) bench/resize.py --json docs/results/resize.json --markdown docs/results/resize.md
 	$(PY) bench/import_time.py --json docs/results/import_time.json --markdown docs/results/import_time.md
 	$(PY) bench/export.py --json docs/results/export.json --markdown docs/results/export.md
