@@ -61,7 +61,7 @@ def _compiled_loops() -> Iterator[Finding]:
             yield Finding(
                 "absent",
                 subject,
-                "not compiled: the same answer, in three times the time and more",
+                "not compiled: the same answer, in two to three times the time",
                 "install a C compiler and Python's headers, then install maskport again",
             )
 
