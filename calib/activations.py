@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from calib.cpu_session import open_on_cpu
 from export.passes.tag_roles import role_of
-from model.errors import ArtifactError
+from model.errors import ArtifactError, in_brief
 from runtime.preprocess import Canvas
 
 Float32 = npt.NDArray[np.float32]
@@ -72,8 +72,7 @@ class _Part:
         try:
             counts, valid, *answers = self._session.run(None, feed)
         except Exception as error:  # a type of its own per status code
-            brief = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"calibration: ONNX Runtime failed ({brief})") from error
+            raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
         answers.reverse()
         for name, kind in zip(self._wanted, self._kinds, strict=True):
             # Freed as soon as it has been looked at: together they are gigabytes.

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from calib.cpu_session import open_on_cpu
 from calib.layers import Layer
-from model.errors import ArtifactError
+from model.errors import ArtifactError, in_brief
 from runtime.preprocess import Canvas
 
 _INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger")
@@ -60,8 +60,9 @@ def count_kernels(path: Path, threads: int | None = None) -> Kernels:
         try:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # a type of its own per status code
-            brief = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"{path}: ONNX Runtime cannot open it ({brief})") from error
+            raise ArtifactError(
+                f"{path}: ONNX Runtime cannot open it ({in_brief(error)})"
+            ) from error
         kinds = [node.op_type for node in onnx.load(optimised).graph.node]
     return Kernels(
         sum(kind in _INTEGER_CONVOLUTIONS for kind in kinds),

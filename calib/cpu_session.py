@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, in_brief
 
 
 def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool = False) -> Any:
@@ -34,5 +34,6 @@ def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a type of its own per status code
-        brief = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"calibration: ONNX Runtime refuses the graph ({brief})") from error
+        raise ArtifactError(
+            f"calibration: ONNX Runtime refuses the graph ({in_brief(error)})"
+        ) from error

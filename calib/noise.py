@@ -11,12 +11,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.layers import Layer
+from calib.policy import WHOLE_IMAGE_ROLES
 
 Float32 = npt.NDArray[np.float32]
 
 # Numbers kept of a tensor, evenly spaced over it.
 _KEPT = 1 << 16
-_WHOLE_IMAGE_ROLES = ("body", "fpn", "rpn")
 
 
 def taps_for(layers: Sequence[Layer], role: str) -> list[str]:
@@ -26,7 +26,7 @@ def taps_for(layers: Sequence[Layer], role: str) -> list[str]:
     Of a head: its own last hidden layer, since its proposals are those of the float graph as long
     as nothing before it is quantised.
     """
-    if role in _WHOLE_IMAGE_ROLES:
+    if role in WHOLE_IMAGE_ROLES:
         return [str(one.node.name) for one in layers if one.is_predictor and one.role == "rpn"]
     own = [one for one in layers if one.role == role]
     return [str(own[-1].node.name)] if own else []

@@ -19,7 +19,7 @@ Preset = Literal["accurate", "balanced", "fast"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 
 # `accurate` quantises only what works on single RoIs.
-_WHOLE_IMAGE_ROLES = ("body", "fpn", "rpn")
+WHOLE_IMAGE_ROLES = ("body", "fpn", "rpn")
 # `balanced` keeps the body's layers up to this stride: they are nearly half of the body's
 # multiply-adds, and their noise passes through all that follows.
 _BALANCED_STRIDE_PX = 8
@@ -48,7 +48,7 @@ def chosen_layers(layers: Sequence[Layer], preset: Preset) -> list[Layer]:
     if preset == "fast":
         return hidden
     if preset == "accurate":
-        heads = [layer for layer in hidden if layer.role not in _WHOLE_IMAGE_ROLES]
+        heads = [layer for layer in hidden if layer.role not in WHOLE_IMAGE_ROLES]
         return heads or chosen_layers(layers, "balanced")
     known: dict[ir.Value, int] = {}
     return [

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.cpu_session import open_on_cpu
-from model.errors import ArtifactError
+from model.errors import ArtifactError, in_brief
 from runtime.artifact import Artifact
 from runtime.sessions.session import Answer, Feed
 
@@ -57,8 +57,7 @@ class TappedSession:
         try:
             values = self._session.run(names, dict(feed))
         except Exception as error:  # a type of its own per status code
-            brief = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"calibration: ONNX Runtime failed ({brief})") from error
+            raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
         for name, seen in zip(self._taps, values[len(self._answers) :], strict=True):
             self._see(name, seen.astype(np.float32, copy=False))
         return dict(zip(self._answers, values, strict=False))

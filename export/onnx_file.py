@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, in_brief
 from runtime.artifact import Artifact, from_metadata
 from runtime.seal import SEAL_KEY, require_sound, require_unbroken
 
@@ -71,7 +71,7 @@ def parse_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
         model = onnx.load_model_from_string(data)
     except (DecodeError, OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: not a readable ONNX file ({' '.join(str(error).split())[:120]}); "
+            f"{path}: not a readable ONNX file ({in_brief(error, 120)}); "
             "it is damaged or cut, export it again"
         ) from error
     # The fields stand in this order, so a file that was cut between two of them parses.
@@ -103,7 +103,7 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
         except Exception as error:  # onnx raises types of its own here
             raise ArtifactError(
                 f"{path}: tensor '{tensor.name[:60]}': external data cannot be read "
-                f"({' '.join(str(error).split())[:120]})"
+                f"({in_brief(error, 120)})"
             ) from error
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]

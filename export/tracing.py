@@ -21,7 +21,7 @@ from export.passes.narrow_integers import narrow_integers
 from export.passes.products_without_gemm import products_without_gemm
 from export.passes.split_top_k import split_top_k
 from export.passes.tag_roles import tag_roles
-from model.errors import ExportError, UsageError
+from model.errors import ExportError, UsageError, in_brief
 from model.mask_rcnn import MaskRCNN, Outputs
 from model.native_options import NativeOptions
 from model.spec import PreprocessSpec
@@ -246,5 +246,5 @@ def _explain(error: BaseException) -> ExportError:
         error = error.__cause__
     if isinstance(error, ExportError):
         return error
-    message = " ".join(str(error).split())[:300]
+    message = in_brief(error, 300)
     return ExportError(f"tracing failed: {type(error).__name__}: {message}")

@@ -41,3 +41,8 @@ class EngineBuildError(MaskportError):
 
 class DeviceError(MaskportError):
     """There is no usable GPU, or a call to it failed."""
+
+
+def in_brief(error: BaseException, most: int = 200) -> str:
+    """A library's own words as one line of at most so many characters, to stand in brackets."""
+    return " ".join(str(error).split())[:most]

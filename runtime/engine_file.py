@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, in_brief
 from runtime.artifact import MANIFEST_KEY, SPEC_KEY, Artifact, from_metadata, to_metadata
 
 ENGINE_SCHEMA_VERSION = 1
@@ -124,7 +124,7 @@ def read_engine_file(engine: Path) -> EngineFile:
         return _from_text(engine, path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"{path}: not a readable manifest ({_brief(error)}); build the engine again"
+            f"{path}: not a readable manifest ({in_brief(error)}); build the engine again"
         ) from error
 
 
@@ -235,7 +235,3 @@ def _tensor(data: object) -> TensorInfo:
     if not isinstance(data["name"], str) or data["dtype"] not in _IO_TYPES:
         raise ValueError(f"engine.tensors: expected a name and one of {', '.join(_IO_TYPES)}")
     return TensorInfo(data["name"], mode, data["dtype"], tuple(shape))
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -7,7 +7,7 @@ from pathlib import Path
 from export.diagnosis.canvas import landscape_hw
 from export.diagnosis.finding import Diagnosis, Finding, of_error
 from export.targets import TARGETS, Target
-from model.errors import CheckpointError, SpecError
+from model.errors import CheckpointError, SpecError, in_brief
 from model.spec import ModelSpec
 
 
@@ -16,7 +16,7 @@ def diagnose_checkpoint(path: Path) -> Diagnosis:
     try:
         from model.checkpoint import load
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision without its extension
-        reason = " ".join(str(error).split())[:200]
+        reason = in_brief(error)
         remedy = "pip install 'maskport[export]', which torch and torchvision come with"
         return Diagnosis((Finding("problem", path.name, f"cannot be read ({reason})", remedy),))
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from export.diagnosis.finding import Finding, of_error
 from export.diagnosis.packages import PACKAGES, diagnose_packages, installed_version
 from export.diagnosis.probe import probe
-from model.errors import DeviceError, MaskportError, MissingDependencyError
+from model.errors import DeviceError, MaskportError, MissingDependencyError, in_brief
 from runtime import bilinear, runs
 from runtime.cuda import local_architecture
 
@@ -145,5 +145,5 @@ def _cannot_import(library: str, error: MaskportError) -> Finding:
     """Its files are there, so the adapter's "not installed" is not the reason."""
     if error.__cause__ is None:  # too old
         return of_error("problem", library, error)
-    reason = " ".join(str(error.__cause__).split())[:200]
+    reason = in_brief(error.__cause__)
     return Finding("problem", library, f"installed, but cannot be imported ({reason})")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.diagnosis.finding import Diagnosis, Finding, of_error
-from model.errors import ArtifactError, DeviceError, MissingDependencyError
+from model.errors import ArtifactError, DeviceError, MissingDependencyError, in_brief
 from runtime.artifact import SPEC_KEY, Artifact, from_metadata
 from runtime.cuda import local_architecture
 from runtime.seal import require_sound, require_unbroken
@@ -86,7 +86,7 @@ def _well_formed(model: onnx.ModelProto) -> list[Finding]:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        detail = f"not valid ONNX ({' '.join(str(error).split())[:200]})"
+        detail = f"not valid ONNX ({in_brief(error)})"
         return [Finding("problem", "graph", detail, "export it again")]
     return [Finding("ok", "graph", f"valid ONNX, {len(model.graph.node)} nodes")]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from export.onnx_file import read_onnx
 from export.precision.emulator import RANGES_OUTPUT, emulate
 from export.precision.ranges import STATISTICS, RangeReport, read_statistics
-from model.errors import ArtifactError
+from model.errors import ArtifactError, in_brief
 from runtime.artifact import Artifact
 from runtime.sessions.session import Answer, Feed
 
@@ -49,8 +49,9 @@ class EmulatedSession:
                 emulation.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime raises a type of its own per status code
-            brief = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"{path}: the emulated graph does not run ({brief})") from error
+            raise ArtifactError(
+                f"{path}: the emulated graph does not run ({in_brief(error)})"
+            ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property

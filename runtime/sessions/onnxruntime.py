@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from model.errors import ArtifactError, DeviceError, MissingDependencyError
+from model.errors import ArtifactError, DeviceError, MissingDependencyError, in_brief
 from runtime.artifact import Artifact, from_metadata
 from runtime.seal import require_sound, require_unbroken
 from runtime.sessions.device import Device
@@ -63,7 +63,7 @@ class OnnxRuntimeSession:
             )
         except Exception as error:  # ONNX Runtime raises a type of its own per status code
             raise ArtifactError(
-                f"{path}: ONNX Runtime cannot open it ({_brief(error)}); "
+                f"{path}: ONNX Runtime cannot open it ({in_brief(error)}); "
                 "expected a file that `maskport export` wrote"
             ) from error
         # It would go on with the CPU after a failure, and say so in a log only.
@@ -100,7 +100,7 @@ class OnnxRuntimeSession:
             values = session.run(None, dict(feed))
         except Exception as error:
             raise ArtifactError(
-                f"{self._artifact.path}: ONNX Runtime failed ({_brief(error)})"
+                f"{self._artifact.path}: ONNX Runtime failed ({in_brief(error)})"
             ) from error
         return dict(zip(self._outputs, values, strict=True))
 
@@ -125,7 +125,3 @@ def _require_provider(wanted: str, device: Device, available: list[str]) -> None
             f"device {device}: the installed onnxruntime has no {wanted} (it has "
             f"{', '.join(available)}); uninstall onnxruntime and pip install 'maskport[gpu]'"
         )
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
