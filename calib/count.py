@@ -103,6 +103,9 @@ def shapes_in_runs(
 
     Yields:
         the shapes of one run, by name.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the graph, or failed.
     """
     copy = model.clone()
     values = {v.name: v for v in copy.graph.inputs}
@@ -118,5 +121,8 @@ def shapes_in_runs(
     known = {value.name for value in session.get_inputs()}
     for canvas in canvases:
         feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}
-        answers = session.run(None, {k: v for k, v in feed.items() if k in known})
+        try:
+            answers = session.run(None, {k: v for k, v in feed.items() if k in known})
+        except Exception as error:  # a type of its own per status code
+            raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
         yield {n: tuple(int(s) for s in a) for n, a in zip(names, answers, strict=True)}

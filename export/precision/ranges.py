@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from export.precision.formats import FORMATS, HalfFormat
 from export.precision.rounding import Constant, Emit
-from model.errors import ExportError
+from model.errors import ArtifactError, ExportError
 
 STATISTICS = 5
 _NEAR = 0.5
@@ -71,15 +72,34 @@ class RangeReport:
 
     @property
     def nearest(self) -> TensorRange:
-        """The tensor that comes nearest to its format's limit."""
+        """The tensor that comes nearest to its format's limit.
+
+        Raises:
+            ArtifactError: the report is empty.
+        """
+        self._require_any()
         return max(self.tensors, key=lambda t: t.largest / t.tensor.largest)
 
     @property
     def most_subnormal(self) -> TensorRange:
-        """The tensor with the largest share of subnormal numbers."""
+        """The tensor with the largest share of subnormal numbers.
+
+        Raises:
+            ArtifactError: the report is empty.
+        """
+        self._require_any()
         return max(self.tensors, key=lambda t: t.subnormal / max(t.size, 1))
 
+    def _require_any(self) -> None:
+        if not self.tensors:
+            raise ArtifactError(
+                "ranges: no half tensor was looked at; expected a run with ranges of a file in "
+                "half precision"
+            )
+
     def __str__(self) -> str:
+        if not self.tensors:
+            return "no half tensor was looked at"
         top, low = self.nearest, self.most_subnormal
         title = FORMATS[top.tensor.format].title
         return (
@@ -142,8 +162,10 @@ def write_statistics(emit: Emit, constant: Constant, magnitude: str, half: HalfF
     return [emit("Reshape", scalar, one) for scalar in scalars]
 
 
-def read_statistics(tensors: Sequence[HalfTensor], numbers: npt.NDArray[np.float32]) -> RangeReport:
-    """The report of float32 [T * 5] numbers, five for each tensor in turn."""
+def read_statistics(
+    tensors: Sequence[HalfTensor], numbers: npt.NDArray[np.floating[Any]]
+) -> RangeReport:
+    """The report of [T * 5] numbers, five for each tensor in turn."""
     rows = numbers.astype(np.float64).reshape(-1, STATISTICS)
     return RangeReport(
         tuple(

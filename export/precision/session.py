@@ -16,6 +16,8 @@ from model.errors import ArtifactError, in_brief
 from runtime.artifact import Artifact
 from runtime.sessions.session import Answer, Feed
 
+Float64 = npt.NDArray[np.float64]
+
 
 class EmulatedSession:
     """Answers what the file declares, half precision included; needs the `export` extra.
@@ -37,7 +39,9 @@ class EmulatedSession:
         read = read_onnx(path)
         emulation = emulate(read.model, ranges)
         self._artifact, self._tensors = read.artifact, emulation.tensors
-        self._numbers: npt.NDArray[np.float32] | None = None
+        self._path = path
+        # float64: in float32 a count stops growing at 2**24.
+        self._numbers: Float64 | None = None
         options = ort.SessionOptions()
         # Every node as it stands: an optimiser may fuse or reorder what rounds.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -60,11 +64,24 @@ class EmulatedSession:
         return self._artifact
 
     def run(self, feed: Feed) -> Answer:
-        """Run once."""
-        answer = dict(zip(self._outputs, self._session.run(None, dict(feed)), strict=True))
+        """Run once.
+
+        Raises:
+            ArtifactError: ONNX Runtime failed, or the session is closed.
+        """
+        if self._session is None:
+            raise ArtifactError(f"{self._path}: the session is closed; open it again")
+        try:
+            values = self._session.run(None, dict(feed))
+        except Exception as error:  # a type of its own per status code
+            raise ArtifactError(
+                f"{self._path}: the emulated graph failed ({in_brief(error)})"
+            ) from error
+        answer = dict(zip(self._outputs, values, strict=True))
         numbers = answer.pop(RANGES_OUTPUT, None)
         if numbers is not None:
-            self._numbers = numbers if self._numbers is None else _merged(self._numbers, numbers)
+            now = numbers.astype(np.float64)
+            self._numbers = now if self._numbers is None else _merged(self._numbers, now)
         return answer
 
     @property
@@ -79,9 +96,7 @@ class EmulatedSession:
         self._session = None
 
 
-def _merged(
-    before: npt.NDArray[np.float32], now: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def _merged(before: Float64, now: Float64) -> Float64:
     """Counts add up; the second of every five is a largest number."""
     total = before + now
     total[1::STATISTICS] = np.maximum(before, now)[1::STATISTICS]

@@ -1,0 +1,54 @@
+"""The emulator as a session: what adds up over runs, and what ONNX Runtime's errors become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.precision.emulator import RANGES_OUTPUT
+from export.precision.ranges import HalfTensor, RangeReport
+from export.precision.session import EmulatedSession
+from model.errors import ArtifactError
+
+
+class _Counting:
+    """Answers the statistics of one tensor, run by run."""
+
+    def __init__(self, rows: list[list[float]]) -> None:
+        self._rows = iter(rows)
+
+    def run(self, names: None, feed: dict[str, Any]) -> list[np.ndarray]:
+        return [np.float32(next(self._rows))]
+
+
+def test_counts_do_not_stop_at_what_float32_counts_to(demo_onnx: Path) -> None:
+    session: Any = EmulatedSession(demo_onnx, threads=1)
+    session._outputs, session._tensors = [RANGES_OUTPUT], [HalfTensor("t", "body", "Conv", "fp16")]
+    session._session = _Counting([[2**24, 3.0, 2**24, 0, 1], [1, 7.0, 1, 0, 1], [1, 5.0, 1, 0, 1]])
+    for _ in range(3):
+        session.run({})
+    (seen,) = session.ranges.tensors
+    assert (seen.size, seen.overflowed, seen.near) == (2**24 + 2, 2**24 + 2, 3)
+    assert seen.largest == 7.0
+
+
+def test_what_onnxruntime_refuses_is_one_error_with_the_file(demo_onnx: Path) -> None:
+    session = EmulatedSession(demo_onnx, threads=1)
+    feed = {"images": np.zeros((1, 4, 64, 64), np.float32), "image_hw": np.ones((1, 2), np.float32)}
+    with pytest.raises(ArtifactError, match="the emulated graph failed") as caught:
+        session.run(feed)
+    assert str(demo_onnx) in str(caught.value)
+    session.close()
+    with pytest.raises(ArtifactError, match="closed; open it again"):
+        session.run(feed)
+
+
+def test_an_empty_report_says_so() -> None:
+    report = RangeReport(())
+    assert str(report) == "no half tensor was looked at"
+    for name in ("nearest", "most_subnormal"):
+        with pytest.raises(ArtifactError, match="no half tensor was looked at"):
+            getattr(report, name)
