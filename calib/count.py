@@ -15,6 +15,7 @@ from calib.cpu_session import open_on_cpu
 from calib.layers import Layer
 from model.errors import ArtifactError, in_brief
 from runtime.preprocess import Canvas
+from runtime.whole_numbers import require_threads
 
 _INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger")
 _INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
@@ -46,6 +47,7 @@ def count_kernels(path: Path, threads: int | None = None) -> Kernels:
 
     Raises:
         ArtifactError: ONNX Runtime cannot open it.
+        UsageError: that is no number of threads.
     """
     import onnx
     import onnxruntime as ort
@@ -53,6 +55,7 @@ def count_kernels(path: Path, threads: int | None = None) -> Kernels:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     if threads is not None:
+        require_threads(threads)
         options.intra_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"

@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from model.errors import ArtifactError, in_brief
+from runtime.whole_numbers import require_threads
 
 
 def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool = False) -> Any:
@@ -20,6 +21,7 @@ def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool
 
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
+        UsageError: that is no number of threads.
     """
     import onnxruntime as ort
 
@@ -29,6 +31,7 @@ def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.enable_cpu_mem_arena = False
     if threads is not None:
+        require_threads(threads)
         options.intra_op_num_threads = threads
     data = ir.serde.serialize_model(model).SerializeToString()
     try:

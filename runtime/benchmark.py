@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.errors import MissingDependencyError, UsageError
-from runtime.console import DONE, FAILED, Bar, Parser, complain, fraction, run, whole_number
+from runtime.console import (
+    DONE,
+    FAILED,
+    Bar,
+    Parser,
+    complain,
+    fraction,
+    run,
+    thread_count,
+    whole_number,
+)
 from runtime.files import atomic_path, make_folder
 from runtime.next_step import next_step
 from runtime.sources.photos import find_photos
@@ -53,7 +63,7 @@ def _parser() -> Parser:
         "--batch", type=whole_number, default=1, help="photos of one call, default %(default)s"
     )
     parser.add_argument(
-        "--threads", type=whole_number, help="threads of each network on the CPU, default all cores"
+        "--threads", type=thread_count, help="threads of each network on the CPU, default all cores"
     )
     parser.add_argument("--backend", help="of all artifacts; default by each file's suffix")
     parser.add_argument("--device", help="cpu, cuda or cuda:1; default by the backend")

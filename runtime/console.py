@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import NoReturn, TextIO
 
 from model.errors import MaskportError, UsageError
+from runtime.whole_numbers import MOST_THREADS
 
 DONE, FAILED, USAGE = 0, 1, 2
 _LONGEST = 1000
@@ -54,6 +55,17 @@ def whole_number(text: str) -> int:
         if int(text) >= 1:
             return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+
+
+def thread_count(text: str) -> int:
+    """An argparse type: threads of a network, 1 to `MOST_THREADS`."""
+    with suppress(argparse.ArgumentTypeError):
+        if whole_number(text) <= MOST_THREADS:
+            return whole_number(text)
+    raise argparse.ArgumentTypeError(
+        f"expected a whole number from 1 to {MOST_THREADS}, more than any machine has cores, "
+        f"got '{text}'"
+    )
 
 
 def fraction(text: str) -> float:

@@ -15,6 +15,7 @@ from export.precision.ranges import STATISTICS, RangeReport, read_statistics
 from model.errors import ArtifactError, in_brief
 from runtime.artifact import Artifact
 from runtime.sessions.session import Answer, Feed
+from runtime.whole_numbers import require_threads
 
 Float64 = npt.NDArray[np.float64]
 
@@ -30,11 +31,15 @@ class EmulatedSession:
     Raises:
         ArtifactError: the file is damaged, not ours, or beyond what ONNX Runtime runs.
         ExportError: the file cannot be emulated.
+        UsageError: that is no number of threads.
     """
 
     def __init__(self, path: Path, ranges: bool = False, threads: int | None = None) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime as ort
+
+        if threads is not None:
+            require_threads(threads)
 
         read = read_onnx(path)
         emulation = emulate(read.model, ranges)

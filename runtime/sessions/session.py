@@ -12,7 +12,7 @@ import numpy.typing as npt
 from model.errors import ArtifactError, UsageError
 from runtime.artifact import Artifact
 from runtime.sessions.device import Device
-from runtime.whole_numbers import require_count
+from runtime.whole_numbers import require_threads
 
 Feed = Mapping[str, npt.NDArray[Any]]
 Answer = dict[str, npt.NDArray[Any]]
@@ -74,13 +74,13 @@ def open_session(
 
     Raises:
         ArtifactError: no such file, another hash, or a kind of file that no backend opens.
-        UsageError: no backend or device of that name, one that cannot go with the file, or fewer
-            than one thread.
+        UsageError: no backend or device of that name, one that cannot go with the file, fewer
+            than one thread or more than 1024.
     """
     if backend is not None and backend not in BACKENDS:
         raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
     if threads is not None:
-        require_count("threads", threads)
+        require_threads(threads)
     place = None if device is None else Device.parse(device)
     if not path.is_file():
         raise ArtifactError(

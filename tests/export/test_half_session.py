@@ -11,7 +11,7 @@ import pytest
 from export.precision.emulator import RANGES_OUTPUT
 from export.precision.ranges import HalfTensor, RangeReport
 from export.precision.session import EmulatedSession
-from model.errors import ArtifactError
+from model.errors import ArtifactError, UsageError
 
 
 class _Counting:
@@ -52,3 +52,8 @@ def test_an_empty_report_says_so() -> None:
     for name in ("nearest", "most_subnormal"):
         with pytest.raises(ArtifactError, match="no half tensor was looked at"):
             getattr(report, name)
+
+
+def test_threads_have_a_bound(demo_onnx: Path) -> None:
+    with pytest.raises(UsageError, match="no machine has 100000 cores"):
+        EmulatedSession(demo_onnx, threads=100_000)

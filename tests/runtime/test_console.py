@@ -21,7 +21,7 @@ from model.errors import (
     SpecError,
     UsageError,
 )
-from runtime.console import Bar, Parser, Steps, fraction, run, whole_number
+from runtime.console import Bar, Parser, Steps, fraction, run, thread_count, whole_number
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -202,6 +202,13 @@ def test_not_a_whole_number(text: str) -> None:
     with pytest.raises(Exception, match="expected a whole number from 1"):
         whole_number(text)
     assert whole_number("12") == 12
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "1025", "99999999999"])
+def test_not_a_number_of_threads(text: str) -> None:
+    with pytest.raises(Exception, match=f"from 1 to 1024, .* got '{text}'"):
+        thread_count(text)
+    assert thread_count("1024") == 1024
 
 
 @pytest.mark.parametrize("text", ["-0.1", "1.01", "nan", "", "half"])

@@ -64,6 +64,12 @@ def test_threads_are_at_least_one(demo_onnx: Path, threads: Any) -> None:
         open_session(demo_onnx, None, threads)
 
 
+@pytest.mark.parametrize("threads", [1025, 100_000, 99_999_999_999])
+def test_threads_are_no_more_than_any_machine_has_cores(demo_onnx: Path, threads: int) -> None:
+    with pytest.raises(UsageError, match=r"no machine has .* cores; give at most 1024"):
+        open_session(demo_onnx, None, threads)
+
+
 def test_what_was_hashed_is_what_is_opened(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
