@@ -6,12 +6,11 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import ArtifactError, MissingDependencyError, UsageError
-from runtime.console import Parser, fraction, printable, whole_number
+from runtime.console import Parser, printable, thread_count
 from runtime.files import make_folder
 
 if TYPE_CHECKING:
@@ -38,13 +37,11 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--method",
-        default="mse",
         help="how ranges are chosen: min-max, moving-average, percentile, entropy or mse; "
-        "default %(default)s",
+        "default mse",
     )
     parser.add_argument(
         "--rounding",
-        default="learned",
         choices=("learned", "nearest"),
         help="of the weights: learned on the first photos, or each to the nearest; default learned",
     )
@@ -57,7 +54,7 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--equalise",
-        type=fraction,
+        type=float,
         default=0.0,
         metavar="0..1",
         help="how far channels are made alike before; default 0, not at all",
@@ -85,7 +82,7 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--budget",
-        type=_points,
+        type=float,
         metavar="POINTS",
         help="points of agreement AP that may be lost: layers that cost most stay in floating "
         "point (--rest) until it holds, judged on calibration photos",
@@ -110,7 +107,7 @@ def parser() -> Parser:
         action="store_true",
         help="with --run-dir: a picture of every quantised tensor's numbers and range",
     )
-    parser.add_argument("--threads", type=whole_number, help="of the network, default all cores")
+    parser.add_argument("--threads", type=thread_count, help="of the network, default all cores")
     return parser
 
 
@@ -118,24 +115,28 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
     """How to quantise.
 
     Raises:
-        UsageError: no such method or preset.
+        UsageError: one that there is not, or two that do not go together.
     """
-    from calib.observers.methods import method_named
-    from calib.options import QuantizeOptions
-    from calib.policy import checked_preset
+    from calib.options import DEFAULT_METHOD, DEFAULT_ROUNDING, QuantizeOptions, needs_photos
 
-    method_named(args.method)
-    if args.reduce_range == "yes" and args.format != "int8":
-        raise UsageError("--reduce-range: only int8 has a range to reduce; leave it out")
+    if args.import_cache is not None:
+        # Said is more than being so by default.
+        asked = {
+            "--method": args.method is not None,
+            "--rounding learned": args.rounding == "learned",
+        }
+        for option, is_asked in asked.items():
+            if is_asked:
+                raise needs_photos(option)
     return QuantizeOptions(
         format=args.format,
         rest=args.rest,
-        method=args.method,
-        rounding=args.rounding,
+        method=args.method or DEFAULT_METHOD,
+        rounding=args.rounding or DEFAULT_ROUNDING,
         equalise=args.equalise,
         reduce_range={"auto": None, "yes": True, "no": False}[args.reduce_range],
         writer=args.qdq,
-        preset=checked_preset(args.preset),
+        preset=args.preset,
         table=args.table,
         import_cache=args.import_cache,
         budget=args.budget,
@@ -172,11 +173,13 @@ def _check_histograms(args: argparse.Namespace) -> None:
         raise UsageError("--histograms: the pictures need a folder; give --run-dir too")
     from calib.observers.histogram import Histogram
     from calib.observers.methods import METHODS
+    from calib.options import DEFAULT_METHOD
 
     counting = [name for name, kind in METHODS.items() if issubclass(kind, Histogram)]
-    if args.method not in counting:
+    method = args.method or DEFAULT_METHOD
+    if method not in counting:
         raise UsageError(
-            f"--histograms: --method {args.method} keeps no counts; take {', '.join(counting)}"
+            f"--histograms: --method {method} keeps no counts; take {', '.join(counting)}"
         )
     if args.import_cache is not None:
         raise UsageError("--import-cache: --histograms needs photos; leave one of them out")
@@ -195,15 +198,10 @@ def _check_import(photos: Sequence[Path], args: argparse.Namespace) -> None:
     """An imported cache holds the ranges, and no photo is looked at."""
     if photos:
         raise UsageError("--import-cache: it holds the ranges; leave the photos out")
-    given = {
-        "--budget": args.budget is not None,
-        "--table": args.table is not None,
-        "--equalise": args.equalise > 0.0,
-        "--eval-images": args.eval_images is not None,
-    }
-    for option, is_given in given.items():
-        if is_given:
-            raise UsageError(f"--import-cache: {option} needs photos; leave one of them out")
+    if args.eval_images is not None:
+        from calib.options import needs_photos
+
+        raise needs_photos("--eval-images")
 
 
 def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Evaluation | None:
@@ -251,11 +249,3 @@ def _readable(photos: Sequence[Path], model: Path) -> list[Path]:
     if not found:
         raise UsageError("--eval-images: none of the photos can be decoded")
     return found
-
-
-def _points(text: str) -> float:
-    """An argparse type: a number from 0 to 100."""
-    with suppress(ValueError):
-        if 0.0 <= float(text) <= 100.0:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected points of AP from 0 to 100, got '{text}'")

@@ -1,16 +1,23 @@
-"""What can be asked of a quantisation."""
+"""What can be asked of a quantisation, and what cannot."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from calib.policy import Preset
+from calib.formats import FORMATS
+from calib.observers.methods import method_named
+from calib.policy import Preset, checked_preset
+from model.errors import UsageError
+from runtime.whole_numbers import require_threads
 
 Rest = Literal["fp32", "fp16"]
 Rounding = Literal["learned", "nearest"]
 DEFAULT_METHOD = "mse"
+DEFAULT_ROUNDING: Rounding = "learned"
+_MOST_POINTS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +40,16 @@ class QuantizeOptions:
         reduce_range: give weights 7 bits, so that no sum of two products overflows on a CPU without
             VNNI; None does so where this CPU needs it and the Q/DQ are for ONNX Runtime.
         threads: of the CPU; None takes all cores.
+
+    Raises:
+        UsageError: one that there is not, or two that do not go together. The writer is checked
+            when the file is known, by `calib.recipe.writer_for`.
     """
 
     format: str = "int8"
     rest: Rest = "fp32"
     method: str = DEFAULT_METHOD
-    rounding: Rounding = "learned"
+    rounding: Rounding = DEFAULT_ROUNDING
     equalise: float = 0.0
     writer: str | None = None
     preset: Preset = "accurate"
@@ -49,7 +60,52 @@ class QuantizeOptions:
     reduce_range: bool | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        """What is impossible would else be found late, or be left out in silence."""
+        _require_one_of("--format", self.format, FORMATS)
+        _require_one_of("--rest", self.rest, get_args(Rest))
+        method_named(self.method)
+        _require_one_of("--rounding", self.rounding, get_args(Rounding))
+        checked_preset(self.preset)
+        _require_within("--equalise", "a number", self.equalise, 1.0)
+        if self.budget is not None:
+            _require_within("--budget", "points of AP", self.budget, _MOST_POINTS)
+        if self.threads is not None:
+            require_threads(self.threads)
+        if self.reduce_range and self.format != "int8":
+            raise UsageError("--reduce-range: only int8 has a range to reduce; leave it out")
+        if self.import_cache is not None:
+            self._require_no_photos()
+
+    def _require_no_photos(self) -> None:
+        """An imported cache holds the ranges, and no photo is looked at."""
+        given = {
+            "--budget": self.budget is not None,
+            "--table": self.table is not None,
+            "--equalise": self.equalise > 0.0,
+            "--method": self.method != DEFAULT_METHOD,
+        }
+        for option, is_given in given.items():
+            if is_given:
+                raise needs_photos(option)
+
     @property
     def learns_rounding(self) -> bool:
         """Whether photos are looked at for it: floats are rounded to nearest anyway."""
         return self.rounding == "learned" and self.format == "int8" and self.import_cache is None
+
+
+def needs_photos(option: str) -> UsageError:
+    """What to say of an option that asks an imported cache for what only photos show."""
+    return UsageError(f"--import-cache: {option} needs photos; leave one of them out")
+
+
+def _require_one_of(option: str, value: object, known: Collection[str]) -> None:
+    if value not in list(known):
+        raise UsageError(f"{option}: expected one of {', '.join(known)}, got '{value}'")
+
+
+def _require_within(option: str, what: str, value: object, most: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0.0 <= float(value) <= most:  # type: ignore[arg-type]
+        raise UsageError(f"{option}: expected {what} from 0 to {most:g}, got {value!r}")

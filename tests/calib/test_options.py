@@ -1,0 +1,82 @@
+"""Options that are impossible, or contradict one another, stop before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calib.count import count_kernels
+from calib.options import QuantizeOptions
+from calib.quantize import main
+from model.errors import UsageError
+
+CACHE = Path("c.cache")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"format": "int4"}, "--format: expected one of int8, fp8, got 'int4'"),
+        ({"rest": "bf16"}, "--rest: expected one of fp32, fp16, got 'bf16'"),
+        ({"method": "kl"}, "--method: expected one of min-max.*got 'kl'"),
+        ({"rounding": "up"}, "--rounding: expected one of learned, nearest, got 'up'"),
+        ({"preset": "foo"}, "--preset: expected one of accurate, balanced, fast, got 'foo'"),
+        ({"equalise": 7.0}, "--equalise: expected a number from 0 to 1, got 7.0"),
+        ({"equalise": -0.1}, "--equalise: expected a number"),
+        ({"equalise": float("nan")}, "--equalise: expected a number.*got nan"),
+        ({"equalise": True}, "--equalise: expected a number"),
+        ({"budget": float("nan")}, "--budget: expected points of AP from 0 to 100, got nan"),
+        ({"budget": -1.0}, "--budget: expected points of AP from 0 to 100, got -1.0"),
+        ({"budget": "3"}, "--budget: expected points of AP from 0 to 100, got '3'"),
+        ({"threads": 0}, "threads: expected a whole number from 1, got 0"),
+        ({"threads": 99_999_999_999}, "threads: no machine has 99999999999 cores"),
+        ({"reduce_range": True, "format": "fp8"}, "--reduce-range: only int8"),
+        ({"import_cache": CACHE, "budget": 3.0}, "--import-cache: --budget needs photos"),
+        ({"import_cache": CACHE, "table": CACHE}, "--import-cache: --table needs photos"),
+        ({"import_cache": CACHE, "equalise": 0.5}, "--import-cache: --equalise needs photos"),
+        ({"import_cache": CACHE, "method": "entropy"}, "--import-cache: --method needs photos"),
+    ],
+)
+def test_the_api_refuses_what_the_command_refuses(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        QuantizeOptions(**given)
+
+
+def test_the_ends_of_what_is_possible() -> None:
+    QuantizeOptions(equalise=1, budget=100, threads=1024, import_cache=None)
+    assert not QuantizeOptions(import_cache=CACHE).learns_rounding
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--method", "entropy"),
+        ("--method", "mse"),
+        ("--rounding", "learned"),
+        ("--budget", "3"),
+        ("--equalise", "0.5"),
+    ],
+)
+def test_an_imported_cache_has_no_photos_to_learn_on(
+    more: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["m.onnx", "--import-cache", "c.cache", *more]) == 2
+    assert f"error: --import-cache: {more[0]}" in capsys.readouterr().err
+
+
+def test_what_goes_with_an_imported_cache_is_not_in_the_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["m.onnx", "--import-cache", "c.cache", "--rounding", "nearest"]) == 1
+    assert "m.onnx: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", ["0", "1025", "100000", "99999999999"])
+def test_threads_have_a_bound(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["m.onnx", "photos", "--threads", threads])
+    assert "from 1 to 1024, more than any machine has cores" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="threads: "):
+        count_kernels(Path("m.onnx"), int(threads))
