@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from export.passes.opset_22 import OPSET as BF16_OPSET
 from export.targets import Target
 from export.tracing import DEFAULT_OPSET, OPSETS, GraphShape
 from model.errors import UsageError
@@ -74,12 +75,23 @@ def native_options(
     return replace(options, max_sampling=max_sampling)
 
 
-def checked_opset(opset: int | None) -> int:
-    """The operator set, or the default.
+def checked_opset(opset: int | None, precision: str = "fp32") -> int:
+    """The operator set to trace in, or the default.
+
+    Args:
+        opset: as asked for; a BF16 file is moved to operator set 22 when the rest is done.
+        precision: of the file.
 
     Raises:
-        UsageError: one that the lowerings are not written for.
+        UsageError: one that the lowerings are not written for, or that has no such precision.
     """
+    if precision == "bf16" and opset is not None:
+        if opset != BF16_OPSET:
+            raise UsageError(
+                f"--opset {opset}: with --precision bf16 the file is of operator set {BF16_OPSET}, "
+                "the first whose convolutions take BF16; leave --opset out"
+            )
+        opset = None
     if opset is None:
         return DEFAULT_OPSET
     if opset not in OPSETS:

@@ -82,7 +82,7 @@ def export_onnx(
         output: where the ONNX file goes; nothing is left there when anything fails.
         options: what the weights cannot tell.
         shape: fixed sizes; dynamic by default, which TensorRT targets do not take.
-        opset: ONNX operator set, default 18.
+        opset: ONNX operator set, default 18; a BF16 file is of 22.
         check_photo: photo on which the file is compared with the eager model; None: no check.
         steps: where progress is shown.
         target: "onnxruntime", "tensorrt" or "tensorrt-rtx"; decides the lowering.
@@ -106,7 +106,7 @@ def export_onnx(
 
     show = steps.begin if steps else lambda _: None
     wanted, precision = target_named(target), checked_precision(precision)
-    output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset)
+    output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset, precision)
     _refuse_overwrite(output, weights, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
     show("reading the weights")
@@ -263,7 +263,7 @@ def _parser() -> Parser:
         metavar="NAME",
         help="fp32, fp16 or bf16: what the heavy layers compute in; default fp32",
     )
-    graph.add_argument("--opset", type=int, help="ONNX operator set, default 18")
+    graph.add_argument("--opset", type=int, help="ONNX operator set, default 18; 22 for bf16")
     graph.add_argument(
         "--nms-rounds",
         metavar="R[,D]",

@@ -12,12 +12,13 @@ import onnx_ir as ir
 import pytest
 
 from export import tracing
+from export.graph_options import checked_opset
 from export.onnx import ExportReport, export_onnx, main
 from export.onnx_file import drop_seal
 from export.precision.session import EmulatedSession
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions
-from model.errors import ArtifactError, EngineBuildError, ExportError
+from model.errors import ArtifactError, EngineBuildError, ExportError, UsageError
 from runtime.predictor import Predictor
 from tests.conftest import DEMO
 from tests.planted_overflow import scaled
@@ -139,6 +140,16 @@ def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = main([str(WEIGHTS), "-o", str(tmp_path / "a.onnx"), "--precision", "int4"])
     assert status == 2
     assert "--precision: expected one of fp32, fp16, bf16, got 'int4'" in capsys.readouterr().err
+
+
+def test_bfloat16_has_one_operator_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [str(WEIGHTS), "-o", str(tmp_path / "a.onnx"), "--precision", "bf16"]
+    assert main([*argv, "--opset", "18"]) == 2
+    assert "operator set 22, the first whose convolutions take BF16" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert checked_opset(22, "bf16") == checked_opset(None, "bf16") == checked_opset(None) == 18
+    with pytest.raises(UsageError, match="--opset: expected one of 18"):
+        checked_opset(22, "fp16")
 
 
 @pytest.fixture
