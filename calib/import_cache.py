@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from calib.text_files import read_text
 from calib.writers.pairs import SIGNED_LEVELS
 from model.errors import ArtifactError
 
@@ -45,12 +46,8 @@ def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
 
 
 def _scales(path: Path) -> dict[str, float]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ArtifactError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; no cache is")
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not a readable calibration cache ({error})") from error
+    remedy = "give a calibration cache of TensorRT with --import-cache"
+    lines = read_text(path, _MOST_BYTES, "calibration cache", remedy).splitlines()
     if not lines or not lines[0].startswith("TRT-"):
         raise ArtifactError(
             f"{path}: not a calibration cache of TensorRT; expected a first line like "

@@ -12,11 +12,15 @@ from calib.observers.histogram import Histogram
 from calib.observers.methods import METHODS
 from calib.observers.observer import Float32, Observer
 from calib.options import QuantizeOptions
-from model.errors import ArtifactError
+from calib.text_files import read_text
+from model.errors import ArtifactError, in_brief
 from runtime.artifact import Artifact
 from runtime.files import atomic_path
 
 SCHEMA_VERSION = 1
+# A thousand tensors of counts that cannot be packed stay below a third of it.
+_MOST_BYTES = 256 << 20
+_REMEDY = "delete it or name another with --table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +130,20 @@ class Table:
             table._observers = {name: kind.restore(states[name]) for name in table.names}
             table._seen = {name: int(states[name].get("seen", 1)) for name in table.names}
         except Exception as error:  # damaged base85, zlib, numbers, fields: each raises its own
-            brief = " ".join(str(error).split())[:100]
             raise ArtifactError(
-                f"{path}: a damaged calibration table ({type(error).__name__}: {brief}); delete it"
+                f"{path}: a damaged calibration table ({type(error).__name__}: "
+                f"{in_brief(error, 100)}); delete it"
             ) from error
         return table
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    text = read_text(path, _MOST_BYTES, "calibration table", _REMEDY)
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"{path}: not a readable calibration table ({' '.join(str(error).split())[:100]}); "
-            "delete it or name another with --table"
+            f"{path}: not a readable calibration table ({in_brief(error, 100)}); {_REMEDY}"
         ) from error
     if not isinstance(document, dict):
         raise ArtifactError(f"{path}: not a calibration table; name another with --table")
