@@ -25,7 +25,8 @@ from calib.placement import Placement
 from calib.policy import chosen_layers
 from calib.recipe import WRITERS, tensors_to_observe, writer_for
 from calib.rest import half_rest
-from calib.table import Table, TableKey
+from calib.table import Table
+from calib.table_key import TableKey
 from calib.weights import Rounder
 from calib.writers.pairs import Ranges
 from export.onnx_file import OnnxFile

@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from calib.observers.histogram import Histogram
 from calib.observers.methods import METHODS
 from calib.observers.observer import Float32, Observer
-from calib.options import QuantizeOptions
+from calib.table_key import TableKey, require_key
 from calib.text_files import read_text
 from model.errors import ArtifactError, in_brief
-from runtime.artifact import Artifact
 from runtime.files import atomic_path
 
 SCHEMA_VERSION = 1
 # A thousand tensors of counts that cannot be packed stay below a third of it.
 _MOST_BYTES = 256 << 20
 _REMEDY = "delete it or name another with --table"
-
-
-@dataclass(frozen=True, slots=True)
-class TableKey:
-    """What a table is valid for."""
-
-    model_sha256: str
-    preprocess: str
-    method: str
-
-    @classmethod
-    def of(
-        cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions, rescaled: str = ""
-    ) -> TableKey:
-        """The key of a file's tables by that method; `rescaled` tells equalised weights apart."""
-        manifest = artifact.manifest
-        how = asdict(artifact.spec.preprocess)
-        how |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
-        method = options.method
-        if options.equalise > 0.0:
-            how |= {"equalise": options.equalise, "channels": rescaled}
-        return cls(model_sha256, json.dumps(how, sort_keys=True), method)
 
 
 class Table:
@@ -118,8 +95,7 @@ class Table:
             ArtifactError: unreadable, damaged, or of another model, preprocessing or method.
         """
         document = _read(path)
-        found = document.get("key")
-        _require_key(path, found if isinstance(found, dict) else {}, key)
+        require_key(path, document.get("key"), key)
         table = cls(key, names)
         try:
             if document["schema_version"] != SCHEMA_VERSION:
@@ -148,26 +124,3 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise ArtifactError(f"{path}: not a calibration table; name another with --table")
     return document
-
-
-def _require_key(path: Path, found: Mapping[str, Any], wanted: TableKey) -> None:
-    """Say which part of the key differs."""
-    parts = (
-        ("model_sha256", "another model"),
-        ("preprocess", "another preprocessing"),
-        ("method", "another method"),
-    )
-    for name, what in parts:
-        have, want = found.get(name), getattr(wanted, name)
-        if have != want:
-            apart = _where_they_part(str(have), want)
-            raise ArtifactError(
-                f"{path}: a calibration table of {what} (…{str(have)[apart:][:40]}, expected "
-                f"…{want[apart:][:40]}); delete it or name another with --table"
-            )
-
-
-def _where_they_part(one: str, other: str) -> int:
-    """A little before the first character that differs; the start, for short texts."""
-    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
-    return max(same - 20, 0)

@@ -18,7 +18,8 @@ from calib.policy import chosen_layers
 from calib.quantize import main
 from calib.recipe import WRITERS
 from calib.seen import Seen, seen
-from calib.table import Table, TableKey
+from calib.table import Table
+from calib.table_key import TableKey
 from calib.weights import round_to_nearest
 
 

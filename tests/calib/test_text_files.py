@@ -10,7 +10,8 @@ import pytest
 
 from calib import import_cache, table
 from calib.import_cache import read_cache
-from calib.table import Table, TableKey
+from calib.table import Table
+from calib.table_key import TableKey
 from calib.text_files import read_text
 from model.errors import ArtifactError
 
