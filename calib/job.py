@@ -187,11 +187,12 @@ def prepare(
     require_enough(len(filled.photos), skipped)
     used = [photo for photo in photos if photo not in skipped.photos]
     require_enough(len(used), skipped)
+    candidates = chosen if options.budget is None else hidden
+    filled.require_ranges(str(v.name) for v in WRITERS[name].place(model.graph, candidates).ranges)
     rounder = LearnedRounding({})
     if options.learns_rounding:
-        rounded = chosen if options.budget is None else hidden
         rounder = LearnedRounding.learn(
-            model, rounded, file.artifact, used[:PHOTOS], advance, options.threads
+            model, candidates, file.artifact, used[:PHOTOS], advance, options.threads
         )
     return Job(
         file, model, name, options, filled.largest, rounder, used, filled, run, skipped.reasons

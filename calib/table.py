@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +14,16 @@ from calib.observers.methods import METHODS
 from calib.observers.observer import Float32, Observer
 from calib.table_key import TableKey, require_key
 from calib.text_files import read_text
+from calib.writers.pairs import LARGEST_RANGE, SMALLEST_RANGE
 from model.errors import ArtifactError, in_brief
 from runtime.files import atomic_path
 
 SCHEMA_VERSION = 1
 # A thousand tensors of counts that cannot be packed stay below a third of it.
 _MOST_BYTES = 256 << 20
+# Up to here whole numbers are exact in float64, and no photos show as many.
+_MOST_NUMBERS = 2**53
+_DIGEST = re.compile("[0-9a-f]{16}")
 _REMEDY = "delete it or name another with --table"
 
 
@@ -60,6 +65,32 @@ class Table:
                 "photos of what the model knows"
             )
 
+    def require_ranges(self, names: Iterable[str]) -> None:
+        """Stop where 8 bits would hold nothing of a tensor, or where a step is no number.
+
+        Args:
+            names: the tensors whose ranges will be used.
+
+        Raises:
+            ArtifactError: one that was zero on every photo, or nearly, or beyond all reason.
+        """
+        wanted = list(names)
+        dead = [name for name in wanted if self._observers[name].maximum < SMALLEST_RANGE]
+        if dead:
+            raise ArtifactError(
+                f"calibration: {len(dead)} of {len(wanted)} tensors were zero on all "
+                f"{len(self.photos)} photos, for instance '{dead[0]}': a range would be a guess, "
+                "and 8 bits would hold nothing of another photo; give photos of what the model "
+                "knows, or leave that layer in floating point with another --preset"
+            )
+        for name in wanted:
+            largest = self._observers[name].maximum
+            if largest > LARGEST_RANGE:
+                raise ArtifactError(
+                    f"calibration: tensor '{name}' reaches {largest:.3g}, expected at most "
+                    f"{LARGEST_RANGE:g}; the weights overflow or the table is not of this model"
+                )
+
     def largest(self, name: str, levels: int) -> float:
         """The magnitude that a tensor's last step stands for; see `Observer.largest`."""
         return self._observers[name].largest(levels)
@@ -98,19 +129,49 @@ class Table:
         require_key(path, document.get("key"), key)
         table = cls(key, names)
         try:
-            if document["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema {document['schema_version']}")
-            table.photos = [str(photo) for photo in document["photos"]]
+            _require_schema(document["schema_version"])
+            table.photos = _photos(document["photos"])
             states: Mapping[str, Any] = document["tensors"]
-            kind = METHODS[key.method]
-            table._observers = {name: kind.restore(states[name]) for name in table.names}
-            table._seen = {name: int(states[name].get("seen", 1)) for name in table.names}
+            for name in table.names:
+                seen, observer = _restored(METHODS[key.method], states[name])
+                if seen and not table.photos:
+                    raise ValueError(f"'{name[:40]}' was seen on no photo")
+                table._seen[name], table._observers[name] = seen, observer
         except Exception as error:  # damaged base85, zlib, numbers, fields: each raises its own
             raise ArtifactError(
                 f"{path}: a damaged calibration table ({type(error).__name__}: "
                 f"{in_brief(error, 100)}); delete it"
             ) from error
         return table
+
+
+def _require_schema(version: object) -> None:
+    if isinstance(version, bool) or version != SCHEMA_VERSION:
+        raise ValueError(f"schema {version!r}")
+
+
+def _photos(found: object) -> list[str]:
+    """Digests as `calib.photos.digest` makes them, each once."""
+    if not isinstance(found, list):
+        raise ValueError("photos: expected a list")
+    for photo in found:
+        if not isinstance(photo, str) or not _DIGEST.fullmatch(photo):
+            raise ValueError(f"photos: {photo!r:.40} is no digest")
+    if len(set(found)) != len(found):
+        raise ValueError("photos: one stands there twice")
+    return found
+
+
+def _restored(kind: type[Observer], state: Mapping[str, Any]) -> tuple[int, Observer]:
+    """How many numbers were seen, and an observer that can have seen so many."""
+    seen, observer = state["seen"], kind.restore(state)
+    if type(seen) is not int or not 0 <= seen <= _MOST_NUMBERS:
+        raise ValueError(f"seen {seen!r:.40}")
+    if isinstance(observer, Histogram) and observer.total != seen:
+        raise ValueError(f"{observer.total} numbers were counted of {seen}")
+    if seen == 0 and observer.maximum > 0.0:
+        raise ValueError(f"a magnitude of {observer.maximum} where nothing was seen")
+    return seen, observer
 
 
 def _read(path: Path) -> Mapping[str, Any]:

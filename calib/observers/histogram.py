@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from calib.observers.observer import Float32, Json, checked_magnitude
+from calib.observers.observer import Float32, Json, checked_float32
 
 BINS = 8192
 _MERGE = 1 << 20  # values at a time: the bin numbers of more would be as large as the tensor
@@ -65,6 +65,11 @@ class Histogram:
         return self._counts[: last + 1]
 
     @property
+    def total(self) -> int:
+        """How many numbers were counted."""
+        return sum(self._counts.tolist())  # Python's own: no sum out of a file wraps round
+
+    @property
     def centres(self) -> npt.NDArray[np.float64]:
         """float64 [bins], of `counts`."""
         return np.arange(0.5, len(self.counts), dtype=np.float64) * self.width
@@ -90,16 +95,25 @@ class Histogram:
 
     @classmethod
     def restore(cls, state: Json) -> Self:
-        """Take up."""
+        """Take up. The range and the last bin in use follow from the largest magnitude."""
         observer = cls()
+        observer._grow(checked_float32(state["largest"]))
         exponent = state["exponent"]
-        observer._exponent = None if exponent is None else int(exponent)
-        observer._largest = checked_magnitude(state["largest"])
-        if not -100 <= (observer._exponent or 0) <= 128:
-            raise ValueError(f"exponent {exponent}")
-        unpacked = zlib.decompressobj().decompress(base64.b85decode(state["counts"]), 8 * BINS)
-        counts = np.frombuffer(unpacked, "<i8")
-        if (counts < 0).any() or observer._largest > observer.limit:
-            raise ValueError("counts or range that no histogram has")
+        if isinstance(exponent, bool) or exponent != observer._exponent:
+            raise ValueError(f"exponent {exponent!r}, expected {observer._exponent}")
+        counts = _unpacked(state["counts"])
+        if len(counts) != len(observer.counts) or (counts < 0).any():
+            raise ValueError("counts that are not those of its range")
+        if observer._largest > 0.0 and counts[-1] == 0:
+            raise ValueError(f"nothing was counted at the largest magnitude {observer._largest}")
         observer._counts[: len(counts)] = counts
         return observer
+
+
+def _unpacked(text: object) -> npt.NDArray[np.int64]:
+    """The counts that `Histogram.state` packed, however much a hostile text unpacks to."""
+    unpacking = zlib.decompressobj()
+    unpacked = unpacking.decompress(base64.b85decode(text), 8 * BINS)  # type: ignore[arg-type]
+    if not unpacking.eof:
+        raise ValueError("counts that do not end")
+    return np.frombuffer(unpacked, "<i8").astype(np.int64)

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from calib.observers.observer import Float32, Json, checked_magnitude
+from calib.observers.observer import Float32, Json, checked_float32
 
 
 class MinMax:
@@ -20,6 +20,11 @@ class MinMax:
         if values.size:
             self._largest = max(self._largest, float(np.abs(values).max()))
 
+    @property
+    def maximum(self) -> float:
+        """The largest magnitude seen."""
+        return self._largest
+
     def largest(self, levels: int) -> float:
         """The same for any number of steps."""
         return self._largest
@@ -32,5 +37,5 @@ class MinMax:
     def restore(cls, state: Json) -> Self:
         """Take up."""
         observer = cls()
-        observer._largest = checked_magnitude(state["largest"])
+        observer._largest = checked_float32(state["largest"])
         return observer

@@ -31,9 +31,14 @@ class MovingAverage:
             self._average = largest
         self._average += self._share * (largest - self._average)
 
+    @property
+    def maximum(self) -> float:
+        """The average: it is the range."""
+        return self._average or 0.0
+
     def largest(self, levels: int) -> float:
         """The same for any number of steps."""
-        return self._average or 0.0
+        return self.maximum
 
     def state(self) -> Json:
         """The share and the average."""
@@ -42,7 +47,10 @@ class MovingAverage:
     @classmethod
     def restore(cls, state: Json) -> Self:
         """Take up."""
-        observer = cls(float(state["share"]))
+        share = checked_magnitude(state["share"])
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"share {share}")
+        observer = cls(share)
         average = state["average"]
         observer._average = None if average is None else checked_magnitude(average)
         return observer

@@ -10,17 +10,30 @@ import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
 Json = Mapping[str, Any]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def checked_magnitude(number: object) -> float:
-    """A number out of a file.
+    """A number out of a file that float32 tensors can have as a magnitude.
 
     Raises:
-        ValueError, TypeError: not a magnitude.
+        ValueError: it is none.
     """
-    magnitude = float(number)  # type: ignore[arg-type]
-    if not 0.0 <= magnitude < float("inf"):
-        raise ValueError(f"{magnitude} is no magnitude")
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not 0.0 <= number <= LARGEST:  # type: ignore[operator]
+        raise ValueError(f"{number!r} is no magnitude")
+    return float(number)  # type: ignore[arg-type]
+
+
+def checked_float32(number: object) -> float:
+    """As `checked_magnitude`, of one that was seen as it is.
+
+    Raises:
+        ValueError: it is none, or no float32, like 1e-300.
+    """
+    magnitude = checked_magnitude(number)
+    if float(np.float32(magnitude)) != magnitude:
+        raise ValueError(f"{magnitude!r} is no float32")
     return magnitude
 
 
@@ -29,6 +42,11 @@ class Observer(Protocol):
 
     def observe(self, values: Float32) -> None:
         """Take in one photo's numbers, of any shape, all finite; none at all count for nothing."""
+        ...
+
+    @property
+    def maximum(self) -> float:
+        """The largest magnitude that any range of it could have; 0 when only zeros came."""
         ...
 
     def largest(self, levels: int) -> float:
@@ -48,6 +66,6 @@ class Observer(Protocol):
         """Take up an observer where `state` was written.
 
         Raises:
-            ValueError, KeyError, TypeError: not a state of this observer.
+            ValueError, KeyError, TypeError: not a state that this observer can have.
         """
         ...

@@ -26,8 +26,9 @@ from export.passes.tag_roles import ROLE_KEY, role_of
 Ranges = Callable[[str, int], float]
 # Largest code of a tensor's magnitude: int8 by halves, uint8 whole.
 SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
-# No float32 scale may become zero or subnormal.
-_TINY = 1e-30
+# Ranges that can be written. Below, a scale would be next to zero or subnormal; above, what a bias
+# may hold in units of it, 2**30 times as much, is beyond float32.
+SMALLEST_RANGE, LARGEST_RANGE = 1e-30, 1e30
 # The smallest number of FP16; channels whose scale is smaller hold next to nothing.
 _TINY_HALF = 2.0**-24
 
@@ -56,8 +57,8 @@ class Constants:
 
 
 def scale_of(largest: float, levels: int) -> np.float32:
-    """The step of a symmetric code; a tensor that was always zero gets some step."""
-    return np.float32(max(largest, _TINY) / levels)
+    """The step of a symmetric code; a clipped range may be smaller than any that was seen."""
+    return np.float32(max(largest, SMALLEST_RANGE) / levels)
 
 
 def in_type_of(scales: npt.ArrayLike, value: ir.Value) -> npt.NDArray[np.generic]:

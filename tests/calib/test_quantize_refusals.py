@@ -6,11 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from calib.evaluation import read_annotations
 from calib.import_cache import read_cache
+from calib.observers.mse import Mse
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
 from model.errors import ArtifactError, UsageError
@@ -109,6 +111,22 @@ def test_a_table_with_impossible_numbers(
     table.write_text(json.dumps(document))
     with pytest.raises(ArtifactError, match="damaged calibration table"):
         quantize(demo_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(table=table))
+
+
+def test_a_layer_that_would_read_nothing_but_zeros_is_named(
+    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path
+) -> None:
+    """The table is one that calibration writes of a tensor of zeros."""
+    document = json.loads(standard_table.read_text())
+    for tensor in document["tensors"].values():
+        zeros = Mse()
+        zeros.observe(np.zeros(tensor["seen"], np.float32))
+        tensor |= zeros.state()
+    table, output = tmp_path / "t.json", tmp_path / "q.onnx"
+    table.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=r"tensors were zero on all 6 photos.* --preset"):
+        quantize(demo_onnx, scenes, output, QuantizeOptions(table=table))
+    assert not output.exists()
 
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 4, "width": 5}
