@@ -6,16 +6,16 @@ highest byte first. The first line names the version and the calibrator.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from calib.text_files import read_text
-from calib.writers.pairs import SIGNED_LEVELS
+from calib.writers.pairs import LARGEST_RANGE, SIGNED_LEVELS, SMALLEST_RANGE
 from model.errors import ArtifactError
 
 _MOST_BYTES = 64 << 20
+_LEAST, _MOST = SMALLEST_RANGE / SIGNED_LEVELS, LARGEST_RANGE / SIGNED_LEVELS
 
 
 def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
@@ -26,8 +26,8 @@ def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
         names: tensors that must be in it; others there are left out.
 
     Raises:
-        ArtifactError: not such a file, a scale that is not positive and finite, or tensors that
-            are not in it.
+        ArtifactError: not such a file, a name that stands there twice, a scale that no activation
+            has, or tensors that are not in it.
     """
     scales = _scales(path)
     wanted = list(names)
@@ -38,9 +38,12 @@ def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
             f"'{missing[0]}'; expected a cache of this graph, whose tensors have these names"
         )
     for name in wanted:
-        if not math.isfinite(scales[name]) or scales[name] <= 0.0:
+        # NaN is in no range.
+        if not _LEAST <= scales[name] <= _MOST:
             raise ArtifactError(
-                f"{path}: expected a positive scale, got {scales[name]:g} for '{name[:60]}'"
+                f"{path}: expected a positive scale from {_LEAST:.0e} to {_MOST:.0e}, got "
+                f"{scales[name]:g} for '{name[:60]}': 8 bits of that hold no activation; "
+                "calibrate on photos"
             )
     return {name: scales[name] * SIGNED_LEVELS for name in wanted}
 
@@ -53,7 +56,18 @@ def _scales(path: Path) -> dict[str, float]:
             f"{path}: not a calibration cache of TensorRT; expected a first line like "
             "'TRT-8601-EntropyCalibration2'"
         )
-    return dict(_entry(path, number, line) for number, line in enumerate(lines[1:], 2) if line)
+    scales: dict[str, float] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line:
+            continue
+        name, scale = _entry(path, number, line)
+        if name in scales:
+            raise ArtifactError(
+                f"{path}: line {number}: '{name[:60]}' stands there twice; expected each tensor "
+                "once, as TensorRT writes them"
+            )
+        scales[name] = scale
+    return scales
 
 
 def _entry(path: Path, number: int, line: str) -> tuple[str, float]:

@@ -21,6 +21,7 @@ from calib.weights import (
     weight_scales,
 )
 from export.passes.tag_roles import ROLE_KEY, role_of
+from model.errors import ArtifactError
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.
 Ranges = Callable[[str, int], float]
@@ -31,6 +32,7 @@ SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
 SMALLEST_RANGE, LARGEST_RANGE = 1e-30, 1e30
 # The smallest number of FP16; channels whose scale is smaller hold next to nothing.
 _TINY_HALF = 2.0**-24
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 class Constants:
@@ -62,10 +64,18 @@ def scale_of(largest: float, levels: int) -> np.float32:
 
 
 def in_type_of(scales: npt.ArrayLike, value: ir.Value) -> npt.NDArray[np.generic]:
-    """Scales in the type of the numbers they scale, as both operators demand."""
+    """Scales in the type of the numbers they scale, as both operators demand.
+
+    Raises:
+        ArtifactError: a scale beyond FP16, which only an imported cache can have.
+    """
     wide = np.asarray(scales, np.float32)
     if value.dtype != ir.DataType.FLOAT16:
         return wide
+    if wide.max(initial=0.0) > _LARGEST_HALF:
+        raise ArtifactError(
+            f"tensor '{value.name}': a step of {wide.max():.3g} is beyond FP16; take --rest fp32"
+        )
     return np.maximum(wide, _TINY_HALF).astype(np.float16)
 
 

@@ -7,14 +7,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from PIL import Image
 
 from calib.evaluation import read_annotations
 from calib.import_cache import read_cache
+from calib.layers import weighted_layers
 from calib.observers.mse import Mse
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
+from calib.recipe import tensors_to_observe
+from calib.writers.pairs import in_type_of
 from model.errors import ArtifactError, UsageError
 
 
@@ -252,6 +256,43 @@ def test_a_cache_may_hold_scales_of_other_graphs_that_are_none(tmp_path: Path) -
     head = "TRT-8601-EntropyCalibration2\n"
     cache.write_text(f"{head}(Unnamed Layer* 3) [Constant]_output: 0\nx: 3c010a14\n")
     assert read_cache(cache, ["x"])["x"] == pytest.approx(1.0, rel=0.01)
-    cache.write_text(f"{head}x: 7fc00000\n")
-    with pytest.raises(ArtifactError, match="expected a positive scale, got nan for 'x'"):
+
+
+@pytest.mark.parametrize(
+    "bits",
+    ["0", "1", "0a000000", "6e000000", "7f000000", "7f7fffff", "7f800000", "7fc00000", "bc010a14"],
+)
+def test_a_cache_with_a_scale_that_no_activation_has(bits: str, tmp_path: Path) -> None:
+    cache = tmp_path / "c.cache"
+    cache.write_text(f"TRT-8601-EntropyCalibration2\nx: {bits}\n")
+    with pytest.raises(ArtifactError, match=r"expected a positive scale from .*, got .* for 'x'"):
         read_cache(cache, ["x"])
+
+
+@pytest.mark.parametrize("bits", ["0a800000", "6d800000"])
+@pytest.mark.filterwarnings("error")
+def test_the_ends_of_what_a_cache_may_hold_can_be_written(
+    bits: str, demo_onnx: Path, tmp_path: Path
+) -> None:
+    graph = ir.load(demo_onnx).graph
+    names = tensors_to_observe(
+        graph, [one for one in weighted_layers(graph) if not one.is_predictor]
+    )
+    cache = tmp_path / "c.cache"
+    lines = [f"{name}: {bits}" for name in names]
+    cache.write_text("\n".join(["TRT-8601-EntropyCalibration2", *lines]))
+    quantize(demo_onnx, [], tmp_path / "q.onnx", QuantizeOptions(import_cache=cache, threads=1))
+
+
+def test_a_cache_with_a_name_twice(tmp_path: Path) -> None:
+    cache = tmp_path / "c.cache"
+    cache.write_text("TRT-8601-EntropyCalibration2\nx: 3c010a14\ny: 3c010a14\nx: 3c010a15\n")
+    with pytest.raises(ArtifactError, match="line 4: 'x' stands there twice"):
+        read_cache(cache, ["x"])
+
+
+def test_a_step_beyond_fp16_is_named() -> None:
+    half = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT16))
+    assert in_type_of(65504.0, half).dtype == np.float16
+    with pytest.raises(ArtifactError, match=r"tensor 'x': .* beyond FP16; take --rest fp32"):
+        in_type_of(1e6, half)
