@@ -12,7 +12,7 @@ import onnx_ir as ir
 from calib.activations import Activations
 from calib.layers import weighted_layers
 from calib.learned_rounding import PHOTOS
-from calib.photos import Skipped, canvases
+from calib.photos import Skipped, canvases, require_enough
 from runtime.artifact import Artifact
 
 Float32 = npt.NDArray[np.float32]
@@ -26,17 +26,28 @@ def channel_magnitudes(
     Args:
         model: the float graph, left as it is.
         artifact: its spec and manifest.
-        photos: the first few are looked at.
+        photos: each once; the first few that can be used are looked at.
         threads: of the CPU; None takes all cores.
+
+    Raises:
+        UsageError: none can be used.
+        ArtifactError: ONNX Runtime failed.
     """
     layers = [layer for layer in weighted_layers(model.graph) if not layer.is_predictor]
     names = {str(v.name): None for layer in layers for v in (layer.data, layer.output)}
     found: dict[str, Float32] = {}
     activations = Activations(model, list(names), threads)
-    for _, canvas in canvases(photos[:PHOTOS], artifact, Skipped()):
+    skipped, looked_at = Skipped(), 0
+    for paths, canvas in canvases(photos, artifact, skipped):
         for name, values in activations.run(canvas):
             if values.size:
                 others = tuple(axis for axis in range(values.ndim) if axis != 1)
                 largest = np.abs(values).max(axis=others)
                 found[name] = np.maximum(found.get(name, np.float32(0.0)), largest)
+        looked_at += len(paths)
+        if looked_at >= PHOTOS:
+            break
+    if not looked_at:
+        # Nothing would be rescaled, and the options would say that it was.
+        require_enough(0, skipped)
     return found

@@ -175,14 +175,14 @@ def prepare(
         largest = read_cache(options.import_cache, wanted)
         rounder = LearnedRounding({})
         return Job(file, model, name, options, lambda t, _: largest[t], rounder, list(photos))
+    skipped = Skipped()
+    photos = without_copies(photos, skipped)
     rescaled = _equalised(model, layers, file.artifact, photos, options)
     # Of all hidden layers: one table serves every writer and every choice of layers.
     hidden = [layer for layer in layers if not layer.is_predictor]
     names = tensors_to_observe(model.graph, hidden)
     key = TableKey.of(file.artifact, file.sha256, options, rescaled)
     filled = Table.load(table, key, names) if table.exists() else Table(key, names)
-    skipped = Skipped()
-    photos = without_copies(photos, skipped)
     run = calibrate(model, file.artifact, photos, filled, table, skipped, advance, options.threads)
     require_enough(len(filled.photos), skipped)
     used = [photo for photo in photos if photo not in skipped.photos]

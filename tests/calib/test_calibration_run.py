@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calib import activations
+from calib import activations, job
 from calib.activations import Activations
+from calib.channels import channel_magnitudes
+from calib.count import shapes_in_runs
+from calib.cpu_sums import sums_saturate
+from calib.learned_rounding import PHOTOS
 from calib.options import QuantizeOptions
 from calib.photos import Skipped, canvases
 from calib.quantize import main, quantize
@@ -20,7 +25,9 @@ from calib.reference import asked_alike, open_reference
 from export.onnx_file import read_onnx
 from export.precision.formats import FORMATS
 from model.checkpoint import Checkpoint
-from model.errors import ExportError
+from model.errors import ArtifactError, ExportError, UsageError
+from runtime.artifact import Artifact
+from runtime.preprocess import Canvas
 from runtime.seal import SEAL_KEY
 from tests.conftest import DEMO
 from tests.planted_overflow import scaled
@@ -69,6 +76,7 @@ def test_threads_reach_every_session(
 ) -> None:
     import onnxruntime as ort
 
+    sums_saturate()  # asks ONNX Runtime once in a process, in a session of its own
     seen: list[int] = []
     real: Callable[..., Any] = ort.InferenceSession
 
@@ -129,3 +137,48 @@ def test_a_checkpoint_is_asked_what_the_graph_is_asked(
     session = open_reference(DEMO / "shapes.pth", replace(artifact, spec=graph), None)
     assert session.artifact.spec.box.detections == 7
     session.close()
+
+
+def test_channels_are_measured_on_the_first_photos_that_can_be_used(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path
+) -> None:
+    artifact, model = read_onnx(demo_onnx).artifact, ir.load(demo_onnx)
+    broken = [tmp_path / f"{number}.png" for number in range(PHOTOS)]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    plain = channel_magnitudes(model, artifact, scenes[:2], 1)
+    after = channel_magnitudes(model, artifact, [*broken, *scenes[:2]], 1)
+    assert plain
+    assert all(np.array_equal(after[name], plain[name]) for name in plain)
+    with pytest.raises(UsageError, match=r"0 usable photos, 24 skipped \(.*0\.png"):
+        channel_magnitudes(model, artifact, broken, 1)
+
+
+def test_copies_do_not_take_the_place_of_photos_in_equalisation(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[Path]] = []
+
+    def spied(model: ir.Model, artifact: Artifact, photos: list[Path], threads: int) -> None:
+        given.append(list(photos))
+        raise UsageError("seen enough")
+
+    monkeypatch.setattr(job, "channel_magnitudes", spied)
+    copy = tmp_path / "copy.png"
+    shutil.copy(scenes[0], copy)
+    with pytest.raises(UsageError, match="seen enough"):
+        quantize(
+            demo_onnx,
+            [scenes[0], copy, *scenes],
+            tmp_path / "q.onnx",
+            QuantizeOptions(equalise=0.5),
+        )
+    assert given == [scenes]
+
+
+def test_what_onnxruntime_refuses_while_shapes_are_counted_is_one_error(demo_onnx: Path) -> None:
+    model = ir.load(demo_onnx)
+    name = str(next(node for node in model.graph if node.op_type == "Conv").outputs[0].name)
+    wrong = Canvas(np.zeros((1, 4, 64, 64), np.float32), np.ones((1, 2), np.float32), ())
+    with pytest.raises(ArtifactError, match="calibration: ONNX Runtime failed"):
+        list(shapes_in_runs(model, [name], [wrong], 1))
