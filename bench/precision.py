@@ -19,8 +19,9 @@ import onnx_ir as ir
 
 from bench import photos, results
 from bench.fitted import export_fitted, judges
+from calib.annotations import read_annotations
 from calib.count import Kernels, count_kernels
-from calib.evaluation import EvaluationPhotos, Proof, prove, read_annotations
+from calib.evaluation import EvaluationPhotos, Proof, prove
 from calib.job import Job, prepare
 from calib.options import QuantizeOptions
 from calib.policy import chosen_layers

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from calib.budget import Ladder, climb, most_rungs
 from calib.job import Job
-from calib.judge import detect
+from calib.judge import LEAST_SURE, detect, sure_rows
 from calib.reference import open_reference
 from calib.sensitivity import Damage, groups_in, measure
 from calib.tapped_session import TappedSession
@@ -21,8 +21,6 @@ from runtime.sessions.session import Session
 PHOTOS = 16
 # Photos that a choice must hold on; there are few choices, so there can be more photos.
 CHOICE_PHOTOS = 48
-# Fewer say nothing: where nothing is found, nothing is lost either.
-LEAST_SURE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +66,16 @@ def choose(job: Job, budget: float, advance: Callable[[int], None]) -> Choice:
         ArtifactError: no choice of layers is within the budget.
         MissingDependencyError: pycocotools is not installed.
     """
-    damage = measure(job, job.used[:PHOTOS], advance)
     photos = job.used[:CHOICE_PHOTOS]
     references = detect(_reference(job), photos, advance)
-    sure = sum(int((found.scores >= TRUTH_SCORE).sum()) for found in references)
+    sure = sure_rows(references)
     if sure < LEAST_SURE:
         raise UsageError(
             f"--budget: on {len(photos)} calibration photos the reference is sure (score "
             f"{TRUTH_SCORE} and more) of {sure} objects; expected {LEAST_SURE} or more to judge "
             "by, give photos of what the model knows"
         )
+    damage = measure(job, job.used[:PHOTOS], advance)
     ladder = climb(job, damage, references, photos, budget, advance)
     return Choice(damage, ladder, len(photos))
 

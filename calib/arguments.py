@@ -94,7 +94,9 @@ def parser() -> Parser:
         help="checkpoint or FP32 .onnx to agree with; default: the model itself",
     )
     parser.add_argument(
-        "--eval-images", metavar="DIR", help="photos to prove the result on, read at the end"
+        "--eval-images",
+        metavar="DIR",
+        help="photos to prove the result on; nothing is chosen by them",
     )
     parser.add_argument(
         "--annotations", type=Path, metavar="FILE", help="COCO annotations of those photos"
@@ -210,7 +212,7 @@ def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Eval
     Raises:
         UsageError: no photo, or annotations that are none or not theirs.
     """
-    from calib.evaluation import image_ids, read_annotations
+    from calib.annotations import read_annotations, require_sizes
     from calib.photos import digest
     from calib.proofs import Evaluation
     from runtime.sources.photos import find_photos
@@ -222,15 +224,15 @@ def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Eval
     photos = _readable(find_photos([args.eval_images]), args.model)
     truth = None if args.annotations is None else read_annotations(args.annotations)
     if truth is not None:
-        image_ids(photos, truth)
+        require_sizes(photos, truth)
     shared = {digest(photo) for photo in photos} & {digest(photo) for photo in calibration}
     if shared:
         print(f"warning: {len(shared)} photos both calibrate and evaluate; the proof is too kind")
-    return Evaluation(photos, truth)
+    return Evaluation(list(photos), truth)
 
 
-def _readable(photos: Sequence[Path], model: Path) -> list[Path]:
-    """Photos that the model can be given; the others are named and left out."""
+def _readable(photos: Sequence[Path], model: Path) -> dict[Path, tuple[int, int]]:
+    """Photos that the model can be given, with height and width; the others are left out, named."""
     from calib.photos import require_resizable
     from export.onnx_file import read_onnx
     from model.errors import ImageError
@@ -238,14 +240,15 @@ def _readable(photos: Sequence[Path], model: Path) -> list[Path]:
 
     artifact = read_onnx(model).artifact
 
-    found = []
+    found = {}
     for photo in photos:
         try:
-            require_resizable(decode(photo), photo, artifact)
+            pixels = decode(photo)
+            require_resizable(pixels, photo, artifact)
         except ImageError as error:
             print(f"warning: {printable(str(error))}; left out", file=sys.stderr)
             continue
-        found.append(photo)
+        found[photo] = (pixels.shape[0], pixels.shape[1])
     if not found:
         raise UsageError("--eval-images: none of the photos can be decoded")
     return found

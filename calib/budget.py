@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from calib.candidate import session_of_model
 from calib.job import Job
 from calib.judge import Scores, detect, scores
 from calib.sensitivity import Damage
-from calib.tapped_session import TappedSession
 from model.errors import ArtifactError
 from runtime.detections import Detections
 
@@ -99,6 +99,5 @@ def _rung(
 ) -> Rung:
     nodes = frozenset().union(*(one.group.nodes for one in damage.ranked[kept:]))
     model, placement = job.quantised(nodes)
-    session = TappedSession(model, job.artifact, threads=job.options.threads)
-    found = detect(session, photos, advance)
+    found = detect(session_of_model(job, model), photos, advance)
     return Rung(kept, job.share(placement), scores(references, found), nodes)

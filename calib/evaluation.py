@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calib.annotations import image_ids
 from calib.judge import Scores, detect, scores
-from model.errors import UsageError
 from model.spec import ModelSpec
 from runtime.compare.bootstrap import interval
 from runtime.compare.coco_ap import evaluate
@@ -23,7 +23,10 @@ _RESAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class ApChange:
-    """COCO AP of a candidate in points, its change, and the change's 95 % interval over photos."""
+    """COCO AP of a candidate in points, its change, and the change's 95 % interval over photos.
+
+    All are NaN where there is nothing to find, as on photos with crowds alone.
+    """
 
     kind: str
     ap: float
@@ -67,43 +70,6 @@ class EvaluationPhotos:
         """Of the annotations, by file name."""
         assert self.truth is not None
         return image_ids(self.photos, self.truth)
-
-
-def image_ids(photos: Sequence[Path], truth: Mapping[str, Any]) -> list[int]:
-    """The annotations' id of every photo.
-
-    Raises:
-        UsageError: a photo that the annotations do not name.
-    """
-    known = {Path(str(image["file_name"])).name: int(image["id"]) for image in truth["images"]}
-    missing = [photo.name for photo in photos if photo.name not in known]
-    if missing:
-        raise UsageError(
-            f"--annotations: {len(missing)} of {len(photos)} photos are not in it, for instance "
-            f"{missing[0]}; give the annotations of --eval-images"
-        )
-    return [known[photo.name] for photo in photos]
-
-
-def require_truth(photos: Sequence[Path], truth: Mapping[str, Any], spec: ModelSpec) -> None:
-    """Refuse annotations that no AP can be made of.
-
-    Raises:
-        UsageError: no object on any of the photos, or objects without an outline for mask AP.
-    """
-    ids = set(image_ids(photos, truth))
-    objects = [one for one in truth["annotations"] if one["image_id"] in ids]
-    if not objects:
-        raise UsageError(
-            f"--annotations: no object on any of the {len(photos)} photos of --eval-images; give "
-            "their annotations, or leave --annotations out"
-        )
-    bare = sum(not one.get("segmentation") for one in objects)
-    if spec.mask is not None and bare:
-        raise UsageError(
-            f"--annotations: {bare} of {len(objects)} objects have no segmentation, which mask AP "
-            "needs; expected polygons or run lengths, or leave --annotations out"
-        )
 
 
 def prove(
@@ -157,7 +123,9 @@ def _change(kind: str, on: EvaluationPhotos, found: Sequence[Detections]) -> ApC
                 for number, i in zip(numbers, chosen, strict=True)
                 for row in side[i]
             ]
-            aps.append(100 * evaluate(drawn, rows, kind, numbers).ap)  # type: ignore[arg-type]
+            ap = evaluate(drawn, rows, kind, numbers).ap  # type: ignore[arg-type]
+            # -1 where a draw has nothing to find: no number then, and none in the interval.
+            aps.append(math.nan if ap < 0.0 else 100 * ap)
         return aps[1], aps[1] - aps[0]
 
     ap, difference = change(range(len(ids)))
@@ -190,36 +158,3 @@ def resampled(truth: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
         "categories": truth["categories"],
         "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
     }
-
-
-def read_annotations(path: Path) -> Mapping[str, Any]:
-    """COCO annotations.
-
-    Raises:
-        UsageError: not readable, or no COCO annotations.
-    """
-    try:
-        truth = json.loads(path.read_text("utf-8"))
-        for image in truth["images"]:
-            _require(image, id=int, file_name=str, height=int, width=int)
-        for annotation in truth["annotations"]:
-            annotation.setdefault("iscrowd", 0)
-            _require(annotation, image_id=int, category_id=int, bbox=list, area=(int, float))
-            _require(annotation, iscrowd=int)
-        for category in truth["categories"]:
-            _require(category, id=int)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(
-            f"--annotations {path}: not COCO annotations ({' '.join(str(error).split())[:100]})"
-        ) from error
-    names = [Path(image["file_name"]).name for image in truth["images"]]
-    if len(set(names)) < len(names):
-        raise UsageError(f"--annotations {path}: two images have the same file name")
-    answer: Mapping[str, Any] = truth
-    return answer
-
-
-def _require(row: Mapping[str, Any], **kinds: type | tuple[type, ...]) -> None:
-    for field, kind in kinds.items():
-        if not isinstance(row[field], kind):
-            raise TypeError(f"{field}: {row[field]!r}")

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.compare.agreement import agreement_ap
+from runtime.compare.agreement import TRUTH_SCORE, agreement_ap
 from runtime.detections import Detections
 from runtime.predictor import Predictor
 from runtime.sessions.session import Session
+
+# Fewer rows of a reference say nothing: where nothing is found, nothing is lost either.
+LEAST_SURE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ def detect(
             found.append(predictor.predict(photo))
             advance(1)
     return found
+
+
+def sure_rows(references: Sequence[Detections]) -> int:
+    """How many rows agreement AP has for its truth."""
+    return sum(int((found.scores >= TRUTH_SCORE).sum()) for found in references)
 
 
 def scores(references: Sequence[Detections], found: Sequence[Detections]) -> Scores:

@@ -9,13 +9,15 @@ from typing import Any
 
 import onnx_ir as ir
 
-from calib.evaluation import EvaluationPhotos, Proof, image_ids, prove
+from calib.annotations import image_ids
+from calib.candidate import session_of_file, session_of_model
+from calib.evaluation import EvaluationPhotos, Proof, prove
 from calib.job import Job
-from calib.judge import detect
+from calib.judge import detect, sure_rows
 from calib.reference import open_reference
 from calib.rest import emulated_half
-from calib.tapped_session import TappedSession
 from export.precision.formats import FORMATS
+from model.errors import ExportError
 from runtime.sessions.session import Session, open_session
 
 
@@ -27,13 +29,29 @@ class Evaluation:
     truth: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What came of all rows.
+
+    `missing` says, by title, why a precision has no row: a weight that FP16 does not hold is no
+    fault of an INT8 file. `sure` counts the reference's rows of score 0.3 and more on the `photos`,
+    which agreement is measured by.
+    """
+
+    rows: tuple[Proof, ...]
+    missing: Mapping[str, str]
+    photos: int
+    sure: int
+
+
 ROWS = ("FP32", "FP16", "BF16", "INT8", "INT8 within the budget")
+_Opened = Callable[[], tuple[Session, int]]
 
 
 def all_proofs(
     job: Job, source: Path, output: Path, on: Evaluation, advance: Callable[[int], None]
-) -> tuple[Proof, ...]:
-    """Every row, the photos being read only here.
+) -> Proofs:
+    """Every row, the photos being detected on only here.
 
     Args:
         job: prepared.
@@ -55,22 +73,42 @@ def all_proofs(
     )
     found = detect(reference, on.photos, advance)
     photos = EvaluationPhotos(on.photos, found, job.artifact.spec, on.truth)
-    rows = _rows(job, source, output)
-    return tuple(prove(title, session, size, photos, advance) for title, session, size in rows)
+    rows, missing = [], {}
+    for title, opened in _rows(job, source, output):
+        try:
+            session, size = opened()
+        except ExportError as error:
+            missing[title] = str(error)
+            advance(len(on.photos))
+            continue
+        rows.append(prove(title, session, size, photos, advance))
+    return Proofs(tuple(rows), missing, len(on.photos), sure_rows(found))
 
 
-def _rows(job: Job, source: Path, output: Path) -> Iterator[tuple[str, Session, int]]:
-    threads = job.options.threads
-    yield "FP32", open_session(source, None, threads), source.stat().st_size
-    for half in FORMATS.values():
+def _rows(job: Job, source: Path, output: Path) -> Iterator[tuple[str, _Opened]]:
+    """Titles, and what opens a session and tells its file's size; one is open at a time."""
+    threads, options = job.options.threads, job.options
+
+    def half(name: str) -> tuple[Session, int]:
         model = ir.serde.deserialize_model(job.file.model)
-        session, size = emulated_half(model, job.artifact, half, threads)
-        yield f"{half.title} (emulated)", session, size
-    kind = job.options.format.upper()
-    if job.options.budget is None:
-        yield kind, open_session(output, None, threads), output.stat().st_size
+        return emulated_half(model, job.artifact, FORMATS[name], threads)
+
+    def of_policy() -> tuple[Session, int]:
+        model, _ = job.quantised(job.default_choice)
+        size = len(ir.serde.serialize_model(model).SerializeToString())
+        return session_of_model(job, model), size
+
+    def of_file() -> tuple[Session, int]:
+        return session_of_file(job, output), output.stat().st_size
+
+    yield "FP32", lambda: (open_session(source, None, threads), source.stat().st_size)
+    for name, one in FORMATS.items():
+        yield f"{one.title} (emulated)", lambda name=name: half(name)  # type: ignore[misc]
+    kind = options.format.upper()
+    if options.rest == "fp16":
+        kind += "+FP16 (emulated)"
+    if options.budget is None:
+        yield kind, of_file
         return
-    model, _ = job.quantised(job.default_choice)
-    size = len(ir.serde.serialize_model(model).SerializeToString())
-    yield f"{kind}, the policy's choice", TappedSession(model, job.artifact, threads=threads), size
-    yield f"{kind} within the budget", open_session(output, None, threads), output.stat().st_size
+    yield f"{kind}, the policy's choice", of_policy
+    yield f"{kind} within the budget", of_file

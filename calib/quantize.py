@@ -21,7 +21,6 @@ from runtime.next_step import next_step
 
 if TYPE_CHECKING:
     from calib.count import Kernels
-    from calib.evaluation import Proof
     from calib.job import Job
     from calib.options import QuantizeOptions
     from calib.proofs import Evaluation
@@ -48,7 +47,8 @@ def quantize(
     Args:
         source: an FP32 file of `maskport export`.
         photos: to calibrate on; none are needed with an imported cache.
-        output: where the file goes; nothing is left there when anything fails.
+        output: where the file goes. Nothing is left there when anything fails before it is
+            complete; it stays when only the proof fails, which comes after.
         options: how.
         progress: called before each stretch of work with the number of its photos, counted once
             per run, and its name; what it answers is called with photos done.
@@ -62,8 +62,8 @@ def quantize(
         ExportError: with `--rest fp16`, a tensor or a weight that FP16 does not hold.
     """
     from calib.accuracy import choose, require_judge, runs_of_a_search
+    from calib.annotations import require_truth
     from calib.cpu_sums import sums_saturate
-    from calib.evaluation import require_truth
     from calib.job import prepare
     from calib.options import QuantizeOptions
     from calib.proofs import ROWS, all_proofs
@@ -99,29 +99,31 @@ def quantize(
             choice = choose(job, options.budget, advance)
             nodes = set(choice.ladder.chosen.nodes)
         written = write(job, nodes, temporary)
-    proofs: tuple[Proof, ...] = ()
+    proofs = None
     if evaluation is not None:
         advance = progress((len(ROWS) + 1) * len(evaluation.photos), "evaluating")
         proofs = all_proofs(job, source, output, evaluation, advance)
     return QuantizeReport(
-        output,
-        job.writer,
-        written.layers,
-        len(job.layers),
-        output.stat().st_size,
-        source.stat().st_size,
-        written.kernels,
-        written.share,
-        job.run,
-        job.skipped,
-        choice,
-        proofs,
-        options,
-        file.sha256,
-        ranges,
-        job.reduces_range,
-        job.writer == "onnxruntime" and options.format == "int8" and sums_saturate(),
-        written.seen,
+        path=output,
+        writer=job.writer,
+        layers=written.layers,
+        of_layers=len(job.layers),
+        size_bytes=output.stat().st_size,
+        from_bytes=source.stat().st_size,
+        kernels=written.kernels,
+        share=written.share,
+        run=job.run,
+        skipped=job.skipped,
+        choice=choice,
+        proofs=proofs,
+        options=options,
+        model_sha256=file.sha256,
+        ranges=ranges,
+        reduced_range=job.reduces_range,
+        sums_saturate=job.writer == "onnxruntime" and options.format == "int8" and sums_saturate(),
+        seen=written.seen,
+        example=job.used[0] if job.used else None,
+        has_keypoints=file.artifact.spec.keypoint is not None,
     )
 
 
@@ -229,7 +231,7 @@ def _quantize(argv: Sequence[str]) -> int:
     print_report(report)
     if args.run_dir is not None:
         print(f"wrote {', '.join(map(str, write_run(report, args.run_dir, args.histograms)))}")
-    _print_next(report, photos)
+    _print_next(report)
     return DONE
 
 
@@ -246,11 +248,11 @@ def _require_libraries() -> None:
             )
 
 
-def _print_next(report: QuantizeReport, photos: Sequence[Path]) -> None:
+def _print_next(report: QuantizeReport) -> None:
     if report.writer == "tensorrt":
         print(next_step("engine", report.path))
     else:
-        print(next_step("predict", report.path, *(photos[:1] or [Path("PHOTO.jpg")]), "-o", "out"))
+        print(next_step("predict", report.path, report.example or Path("PHOTO.jpg"), "-o", "out"))
 
 
 if __name__ == "__main__":

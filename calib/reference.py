@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,12 @@ _KEPT = {
     "rpn": ("pre_nms", "post_nms", "nms_iou", "score_threshold"),
     "box": ("score_threshold", "nms_iou", "detections", "candidates"),
 }
+# What two models must share for their detections to be compared, as errors show it. Names of
+# classes are not: a checkpoint has none until it is exported with some.
+_FACTS: tuple[Callable[[ModelSpec], str], ...] = (
+    lambda spec: f"{len(spec.classes.names)} classes",
+    lambda spec: "no masks" if spec.mask is None else "masks",
+)
 
 
 def open_reference(path: Path, artifact: Artifact, threads: int | None) -> Session:
@@ -28,19 +35,33 @@ def open_reference(path: Path, artifact: Artifact, threads: int | None) -> Sessi
         threads: of the CPU; None takes all cores, and leaves PyTorch's own setting.
 
     Raises:
-        UsageError: its classes are not the graph's.
+        UsageError: its classes are not the graph's, only one of the two has masks, or it is not
+            float32 itself.
         MaskportError: it cannot be opened.
     """
     is_checkpoint = path.suffix.lower() in _CHECKPOINTS
     session = (_checkpoint if is_checkpoint else _exported)(path, artifact, threads)
-    found, wanted = session.artifact.spec.classes, artifact.spec.classes
-    if len(found.names) != len(wanted.names):
+    try:
+        _require_alike(path, session.artifact, artifact)
+    except UsageError:
         session.close()
-        raise UsageError(
-            f"--reference {path}: it has {len(found.names)} classes, the graph has "
-            f"{len(wanted.names)}; give the model that the graph was exported from"
-        )
+        raise
     return session
+
+
+def _require_alike(path: Path, found: Artifact, graph: Artifact) -> None:
+    for of in _FACTS:
+        theirs, ours = of(found.spec), of(graph.spec)
+        if theirs != ours:
+            raise UsageError(
+                f"--reference {path}: it has {theirs}, the graph has {ours}; give the model "
+                "that the graph was exported from"
+            )
+    if found.manifest.precision != "fp32":
+        raise UsageError(
+            f"--reference {path}: its precision is {found.manifest.precision}, and what that lost "
+            "would count as right; give the FP32 file or the checkpoint"
+        )
 
 
 def asked_alike(reference: ModelSpec, graph: ModelSpec) -> ModelSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,11 +13,13 @@ from typing import Any
 from calib.accuracy import Choice
 from calib.calibrate import CalibrationRun
 from calib.count import Kernels
-from calib.evaluation import Proof
+from calib.evaluation import ApChange, Proof
 from calib.histograms import draw_histograms
+from calib.judge import LEAST_SURE
 from calib.options import QuantizeOptions
 from calib.photos import ADVISED
 from calib.pictures import draw_ladder, draw_sensitivity
+from calib.proofs import Proofs
 from calib.seen import Seen
 from calib.sensitivity import Sensitivity
 from export.precision.ranges import RangeReport
@@ -37,6 +40,8 @@ class QuantizeReport:
     file. `run` is None where no photo was needed. `choice` is there with a
     budget, `proofs` with evaluation photos, `ranges` with a rest in FP16 where there were photos.
     `seen` is what was counted of the quantised tensors, by methods that count.
+    `has_keypoints` says that the model answers what agreement AP does not judge.
+    `example` is a photo that could be used, None where there was none.
     `reduced_range` says that weights have 7 bits, `sums_saturate` that this CPU's sums need that;
     see `calib.cpu_sums`.
     """
@@ -52,13 +57,15 @@ class QuantizeReport:
     run: CalibrationRun | None
     skipped: list[str] = field(default_factory=list)
     choice: Choice | None = None
-    proofs: tuple[Proof, ...] = ()
+    proofs: Proofs | None = None
     options: QuantizeOptions = field(default_factory=QuantizeOptions)
     model_sha256: str = ""
     ranges: RangeReport | None = None
     reduced_range: bool = False
     sums_saturate: bool = False
     seen: tuple[Seen, ...] = ()
+    example: Path | None = None
+    has_keypoints: bool = False
 
 
 def print_report(report: QuantizeReport) -> None:
@@ -66,23 +73,7 @@ def print_report(report: QuantizeReport) -> None:
     for reason in report.skipped:
         print(f"warning: {printable(reason)}; skipped", file=sys.stderr)
     if report.run is not None:
-        used, seen = report.run.used, report.run.resumed
-        print(
-            f"{used} photos, {report.run.seconds_per_photo:.2f} s each · {seen} seen before · "
-            f"{len(report.skipped)} skipped"
-        )
-        if used + seen < ADVISED:
-            print(
-                f"warning: {used + seen} usable photos; ranges of fewer than {ADVISED} are not "
-                "steady",
-                file=sys.stderr,
-            )
-        if report.run.others:
-            print(
-                f"warning: the table has {report.run.others} photos that were not given now, and "
-                "they count; delete it, or name another with --table, to do without them",
-                file=sys.stderr,
-            )
+        _print_run(report.run, len(report.skipped))
     if report.choice is not None:
         _print_choice(report.choice)
     size, ratio = report.size_bytes / 1e6, report.size_bytes / report.from_bytes
@@ -99,8 +90,46 @@ def print_report(report: QuantizeReport) -> None:
             "warning: without photos nothing says that the rest fits FP16 (largest number 65504)",
             file=sys.stderr,
         )
-    for proof in report.proofs:
+    if report.proofs is not None:
+        _print_proofs(report.proofs)
+    if report.has_keypoints and (report.proofs is not None or report.choice is not None):
+        print(
+            "keypoints are not judged, only boxes and masks; a budget keeps their head in floating "
+            "point"
+        )
+
+
+def _print_run(run: CalibrationRun, skipped: int) -> None:
+    used, seen = run.used, run.resumed
+    print(
+        f"{used} photos, {run.seconds_per_photo:.2f} s each · {seen} seen before · "
+        f"{skipped} skipped"
+    )
+    if used + seen < ADVISED:
+        print(
+            f"warning: {used + seen} usable photos; ranges of fewer than {ADVISED} are not steady",
+            file=sys.stderr,
+        )
+    if run.others:
+        print(
+            f"warning: the table has {run.others} photos that were not given now, and they count; "
+            "delete it, or name another with --table, to do without them",
+            file=sys.stderr,
+        )
+
+
+def _print_proofs(proofs: Proofs) -> None:
+    print(f"proof on {proofs.photos} photos, by {proofs.sure} rows that the reference is sure of:")
+    if proofs.sure < LEAST_SURE:
+        print(
+            f"warning: agreement on fewer than {LEAST_SURE} rows says nothing; give --eval-images "
+            "of what the model knows",
+            file=sys.stderr,
+        )
+    for proof in proofs.rows:
         print(_proof_line(proof))
+    for title, reason in proofs.missing.items():
+        print(f"{title}: none, {printable(reason)}")
 
 
 def _print_range(report: QuantizeReport) -> None:
@@ -164,6 +193,7 @@ def write_run(report: QuantizeReport, folder: Path, histograms: bool = False) ->
 def _document(report: QuantizeReport) -> dict[str, Any]:
     import onnxruntime
 
+    proofs = report.proofs
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "artifact": report.path.name,
@@ -182,7 +212,10 @@ def _document(report: QuantizeReport) -> dict[str, Any]:
         "kernels": None if report.kernels is None else asdict(report.kernels),
         "calibration": None if report.run is None else asdict(report.run),
         "skipped": report.skipped,
-        "evaluation": [_proof(proof) for proof in report.proofs],
+        "evaluation": [] if proofs is None else [_proof(proof) for proof in proofs.rows],
+        "evaluation_missing": {} if proofs is None else dict(proofs.missing),
+        "evaluation_photos": 0 if proofs is None else proofs.photos,
+        "evaluation_rows": 0 if proofs is None else proofs.sure,
     }
     if report.choice is not None:
         ladder = report.choice.ladder
@@ -226,5 +259,13 @@ def _proof(proof: Proof) -> dict[str, Any]:
         "worst_agreement": asdict(proof.worst_scores),
         "seconds_per_photo": proof.seconds,
         "bytes": proof.size_bytes,
-        "coco": [asdict(change) for change in proof.changes],
+        "coco": [_change(change) for change in proof.changes],
+    }
+
+
+def _change(change: ApChange) -> dict[str, Any]:
+    """NaN is no JSON: what there was nothing to find for is null."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in asdict(change).items()
     }

@@ -49,9 +49,14 @@ class Damage:
     references: list[Detections]
 
 
+# Agreement AP is of boxes and masks: what nothing judges is not risked for a budget.
+UNJUDGED_ROLE = "keypoint_head"
+
+
 def groups_in(job: Job) -> list[Group]:
-    """The groups of all layers that the writer can quantise, whatever the preset keeps."""
+    """The groups of all layers that can be quantised and judged, whatever the preset keeps."""
     hidden = [layer for layer in job.layers if not layer.is_predictor]
+    hidden = [layer for layer in hidden if layer.role != UNJUDGED_ROLE]
     placed = WRITERS[job.writer].place(job.model.graph, hidden).layers
     return groups_of(job.model.graph, placed)
 

@@ -12,8 +12,9 @@ import onnx_ir as ir
 import pytest
 
 from calib import accuracy, budget, learned_rounding, sensitivity
+from calib.annotations import image_ids
 from calib.budget import climb
-from calib.evaluation import image_ids, resampled
+from calib.evaluation import resampled
 from calib.groups import Group, groups_of
 from calib.job import prepare
 from calib.judge import Scores

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from PIL import Image
 
-from calib.evaluation import read_annotations
+from calib.annotations import read_annotations
 from calib.import_cache import read_cache
 from calib.layers import weighted_layers
 from calib.observers.mse import Mse
@@ -135,6 +136,7 @@ def test_a_layer_that_would_read_nothing_but_zeros_is_named(
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 4, "width": 5}
 ROW = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": 1.0}
+KIND = {"id": 1}
 
 
 @pytest.mark.parametrize(
@@ -156,16 +158,84 @@ def test_annotations_that_are_none(document: object, tmp_path: Path) -> None:
         read_annotations(path)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bbox": ["a", "b", "c", "d"]},
+        {"bbox": [1]},
+        {"bbox": [0, 0, float("nan"), 1]},
+        {"bbox": [0, 0, 10**400, 1]},
+        {"area": float("nan")},
+        {"area": -1},
+        {"category_id": 77},
+        {"segmentation": [[1, 2]]},
+        {"segmentation": [["a"] * 6]},
+        {"segmentation": "abc"},
+        {"segmentation": {"counts": [1, 2]}},
+        {"segmentation": {"counts": [1, 2], "size": [4, 5]}},
+        {"segmentation": {"counts": [20], "size": [5, 4]}},
+        {"segmentation": {"counts": "zz~~~", "size": [4, 5]}},
+    ],
+    ids=str,
+)
+def test_objects_that_pycocotools_cannot_take(wrong: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    row = {**ROW, "id": 5, **wrong}
+    path.write_text(json.dumps({"images": [IMAGE], "annotations": [row], "categories": [KIND]}))
+    with pytest.raises(UsageError, match=r"labels\.json: not COCO annotations \(.+\)"):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [],
+        [[0, 0, 4, 0, 4, 4]],
+        {"counts": [3, 17], "size": [4, 5]},
+        {"counts": "3a0", "size": [4, 5]},
+    ],
+    ids=str,
+)
+def test_outlines_that_it_can(outline: object, tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    row = {**ROW, "segmentation": outline}
+    path.write_text(json.dumps({"images": [IMAGE], "annotations": [row], "categories": [KIND]}))
+    assert len(read_annotations(path)["annotations"]) == 1
+
+
+def test_annotations_that_are_a_list_of_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"images": [IMAGE], "annotations": [1], "categories": [KIND]}))
+    with pytest.raises(UsageError, match="not COCO annotations"):
+        read_annotations(path)
+
+
+def test_annotations_of_other_sizes_or_classes_are_refused_before_the_long_part(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, folder = tmp_path / "a.json", str(scenes[0].parent)
+    argv = [str(demo_onnx), folder, "-o", str(tmp_path / "q.onnx"), "--eval-images", folder]
+    argv += ["--annotations", str(file)]
+    document = _annotated(sorted(scenes), segmentation=[[4, 4, 9, 4, 9, 9]])
+    turned = [{**image, "height": 320, "width": 240} for image in document["images"]]
+    file.write_text(json.dumps({**document, "images": turned}))
+    assert "0.png is 240 x 320, they say 320 x 240" in _complaint(argv, capsys)
+    other = [{**one, "category_id": 500} for one in document["annotations"]]
+    file.write_text(json.dumps({**document, "annotations": other, "categories": [{"id": 500}]}))
+    assert "none of its category ids [500] is one that the model" in _complaint(argv, capsys)
+    assert sorted(tmp_path.iterdir()) == [file]
+
+
 def _complaint(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     status = main(argv)
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
     return f"{status} {line}"
 
 
-def _annotated(photos: list[Path], **fields: object) -> dict[str, object]:
+def _annotated(photos: list[Path], **fields: object) -> dict[str, Any]:
     """Annotations with one object on the first photo."""
     images = [
-        {"id": i, "file_name": photo.name, "height": 96, "width": 96}
+        {"id": i, "file_name": photo.name, "height": 240, "width": 320}
         for i, photo in enumerate(photos)
     ]
     one = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [4, 4, 9, 9], "area": 81, **fields}
