@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,22 +19,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from bench import photos, results
 from bench.fitted import export_fitted, judges
 from bench.precision import calibration_photos
-from calib.activations import Activations
 from calib.cpu_sums import sums_saturate
 from calib.evaluation import EvaluationPhotos, Proof, prove
 from calib.groups import groups_of
 from calib.job import Job, prepare
-from calib.layers import Layer, constant, weighted_layers
+from calib.layers import Layer, weighted_layers
 from calib.learned_rounding import PHOTOS
 from calib.options import QuantizeOptions
-from calib.photos import Skipped, canvases
 from calib.placement import (
     Placement,
     is_add,
@@ -43,15 +39,12 @@ from calib.placement import (
 )
 from calib.policy import chosen_layers
 from calib.recipe import WRITERS
-from calib.weights import Rounder, along, round_to_nearest
+from calib.weights import Rounder, round_to_nearest
 from export.onnx_file import read_onnx
 from runtime.console import Bar
 from runtime.sessions.session import open_session
 
-Float32 = npt.NDArray[np.float32]
 Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
-# By name of the weights: each input channel's mean, float32 [C].
-Means = Mapping[str, Float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +124,7 @@ def _arguments() -> argparse.Namespace:
 
 def _prepare(folder: Path, tables: Path) -> Job:
     source = export_fitted(folder)
-    options = QuantizeOptions(preset="fast")
+    options = QuantizeOptions(preset="fast", correct_bias=True)
     files = calibration_photos()
     bar = Bar(len(files) + PHOTOS, "photos, ranges and rounding")
     table = tables / f"{options.method}.table.json"
@@ -144,9 +137,8 @@ def _run(job: Job, path: Path, count: int | None, keep: Path | None) -> list[lis
     missing = [one for one in techniques() if _key(one) not in known]
     if missing:
         (on,) = judges((photos.val_photos()[:count], None))
-        means = input_means(job)
     for technique in missing:
-        row = _measure(job, technique, means, on, path)
+        row = _measure(job, technique, on, path)
         known[_key(technique)] = _cells(row)
         print("  ".join(known[_key(technique)]), flush=True)
         if keep is not None:
@@ -168,10 +160,10 @@ def _key(technique: Technique) -> str:
     return f"{technique.writer}: {technique.title}"
 
 
-def _measure(job: Job, technique: Technique, means: Means, on: EvaluationPhotos, path: Path) -> Row:
+def _measure(job: Job, technique: Technique, on: EvaluationPhotos, path: Path) -> Row:
     # Another writer may have another range of the weights.
     of_writer = replace(job, writer=technique.writer)
-    model, placement = written(of_writer, technique, means)
+    model, placement = written(of_writer, technique)
     ir.save(model, path)
     advance = Bar(len(on.photos), f"photos, {_key(technique)}").advance
     size = path.stat().st_size
@@ -179,83 +171,18 @@ def _measure(job: Job, technique: Technique, means: Means, on: EvaluationPhotos,
     return Row(technique, of_writer.share(placement), proof)
 
 
-def written(job: Job, technique: Technique, means: Means) -> tuple[ir.Model, Placement]:
+def written(job: Job, technique: Technique) -> tuple[ir.Model, Placement]:
     """The graph with all hidden layers, or all but the stem, in 8 bits."""
-    if not technique.corrects_bias:
-        return _written(job, technique, job.model)
-    plain, placement = _written(job, technique, job.model)
-    corrected = job.model.clone()
-    correct_biases(corrected.graph, _restored_weights(plain.graph, placement), means)
-    return _written(job, technique, corrected)
-
-
-def _written(job: Job, technique: Technique, model: ir.Model) -> tuple[ir.Model, Placement]:
-    copy, writer = model.clone(), WRITERS[job.writer]
+    copy, writer = job.model.clone(), WRITERS[job.writer]
     layers = chosen_layers(weighted_layers(copy.graph), "fast")
     if technique.keeps_stem:
         stem = groups_of(copy.graph, layers)[0]
         layers = [layer for layer in layers if layer.node.name not in stem.nodes]
     placement = (technique.place or writer.place)(copy.graph, layers)
     rounder = technique.rounder or job.rounder
-    writer.write(copy.graph, placement, job.format, job.ranges, rounder)
+    shift = job.shift if technique.corrects_bias else None
+    writer.write(copy.graph, placement, job.format, job.ranges, rounder, shift)
     return copy, placement
-
-
-def input_means(job: Job) -> dict[str, Float32]:
-    """The mean of every input channel of every layer that has a bias, in floating point."""
-    layers = [layer for layer in job.layers if layer.bias is not None]
-    names = list(dict.fromkeys(str(layer.data.name) for layer in layers))
-    sums: dict[str, npt.NDArray[np.float64]] = {}
-    counts = dict.fromkeys(names, 0)
-    activations = Activations(job.model, names)
-    for _, canvas in canvases(job.used[:PHOTOS], job.artifact, Skipped()):
-        for name, data in activations.run(canvas):
-            channels = np.moveaxis(data, 1, 0).reshape(data.shape[1], -1)
-            sums[name] = sums.get(name, np.zeros(len(channels))) + channels.sum(1, np.float64)
-            counts[name] += channels.shape[1]
-    # Layers of several levels share weights and bias: their means are of all levels together.
-    inputs: dict[str, list[str]] = {}
-    for layer in layers:
-        inputs.setdefault(str(layer.weight.name), []).append(str(layer.data.name))
-    return {
-        weight: (sum(sums[n] for n in read) / max(sum(counts[n] for n in read), 1)).astype(  # type: ignore[union-attr]
-            np.float32
-        )
-        for weight, read in inputs.items()
-    }
-
-
-def _restored_weights(graph: ir.Graph, placement: Placement) -> dict[str, Float32]:
-    """What the codes of a written graph's weights stand for, by the float weights' names."""
-    found = {}
-    for layer in placement.layers:
-        restore = layer.weight.producer()
-        assert restore is not None
-        codes, scales = (constant(restore.inputs[i]) for i in (0, 1))  # type: ignore[arg-type]
-        values = codes * along(scales, layer.scale_axis, codes.ndim)
-        found[str(restore.name).removesuffix("_dequantise")] = values
-    return found
-
-
-def correct_biases(graph: ir.Graph, restored: Mapping[str, Float32], means: Means) -> None:
-    """Give every bias what rounding the weights took from the layer's mean answer.
-
-    Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction,
-    2019, section 4.2, with means that were measured. Padding counts as any other place.
-    """
-    done: set[str] = set()
-    for layer in weighted_layers(graph):
-        name, bias = str(layer.weight.name), layer.bias
-        if bias is None or name in done or name not in restored or layer.scale_axis is None:
-            continue
-        lost = layer.rows(layer.weights - restored[name])
-        channels = means[name].reshape(layer.groups, 1, -1)
-        per_channel = lost.reshape(*lost.shape[:2], channels.shape[2], -1).sum(axis=3)
-        shift = (per_channel * channels).sum(axis=2).reshape(-1)
-        bias.const_value = ir.tensor(
-            (constant(bias) + shift).astype(np.float32), name=str(bias.name)
-        )
-        done.add(name)
 
 
 def _cells(row: Row) -> list[str]:

@@ -46,6 +46,12 @@ def parser() -> Parser:
         help="of the weights: learned on the first photos, or each to the nearest; default learned",
     )
     parser.add_argument(
+        "--correct-bias",
+        action="store_true",
+        help="biases make up for what rounding the weights takes from a layer's mean answer; pays "
+        "with --preset fast",
+    )
+    parser.add_argument(
         "--reduce-range",
         choices=("auto", "yes", "no"),
         default="auto",
@@ -133,8 +139,9 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
     return QuantizeOptions(
         format=args.format,
         rest=args.rest,
-        method=args.method or DEFAULT_METHOD,
+        method=DEFAULT_METHOD if args.method is None else args.method,
         rounding=args.rounding or DEFAULT_ROUNDING,
+        correct_bias=args.correct_bias,
         equalise=args.equalise,
         reduce_range={"auto": None, "yes": True, "no": False}[args.reduce_range],
         writer=args.qdq,
@@ -178,7 +185,7 @@ def _check_histograms(args: argparse.Namespace) -> None:
     from calib.options import DEFAULT_METHOD
 
     counting = [name for name, kind in METHODS.items() if issubclass(kind, Histogram)]
-    method = args.method or DEFAULT_METHOD
+    method = DEFAULT_METHOD if args.method is None else args.method
     if method not in counting:
         raise UsageError(
             f"--histograms: --method {method} keeps no counts; take {', '.join(counting)}"

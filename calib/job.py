@@ -27,8 +27,8 @@ from calib.recipe import WRITERS, tensors_to_observe, writer_for
 from calib.rest import half_rest
 from calib.table import Table
 from calib.table_key import TableKey
-from calib.weights import Rounder
-from calib.writers.pairs import Ranges
+from calib.weights import Rounder, round_to_nearest
+from calib.writers.pairs import BiasShift, Ranges
 from export.onnx_file import OnnxFile
 from maskport import __version__
 from model.errors import ArtifactError
@@ -54,6 +54,7 @@ class Job:
     options: QuantizeOptions
     ranges: Ranges
     rounder: Rounder
+    shift: BiasShift | None = None
     used: list[Path] = field(default_factory=list)
     table: Table | None = None
     run: CalibrationRun | None = None
@@ -97,7 +98,7 @@ class Job:
         layers = [one for one in weighted_layers(copy.graph) if one.node.name in choice]
         writer = WRITERS[self.writer]
         placement = writer.place(copy.graph, layers)
-        writer.write(copy.graph, placement, self.format, self.ranges, self.rounder)
+        writer.write(copy.graph, placement, self.format, self.ranges, self.rounder, self.shift)
         self.format.require_opset(copy)
         copy.metadata_props.update(self._metadata())
         return copy, placement
@@ -138,7 +139,8 @@ class Job:
         rounding = "learned" if options.learns_rounding else "nearest"
         choice = options.preset if options.budget is None else f"budget-{options.budget:g}"
         reduced = " reduced-range" if self.reduces_range else ""
-        told = f"{self.writer} {choice} {ranges} {rounding}{reduced}"
+        biases = " corrected-bias" if options.correct_bias else ""
+        told = f"{self.writer} {choice} {ranges} {rounding}{biases}{reduced}"
         return {**to_metadata(self.artifact.spec, manifest), "maskport.quantisation": told}
 
 
@@ -173,8 +175,15 @@ def prepare(
     if options.import_cache is not None:
         wanted = [str(v.name) for v in WRITERS[name].place(model.graph, chosen).ranges]
         largest = read_cache(options.import_cache, wanted)
-        rounder = LearnedRounding({})
-        return Job(file, model, name, options, lambda t, _: largest[t], rounder, list(photos))
+        return Job(
+            file,
+            model,
+            name,
+            options,
+            lambda tensor, _: largest[tensor],
+            round_to_nearest,
+            used=list(photos),
+        )
     skipped = Skipped()
     photos = without_copies(photos, skipped)
     rescaled = _equalised(model, layers, file.artifact, photos, options)
@@ -189,13 +198,23 @@ def prepare(
     require_enough(len(used), skipped)
     candidates = chosen if options.budget is None else hidden
     filled.require_ranges(str(v.name) for v in WRITERS[name].place(model.graph, candidates).ranges)
-    rounder = LearnedRounding({})
-    if options.learns_rounding:
-        rounder = LearnedRounding.learn(
+    learned = LearnedRounding({})
+    if options.looks_at_inputs:
+        learned = LearnedRounding.learn(
             model, candidates, file.artifact, used[:PHOTOS], advance, options.threads
         )
     return Job(
-        file, model, name, options, filled.largest, rounder, used, filled, run, skipped.reasons
+        file,
+        model,
+        name,
+        options,
+        filled.largest,
+        learned if options.learns_rounding else round_to_nearest,
+        learned.bias_shift if options.correct_bias else None,
+        used,
+        filled,
+        run,
+        skipped.reasons,
     )
 
 

@@ -29,6 +29,8 @@ class QuantizeOptions:
         rest: what the layers compute in that are not quantised.
         method: of choosing ranges; see `calib.observers.methods`.
         rounding: of the weights: learned on photos, or each to the nearest.
+        correct_bias: have biases make up for what rounding the weights takes from a layer's mean
+            answer; see `calib.learned_rounding`.
         equalise: how far channels are made alike before; 0 leaves them, see `calib.equalise`.
         writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
         preset: which layers are quantised; see `calib.policy`.
@@ -50,6 +52,7 @@ class QuantizeOptions:
     rest: Rest = "fp32"
     method: str = DEFAULT_METHOD
     rounding: Rounding = DEFAULT_ROUNDING
+    correct_bias: bool = False
     equalise: float = 0.0
     writer: str | None = None
     preset: Preset = "accurate"
@@ -74,6 +77,8 @@ class QuantizeOptions:
             require_threads(self.threads)
         if self.reduce_range and self.format != "int8":
             raise UsageError("--reduce-range: only int8 has a range to reduce; leave it out")
+        if self.correct_bias and self.format != "int8":
+            raise UsageError("--correct-bias: it is for int8; leave it out")
         if self.import_cache is not None:
             self._require_no_photos()
 
@@ -83,6 +88,7 @@ class QuantizeOptions:
             "--budget": self.budget is not None,
             "--table": self.table is not None,
             "--equalise": self.equalise > 0.0,
+            "--correct-bias": self.correct_bias,
             "--method": self.method != DEFAULT_METHOD,
         }
         for option, is_given in given.items():
@@ -93,6 +99,11 @@ class QuantizeOptions:
     def learns_rounding(self) -> bool:
         """Whether photos are looked at for it: floats are rounded to nearest anyway."""
         return self.rounding == "learned" and self.format == "int8" and self.import_cache is None
+
+    @property
+    def looks_at_inputs(self) -> bool:
+        """Whether some photos are run once more, for rounding or for biases."""
+        return self.learns_rounding or self.correct_bias
 
 
 def needs_photos(option: str) -> UsageError:

@@ -168,7 +168,7 @@ def photo_runs(photos: int, options: QuantizeOptions) -> int:
 
     if options.import_cache is not None:
         return 0
-    return photos + (min(photos, PHOTOS) if options.rounding == "learned" else 0)
+    return photos + (min(photos, PHOTOS) if options.looks_at_inputs else 0)
 
 
 def _check_output(output: Path, source: Path, table: Path) -> None:

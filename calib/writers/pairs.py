@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.formats import INT8, Format
-from calib.layers import Layer
+from calib.layers import Layer, constant
 from calib.placement import Site
 from calib.weights import (
     LEVELS,
@@ -25,6 +25,8 @@ from model.errors import ArtifactError
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.
 Ranges = Callable[[str, int], float]
+# What a layer's bias is to gain, given what the codes of its weights stand for; None for nothing.
+BiasShift = Callable[[Layer, Float32], Float32 | None]
 # Largest code of a tensor's magnitude: int8 by halves, uint8 whole.
 SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
 # Ranges that can be written. Below, a scale would be next to zero or subnormal; above, what a bias
@@ -107,6 +109,7 @@ def write_weights(
     form: Format = INT8,
     least: Mapping[ir.Value, Float32] | None = None,
     rounder: Rounder = round_to_nearest,
+    shift: BiasShift | None = None,
 ) -> dict[ir.Node, QuantisedWeights]:
     """Put 8-bit weights and a DequantizeLinear in the place of every layer's weights.
 
@@ -116,18 +119,26 @@ def write_weights(
         form: of the codes.
         least: the smallest scales that weights may have.
         rounder: from weights and scales to integers.
+        shift: of the biases; None leaves them.
 
     Returns:
         the codes and scales, by the layer's node.
     """
     made: dict[ir.Value, tuple[QuantisedWeights, ir.Value]] = {}
     found: dict[ir.Node, QuantisedWeights] = {}
+    shifted: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
     for layer in layers:
         original = layer.weight
         if original not in made:
             floor = None if least is None else least.get(original)
             weights = _quantised(layer, form, floor, rounder)
             made[original] = weights, _restored(graph, layer, weights, form)
+        if shift is not None and layer.bias is not None:
+            pair = original, layer.bias
+            if pair not in shifted:
+                shifted[pair] = _shifted(graph, layer, shift(layer, made[original][0].values))
+            layer.node.replace_input_with(2, shifted[pair])
+            drop_if_unused(graph, pair[1])
         found[layer.node], restored = made[original]
         layer.node.replace_input_with(1, restored)
         drop_if_unused(graph, original)
@@ -151,6 +162,16 @@ def _quantised(
     else:
         codes = nearest_codes(layer, scales, form)
     return QuantisedWeights(codes, scales, layer.scale_axis)
+
+
+def _shifted(graph: ir.Graph, layer: Layer, shift: Float32 | None) -> ir.Value:
+    """A bias of its own: a layer that shares the old one may stay in floating point."""
+    bias = layer.bias
+    assert bias is not None
+    if shift is None or bias.const_value is None:
+        return bias
+    kind = bias.const_value.numpy().dtype
+    return Constants(graph).add(f"{bias.name}_corrected", (constant(bias) + shift).astype(kind))
 
 
 def _restored(graph: ir.Graph, layer: Layer, weights: QuantisedWeights, form: Format) -> ir.Value:
