@@ -58,7 +58,7 @@ results: $(VENV)/.dev
 	$(PY) bench/precision_half.py --lowering standard --json docs/results/precision_half.json --markdown docs/results/precision_half.md
 	$(PY) bench/precision_half.py --lowering native --json docs/results/precision_half_native.json --markdown docs/results/precision_half_native.md
 	$(PY) bench/precision_speed.py --json docs/results/precision_speed.json --markdown docs/results/precision_speed.md
-	$(PY) bench/precision_budget.py --qdq tensorrt --picture docs/images/precision_tradeoff.png --json docs/results/precision_budget.json --markdown docs/results/precision_budget.md
+	$(PY) bench/precision_budget.py --qdq tensorrt --picture docs/images/precision_tradeoff.png --groups docs/images/precision_groups.png --json docs/results/precision_budget.json --markdown docs/results/precision_budget.md
 	$(PY) bench/precision_engines.py --models demo,keypoint,r50 --json docs/results/precision_engines.json --markdown docs/results/precision_engines.md
 	$(PY) bench/precision_engines.py --models c4 --json docs/results/precision_engines_c4.json --markdown docs/results/precision_engines_c4.md
 	$(PY) bench/calibration.py --json docs/results/calibration.json --markdown docs/results/calibration.md

@@ -25,7 +25,7 @@ import onnx_ir as ir
 from bench import photos, results
 from bench.fitted import export_fitted, judges
 from bench.precision import calibration_photos
-from bench.trade_off import draw
+from bench.trade_off import draw, draw_groups
 from calib.accuracy import CHOICE_PHOTOS, PHOTOS
 from calib.budget import Rung, climb, most_rungs
 from calib.evaluation import Proof, prove
@@ -87,7 +87,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tables", type=Path, help="folder for the calibration table, to keep")
     parser.add_argument("--search", type=Path, help="file for what the search saw, to go on from")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--picture", type=Path, help="PNG of what budgets buy")
+    parser.add_argument("--groups", type=Path, help="PNG of what each group of layers costs")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
@@ -272,6 +273,8 @@ def _report(rows: Sequence[Row], damage: Damage, args: argparse.Namespace) -> No
     results.write("8 bits within a budget", body, data, args.json, args.markdown)
     if args.picture is not None:
         draw(data["rows"], args.picture)
+    if args.groups is not None:
+        draw_groups(data["groups"], args.groups)
 
 
 if __name__ == "__main__":

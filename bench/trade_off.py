@@ -1,5 +1,6 @@
-"""Draws what `bench/precision_budget.py` measured: agreement against 8 bits, and against time.
+"""Draws what `bench/precision_budget.py` measured.
 
+Agreement against 8 bits and against time, and with `--groups` what each group of layers costs:
 `python bench/trade_off.py docs/results/precision_budget.json docs/images/precision_tradeoff.png`
 """
 
@@ -14,7 +15,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from calib.pictures import new_figure, save_figure
+from calib.groups import Group
+from calib.judge import Scores
+from calib.pictures import draw_sensitivity, new_figure, save_figure
+from calib.sensitivity import Sensitivity
 
 # AP, its colour, and the marks of budgets and of presets.
 _SERIES = (("box AP", "#1f5fa8", "o"), ("mask AP", "#d9822b", "s"))
@@ -26,8 +30,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--groups", type=Path, help="PNG of what each group costs")
     args = parser.parse_args()
-    draw(json.loads(args.results.read_text("utf-8"))["rows"], args.picture)
+    measured = json.loads(args.results.read_text("utf-8"))
+    draw(measured["rows"], args.picture)
+    if args.groups is not None:
+        draw_groups(measured["groups"], args.groups)
     return 0
 
 
@@ -57,6 +65,22 @@ def draw(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     both[0].set_ylabel("agreement AP with the eager model")
     both[0].legend(loc="lower left")
     save_figure(figure, path)
+
+
+def draw_groups(groups: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Points lost by each group alone, as `maskport quantize --run-dir` draws them.
+
+    Args:
+        groups: of the second table of `bench/precision_budget.py`, by column.
+        path: of the PNG.
+    """
+    draw_sensitivity([_sensitivity(row) for row in groups], path)
+
+
+def _sensitivity(row: Mapping[str, str]) -> Sensitivity:
+    box, mask = (100.0 - float(row[f"{kind} AP lost"]) for kind in ("box", "mask"))
+    share = _number(row["of multiply-adds"]) / 100.0
+    return Sensitivity(Group(row["group"], frozenset()), Scores(box, box, mask, mask), None, share)
 
 
 def _write_titles(axes: Any, rows: Sequence[Mapping[str, str]], column: str) -> None:
