@@ -75,7 +75,8 @@ def calibrate(
         activations = Activations(model, table.names, threads)
     for paths, canvas in canvases(todo, artifact, skipped):
         _observe(activations, canvas, paths, table)
-        table.photos += [digest(p) for p in paths]
+        # A photo that went away meanwhile has no digest.
+        table.photos += [name for name in map(digest, paths) if name]
         used += len(paths)
         advance(len(paths))
         if time.perf_counter() - saved > _SAVE_EVERY:
@@ -91,10 +92,13 @@ def calibrate(
 
 
 def without_copies(photos: Sequence[Path], skipped: Skipped) -> list[Path]:
-    """Photos of one content once; a copy says nothing new, and is named."""
+    """Photos of one content once; a copy says nothing new, and is named.
+
+    A path that is given twice is no copy.
+    """
     first: dict[str, Path] = {}
     found = []
-    for photo in photos:
+    for photo in dict.fromkeys(photos):
         name = digest(photo)
         if name and name in first:
             skipped.add(photo, f"{photo}: the same file as {first[name]}")

@@ -14,6 +14,7 @@ import pytest
 
 from calib import activations, job
 from calib.activations import Activations
+from calib.calibrate import without_copies
 from calib.channels import channel_magnitudes
 from calib.count import shapes_in_runs
 from calib.cpu_sums import sums_saturate
@@ -182,3 +183,11 @@ def test_what_onnxruntime_refuses_while_shapes_are_counted_is_one_error(demo_onn
     wrong = Canvas(np.zeros((1, 4, 64, 64), np.float32), np.ones((1, 2), np.float32), ())
     with pytest.raises(ArtifactError, match="calibration: ONNX Runtime failed"):
         list(shapes_in_runs(model, [name], [wrong], 1))
+
+
+def test_a_path_given_twice_is_no_copy(scenes: list[Path], tmp_path: Path) -> None:
+    copy, skipped = tmp_path / "copy.png", Skipped()
+    shutil.copy(scenes[0], copy)
+    given = [scenes[0], scenes[1], scenes[0], copy]
+    assert without_copies(given, skipped) == scenes[:2]
+    assert skipped.photos == [copy]
