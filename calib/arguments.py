@@ -28,6 +28,14 @@ def parser() -> Parser:
     parser.add_argument(
         "-o", "--output", type=Path, help="default: the model's name + .FORMAT.onnx"
     )
+    _add_ways(parser)
+    _add_judges(parser)
+    parser.add_argument("--threads", type=thread_count, help="of the network, default all cores")
+    return parser
+
+
+def _add_ways(parser: Parser) -> None:
+    """How the file is quantised."""
     parser.add_argument("--format", default="int8", choices=("int8", "fp8"), help="default int8")
     parser.add_argument(
         "--rest",
@@ -86,6 +94,10 @@ def parser() -> Parser:
     parser.add_argument(
         "--import-cache", type=Path, metavar="FILE", help="ranges of a TensorRT 8 or 10 cache"
     )
+
+
+def _add_judges(parser: Parser) -> None:
+    """What it may lose, and what shows that."""
     parser.add_argument(
         "--budget",
         type=float,
@@ -115,8 +127,6 @@ def parser() -> Parser:
         action="store_true",
         help="with --run-dir: a picture of every quantised tensor's numbers and range",
     )
-    parser.add_argument("--threads", type=thread_count, help="of the network, default all cores")
-    return parser
 
 
 def options_of(args: argparse.Namespace) -> QuantizeOptions:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from calib.report import QuantizeReport
     from calib.seen import Seen
     from export.onnx_file import OnnxFile
+    from export.precision.ranges import RangeReport
 
 Progress = Callable[[int, str], Callable[[int], None]]
 
@@ -61,38 +62,24 @@ def quantize(
             a tensor that is not finite, or an output that cannot be written.
         ExportError: with `--rest fp16`, a tensor or a weight that FP16 does not hold.
     """
-    from calib.accuracy import choose, require_judge, runs_of_a_search
-    from calib.annotations import require_truth
+    from calib.accuracy import choose, runs_of_a_search
     from calib.cpu_sums import sums_saturate
     from calib.job import prepare
     from calib.options import QuantizeOptions
     from calib.proofs import ROWS, all_proofs
-    from calib.recipe import writer_for
-    from calib.reference import open_reference
     from calib.report import QuantizeReport
-    from calib.rest import PHOTOS as RANGE_PHOTOS
-    from calib.rest import ranges_of_the_rest
     from export.onnx_file import read_onnx
 
     options, source, output = options or QuantizeOptions(), Path(source), Path(output)
     table = options.table or output.with_suffix(".table.json")
     _check_output(output, source, table)
     file = read_onnx(source)
-    require_float(file, source)
-    writer_for(file.artifact.manifest.target, options)
-    if options.budget is not None or evaluation is not None:
-        require_judge()
-    if evaluation is not None and evaluation.truth is not None:
-        require_truth(evaluation.photos, evaluation.truth, file.artifact.spec)
-    if options.reference is not None:
-        open_reference(options.reference, file.artifact, options.threads).close()
-    choice = ranges = None
+    _check_judges(file, source, options, evaluation)
+    choice = None
     with atomic_path(output) as temporary:
         advance = progress(photo_runs(len(photos), options), "calibrating")
         job = prepare(file, source, table, photos, options, advance)
-        if options.rest == "fp16" and job.used:
-            advance = progress(min(len(job.used), RANGE_PHOTOS), "looking at FP16's ranges")
-            ranges = ranges_of_the_rest(job.model, job.artifact, job.used, advance, options.threads)
+        ranges = _ranges_of_the_rest(job, progress)
         nodes = job.default_choice
         if options.budget is not None:
             advance = progress(runs_of_a_search(job), "judging groups of layers")
@@ -125,6 +112,35 @@ def quantize(
         example=job.used[0] if job.used else None,
         has_keypoints=file.artifact.spec.keypoint is not None,
     )
+
+
+def _check_judges(
+    file: OnnxFile, source: Path, options: QuantizeOptions, evaluation: Evaluation | None
+) -> None:
+    """What would only fail after minutes of work: the graph, and what it is to be judged by."""
+    from calib.accuracy import require_judge
+    from calib.annotations import require_truth
+    from calib.recipe import writer_for
+    from calib.reference import open_reference
+
+    require_float(file, source)
+    writer_for(file.artifact.manifest.target, options)
+    if options.budget is not None or evaluation is not None:
+        require_judge()
+    if evaluation is not None and evaluation.truth is not None:
+        require_truth(evaluation.photos, evaluation.truth, file.artifact.spec)
+    if options.reference is not None:
+        open_reference(options.reference, file.artifact, options.threads).close()
+
+
+def _ranges_of_the_rest(job: Job, progress: Progress) -> RangeReport | None:
+    """None where nothing is in halves, or no photo says what they hold."""
+    from calib.rest import PHOTOS, ranges_of_the_rest
+
+    if job.options.rest != "fp16" or not job.used:
+        return None
+    advance = progress(min(len(job.used), PHOTOS), "looking at FP16's ranges")
+    return ranges_of_the_rest(job.model, job.artifact, job.used, advance, job.options.threads)
 
 
 @dataclass(frozen=True, slots=True)
