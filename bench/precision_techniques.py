@@ -192,15 +192,15 @@ def _cells(row: Row) -> list[str]:
         row.technique.title,
         f"{100 * row.share:.0f} %",
         *(f"{n:.1f}" for n in (found.box, found.box50, found.mask or 0.0, found.mask50 or 0.0)),
-        f"{row.proof.seconds:.2f}",
         f"{row.proof.size_bytes / 1e6:.0f}",
+        results.commit(),
     ]
 
 
 def _report(cells: Sequence[Sequence[str]], args: argparse.Namespace) -> None:
     columns = (
         "Q/DQ for", "technique", "in 8 bits", "box AP", "box AP50", "mask AP", "mask AP50",
-        "s/photo", "MB",
+        "MB", "at commit",
     )  # fmt: skip
     bits = "7 bits, for this CPU has no VNNI" if sums_saturate() else "8 bits"
     count = len(photos.val_photos()[: args.photos])

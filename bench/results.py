@@ -35,7 +35,9 @@ def _vector_units() -> str:
     return f" ({' '.join(found)})" if found else ""
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What is measured: the short hash, and whether files differ from it."""
+
     def git(*args: str) -> str:
         done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
@@ -51,7 +53,7 @@ def header() -> dict[str, str]:
     arguments = [_without_home(a) for a in sys.argv[1:]]
     return {
         "command": shlex.join(["python", str(name), *arguments]),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "machine": machine_class(),
     }

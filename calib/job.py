@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from calib.bias_correction import BiasCorrection
 from calib.calibrate import CalibrationRun, calibrate, without_copies
 from calib.channels import channel_magnitudes
 from calib.count import multiply_adds, shapes_in_runs
@@ -22,7 +23,7 @@ from calib.learned_rounding import PHOTOS, LearnedRounding
 from calib.options import QuantizeOptions
 from calib.photos import Skipped, canvases, require_enough
 from calib.placement import Placement
-from calib.policy import chosen_layers
+from calib.policy import UNJUDGED_ROLE, chosen_layers
 from calib.recipe import WRITERS, tensors_to_observe, writer_for
 from calib.rest import half_rest
 from calib.table import Table
@@ -197,11 +198,19 @@ def prepare(
     used = [photo for photo in photos if photo not in skipped.photos]
     require_enough(len(used), skipped)
     candidates = chosen if options.budget is None else hidden
-    filled.require_ranges(str(v.name) for v in WRITERS[name].place(model.graph, candidates).ranges)
-    learned = LearnedRounding({})
-    if options.looks_at_inputs:
-        learned = LearnedRounding.learn(
+    at_risk = chosen
+    if options.budget is not None:
+        at_risk = [layer for layer in hidden if layer.role != UNJUDGED_ROLE]
+    filled.require_ranges(str(v.name) for v in WRITERS[name].place(model.graph, at_risk).ranges)
+    rounder: Rounder = round_to_nearest
+    shift = None
+    if options.learns_rounding:
+        rounder = LearnedRounding.learn(
             model, candidates, file.artifact, used[:PHOTOS], advance, options.threads
+        )
+    if options.correct_bias:
+        shift = BiasCorrection.learn(
+            model, candidates, file.artifact, used, advance, options.threads
         )
     return Job(
         file,
@@ -209,8 +218,8 @@ def prepare(
         name,
         options,
         filled.largest,
-        learned if options.learns_rounding else round_to_nearest,
-        learned.bias_shift if options.correct_bias else None,
+        rounder,
+        shift,
         used,
         filled,
         run,

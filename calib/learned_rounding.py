@@ -1,4 +1,4 @@
-"""Rounding of weights, and biases that make up for it, by what weights are multiplied with."""
+"""Rounding of weights that knows what they are multiplied with, learned from a few photos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PHOTOS = 24
 
 
 class LearnedRounding:
-    """A `Rounder`, learned from a few photos; what it saw no input of is rounded to nearest.
+    """A `Rounder`. A layer that it saw no input of is rounded to nearest.
 
     What was rounded once is kept, so that the same graph can be written for another choice of
     layers.
@@ -72,27 +72,6 @@ class LearnedRounding:
         if key not in self._done:
             self._done[key] = self._rounded(layer, scales, levels)
         return self._done[key]
-
-    def bias_shift(self, layer: Layer, restored: Float32) -> Float32 | None:
-        """What rounding the weights took from the layer's mean answer, to be added to its bias.
-
-        Args:
-            layer: with its weights in floating point.
-            restored: what the codes of its weights stand for.
-
-        Returns:
-            float32 [output channels]; None for a layer that no input was seen of.
-
-        Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias
-        Correction, 2019, section 4.2, with means that are measured.
-        """
-        moments = self._moments.get(str(layer.weight.name))
-        means = None if moments is None else moments.column_means()
-        if means is None:
-            return None
-        lost = layer.rows() - layer.rows(restored)
-        shift: Float32 = np.einsum("goc,gc->go", lost, means).reshape(-1)
-        return shift
 
     def _rounded(self, layer: Layer, scales: Float32, levels: int) -> Int8:
         nearest = round_to_nearest(layer, scales, levels)

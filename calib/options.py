@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,7 +31,7 @@ class QuantizeOptions:
         method: of choosing ranges; see `calib.observers.methods`.
         rounding: of the weights: learned on photos, or each to the nearest.
         correct_bias: have biases make up for what rounding the weights takes from a layer's mean
-            answer; see `calib.learned_rounding`.
+            answer; see `calib.bias_correction`.
         equalise: how far channels are made alike before; 0 leaves them, see `calib.equalise`.
         writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
         preset: which layers are quantised; see `calib.policy`.
@@ -100,11 +101,6 @@ class QuantizeOptions:
         """Whether photos are looked at for it: floats are rounded to nearest anyway."""
         return self.rounding == "learned" and self.format == "int8" and self.import_cache is None
 
-    @property
-    def looks_at_inputs(self) -> bool:
-        """Whether some photos are run once more, for rounding or for biases."""
-        return self.learns_rounding or self.correct_bias
-
 
 def needs_photos(option: str) -> UsageError:
     """What to say of an option that asks an imported cache for what only photos show."""
@@ -117,6 +113,6 @@ def _require_one_of(option: str, value: object, known: Collection[str]) -> None:
 
 
 def _require_within(option: str, what: str, value: object, most: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0.0 <= float(value) <= most:  # type: ignore[arg-type]
         raise UsageError(f"{option}: expected {what} from 0 to {most:g}, got {value!r}")

@@ -20,6 +20,8 @@ PRESETS: tuple[str, ...] = get_args(Preset)
 
 # `accurate` quantises only what works on single RoIs.
 WHOLE_IMAGE_ROLES = ("body", "fpn", "rpn")
+# Agreement AP is of boxes and masks: what nothing judges is not risked for a budget.
+UNJUDGED_ROLE = "keypoint_head"
 # `balanced` keeps the body's layers up to this stride: they are nearly half of the body's
 # multiply-adds, and their noise passes through all that follows.
 _BALANCED_STRIDE_PX = 8

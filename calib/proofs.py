@@ -9,11 +9,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from calib.annotations import image_ids
+from calib.annotations import require_sizes
 from calib.candidate import session_of_file, session_of_model
 from calib.evaluation import EvaluationPhotos, Proof, prove
 from calib.job import Job
 from calib.judge import detect, sure_rows
+from calib.options import QuantizeOptions
 from calib.reference import open_reference
 from calib.rest import emulated_half
 from export.precision.formats import FORMATS
@@ -44,8 +45,14 @@ class Proofs:
     sure: int
 
 
-ROWS = ("FP32", "FP16", "BF16", "INT8", "INT8 within the budget")
+# FP32, FP16, BF16 and 8 bits; with a budget also the policy's choice.
+_ROWS = 4
 _Opened = Callable[[], tuple[Session, int]]
+
+
+def runs_of_a_proof(options: QuantizeOptions) -> int:
+    """How often the photos are run by `all_proofs`, the reference included."""
+    return 1 + _ROWS + (options.budget is not None)
 
 
 def all_proofs(
@@ -58,13 +65,11 @@ def all_proofs(
         source: the FP32 file.
         output: the quantised one.
         on: the photos.
-        advance: called with photos done, at most (len(ROWS) + 1) times all of them.
+        advance: called with photos done, `runs_of_a_proof` times all of them.
 
     Raises:
         UsageError: annotations that do not name the photos, or another model as reference.
     """
-    if on.truth is not None:
-        image_ids(on.photos, on.truth)
     threads = job.options.threads
     reference = (
         open_session(source, None, threads)
@@ -72,6 +77,9 @@ def all_proofs(
         else open_reference(job.options.reference, job.artifact, threads)
     )
     found = detect(reference, on.photos, advance)
+    if on.truth is not None:
+        shapes = [result.image_hw for result in found]
+        require_sizes(dict(zip(on.photos, shapes, strict=True)), on.truth)
     photos = EvaluationPhotos(on.photos, found, job.artifact.spec, on.truth)
     rows, missing = [], {}
     for title, opened in _rows(job, source, output):

@@ -66,7 +66,7 @@ def quantize(
     from calib.cpu_sums import sums_saturate
     from calib.job import prepare
     from calib.options import QuantizeOptions
-    from calib.proofs import ROWS, all_proofs
+    from calib.proofs import all_proofs, runs_of_a_proof
     from calib.report import QuantizeReport
     from export.onnx_file import read_onnx
 
@@ -88,7 +88,7 @@ def quantize(
         written = write(job, nodes, temporary)
     proofs = None
     if evaluation is not None:
-        advance = progress((len(ROWS) + 1) * len(evaluation.photos), "evaluating")
+        advance = progress(runs_of_a_proof(options) * len(evaluation.photos), "evaluating")
         proofs = all_proofs(job, source, output, evaluation, advance)
     return QuantizeReport(
         path=output,
@@ -180,11 +180,13 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
 
 def photo_runs(photos: int, options: QuantizeOptions) -> int:
     """How often `advance` counts a photo."""
-    from calib.learned_rounding import PHOTOS
+    from calib import bias_correction, learned_rounding
 
     if options.import_cache is not None:
         return 0
-    return photos + (min(photos, PHOTOS) if options.looks_at_inputs else 0)
+    rounding = min(photos, learned_rounding.PHOTOS) if options.learns_rounding else 0
+    biases = min(photos, bias_correction.PHOTOS) if options.correct_bias else 0
+    return photos + rounding + biases
 
 
 def _check_output(output: Path, source: Path, table: Path) -> None:

@@ -244,7 +244,7 @@ def _sensitivities(ranked: Sequence[Sensitivity]) -> list[dict[str, Any]]:
             "layers": sorted(one.group.nodes),
             "share": one.share,
             # Infinity is no JSON: no noise at all is told as null, with the agreement beside it.
-            "sqnr_db": one.sqnr_db if one.sqnr_db not in (None, float("inf")) else None,
+            "sqnr_db": one.sqnr_db if math.isfinite(one.sqnr_db or 0.0) else None,
             **asdict(one.scores),
         }
         for one in ranked

@@ -36,7 +36,6 @@ class SecondMoments:
         run = max(_MOST_TOGETHER // per_channel, 1) * per_channel
         self.runs = [slice(start, min(start + run, columns)) for start in range(0, columns, run)]
         self._sums: list[list[Float32]] | None = None
-        self._totals = np.zeros((self._groups, columns))
         self._count = 0
         self._random = np.random.default_rng(seed)
 
@@ -46,7 +45,6 @@ class SecondMoments:
             return
         patches = self._patches(data)
         self._count += patches.shape[1]
-        self._totals += patches.sum(axis=1, dtype=np.float64)
         found = [[patches[g][:, run] for run in self.runs] for g in range(self._groups)]
         if self._sums is None:
             self._sums = [[one.T @ one for one in group] for group in found]
@@ -60,15 +58,6 @@ class SecondMoments:
         for group, sums in enumerate(self._sums or ()):
             for run, total in zip(self.runs, sums, strict=True):
                 yield group, run, total / np.float32(self._count)
-
-    def column_means(self) -> Float32 | None:
-        """float32 [groups, columns], what a weight is multiplied with on average; None if unseen.
-
-        Padding counts as what it is, zeros.
-        """
-        if not self._count:
-            return None
-        return (self._totals / self._count).astype(np.float32)
 
     def _patches(self, data: Float32) -> Float32:
         """[groups, places, columns] of randomly chosen places."""

@@ -11,6 +11,7 @@ from calib.groups import Group, groups_of
 from calib.job import Job
 from calib.judge import Scores, detect, scores
 from calib.noise import Recorder, sqnr_db, taps_for, tensor_at
+from calib.policy import UNJUDGED_ROLE
 from calib.recipe import WRITERS
 from calib.tapped_session import TappedSession
 from runtime.detections import Detections
@@ -47,10 +48,6 @@ class Damage:
 
     ranked: tuple[Sensitivity, ...]
     references: list[Detections]
-
-
-# Agreement AP is of boxes and masks: what nothing judges is not risked for a budget.
-UNJUDGED_ROLE = "keypoint_head"
 
 
 def groups_in(job: Job) -> list[Group]:

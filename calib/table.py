@@ -81,7 +81,7 @@ class Table:
                 f"calibration: {len(dead)} of {len(wanted)} tensors were zero on all "
                 f"{len(self.photos)} photos, for instance '{dead[0]}': a range would be a guess, "
                 "and 8 bits would hold nothing of another photo; give photos of what the model "
-                "knows, or leave that layer in floating point with another --preset"
+                "knows, or leave the layers that read it in floating point (--preset)"
             )
         for name in wanted:
             largest = self._observers[name].maximum

@@ -31,7 +31,7 @@ def read_text(path: Path, most_bytes: int, what: str, remedy: str) -> str:
                 f"{path}: larger than {most_bytes >> 20} MiB; no {what} is; {remedy}"
             )
         return content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a name that no file can have
         raise ArtifactError(
             f"{path}: not a readable {what} ({in_brief(error, 100)}); {remedy}"
         ) from error

@@ -25,7 +25,7 @@ from model.errors import ArtifactError
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.
 Ranges = Callable[[str, int], float]
-# What a layer's bias is to gain, given what the codes of its weights stand for; None for nothing.
+# What a layer's bias is to gain, given what its weights lost by becoming codes; None for nothing.
 BiasShift = Callable[[Layer, Float32], Float32 | None]
 # Largest code of a tensor's magnitude: int8 by halves, uint8 whole.
 SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
@@ -126,19 +126,16 @@ def write_weights(
     """
     made: dict[ir.Value, tuple[QuantisedWeights, ir.Value]] = {}
     found: dict[ir.Node, QuantisedWeights] = {}
-    shifted: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
+    lost: dict[ir.Value, Float32] = {}
     for layer in layers:
         original = layer.weight
         if original not in made:
             floor = None if least is None else least.get(original)
             weights = _quantised(layer, form, floor, rounder)
+            lost[original] = layer.weights - weights.values
             made[original] = weights, _restored(graph, layer, weights, form)
         if shift is not None and layer.bias is not None:
-            pair = original, layer.bias
-            if pair not in shifted:
-                shifted[pair] = _shifted(graph, layer, shift(layer, made[original][0].values))
-            layer.node.replace_input_with(2, shifted[pair])
-            drop_if_unused(graph, pair[1])
+            _shift_bias(graph, layer, shift(layer, lost[original]))
         found[layer.node], restored = made[original]
         layer.node.replace_input_with(1, restored)
         drop_if_unused(graph, original)
@@ -164,14 +161,15 @@ def _quantised(
     return QuantisedWeights(codes, scales, layer.scale_axis)
 
 
-def _shifted(graph: ir.Graph, layer: Layer, shift: Float32 | None) -> ir.Value:
-    """A bias of its own: a layer that shares the old one may stay in floating point."""
+def _shift_bias(graph: ir.Graph, layer: Layer, shift: Float32 | None) -> None:
+    """Give the layer a bias of its own: those that share the old one read other numbers."""
     bias = layer.bias
-    assert bias is not None
-    if shift is None or bias.const_value is None:
-        return bias
+    if bias is None or bias.const_value is None or shift is None:
+        return
     kind = bias.const_value.numpy().dtype
-    return Constants(graph).add(f"{bias.name}_corrected", (constant(bias) + shift).astype(kind))
+    shifted = (constant(bias) + shift).astype(kind)
+    layer.node.replace_input_with(2, Constants(graph).add(f"{bias.name}_corrected", shifted))
+    drop_if_unused(graph, bias)
 
 
 def _restored(graph: ir.Graph, layer: Layer, weights: QuantisedWeights, form: Format) -> ir.Value:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from PIL import Image
+from pycocotools import mask
 
-from calib.annotations import read_annotations
+from calib.annotations import read_annotations, require_truth
 from calib.import_cache import read_cache
 from calib.layers import weighted_layers
 from calib.observers.mse import Mse
@@ -21,6 +24,7 @@ from calib.quantize import main, quantize
 from calib.recipe import tensors_to_observe
 from calib.writers.pairs import in_type_of
 from model.errors import ArtifactError, UsageError
+from runtime.sessions.session import open_session
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_a_layer_that_would_read_nothing_but_zeros_is_named(
         tensor |= zeros.state()
     table, output = tmp_path / "t.json", tmp_path / "q.onnx"
     table.write_text(json.dumps(document))
-    with pytest.raises(ArtifactError, match=r"tensors were zero on all 6 photos.* --preset"):
+    with pytest.raises(ArtifactError, match=r"tensors were zero on all 6 photos.*--preset"):
         quantize(demo_onnx, scenes, output, QuantizeOptions(table=table))
     assert not output.exists()
 
@@ -137,6 +141,7 @@ def test_a_layer_that_would_read_nothing_but_zeros_is_named(
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 4, "width": 5}
 ROW = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": 1.0}
 KIND = {"id": 1}
+OUTLINE = [[0, 0, 4, 0, 4, 4]]
 
 
 @pytest.mark.parametrize(
@@ -158,49 +163,71 @@ def test_annotations_that_are_none(document: object, tmp_path: Path) -> None:
         read_annotations(path)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"bbox": ["a", "b", "c", "d"]},
-        {"bbox": [1]},
-        {"bbox": [0, 0, float("nan"), 1]},
-        {"bbox": [0, 0, 10**400, 1]},
-        {"area": float("nan")},
-        {"area": -1},
-        {"category_id": 77},
-        {"segmentation": [[1, 2]]},
-        {"segmentation": [["a"] * 6]},
-        {"segmentation": "abc"},
-        {"segmentation": {"counts": [1, 2]}},
-        {"segmentation": {"counts": [1, 2], "size": [4, 5]}},
-        {"segmentation": {"counts": [20], "size": [5, 4]}},
-        {"segmentation": {"counts": "zz~~~", "size": [4, 5]}},
-    ],
-    ids=str,
-)
-def test_objects_that_pycocotools_cannot_take(wrong: dict[str, object], tmp_path: Path) -> None:
-    path = tmp_path / "labels.json"
-    row = {**ROW, "id": 5, **wrong}
-    path.write_text(json.dumps({"images": [IMAGE], "annotations": [row], "categories": [KIND]}))
-    with pytest.raises(UsageError, match=r"labels\.json: not COCO annotations \(.+\)"):
-        read_annotations(path)
+WRONG_OBJECTS: list[tuple[dict[str, object], str]] = [
+    ({"bbox": ["a", "b", "c", "d"]}, "bbox: expected four numbers"),
+    ({"bbox": [1]}, "bbox: expected four numbers"),
+    ({"bbox": [0, 0, float("nan"), 1]}, "bbox: expected four numbers"),
+    ({"bbox": [0, 0, 10**400, 1]}, "bbox: expected four numbers"),
+    ({"area": float("nan")}, "area: expected a number"),
+    ({"area": -1}, "area: expected a number"),
+    ({"segmentation": [[1, 2]]}, "segmentation: expected polygons"),
+    ({"segmentation": [[1, 2, 3, 4]]}, "segmentation: expected polygons"),
+    ({"segmentation": [["a"] * 6]}, "segmentation: expected polygons"),
+    ({"segmentation": [[0, 0, 1e300, 0, 4, 4]]}, "segmentation: expected polygons"),
+    ({"segmentation": [[0, 0, 4, 0, 4, 4], []]}, "segmentation: expected polygons"),
+    ({"segmentation": "abc"}, "segmentation: expected polygons"),
+    ({"segmentation": {"counts": [1, 2]}}, "segmentation: expected polygons"),
+    ({"segmentation": {"counts": [1, 2], "size": [4, 5]}}, "segmentation: expected polygons"),
+    ({"segmentation": {"counts": [20], "size": [5, 4]}}, "segmentation: expected polygons"),
+    ({"segmentation": {"counts": "zz~~~", "size": [4, 5]}}, "segmentation: expected polygons"),
+    ({"segmentation": []}, "1 of 1 objects have no segmentation"),
+    ({"category_id": 77}, "no object on any of the 1 photos"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG_OBJECTS, ids=str)
+def test_objects_that_pycocotools_cannot_take(
+    wrong: dict[str, object], said: str, demo_onnx: Path, tmp_path: Path
+) -> None:
+    truth = _read({**ROW, "id": 5, "segmentation": OUTLINE, **wrong}, tmp_path)
+    spec = open_session(demo_onnx).artifact.spec
+    with pytest.raises(UsageError, match=f"--annotations: .*{said}"):
+        require_truth([Path("a.jpg")], truth, spec)
+    # What no photo shows, and outlines of a model without masks, are not looked at.
+    elsewhere = {**truth, "annotations": [*truth["annotations"], {**ROW, "segmentation": OUTLINE}]}
+    elsewhere["annotations"][0]["image_id"] = 99
+    require_truth([Path("a.jpg")], elsewhere, spec)
 
 
 @pytest.mark.parametrize(
     "outline",
     [
-        [],
         [[0, 0, 4, 0, 4, 4]],
+        [[0, 0, 4, 0, 4, 4], [1, 1, 2, 2]],
+        [[0, 0, 4, 0, 4, 4, 1]],
         {"counts": [3, 17], "size": [4, 5]},
         {"counts": "3a0", "size": [4, 5]},
     ],
     ids=str,
 )
-def test_outlines_that_it_can(outline: object, tmp_path: Path) -> None:
-    path = tmp_path / "labels.json"
-    row = {**ROW, "segmentation": outline}
+def test_outlines_that_it_can(outline: Any, demo_onnx: Path, tmp_path: Path) -> None:
+    truth = _read({**ROW, "segmentation": outline}, tmp_path)
+    require_truth([Path("a.jpg")], truth, open_session(demo_onnx).artifact.spec)
+    runs = mask.frPyObjects(outline, 4, 5) if isinstance(outline, list) else [outline]
+    assert len(runs) == (len(outline) if isinstance(outline, list) else 1)
+
+
+def test_outlines_of_a_model_without_masks_are_not_looked_at(
+    demo_onnx: Path, tmp_path: Path
+) -> None:
+    spec = replace(open_session(demo_onnx).artifact.spec, mask=None)
+    require_truth([Path("a.jpg")], _read({**ROW, "segmentation": "abc"}, tmp_path), spec)
+
+
+def _read(row: dict[str, Any], folder: Path) -> Mapping[str, Any]:
+    path = folder / "labels.json"
     path.write_text(json.dumps({"images": [IMAGE], "annotations": [row], "categories": [KIND]}))
-    assert len(read_annotations(path)["annotations"]) == 1
+    return read_annotations(path)
 
 
 def test_annotations_that_are_a_list_of_numbers(tmp_path: Path) -> None:
@@ -219,7 +246,11 @@ def test_annotations_of_other_sizes_or_classes_are_refused_before_the_long_part(
     document = _annotated(sorted(scenes), segmentation=[[4, 4, 9, 4, 9, 9]])
     turned = [{**image, "height": 320, "width": 240} for image in document["images"]]
     file.write_text(json.dumps({**document, "images": turned}))
-    assert "0.png is 240 x 320, they say 320 x 240" in _complaint(argv, capsys)
+    said = _complaint(argv, capsys)
+    assert "0.png is 240 x 320, they say 320 x 240 (height x width): its EXIF orientation" in said
+    smaller = [{**image, "height": 120} for image in document["images"]]
+    file.write_text(json.dumps({**document, "images": smaller}))
+    assert "give the photos that were annotated" in _complaint(argv, capsys)
     other = [{**one, "category_id": 500} for one in document["annotations"]]
     file.write_text(json.dumps({**document, "annotations": other, "categories": [{"id": 500}]}))
     assert "none of its category ids [500] is one that the model" in _complaint(argv, capsys)

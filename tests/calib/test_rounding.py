@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from calib.layers import Layer
-from calib.learned_rounding import LearnedRounding
 from calib.rounding import round_together
 from calib.second_moments import SecondMoments
-from calib.weights import INT8, along, nearest_codes, round_to_nearest, weight_scales
+from calib.weights import INT8, along, nearest_codes, weight_scales
 
 Floats = npt.NDArray[np.float32]
 
@@ -97,38 +96,6 @@ def test_second_moments_are_those_of_what_a_convolution_multiplies(
         of_group = answer[:, group * len(rows[group]) : (group + 1) * len(rows[group])]
         expected = of_group.square().mean(dim=(0, 2, 3)).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4)
-    means = moments.column_means()
-    assert means is not None
-    found = np.einsum("goc,gc->go", rows, means).reshape(-1)
-    np.testing.assert_allclose(found, answer.mean(dim=(0, 2, 3)).numpy(), atol=1e-5)
-
-
-def test_a_corrected_bias_restores_the_mean_answer() -> None:
-    rng = np.random.default_rng(8)
-    weights = rng.standard_normal((6, 5, 3, 3)).astype(np.float32)
-    data = rng.random((2, 5, 12, 12)).astype(np.float32)  # as behind a ReLU
-    layer = _layer(weights, pads=[1] * 4)
-    moments = SecondMoments(layer)
-    moments.observe(data)
-    scales = weight_scales(weights, 0, levels=7)  # coarse, so that it matters
-    restored = round_to_nearest(layer, scales, 7) * along(scales, 0, 4)
-    shift = LearnedRounding({"w": moments}).bias_shift(layer, restored)
-    assert shift is not None
-
-    def mean_answer(kernel: Floats) -> Floats:
-        answer = torch.conv2d(torch.from_numpy(data), torch.from_numpy(kernel), padding=1)
-        return answer.mean(dim=(0, 2, 3)).numpy()
-
-    wanted, found = mean_answer(weights), mean_answer(restored.astype(np.float32))
-    assert np.abs(found - wanted).max() > 0.05
-    np.testing.assert_allclose(found + shift, wanted, atol=1e-4)
-
-
-def test_a_layer_that_was_not_seen_keeps_its_bias() -> None:
-    layer = _layer(np.ones((2, 3, 1, 1), np.float32))
-    assert LearnedRounding({}).bias_shift(layer, layer.weights) is None
-    unseen = LearnedRounding({"w": SecondMoments(layer)})
-    assert unseen.bias_shift(layer, layer.weights) is None
 
 
 def test_rows_and_back() -> None:

@@ -1,0 +1,143 @@
+"""Biases that make up for what rounding the weights takes from a layer's mean answer.
+
+Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019,
+section 4.2, with means that are measured on photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calib.activations import Activations
+from calib.layers import Layer
+from calib.photos import Skipped, canvases
+from runtime.artifact import Artifact
+
+Float32 = npt.NDArray[np.float32]
+
+# Means are steady after a few photos.
+PHOTOS = 24
+
+
+class BiasCorrection:
+    """A `calib.writers.pairs.BiasShift`.
+
+    Args:
+        means: what a layer's weights are multiplied with on average, by the layer's node; see
+            `InputMeans`. Layers that share weights have means of their own.
+    """
+
+    def __init__(self, means: Mapping[str, Float32]) -> None:
+        self._means = means
+
+    @classmethod
+    def learn(
+        cls,
+        model: ir.Model,
+        layers: Sequence[Layer],
+        artifact: Artifact,
+        photos: Sequence[Path],
+        advance: Callable[[int], None],
+        threads: int | None = None,
+    ) -> BiasCorrection:
+        """Run photos through the graph in floating point and look at what the layers read.
+
+        Args:
+            model: the layers' graph, left as it is.
+            layers: to be corrected; those without a bias, and deconvolutions, are left.
+            artifact: its spec and manifest.
+            photos: usable ones; the first `PHOTOS` are taken.
+            advance: called with the number of photos done.
+            threads: of the CPU; None takes all cores.
+        """
+        kept: dict[str, InputMeans] = {}
+        readers: dict[str, list[InputMeans]] = {}
+        for layer in layers:
+            if layer.bias is None or layer.scale_axis is None:
+                continue
+            kept[str(layer.node.name)] = InputMeans(layer)
+            readers.setdefault(str(layer.data.name), []).append(kept[str(layer.node.name)])
+        activations = Activations(model, list(readers), threads)
+        for paths, canvas in canvases(photos[:PHOTOS], artifact, Skipped()):
+            for name, data in activations.run(canvas):
+                for reader in readers[name]:
+                    reader.observe(data)
+            advance(len(paths))
+        found = {name: one.means() for name, one in kept.items()}
+        return cls({name: means for name, means in found.items() if means is not None})
+
+    def __call__(self, layer: Layer, lost: Float32) -> Float32 | None:
+        """What the layer's bias is to gain.
+
+        Args:
+            layer: of any copy of the graph.
+            lost: the weights less what their codes stand for, of the weights' shape.
+
+        Returns:
+            float32 [output channels]; None for a layer that no input was seen of.
+        """
+        means = self._means.get(str(layer.node.name))
+        if means is None:
+            return None
+        shift: Float32 = np.einsum("goc,gc->go", layer.rows(lost), means).reshape(-1)
+        return shift
+
+
+class InputMeans:
+    """The mean of what each of a layer's weights is multiplied with, over every place it sees."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self._sums = np.zeros((layer.groups, layer.rows().shape[2]))
+        self._places = 0
+
+    def observe(self, data: Float32) -> None:
+        """Add what the layer reads of a photo, float32 [N, C, …]."""
+        if not len(data):
+            return
+        if self._layer.node.op_type == "Gemm":
+            self._sums += data.sum(axis=0, dtype=np.float64)
+            self._places += len(data)
+            return
+        sums, places = self._of_windows(data)
+        self._sums += sums.reshape(self._sums.shape)
+        self._places += places
+
+    def means(self) -> Float32 | None:
+        """float32 [groups, columns], columns as in `Layer.rows`; None where nothing was seen.
+
+        Padding counts as what it is, zeros.
+        """
+        if not self._places:
+            return None
+        return (self._sums / self._places).astype(np.float32)
+
+    def _of_windows(self, data: Float32) -> tuple[npt.NDArray[np.float64], int]:
+        """[C, kh, kw], the sum over all windows of a convolution; and how many there are."""
+        attributes, kernel = self._layer.node.attributes, self._layer.weights.shape[2:]
+        strides = attributes.get_ints("strides", [1, 1])
+        dilations = attributes.get_ints("dilations", [1, 1])
+        pads = attributes.get_ints("pads", [0] * 4)
+        padded = np.pad(data, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+        high, wide = (
+            (size - dilation * (k - 1) - 1) // stride + 1
+            for size, dilation, k, stride in zip(
+                padded.shape[2:], dilations, kernel, strides, strict=True
+            )
+        )
+        sums = np.empty((data.shape[1], *kernel))
+        for row, column in np.ndindex(*kernel):
+            top, left = row * dilations[0], column * dilations[1]
+            seen = padded[
+                :,
+                :,
+                top : top + (high - 1) * strides[0] + 1 : strides[0],
+                left : left + (wide - 1) * strides[1] + 1 : strides[1],
+            ]
+            sums[:, row, column] = seen.sum(axis=(0, 2, 3), dtype=np.float64)
+        return sums, len(data) * high * wide
