@@ -56,8 +56,8 @@ def _add_ways(parser: Parser) -> None:
     parser.add_argument(
         "--correct-bias",
         action="store_true",
-        help="biases make up for what rounding the weights takes from a layer's mean answer; pays "
-        "with --preset fast",
+        help="biases make up for what rounding the weights takes from a layer's mean answer; "
+        "what it gave is in docs/precision.md",
     )
     parser.add_argument(
         "--reduce-range",
