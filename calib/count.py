@@ -120,7 +120,7 @@ def shapes_in_runs(
         copy.graph.append(node)
         made.append(node.outputs[0])
     copy.graph.outputs[:] = made
-    session = open_on_cpu(copy, threads)
+    session = open_on_cpu(copy, threads, for_inner_tensors=True)
     known = {value.name for value in session.get_inputs()}
     for canvas in canvases:
         feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}

@@ -13,11 +13,14 @@ from runtime.whole_numbers import require_threads
 def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool = False) -> Any:
     """An `onnxruntime.InferenceSession`.
 
+    Memory is given back after each run: an arena, or a plan for each size of photo, would keep
+    several times the largest photo's.
+
     Args:
         model: left as it is; at most 2 GiB, what one message holds.
         threads: of the CPU; None takes all cores.
         for_inner_tensors: most tensors are outputs. There is little left to merge then, and the
-            time is saved; nor is an arena used, which would keep the largest photo's gigabytes.
+            time is saved.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
@@ -27,9 +30,12 @@ def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    # A Shape is taken as soon as it can be: in the graph's order, last, it would keep its tensor.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if for_inner_tensors:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.enable_cpu_mem_arena = False
     if threads is not None:
         require_threads(threads)
         options.intra_op_num_threads = threads
