@@ -29,7 +29,6 @@ from calib.evaluation import EvaluationPhotos, Proof, prove
 from calib.groups import groups_of
 from calib.job import Job, prepare
 from calib.layers import Layer, weighted_layers
-from calib.learned_rounding import PHOTOS
 from calib.options import QuantizeOptions
 from calib.placement import (
     Placement,
@@ -38,6 +37,7 @@ from calib.placement import (
     place_for_tensorrt,
 )
 from calib.policy import chosen_layers
+from calib.quantize import photo_runs
 from calib.recipe import WRITERS
 from calib.weights import Rounder, round_to_nearest
 from export.onnx_file import read_onnx
@@ -126,7 +126,7 @@ def _prepare(folder: Path, tables: Path) -> Job:
     source = export_fitted(folder)
     options = QuantizeOptions(preset="fast", correct_bias=True)
     files = calibration_photos()
-    bar = Bar(len(files) + PHOTOS, "photos, ranges and rounding")
+    bar = Bar(photo_runs(len(files), options), "photos, ranges and rounding")
     table = tables / f"{options.method}.table.json"
     return prepare(read_onnx(source), source, table, files, options, bar.advance)
 

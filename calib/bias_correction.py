@@ -13,15 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calib.activations import Activations
+from calib.layer_inputs import show_inputs
 from calib.layers import Layer
-from calib.photos import Skipped, canvases
 from runtime.artifact import Artifact
 
 Float32 = npt.NDArray[np.float32]
-
-# Means are steady after a few photos.
-PHOTOS = 24
 
 
 class BiasCorrection:
@@ -51,24 +47,17 @@ class BiasCorrection:
             model: the layers' graph, left as it is.
             layers: to be corrected; those without a bias, and deconvolutions, are left.
             artifact: its spec and manifest.
-            photos: usable ones; the first `PHOTOS` are taken.
+            photos: usable ones; the first few are taken.
             advance: called with the number of photos done.
             threads: of the CPU; None takes all cores.
         """
-        kept: dict[str, InputMeans] = {}
-        readers: dict[str, list[InputMeans]] = {}
-        for layer in layers:
-            if layer.bias is None or layer.scale_axis is None:
-                continue
-            kept[str(layer.node.name)] = InputMeans(layer)
-            readers.setdefault(str(layer.data.name), []).append(kept[str(layer.node.name)])
-        activations = Activations(model, list(readers), threads)
-        for paths, canvas in canvases(photos[:PHOTOS], artifact, Skipped()):
-            for name, data in activations.run(canvas):
-                for reader in readers[name]:
-                    reader.observe(data)
-            advance(len(paths))
-        found = {name: one.means() for name, one in kept.items()}
+        kept = {
+            str(layer.node.name): (layer, InputMeans(layer))
+            for layer in layers
+            if layer.bias is not None and layer.scale_axis is not None
+        }
+        show_inputs(kept.values(), model, artifact, photos, advance, threads)
+        found = {name: reader.means() for name, (_, reader) in kept.items()}
         return cls({name: means for name, means in found.items() if means is not None})
 
     def __call__(self, layer: Layer, lost: Float32) -> Float32 | None:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.activations import Activations
+from calib.layer_inputs import PHOTOS
 from calib.layers import weighted_layers
-from calib.learned_rounding import PHOTOS
 from calib.photos import Skipped, canvases, require_enough
 from runtime.artifact import Artifact
 

@@ -19,7 +19,7 @@ from calib.equalise import channel_groups, equalise
 from calib.formats import FORMATS, INT8_REDUCED, Format
 from calib.import_cache import read_cache
 from calib.layers import Layer, weighted_layers
-from calib.learned_rounding import PHOTOS, LearnedRounding
+from calib.learned_rounding import LearnedRounding
 from calib.options import QuantizeOptions
 from calib.photos import Skipped, canvases, require_enough
 from calib.placement import Placement
@@ -206,7 +206,7 @@ def prepare(
     shift = None
     if options.learns_rounding:
         rounder = LearnedRounding.learn(
-            model, candidates, file.artifact, used[:PHOTOS], advance, options.threads
+            model, candidates, file.artifact, used, advance, options.threads
         )
     if options.correct_bias:
         shift = BiasCorrection.learn(

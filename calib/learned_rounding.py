@@ -8,16 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from calib.activations import Activations
+from calib.layer_inputs import show_inputs
 from calib.layers import Layer
-from calib.photos import Skipped, canvases
 from calib.rounding import round_together
 from calib.second_moments import SecondMoments
 from calib.weights import LEVELS, Float32, Int8, round_to_nearest
 from runtime.artifact import Artifact
-
-# How inputs go together is steady after a few photos; ranges, which hang on the largest, are not.
-PHOTOS = 24
 
 
 class LearnedRounding:
@@ -47,23 +43,17 @@ class LearnedRounding:
             model: the layers' graph, left as it is.
             layers: to be rounded.
             artifact: its spec and manifest.
-            photos: usable ones; the first `PHOTOS` are taken.
+            photos: usable ones; the first few are taken.
             advance: called with the number of photos done.
             threads: of the CPU; None takes all cores.
         """
         moments: dict[str, SecondMoments] = {}
-        readers: dict[str, list[SecondMoments]] = {}
-        for layer in layers:
-            if layer.scale_axis is None:  # one scale serves all: deconvolutions
-                continue
-            kept = moments.setdefault(str(layer.weight.name), SecondMoments(layer))
-            readers.setdefault(str(layer.data.name), []).append(kept)
-        activations = Activations(model, list(readers), threads)
-        for paths, canvas in canvases(photos[:PHOTOS], artifact, Skipped()):
-            for name, data in activations.run(canvas):
-                for reader in readers[name]:
-                    reader.observe(data)
-            advance(len(paths))
+        readers = [
+            (layer, moments.setdefault(str(layer.weight.name), SecondMoments(layer)))
+            for layer in layers
+            if layer.scale_axis is not None  # one scale serves all: deconvolutions
+        ]
+        show_inputs(readers, model, artifact, photos, advance, threads)
         return cls(moments)
 
     def __call__(self, layer: Layer, scales: Float32, levels: int = LEVELS) -> Int8:

@@ -180,13 +180,11 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
 
 def photo_runs(photos: int, options: QuantizeOptions) -> int:
     """How often `advance` counts a photo."""
-    from calib import bias_correction, learned_rounding
+    from calib.layer_inputs import PHOTOS
 
     if options.import_cache is not None:
         return 0
-    rounding = min(photos, learned_rounding.PHOTOS) if options.learns_rounding else 0
-    biases = min(photos, bias_correction.PHOTOS) if options.correct_bias else 0
-    return photos + rounding + biases
+    return photos + min(photos, PHOTOS) * (options.learns_rounding + options.correct_bias)
 
 
 def _check_output(output: Path, source: Path, table: Path) -> None:

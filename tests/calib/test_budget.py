@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calib import accuracy, budget, learned_rounding, sensitivity
+from calib import accuracy, budget, layer_inputs, sensitivity
 from calib.annotations import image_ids
 from calib.budget import climb
 from calib.evaluation import resampled
@@ -179,7 +179,7 @@ def test_the_command_within_a_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(accuracy, "PHOTOS", 2)
-    monkeypatch.setattr(learned_rounding, "PHOTOS", 2)
+    monkeypatch.setattr(layer_inputs, "PHOTOS", 2)
     monkeypatch.setattr("calib.evaluation._RESAMPLES", 3)
     argv = [str(demo_onnx), *map(str, scenes), "-o", str(tmp_path / "q.onnx")]
     argv += ["--table", str(standard_table), "--budget", "6", "--reference", str(demo_onnx)]

@@ -18,7 +18,7 @@ from calib.calibrate import without_copies
 from calib.channels import channel_magnitudes
 from calib.count import shapes_in_runs
 from calib.cpu_sums import sums_saturate
-from calib.learned_rounding import PHOTOS
+from calib.layer_inputs import PHOTOS
 from calib.options import QuantizeOptions
 from calib.photos import Skipped, canvases
 from calib.quantize import main, quantize
