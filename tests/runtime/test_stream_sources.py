@@ -329,12 +329,17 @@ from tests.runtime.test_stream import grey
 
 runtime.stream._PATIENCE_S = 0.05
 
+def say(line):
+    # At once, line end and all: print writes that by itself, and the other thread comes between.
+    sys.stdout.write(line + "\\n")
+    sys.stdout.flush()
+
 class Slow(MeanSession):
     def run(self, feed):
-        print("at work", flush=True)
+        say("at work")
         time.sleep(0.8)
         answer = super().run(feed)
-        print("done", flush=True)
+        say("done")
         return answer
 
 results = Predictor(Slow()).stream([grey(1)] * 50)
@@ -343,11 +348,11 @@ _INTERRUPTED = """
 try:
     list(results)
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    say("interrupted")
 """
 _LEFT_OPEN = """
 next(results)
-print("end of the program", flush=True)
+say("end of the program")
 """
 
 
