@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calib.cpu_session import open_on_cpu
+from calib.cpu_session import open_on_cpu, run_on_cpu
 from export.passes.tag_roles import role_of
-from model.errors import ArtifactError, in_brief
+from model.errors import ArtifactError
 from runtime.preprocess import Canvas
 
 Float32 = npt.NDArray[np.float32]
@@ -69,10 +69,7 @@ class _Part:
     def run(self, canvas: Canvas) -> Iterator[tuple[str, Float32]]:
         """As `Activations.run`."""
         feed = {"images": canvas.images, "image_hw": canvas.image_hw}
-        try:
-            counts, valid, *answers = self._session.run(None, feed)
-        except Exception as error:  # a type of its own per status code
-            raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
+        counts, valid, *answers = run_on_cpu(self._session, None, feed)
         answers.reverse()
         for name, kind in zip(self._wanted, self._kinds, strict=True):
             # Freed as soon as it has been looked at: together they are gigabytes.

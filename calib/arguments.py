@@ -244,7 +244,10 @@ def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Eval
         require_sizes(photos, truth)
     shared = {digest(photo) for photo in photos} & {digest(photo) for photo in calibration}
     if shared:
-        print(f"warning: {len(shared)} photos both calibrate and evaluate; the proof is too kind")
+        print(
+            f"warning: {len(shared)} photos both calibrate and evaluate; the proof is too kind",
+            file=sys.stderr,
+        )
     return Evaluation(list(photos), truth)
 
 

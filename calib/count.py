@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from calib.cpu_session import open_on_cpu
+from calib.cpu_session import open_on_cpu, run_on_cpu
 from calib.layers import Layer
 from model.errors import ArtifactError, in_brief
 from runtime.preprocess import Canvas
@@ -124,8 +124,5 @@ def shapes_in_runs(
     known = {value.name for value in session.get_inputs()}
     for canvas in canvases:
         feed: dict[str, Any] = {"images": canvas.images, "image_hw": canvas.image_hw}
-        try:
-            answers = session.run(None, {k: v for k, v in feed.items() if k in known})
-        except Exception as error:  # a type of its own per status code
-            raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
+        answers = run_on_cpu(session, None, {k: v for k, v in feed.items() if k in known})
         yield {n: tuple(int(s) for s in a) for n, a in zip(names, answers, strict=True)}

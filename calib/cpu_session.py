@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from model.errors import ArtifactError, in_brief
@@ -46,3 +48,18 @@ def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool
         raise ArtifactError(
             f"calibration: ONNX Runtime refuses the graph ({in_brief(error)})"
         ) from error
+
+
+def run_on_cpu(
+    session: Any, outputs: Sequence[str] | None, feed: Mapping[str, npt.NDArray[Any]]
+) -> list[Any]:
+    """What a session of `open_on_cpu` answers; None asks for all outputs.
+
+    Raises:
+        ArtifactError: ONNX Runtime failed.
+    """
+    try:
+        answers: list[Any] = session.run(outputs, dict(feed))
+    except Exception as error:  # a type of its own per status code
+        raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
+    return answers

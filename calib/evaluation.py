@@ -34,12 +34,6 @@ class ApChange:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        name = "box" if self.kind == "bbox" else "mask"
-        if math.isnan(self.ap):
-            return f"{name} AP: nothing to find"
-        return f"{name} AP {self.ap:.2f} ({self.change:+.2f}, {self.low:+.2f} to {self.high:+.2f})"
-
 
 @dataclass(frozen=True, slots=True)
 class Proof:

@@ -19,6 +19,7 @@ from calib.judge import LEAST_SURE
 from calib.options import QuantizeOptions
 from calib.photos import ADVISED
 from calib.pictures import draw_ladder, draw_sensitivity
+from calib.proof_table import proof_table
 from calib.proofs import Proofs
 from calib.seen import Seen
 from calib.sensitivity import Sensitivity
@@ -119,15 +120,17 @@ def _print_run(run: CalibrationRun, skipped: int) -> None:
 
 
 def _print_proofs(proofs: Proofs) -> None:
-    print(f"proof on {proofs.photos} photos, by {proofs.sure} rows that the reference is sure of:")
+    print(
+        f"proof on {proofs.photos} photos, agreement with {proofs.sure} rows that the reference is "
+        "sure of:"
+    )
     if proofs.sure < LEAST_SURE:
         print(
             f"warning: agreement on fewer than {LEAST_SURE} rows says nothing; give --eval-images "
             "of what the model knows",
             file=sys.stderr,
         )
-    for proof in proofs.rows:
-        print(_proof_line(proof))
+    print("\n".join(proof_table(proofs)))
     for title, reason in proofs.missing.items():
         print(f"{title}: none, {printable(reason)}")
 
@@ -159,14 +162,6 @@ def _print_choice(choice: Choice) -> None:
     kept = [one.group.title for one in choice.damage.ranked[: ladder.chosen.kept]]
     if kept:
         print(f"kept: {', '.join(kept)}")
-
-
-def _proof_line(proof: Proof) -> str:
-    changes = "".join(f" · COCO {change}" for change in proof.changes)
-    return (
-        f"{proof.title}: {proof.scores}{changes} · worst photo {proof.worst.name} "
-        f"({proof.worst_scores}) · {proof.size_bytes / 1e6:.0f} MB · {proof.seconds:.2f} s a photo"
-    )
 
 
 def write_run(report: QuantizeReport, folder: Path, histograms: bool = False) -> list[Path]:

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calib.cpu_session import open_on_cpu
-from model.errors import ArtifactError, in_brief
+from calib.cpu_session import open_on_cpu, run_on_cpu
 from runtime.artifact import Artifact
 from runtime.sessions.session import Answer, Feed
 
@@ -54,10 +53,7 @@ class TappedSession:
     def run(self, feed: Feed) -> Answer:
         """Run once."""
         names = [*self._answers, *self._taps]
-        try:
-            values = self._session.run(names, dict(feed))
-        except Exception as error:  # a type of its own per status code
-            raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
+        values = run_on_cpu(self._session, names, feed)
         for name, seen in zip(self._taps, values[len(self._answers) :], strict=True):
             self._see(name, seen.astype(np.float32, copy=False))
         return dict(zip(self._answers, values, strict=False))

@@ -33,6 +33,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row of cells, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def complain(error: object) -> None:
     """Print one line that starts with `error:` to stderr."""
     _say("error", str(error))

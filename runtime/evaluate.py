@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.compare.coco_ap import ApResult, evaluate
-from runtime.console import DONE, Bar, Parser, run
+from runtime.console import DONE, Bar, Parser, run, thread_count
 from runtime.files import atomic_path, make_folder
 from runtime.formats.coco import rows
 from runtime.labelled import (
@@ -41,7 +41,9 @@ def _parser() -> Parser:
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances JSON")
     parser.add_argument("--run-dir", type=Path, help="write evaluate.json there")
     parser.add_argument("--backend", help="onnxruntime or torch; default by the file's suffix")
-    parser.add_argument("--threads", type=int, help="threads of the network, default all cores")
+    parser.add_argument(
+        "--threads", type=thread_count, help="threads of the network, default all cores"
+    )
     return parser
 
 

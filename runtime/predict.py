@@ -16,7 +16,17 @@ from typing import Any
 
 from model.errors import ImageError, UsageError
 from model.spec_json import to_json
-from runtime.console import DONE, FAILED, Parser, complain, fraction, remark, run, whole_number
+from runtime.console import (
+    DONE,
+    FAILED,
+    Parser,
+    complain,
+    fraction,
+    remark,
+    run,
+    thread_count,
+    whole_number,
+)
 from runtime.exactness import InexactResultWarning
 from runtime.formats.resume import done_ids
 from runtime.formats.sink import KINDS, Records, Sink, Sinks, make_sinks, require_kinds
@@ -107,7 +117,9 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="onnxruntime, onnxruntime-tensorrt, tensorrt or torch; default by the file's suffix",
     )
     group.add_argument("--device", help="cpu, cuda or cuda:N; default the backend's own")
-    group.add_argument("--threads", type=int, help="threads of the network, default all cores")
+    group.add_argument(
+        "--threads", type=thread_count, help="threads of the network, default all cores"
+    )
     group.add_argument(
         "--workers", type=whole_number, default=2, help="threads beside it (default %(default)s)"
     )

@@ -17,6 +17,7 @@ from runtime.benchmarking.samples import (
     images_per_s,
     spreads,
 )
+from runtime.console import aligned
 
 SCHEMA_VERSION = 1
 _NONE = "–"
@@ -77,7 +78,7 @@ def table(found: Sequence[Entry], against: Against | None) -> str:
         cells = [_NONE if value is None else line.text(value) for value in values]
         rows.append([line.title, *cells, *(_compare(line, values[0], v) for v in values[1:])])
     legend = [f"{entry.letter}  {entry.lap.artifact.path}" for entry in found]
-    return "\n".join([*legend, "", *_aligned(rows), *_notes(found)])
+    return "\n".join([*legend, "", *aligned(rows), *_notes(found)])
 
 
 def _facts(found: Sequence[Entry]) -> list[list[str]]:
@@ -149,17 +150,6 @@ def _compare(line: _Line, first: float | None, other: float | None) -> str:
     if line.compared == "difference":
         return f"{other - first:+.2f}"
     return f"{other / first:.2f}×" if first else _NONE
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _notes(found: Sequence[Entry]) -> list[str]:

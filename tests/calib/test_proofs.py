@@ -84,7 +84,8 @@ def test_what_has_no_row_is_told_and_photos_without_objects_have_no_ap(
     assert main(argv) == 0
     told = capsys.readouterr()
     assert "FP16 (emulated): none, weight 'w': beyond 65504" in told.out
-    assert "proof on 1 photos, by 0 rows" in told.out
+    assert "proof on 1 photos, agreement with 0 rows" in told.out
+    assert "nothing to find" in told.out
     assert "agreement on fewer than 8 rows says nothing" in told.err
     # The first photo could not be used, so it is none to go on with.
     (following,) = [line for line in told.out.splitlines() if line.startswith("next:")]
