@@ -180,7 +180,7 @@ def _cells(row: Row) -> list[str]:
         f"{100 * row.share:.0f} %",
         *(f"{n:.1f}" for n in (found.box, found.box50, found.mask or 0.0, found.mask50 or 0.0)),
         *changes,
-        row.val.worst.stem.lstrip("0") + f" ({100 - row.val.worst_scores.loss:.0f})",
+        row.val.worst.stem.lstrip("0") + f" ({row.val.worst_scores.lowest:.0f})",
         f"{row.val.seconds:.2f}",
         f"{row.val.size_bytes / 1e6:.0f}",
         f"{kernels.integer_convolutions} of {total}",

@@ -6,59 +6,34 @@ section 4.2, with means that are measured on photos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
-from calib.layer_inputs import show_inputs
 from calib.layers import Layer
-from runtime.artifact import Artifact
 
 Float32 = npt.NDArray[np.float32]
 
 
 class BiasCorrection:
-    """A `calib.writers.pairs.BiasShift`.
+    """A `calib.writers.pairs.BiasShift`, by what its readers see.
 
     Args:
-        means: what a layer's weights are multiplied with on average, by the layer's node; see
-            `InputMeans`. Layers that share weights have means of their own.
+        layers: to be corrected; those without a bias, and deconvolutions, are left. Layers that
+            share weights have means of their own.
+
+    Attributes:
+        readers: to be shown what their layers read; see `calib.layer_inputs.show_inputs`.
     """
 
-    def __init__(self, means: Mapping[str, Float32]) -> None:
-        self._means = means
-
-    @classmethod
-    def learn(
-        cls,
-        model: ir.Model,
-        layers: Sequence[Layer],
-        artifact: Artifact,
-        photos: Sequence[Path],
-        advance: Callable[[int], None],
-        threads: int | None = None,
-    ) -> BiasCorrection:
-        """Run photos through the graph in floating point and look at what the layers read.
-
-        Args:
-            model: the layers' graph, left as it is.
-            layers: to be corrected; those without a bias, and deconvolutions, are left.
-            artifact: its spec and manifest.
-            photos: usable ones; the first few are taken.
-            advance: called with the number of photos done.
-            threads: of the CPU; None takes all cores.
-        """
-        kept = {
-            str(layer.node.name): (layer, InputMeans(layer))
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.readers = [
+            (layer, InputMeans(layer))
             for layer in layers
             if layer.bias is not None and layer.scale_axis is not None
-        }
-        show_inputs(kept.values(), model, artifact, photos, advance, threads)
-        found = {name: reader.means() for name, (_, reader) in kept.items()}
-        return cls({name: means for name, means in found.items() if means is not None})
+        ]
+        self._of_node = {str(layer.node.name): reader for layer, reader in self.readers}
 
     def __call__(self, layer: Layer, lost: Float32) -> Float32 | None:
         """What the layer's bias is to gain.
@@ -70,7 +45,8 @@ class BiasCorrection:
         Returns:
             float32 [output channels]; None for a layer that no input was seen of.
         """
-        means = self._means.get(str(layer.node.name))
+        reader = self._of_node.get(str(layer.node.name))
+        means = None if reader is None else reader.means()
         if means is None:
             return None
         shift: Float32 = np.einsum("goc,gc->go", layer.rows(lost), means).reshape(-1)
@@ -86,7 +62,7 @@ class InputMeans:
         self._places = 0
 
     def observe(self, data: Float32) -> None:
-        """Add what the layer reads of a photo, float32 [N, C, …]."""
+        """Add what the layer reads of a batch, float32 [N, C, …]."""
         if not len(data):
             return
         if self._layer.node.op_type == "Gemm":

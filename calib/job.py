@@ -18,6 +18,7 @@ from calib.cpu_sums import sums_saturate
 from calib.equalise import channel_groups, equalise
 from calib.formats import FORMATS, INT8_REDUCED, Format
 from calib.import_cache import read_cache
+from calib.layer_inputs import PHOTOS, InputReader, show_inputs
 from calib.layers import Layer, weighted_layers
 from calib.learned_rounding import LearnedRounding
 from calib.options import QuantizeOptions
@@ -119,12 +120,15 @@ class Job:
         if self._work is None:
             layers = self.layers
             names = list({str(v.name): None for one in layers for v in (one.data, one.output)})
-            batches = canvases(self.used[:_COUNTED_PHOTOS], self.artifact, Skipped())
+            skipped = Skipped()
+            batches = canvases(self.used[:_COUNTED_PHOTOS], self.artifact, skipped)
             each = (canvas for _, canvas in batches)
             self._work = dict.fromkeys((str(one.node.name) for one in layers), 0)
             for shapes in shapes_in_runs(self.model, names, each, self.options.threads):
                 for one in layers:
                     self._work[str(one.node.name)] += multiply_adds(one, shapes)
+            if not any(self._work.values()):
+                require_enough(0, skipped)
         return self._work
 
     def _metadata(self) -> dict[str, str]:
@@ -185,8 +189,9 @@ def prepare(
             round_to_nearest,
             used=list(photos),
         )
-    skipped = Skipped()
+    skipped, given = Skipped(), len(photos)
     photos = without_copies(photos, skipped)
+    advance(given - len(photos))
     rescaled = _equalised(model, layers, file.artifact, photos, options)
     # Of all hidden layers: one table serves every writer and every choice of layers.
     hidden = [layer for layer in layers if not layer.is_predictor]
@@ -202,29 +207,35 @@ def prepare(
     if options.budget is not None:
         at_risk = [layer for layer in hidden if layer.role != UNJUDGED_ROLE]
     filled.require_ranges(str(v.name) for v in WRITERS[name].place(model.graph, at_risk).ranges)
-    rounder: Rounder = round_to_nearest
-    shift = None
-    if options.learns_rounding:
-        rounder = LearnedRounding.learn(
-            model, candidates, file.artifact, used, advance, options.threads
-        )
-    if options.correct_bias:
-        shift = BiasCorrection.learn(
-            model, candidates, file.artifact, used, advance, options.threads
-        )
+    learned = LearnedRounding(candidates) if options.learns_rounding else None
+    shift = BiasCorrection(candidates) if options.correct_bias else None
+    readers = _readers_of(learned, shift)
+    if readers:
+        advance(min(given, PHOTOS) - min(len(used), PHOTOS))
+        show_inputs(readers, model, file.artifact, used, skipped, advance, options.threads)
     return Job(
         file,
         model,
         name,
         options,
         filled.largest,
-        rounder,
+        learned or round_to_nearest,
         shift,
         used,
         filled,
         run,
         skipped.reasons,
     )
+
+
+def _readers_of(
+    learned: LearnedRounding | None, shift: BiasCorrection | None
+) -> list[tuple[Layer, InputReader]]:
+    """Of both: they learn from one run over the photos."""
+    found: list[tuple[Layer, InputReader]] = []
+    found += () if learned is None else learned.readers
+    found += () if shift is None else shift.readers
+    return found
 
 
 def _equalised(

@@ -25,9 +25,14 @@ class Scores:
     mask50: float | None
 
     @property
+    def lowest(self) -> float:
+        """AP of boxes or of masks, whichever is less."""
+        return self.box if self.mask is None else min(self.box, self.mask)
+
+    @property
     def loss(self) -> float:
         """Points lost, of boxes or of masks, whichever is more."""
-        return 100.0 - min(self.box, self.box if self.mask is None else self.mask)
+        return 100.0 - self.lowest
 
     @property
     def mean_loss(self) -> float:

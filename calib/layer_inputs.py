@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from calib.activations import Activations
 from calib.layers import Layer
-from calib.photos import Skipped, canvases
+from calib.photos import Skipped, canvases, require_enough
 from runtime.artifact import Artifact
 
 Float32 = npt.NDArray[np.float32]
 
-# Means, products and largest values of channels are steady after a few photos; ranges, which hang
-# on the largest value of all, are not.
+# Every photo has thousands of places to average over; ranges, which hang on single numbers, take
+# all photos.
 PHOTOS = 24
 
 
@@ -26,7 +26,7 @@ class InputReader(Protocol):
     """Learns from what one layer reads, or several that share weights."""
 
     def observe(self, data: Float32) -> None:
-        """Take what the layer reads of a photo, float32 [N, C, …]."""
+        """Take what the layer reads of a batch, float32 [rows, C, …]; there may be no row."""
 
 
 def show_inputs(
@@ -34,6 +34,7 @@ def show_inputs(
     model: ir.Model,
     artifact: Artifact,
     photos: Sequence[Path],
+    skipped: Skipped,
     advance: Callable[[int], None],
     threads: int | None = None,
 ) -> None:
@@ -44,18 +45,26 @@ def show_inputs(
         model: left as it is.
         artifact: its spec and manifest.
         photos: usable ones; the first `PHOTOS` are taken.
-        advance: called with the number of photos done.
+        skipped: gets those that cannot be read any more.
+        advance: called with the number of photos done, those that were skipped at the end.
         threads: of the CPU; None takes all cores.
 
     Raises:
+        UsageError: none of the photos can be read any more.
         ArtifactError: ONNX Runtime failed.
     """
     of_tensor: dict[str, list[InputReader]] = {}
     for layer, reader in readers:
         of_tensor.setdefault(str(layer.data.name), []).append(reader)
     activations = Activations(model, list(of_tensor), threads)
-    for paths, canvas in canvases(photos[:PHOTOS], artifact, Skipped()):
+    chosen, shown = photos[:PHOTOS], 0
+    for paths, canvas in canvases(chosen, artifact, skipped):
         for name, data in activations.run(canvas):
             for reader in of_tensor[name]:
                 reader.observe(data)
         advance(len(paths))
+        shown += len(paths)
+    advance(len(chosen) - shown)
+    if not shown:
+        # Nothing would be learned, and the file would say that it was.
+        require_enough(0, skipped)

@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-import onnx_ir as ir
 
-from calib.layer_inputs import show_inputs
 from calib.layers import Layer
 from calib.rounding import round_together
 from calib.second_moments import SecondMoments
 from calib.weights import LEVELS, Float32, Int8, round_to_nearest
-from runtime.artifact import Artifact
 
 
 class LearnedRounding:
-    """A `Rounder`. A layer that it saw no input of is rounded to nearest.
+    """A `Rounder`, by what its readers see. A layer of which they saw nothing goes to nearest.
 
     What was rounded once is kept, so that the same graph can be written for another choice of
     layers.
+
+    Args:
+        layers: to be rounded.
+
+    Attributes:
+        readers: to be shown what their layers read, before the first layer is rounded; see
+            `calib.layer_inputs.show_inputs`.
     """
 
-    def __init__(self, moments: dict[str, SecondMoments]) -> None:
-        self._moments = moments
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._moments: dict[str, SecondMoments] = {}
         self._done: dict[tuple[str, bytes, int], Int8] = {}
-
-    @classmethod
-    def learn(
-        cls,
-        model: ir.Model,
-        layers: Sequence[Layer],
-        artifact: Artifact,
-        photos: Sequence[Path],
-        advance: Callable[[int], None],
-        threads: int | None = None,
-    ) -> LearnedRounding:
-        """Run photos through the graph in floating point and look at what the layers read.
-
-        Args:
-            model: the layers' graph, left as it is.
-            layers: to be rounded.
-            artifact: its spec and manifest.
-            photos: usable ones; the first few are taken.
-            advance: called with the number of photos done.
-            threads: of the CPU; None takes all cores.
-        """
-        moments: dict[str, SecondMoments] = {}
-        readers = [
-            (layer, moments.setdefault(str(layer.weight.name), SecondMoments(layer)))
+        self.readers = [
+            (layer, self._moments.setdefault(str(layer.weight.name), SecondMoments(layer)))
             for layer in layers
             if layer.scale_axis is not None  # one scale serves all: deconvolutions
         ]
-        show_inputs(readers, model, artifact, photos, advance, threads)
-        return cls(moments)
 
     def __call__(self, layer: Layer, scales: Float32, levels: int = LEVELS) -> Int8:
         """int8, of the shape of the layer's weights."""

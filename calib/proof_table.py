@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from calib.evaluation import ApChange, Proof
-from calib.proofs import Proofs
 from runtime.console import aligned, printable
 
+_HEAD = ("", "box AP", "box AP50", "mask AP", "mask AP50", "MB", "s/photo")
+# A longer name of a photo is cut: `quantize.json` has it whole.
+_MOST_LETTERS = 40
+_KINDS = {"bbox": "box AP", "segm": "mask AP"}
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    title: str
-    cell: Callable[[Proof], str]
 
+def proof_table(rows: Sequence[Proof]) -> list[str]:
+    """Agreement AP in points, size, time, and the worst photo with the lower of its two APs.
 
-def proof_table(proofs: Proofs) -> list[str]:
-    """Lines of aligned text; columns that no row fills are left out.
-
-    Agreement AP is in points, the worst photo's is the lower of boxes and masks. COCO AP has its
-    change from the reference's in brackets, with the 95 % interval of that over photos.
+    Returns:
+        lines of aligned text, none for no rows; where nothing has masks, there are no such columns.
     """
-    columns = [
-        _Column("box AP", lambda row: f"{row.scores.box:.1f}"),
-        _Column("AP50", lambda row: f"{row.scores.box50:.1f}"),
-        _Column("mask AP", lambda row: _points(row.scores.mask)),
-        _Column("AP50", lambda row: _points(row.scores.mask50)),
-        _Column("COCO box AP", lambda row: _change(row, "bbox")),
-        _Column("COCO mask AP", lambda row: _change(row, "segm")),
-        _Column("MB", lambda row: f"{row.size_bytes / 1e6:.1f}"),
-        _Column("s/photo", lambda row: f"{row.seconds:.2f}"),
-        _Column("worst photo", _worst),
-    ]
-    filled = [column for column in columns if any(column.cell(row) for row in proofs.rows)]
-    head = ["", *(column.title for column in filled)]
-    rows = [[row.title, *(column.cell(row) for column in filled)] for row in proofs.rows]
-    return aligned([head, *rows])
+    cells = [_HEAD, *map(_cells, rows)]
+    names = ["  worst photo (its lower AP)", *(f"  {_worst(row)}" for row in rows)]
+    lines = aligned(_without_empty_columns(cells)) if rows else []
+    return [f"{line}{name}" for line, name in zip(lines, names, strict=False)]
 
 
-def _points(ap: float | None) -> str:
-    return "" if ap is None else f"{ap:.1f}"
+def _cells(row: Proof) -> Sequence[str]:
+    found = row.scores
+    points = ("" if ap is None else f"{ap:.1f}" for ap in (found.mask, found.mask50))
+    size, time = f"{row.size_bytes / 1e6:.1f}", f"{row.seconds:.2f}"
+    return (row.title, f"{found.box:.1f}", f"{found.box50:.1f}", *points, size, time)
 
 
-def _change(row: Proof, kind: str) -> str:
+def _worst(row: Proof) -> str:
+    name = printable(row.worst.name)
+    short = name if len(name) <= _MOST_LETTERS else name[: _MOST_LETTERS - 1] + "…"
+    return f"{short} ({row.worst_scores.lowest:.1f})"
+
+
+def change_table(rows: Sequence[Proof]) -> list[str]:
+    """COCO AP in points, its change from the reference's, and that change's 95 % interval.
+
+    Returns:
+        lines of aligned text, none where there were no labels.
+    """
+    kinds = [kind for kind in _KINDS if any(_of_kind(row, kind) for row in rows)]
+    head = ["", *(f"COCO {_KINDS[kind]}" for kind in kinds)]
+    lines = [[row.title, *(_of_kind(row, kind) for kind in kinds)] for row in rows]
+    return aligned([head, *lines]) if kinds else []
+
+
+def _of_kind(row: Proof, kind: str) -> str:
     return "".join(_told(change) for change in row.changes if change.kind == kind)
 
 
@@ -54,5 +61,8 @@ def _told(change: ApChange) -> str:
     return f"{change.ap:.2f} ({change.change:+.2f}, {change.low:+.2f} to {change.high:+.2f})"
 
 
-def _worst(row: Proof) -> str:
-    return f"{printable(row.worst.name)} ({100 - row.worst_scores.loss:.1f})"
+def _without_empty_columns(cells: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of cells with a head, columns in which only that says something; the first one stays."""
+    columns = list(zip(*cells, strict=True))
+    kept = [i for i, (_, *below) in enumerate(columns) if any(below)]
+    return [[row[i] for i in kept] for row in cells]

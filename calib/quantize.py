@@ -184,7 +184,8 @@ def photo_runs(photos: int, options: QuantizeOptions) -> int:
 
     if options.import_cache is not None:
         return 0
-    return photos + min(photos, PHOTOS) * (options.learns_rounding + options.correct_bias)
+    learns = options.learns_rounding or options.correct_bias
+    return photos + min(photos, PHOTOS) * learns
 
 
 def _check_output(output: Path, source: Path, table: Path) -> None:

@@ -19,7 +19,7 @@ from calib.judge import LEAST_SURE
 from calib.options import QuantizeOptions
 from calib.photos import ADVISED
 from calib.pictures import draw_ladder, draw_sensitivity
-from calib.proof_table import proof_table
+from calib.proof_table import change_table, proof_table
 from calib.proofs import Proofs
 from calib.seen import Seen
 from calib.sensitivity import Sensitivity
@@ -130,7 +130,8 @@ def _print_proofs(proofs: Proofs) -> None:
             "of what the model knows",
             file=sys.stderr,
         )
-    print("\n".join(proof_table(proofs)))
+    for line in (*proof_table(proofs.rows), *change_table(proofs.rows)):
+        print(line)
     for title, reason in proofs.missing.items():
         print(f"{title}: none, {printable(reason)}")
 

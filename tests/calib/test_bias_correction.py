@@ -27,7 +27,8 @@ OPTIONS = QuantizeOptions(rounding="nearest", preset="fast", correct_bias=True, 
 def _layer(weights: Floats, kind: str = "Conv", **attributes: Any) -> Layer:
     data = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT))
     weight = ir.Value(name="w", const_value=ir.tensor(weights))
-    return Layer(ir.node(kind, [data, weight], attributes, name="one"), "body", False)
+    bias = ir.Value(name="b", const_value=ir.tensor(np.zeros(len(weights), np.float32)))
+    return Layer(ir.node(kind, [data, weight, bias], attributes, name="one"), "body", False)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +82,12 @@ def test_a_corrected_bias_restores_the_mean_answer() -> None:
     weights = rng.standard_normal((6, 5, 3, 3)).astype(np.float32)
     data = rng.random((2, 5, 12, 12)).astype(np.float32)  # as behind a ReLU
     layer = _layer(weights, pads=[1] * 4)
-    means = InputMeans(layer)
-    means.observe(data)
-    found = means.means()
-    assert found is not None
+    correction = BiasCorrection([layer])
+    for _, reader in correction.readers:
+        reader.observe(data)
     scales = weight_scales(weights, 0, levels=7)  # coarse, so that it matters
     restored = (round_to_nearest(layer, scales, 7) * along(scales, 0, 4)).astype(np.float32)
-    shift = BiasCorrection({"one": found})(layer, weights - restored)
+    shift = correction(layer, weights - restored)
     assert shift is not None
 
     def mean_answer(kernel: Floats) -> Floats:
@@ -103,7 +103,8 @@ def test_a_corrected_bias_restores_the_mean_answer() -> None:
 def test_a_layer_that_was_not_seen_keeps_its_bias() -> None:
     layer = _layer(np.ones((2, 3, 1, 1), np.float32))
     assert InputMeans(layer).means() is None
-    assert BiasCorrection({})(layer, layer.weights) is None
+    assert BiasCorrection([layer])(layer, layer.weights) is None
+    assert BiasCorrection([])(layer, layer.weights) is None
 
 
 def _job(file: Path, table: Path, scenes: list[Path], options: QuantizeOptions) -> Job:

@@ -73,10 +73,7 @@ def test_what_goes_with_an_imported_cache_is_not_in_the_way(
     assert "m.onnx: no such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("threads", ["0", "1025", "100000", "99999999999"])
-def test_threads_have_a_bound(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["m.onnx", "photos", "--threads", threads])
-    assert "from 1 to 1024, more than any machine has cores" in capsys.readouterr().err
+@pytest.mark.parametrize("threads", [0, 1025, 100_000, 99_999_999_999])
+def test_threads_have_a_bound(threads: int) -> None:
     with pytest.raises(UsageError, match="threads: "):
-        count_kernels(Path("m.onnx"), int(threads))
+        count_kernels(Path("m.onnx"), threads)

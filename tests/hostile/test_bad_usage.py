@@ -8,7 +8,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
+import calib.quantize
 import export.check
 import export.tracing
+import runtime.benchmark
+import runtime.evaluate
+import runtime.predict
 from export.onnx import export_onnx, main
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions
@@ -338,3 +342,25 @@ def test_a_folder_that_is_not_writable(place: Path, capsys: pytest.CaptureFixtur
     Path("folder").chmod(0o500)
     line = _complaint(["w.pth", "-o", "folder/model.onnx"], FAILED, place, capsys)
     assert "Permission denied" in line
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "1025", "99999999999", "many", ""])
+@pytest.mark.parametrize(
+    ("command", "places"),
+    [
+        (calib.quantize.main, ["m.onnx", "photos"]),
+        (runtime.benchmark.main, ["m.onnx", "--images", "photos"]),
+        (runtime.evaluate.main, ["m.onnx", "a.json", "photos"]),
+        (runtime.predict.main, ["m.onnx", "photos"]),
+    ],
+)
+def test_threads_have_a_bound_in_every_command(
+    command: Callable[[Sequence[str]], int],
+    places: Sequence[str],
+    threads: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match=str(USAGE)):
+        command([*places, "--threads", threads])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: argument --threads: expected a whole number from 1 to 1024")

@@ -167,7 +167,6 @@ def test_missing_model_leaves_no_output(
         pytest.param(["{photos}", "--score-threshold", "7"], "from 0 to 1|0 to 1", id="high"),
         pytest.param(["{photos}", "--score-threshold", "x"], "0.5,person=0.7", id="text"),
         pytest.param(["{photos}", "--backend", "x"], "backend", id="backend"),
-        pytest.param(["{photos}", "--threads", "0"], "at least 1|from 1", id="threads"),
         pytest.param(["{photos}", "--unknown"], "unrecognized", id="option"),
         pytest.param([], "required", id="no-photos"),
     ],
