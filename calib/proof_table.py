@@ -46,7 +46,7 @@ def change_table(rows: Sequence[Proof]) -> list[str]:
         lines of aligned text, none where there were no labels.
     """
     kinds = [kind for kind in _KINDS if any(_of_kind(row, kind) for row in rows)]
-    head = ["", *(f"COCO {_KINDS[kind]}" for kind in kinds)]
+    head = ["", *(f"COCO {_KINDS[kind]} (change, 95 % interval)" for kind in kinds)]
     lines = [[row.title, *(_of_kind(row, kind) for kind in kinds)] for row in rows]
     return aligned([head, *lines]) if kinds else []
 

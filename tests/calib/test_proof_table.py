@@ -59,9 +59,11 @@ def test_changes_of_coco_ap_have_their_interval() -> None:
         [replace(LOSSY, changes=(boxes, masks)), replace(BOXES, changes=(boxes, nothing))]
     )
     first, second = "31.46 (-0.24, -0.50 to +0.13)", "28.00 (+0.50, +0.25 to +1.00)"
-    assert head.split("  ")[-1].strip() == "COCO mask AP"
-    assert head.index("COCO box AP") < head.index("COCO mask AP")
-    assert lost == f"INT8+FP16 (emulated)  {first}  {second}"
+    titles = [f"COCO {kind} AP (change, 95 % interval)" for kind in ("box", "mask")]
+    assert head.split("  ")[-2:] == titles
+    assert [lost.index(first), lost.index(second)] == [
+        head.index(title) + len(title) - len(first) for title in titles
+    ]
     assert unknown.split("  ")[0] == "FP32"
     assert unknown.endswith("nothing to find")
     assert "mask" not in "".join(change_table([replace(BOXES, changes=(boxes,))]))
