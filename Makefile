@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # What an installation is made of, beside the Python files, which are used where they lie.
-BUILT_FROM := pyproject.toml constraints.txt runtime/bilinear_kernel.c runtime/runs_kernel.c
+BUILT_FROM := pyproject.toml constraints.txt runtime/preprocessing/_bilinear.c runtime/masks/_rle.c
 
 TENSORRT_VERSIONS := 10.16.1.11 11.4.0.106
 TENSORRT_CODE := -p export.builders -p runtime.sessions -m export.engine

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import photos, results
 from export import tracing
-from export.passes.tag_roles import role_of
+from export.roles import role_of
 from export.targets import native_candidates
 from model.mask_rcnn import MaskRCNN
-from model.native_options import NativeOptions
+from model.native.options import NativeOptions
 from model.spec import ModelSpec
 
 STAGES = (

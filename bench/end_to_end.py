@@ -30,7 +30,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from bench import photos, results
 from export.onnx import export_onnx
 from model.checkpoint import Checkpoint, SpecOptions, load
-from runtime.console import Bar
+from runtime.cli.console import Bar
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import results
-from runtime.console import Bar
-from runtime.engine_file import read_engine_file
+from runtime.artifacts.engine_manifest import read_engine_file
+from runtime.cli.console import Bar
 
 ARCHITECTURES = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 BATCHES = ("1", "1:4:8")

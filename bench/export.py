@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import results
-from runtime.console import Bar
+from runtime.cli.console import Bar
 
 MAX_SECONDS = 60
 MAX_GB = 4

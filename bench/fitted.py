@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import photos
-from calib.evaluation import EvaluationPhotos
-from export.eager import TorchvisionEager
+from calib.evaluation.measure import EvaluationPhotos
 from export.onnx import export_onnx
+from export.parity.torchvision_reference import TorchvisionEager
 from model.checkpoint import SpecOptions
-from runtime.console import Bar
+from runtime.cli.console import Bar
 from runtime.sources.photos import decode
 
 SHORT, LONG = 320, 533

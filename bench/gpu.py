@@ -36,7 +36,7 @@ from runtime.compare.limits import check
 from runtime.compare.matching import compare
 from runtime.detections import Detections, from_raw
 from runtime.predictor import raw_rows
-from runtime.preprocess import Canvas, to_canvas
+from runtime.preprocessing.canvas import Canvas, to_canvas
 from runtime.sessions.session import Answer, Session
 from runtime.sessions.torch import Mode, TorchSession
 from runtime.sources.photos import decode

@@ -11,8 +11,8 @@ from export.onnx import export_onnx
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, SpecOptions
 from model.errors import DeviceError, MissingDependencyError
-from runtime.artifact import Artifact, from_metadata
-from runtime.cuda import local_architecture
+from runtime.artifacts.metadata import Artifact, from_metadata
+from runtime.cuda.driver import local_architecture
 from runtime.sessions.session import Answer, Feed, Session
 from runtime.sessions.tensorrt import TensorRTSession
 

@@ -13,7 +13,7 @@ import torch
 from model.checkpoint import Checkpoint
 from runtime.detections import from_raw
 from runtime.predictor import raw_rows
-from runtime.preprocess import Canvas, to_canvas
+from runtime.preprocessing.canvas import Canvas, to_canvas
 from runtime.sessions.session import Answer
 
 # Of R50-FPN at 800x1344 with 100 detections: `bench/cost.py`. The weights are read once a call.

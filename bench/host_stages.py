@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.predictor import Predictor
-from runtime.preprocess import to_canvas
+from runtime.preprocessing.canvas import to_canvas
 from runtime.sessions.session import Answer, Feed, Session
 from runtime.sources.photos import decode
 

@@ -25,7 +25,7 @@ from bench import results
 from bench.paste import soft_masks
 from model.spec import PasteRule
 from runtime.detections import Detections
-from runtime.polygons import SAME_PIXELS_PX, Polygon
+from runtime.masks.polygons import SAME_PIXELS_PX, Polygon
 
 CASES = ("blob", "noise", "empty", "full", "pixel", "border")
 # Blobs and borders are what models give; the others have few forms.

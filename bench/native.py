@@ -22,17 +22,17 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import photos, results
-from export.eager import EagerRun, TorchvisionEager
 from export.onnx import export_onnx
+from export.parity.torchvision_reference import EagerRun, TorchvisionEager
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions
+from runtime.cli.console import Bar
+from runtime.compare.attribution import explain
 from runtime.compare.limits import Verdict, check
 from runtime.compare.matching import Comparison, compare
-from runtime.compare.witness import explain
-from runtime.console import Bar
 from runtime.detections import from_raw
 from runtime.predictor import raw_rows
-from runtime.preprocess import Canvas, to_canvas
+from runtime.preprocessing.canvas import Canvas, to_canvas
 from runtime.sessions.session import Answer, Session, open_session
 from runtime.sources.photos import decode
 

@@ -19,15 +19,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import photos, results
-from export.eager import EagerRun, TorchvisionEager
 from export.onnx import export_onnx
+from export.parity.torchvision_reference import EagerRun, TorchvisionEager
 from model.checkpoint import Checkpoint, SpecOptions
 from model.spec import ModelSpec
+from runtime.cli.console import Bar
+from runtime.compare.attribution import explain
 from runtime.compare.coco_ap import ApResult, evaluate
 from runtime.compare.limits import Verdict, check
 from runtime.compare.matching import Comparison, HasDetections, compare
-from runtime.compare.witness import explain
-from runtime.console import Bar
 from runtime.detections import Detections
 from runtime.formats.coco import rows_by_class
 from runtime.predictor import Predictor

@@ -86,8 +86,8 @@ def ours(
     masks: NDArray[np.float32], boxes: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> list[str]:
     """The run lengths of all masks, as `Detections.rle` makes them."""
-    from runtime.paste import MaskRule
-    from runtime.runs import encode_pasted
+    from runtime.masks.paste import MaskRule
+    from runtime.masks.rle_from_masks import encode_pasted
 
     return [rle["counts"] for rle in encode_pasted(masks, boxes, image_hw, MaskRule())]
 
@@ -96,8 +96,8 @@ def in_numpy(
     masks: NDArray[np.float32], boxes: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> list[str]:
     """The same where there was no compiler."""
-    from runtime.paste import MaskRule
-    from runtime.runs import with_numpy
+    from runtime.masks.paste import MaskRule
+    from runtime.masks.rle_from_masks import with_numpy
 
     return [rle["counts"] for rle in with_numpy(masks, boxes, image_hw, MaskRule())]
 
@@ -181,7 +181,7 @@ def run(count: int, repeats: int) -> list[Row]:
 def report(rows: list[Row], threads: int, options: argparse.Namespace) -> bool:
     """Write the result; answers whether every mask is identical and the target is met."""
     from bench import results
-    from runtime.runs import IS_COMPILED
+    from runtime.masks.rle_from_masks import IS_COMPILED
 
     identical, total = (sum(getattr(r, n) for r in rows) for n in ("identical_masks", "masks"))
     full_hd = min(row.ratio for row in rows if row.image == "1080p")

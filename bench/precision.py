@@ -19,15 +19,15 @@ import onnx_ir as ir
 
 from bench import photos, results
 from bench.fitted import export_fitted, judges
-from calib.annotations import read_annotations
-from calib.count import Kernels, count_kernels
-from calib.evaluation import EvaluationPhotos, Proof, prove
-from calib.job import Job, prepare
+from calib.calibration.work import Kernels, count_kernels
+from calib.evaluation.annotations import read_annotations
+from calib.evaluation.measure import EvaluationPhotos, Proof, prove
+from calib.graph.presets import PRESETS, chosen_layers
 from calib.options import QuantizeOptions
-from calib.policy import PRESETS, chosen_layers
 from calib.quantize import photo_runs
+from calib.quantizer import Job, prepare
 from export.onnx_file import read_onnx
-from runtime.console import Bar
+from runtime.cli.console import Bar
 from runtime.sessions.session import open_session
 
 CALIBRATION_PHOTOS = 128

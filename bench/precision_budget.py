@@ -26,18 +26,18 @@ from bench import photos, results
 from bench.fitted import export_fitted, judges
 from bench.precision import calibration_photos
 from bench.trade_off import draw, draw_groups
-from calib.accuracy import CHOICE_PHOTOS, PHOTOS
-from calib.budget import Rung, climb, most_rungs
-from calib.evaluation import Proof, prove
-from calib.groups import Group
-from calib.job import Job, prepare
-from calib.judge import Scores, detect
+from calib.calibration.tapped_session import TappedSession
+from calib.evaluation.agreement import Scores, detect
+from calib.evaluation.measure import Proof, prove
+from calib.graph.groups import Group
+from calib.graph.presets import PRESETS, checked_preset, chosen_layers
 from calib.options import QuantizeOptions
-from calib.policy import PRESETS, checked_preset, chosen_layers
-from calib.sensitivity import Damage, Sensitivity, groups_in, measure
-from calib.tapped_session import TappedSession
+from calib.quantizer import Job, prepare
+from calib.search.budget import Rung, climb, most_rungs
+from calib.search.search import CHOICE_PHOTOS, PHOTOS
+from calib.search.sensitivity import Damage, Sensitivity, groups_in, measure
 from export.onnx_file import read_onnx
-from runtime.console import Bar
+from runtime.cli.console import Bar
 from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
 from runtime.sources.photos import decode

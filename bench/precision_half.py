@@ -20,18 +20,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import photos, results
-from export.eager import TorchvisionEager
 from export.onnx import export_onnx
+from export.parity.torchvision_reference import TorchvisionEager
 from export.precision.ranges import RangeReport
 from export.precision.session import EmulatedSession
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions
 from model.spec import ModelSpec
+from runtime.cli.console import Bar
 from runtime.compare.agreement import TRUTH_SCORE, agreement_ap
 from runtime.compare.coco_ap import evaluate
 from runtime.compare.half_limits import HALF_LIMITS, check_half_run
 from runtime.compare.matching import HasDetections, compare
-from runtime.console import Bar
 from runtime.formats.coco import rows_by_class
 from runtime.predictor import Predictor
 from runtime.sessions.session import Session, open_session

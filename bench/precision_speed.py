@@ -21,12 +21,12 @@ import torch
 from bench import photos, results
 from bench.end_to_end import FEW, LONG_SIDE, PAUSE_S, SHORT_SIDE, Eager, median_ms, threshold_for
 from bench.precision import calibration_photos
-from calib.count import Kernels
+from calib.calibration.work import Kernels
 from calib.options import QuantizeOptions
 from calib.quantize import quantize
 from export.onnx import export_onnx
 from model.checkpoint import SpecOptions, load
-from runtime.console import Bar
+from runtime.cli.console import Bar
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 

@@ -24,24 +24,24 @@ import onnx_ir as ir
 from bench import photos, results
 from bench.fitted import export_fitted, judges
 from bench.precision import calibration_photos
-from calib.cpu_sums import sums_saturate
-from calib.evaluation import EvaluationPhotos, Proof, prove
-from calib.groups import groups_of
-from calib.job import Job, prepare
-from calib.layers import Layer, weighted_layers
-from calib.options import QuantizeOptions
-from calib.placement import (
+from calib.evaluation.measure import EvaluationPhotos, Proof, prove
+from calib.graph.groups import groups_of
+from calib.graph.layers import Layer, weighted_layers
+from calib.graph.placement import (
     Placement,
     is_add,
     place_for_onnxruntime,
     place_for_tensorrt,
 )
-from calib.policy import chosen_layers
+from calib.graph.presets import chosen_layers
+from calib.options import QuantizeOptions
 from calib.quantize import photo_runs
-from calib.recipe import WRITERS
-from calib.weights import Rounder, round_to_nearest
+from calib.quantizer import Job, prepare
+from calib.rounding.vnni import sums_saturate
+from calib.rounding.weights import Rounder, round_to_nearest
+from calib.writers.registry import WRITERS
 from export.onnx_file import read_onnx
-from runtime.console import Bar
+from runtime.cli.console import Bar
 from runtime.sessions.session import open_session
 
 Place = Callable[[ir.Graph, Sequence[Layer]], Placement]

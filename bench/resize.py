@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from bench import results
-from runtime.bilinear import IS_COMPILED, in_c, with_numpy
+from runtime.preprocessing.torch_bilinear import IS_COMPILED, in_c, with_numpy
 
 PHOTO_HW = (1080, 1920)
 SIZES_HW = ((299, 533), (750, 1333), (1080, 1920))

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import photos, results
 from export.targets import native_candidates
 from model.mask_rcnn import MaskRCNN
-from model.native_options import NativeOptions, even_size
+from model.native.options import NativeOptions, even_size
 from model.ops import OPAQUE, OpaqueOperators
-from runtime.console import Bar
-from runtime.preprocess import to_canvas
+from runtime.cli.console import Bar
+from runtime.preprocessing.canvas import to_canvas
 from runtime.sources.photos import decode
 
 ALL_CANDIDATES = 6000

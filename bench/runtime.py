@@ -30,8 +30,8 @@ from bench.host_stages import DETECTIONS, HostStages, compare_host_stages
 from bench.streaming import Streaming
 from export.onnx import SAMPLE_PHOTO, export_onnx
 from model.checkpoint import SpecOptions, load
-from model.families.torchvision_eager import eager_model
-from runtime.console import Steps
+from model.families.torchvision.reference import eager_model
+from runtime.cli.console import Steps
 from runtime.sessions.session import open_session
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import results
 from bench.soak_parts import Part, chosen
 from bench.soak_state import Progress, State
-from runtime.console import DONE, FAILED, Bar, Parser, run
+from runtime.cli.console import DONE, FAILED, Bar, Parser, run
 from runtime.files import make_folder
 
 STATE = results.ROOT / "soak-out" / "state.json"

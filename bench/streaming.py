@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runtime.predictor import Predictor
-from runtime.preprocess import to_canvas
+from runtime.preprocessing.canvas import to_canvas
 from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import decode
 from runtime.stream import Streamed

@@ -15,10 +15,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from calib.groups import Group
-from calib.judge import Scores
-from calib.pictures import draw_sensitivity, new_figure, save_figure
-from calib.sensitivity import Sensitivity
+from calib.evaluation.agreement import Scores
+from calib.graph.groups import Group
+from calib.report.plots import draw_sensitivity, new_figure, save_figure
+from calib.search.sensitivity import Sensitivity
 
 # AP, its colour, and the marks of budgets and of presets.
 _SERIES = (("box AP", "#1f5fa8", "o"), ("mask AP", "#d9822b", "s"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from calib.layers import Layer
+from calib.graph.layers import Layer
 
 Float32 = npt.NDArray[np.float32]
 
@@ -24,7 +24,8 @@ class BiasCorrection:
             share weights have means of their own.
 
     Attributes:
-        readers: to be shown what their layers read; see `calib.layer_inputs.show_inputs`.
+        readers: to be shown what their layers read; see
+            `calib.calibration.layer_inputs.show_inputs`.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calib.activations import Activations
-from calib.layer_inputs import PHOTOS
-from calib.layers import weighted_layers
-from calib.photos import Skipped, canvases, require_enough
-from runtime.artifact import Artifact
+from calib.calibration.activations import Activations
+from calib.calibration.layer_inputs import PHOTOS
+from calib.calibration.photos import Skipped, canvases, require_enough
+from calib.graph.layers import weighted_layers
+from runtime.artifacts.metadata import Artifact
 
 Float32 = npt.NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calib.layers import Layer, constant
+from calib.graph.layers import Layer, constant
 
 Float32 = npt.NDArray[np.float32]
 

@@ -8,9 +8,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Literal, get_args
 
-from calib.formats import FORMATS
+from calib.graph.formats import FORMATS
+from calib.graph.presets import Preset, checked_preset
 from calib.observers.methods import method_named
-from calib.policy import Preset, checked_preset
 from model.errors import UsageError
 from runtime.whole_numbers import require_threads
 
@@ -26,7 +26,7 @@ class QuantizeOptions:
     """How to quantise.
 
     Attributes:
-        format: "int8" or "fp8"; see `calib.formats`.
+        format: "int8" or "fp8"; see `calib.graph.formats`.
         rest: what the layers compute in that are not quantised.
         method: of choosing ranges; see `calib.observers.methods`.
         rounding: of the weights: learned on photos, or each to the nearest.
@@ -34,11 +34,11 @@ class QuantizeOptions:
             answer; see `calib.bias_correction`.
         equalise: how far channels are made alike before; 0 leaves them, see `calib.equalise`.
         writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
-        preset: which layers are quantised; see `calib.policy`.
+        preset: which layers are quantised; see `calib.graph.presets`.
         table: where the calibration table is; None puts it beside the output.
         import_cache: a TensorRT calibration cache to take the ranges from, instead of photos.
         budget: points of agreement AP that may be lost; None keeps what the policy keeps. See
-            `calib.budget`.
+            `calib.search.budget`.
         reference: what to agree with, a checkpoint or an ONNX file; None is the input graph.
         reduce_range: give weights 7 bits, so that no sum of two products overflows on a CPU without
             VNNI; None does so where this CPU needs it and the Q/DQ are for ONNX Runtime.
@@ -46,7 +46,7 @@ class QuantizeOptions:
 
     Raises:
         UsageError: one that there is not, or two that do not go together. The writer is checked
-            when the file is known, by `calib.recipe.writer_for`.
+            when the file is known, by `calib.writers.registry.writer_for`.
     """
 
     format: str = "int8"

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calib.arguments import check_photos, check_run, evaluation_of, options_of, parser
+from calib.cli import check_photos, check_run, evaluation_of, options_of, parser
 from model.errors import ArtifactError, MissingDependencyError, UsageError
-from runtime.console import DONE, Bar, run
+from runtime.cli.console import DONE, Bar, run
+from runtime.cli.next_command import next_step
 from runtime.files import atomic_path
-from runtime.next_step import next_step
 
 if TYPE_CHECKING:
-    from calib.count import Kernels
-    from calib.job import Job
+    from calib.calibration.work import Kernels
+    from calib.evaluation.rows import Evaluation
     from calib.options import QuantizeOptions
-    from calib.proofs import Evaluation
-    from calib.report import QuantizeReport
-    from calib.seen import Seen
+    from calib.quantizer import Job
+    from calib.report.report import QuantizeReport
+    from calib.report.tensor_stats import Seen
     from export.onnx_file import OnnxFile
     from export.precision.ranges import RangeReport
 
@@ -62,12 +62,12 @@ def quantize(
             a tensor that is not finite, or an output that cannot be written.
         ExportError: with `--rest fp16`, a tensor or a weight that FP16 does not hold.
     """
-    from calib.accuracy import choose, runs_of_a_search
-    from calib.cpu_sums import sums_saturate
-    from calib.job import prepare
+    from calib.evaluation.rows import all_proofs, runs_of_a_proof
     from calib.options import QuantizeOptions
-    from calib.proofs import all_proofs, runs_of_a_proof
-    from calib.report import QuantizeReport
+    from calib.quantizer import prepare
+    from calib.report.report import QuantizeReport
+    from calib.rounding.vnni import sums_saturate
+    from calib.search.search import choose, runs_of_a_search
     from export.onnx_file import read_onnx
 
     options, source, output = options or QuantizeOptions(), Path(source), Path(output)
@@ -118,10 +118,10 @@ def _check_judges(
     file: OnnxFile, source: Path, options: QuantizeOptions, evaluation: Evaluation | None
 ) -> None:
     """What would only fail after minutes of work: the graph, and what it is to be judged by."""
-    from calib.accuracy import require_judge
-    from calib.annotations import require_truth
-    from calib.recipe import writer_for
-    from calib.reference import open_reference
+    from calib.evaluation.annotations import require_truth
+    from calib.evaluation.reference import open_reference
+    from calib.search.search import require_judge
+    from calib.writers.registry import writer_for
 
     require_float(file, source)
     writer_for(file.artifact.manifest.target, options)
@@ -135,7 +135,7 @@ def _check_judges(
 
 def _ranges_of_the_rest(job: Job, progress: Progress) -> RangeReport | None:
     """None where nothing is in halves, or no photo says what they hold."""
-    from calib.rest import PHOTOS, ranges_of_the_rest
+    from calib.evaluation.half_emulation import PHOTOS, ranges_of_the_rest
 
     if job.options.rest != "fp16" or not job.used:
         return None
@@ -162,9 +162,9 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
     import onnx
     import onnx_ir as ir
 
-    from calib.count import count_kernels
-    from calib.seen import seen
-    from runtime.seal import seal
+    from calib.calibration.work import count_kernels
+    from calib.report.tensor_stats import seen
+    from runtime.artifacts.checksum import seal
 
     model, placement = job.quantised(choice)
     ir.save(model, path)
@@ -180,7 +180,7 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
 
 def photo_runs(photos: int, options: QuantizeOptions) -> int:
     """How often `advance` counts a photo."""
-    from calib.layer_inputs import PHOTOS
+    from calib.calibration.layer_inputs import PHOTOS
 
     if options.import_cache is not None:
         return 0
@@ -234,7 +234,7 @@ def _quantize(argv: Sequence[str]) -> int:
     photos = find_photos(args.photos)
     check_photos(photos, args)
     output = args.output or args.model.with_suffix(f".{options.format}.onnx")
-    from calib.report import print_report, write_run
+    from calib.report.report import print_report, write_run
 
     evaluation = evaluation_of(args, photos)
     report = quantize(

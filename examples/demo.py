@@ -21,12 +21,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from export.eager import EagerDetections, TorchvisionEager
+from export.parity.torchvision_reference import EagerDetections, TorchvisionEager
 from model.checkpoint import SpecOptions, load
 from model.spec import ModelSpec
+from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.predictor import Predictor

@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runtime.console import DONE, FAILED, complain, run
+from runtime.cli.console import DONE, FAILED, complain, run
+from runtime.cli.photo_progress import PhotoProgress
 from runtime.formats import jsonl
 from runtime.predictor import Predictor
-from runtime.progress import PhotoProgress
 from runtime.sources.photos import find_photos
 
 

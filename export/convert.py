@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.spec_arguments import add_spec_arguments, print_reading, spec_options
+from export.cli_spec_options import add_spec_arguments, print_reading, spec_options
 from model.errors import UsageError
-from runtime.console import DONE, Parser, run
+from runtime.cli.console import DONE, Parser, run
+from runtime.cli.next_command import next_step
 from runtime.files import atomic_path
-from runtime.next_step import next_step
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint

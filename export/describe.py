@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from model.spec import ModelSpec
-from runtime.console import printable
+from runtime.cli.console import printable
 
 _WIDTH, _INDENT = 100, 12
 _MANY = 12

@@ -13,8 +13,8 @@ from pathlib import Path
 from export.diagnosis.file import diagnose_file, examine_file, require_known
 from export.diagnosis.finding import Diagnosis, Finding
 from export.diagnosis.machine import diagnose_machine
-from runtime.console import DONE, FAILED, Parser, run
-from runtime.next_step import next_step
+from runtime.cli.console import DONE, FAILED, Parser, run
+from runtime.cli.next_command import next_step
 
 __all__ = ["Finding", "diagnose_file", "diagnose_machine", "main"]
 

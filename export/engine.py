@@ -18,16 +18,16 @@ from export.builders.options import BuildOptions
 from export.targets import TARGETS
 from maskport import __version__
 from model.errors import ArtifactError, UsageError
-from runtime.console import DONE, Parser, run, whole_number
-from runtime.engine_file import HARDWARE_LEVELS, EngineInfo, manifest_path, to_text
+from runtime.artifacts.engine_manifest import HARDWARE_LEVELS, EngineInfo, manifest_path, to_text
+from runtime.cli.console import DONE, Parser, run, whole_number
+from runtime.cli.next_command import next_step
 from runtime.files import atomic_path
-from runtime.next_step import next_step
 
 if TYPE_CHECKING:
     from export.builders.builder import Built
     from export.builders.library import Library
     from export.onnx_file import OnnxFile
-    from runtime.artifact import Artifact
+    from runtime.artifacts.metadata import Artifact
 
 _ARCHITECTURE = re.compile(r"sm[0-9]{2,3}")
 

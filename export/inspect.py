@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from export.cli_spec_options import add_spec_arguments, print_reading, spec_options
 from export.describe import describe
-from export.spec_arguments import add_spec_arguments, print_reading, spec_options
 from model.errors import ArtifactError
 from model.spec import ModelSpec
 from model.spec_json import to_json
-from runtime.artifact import Artifact
-from runtime.console import DONE, Parser, printable, run
-from runtime.next_step import next_step
+from runtime.artifacts.metadata import Artifact
+from runtime.cli.console import DONE, Parser, printable, run
+from runtime.cli.next_command import next_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _artifact(path: Path) -> Artifact:
         from export.onnx_file import read_onnx
 
         return read_onnx(path).artifact
-    from runtime.engine_file import read_engine_file
+    from runtime.artifacts.engine_manifest import read_engine_file
 
     return read_engine_file(path).artifact
 

@@ -17,25 +17,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.spec_arguments import add_spec_arguments, print_reading, spec_options
+from export.cli_spec_options import add_spec_arguments, print_reading, spec_options
 from export.targets import TARGETS, Target, native_candidates, target_named
 from maskport import __version__
 from model.errors import MissingDependencyError, UsageError
-from runtime.console import DONE, Parser, Steps, run, whole_number
+from runtime.cli.console import DONE, Parser, Steps, run, whole_number
+from runtime.cli.next_command import next_step
 from runtime.files import atomic_path
-from runtime.next_step import next_step
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import onnx_ir as ir
 
-    from export.check import CheckReport
+    from export.parity.check import CheckReport
     from export.passes.half_precision import HalfReport
     from export.precision.check import HalfCheckReport
     from export.tracing import GraphShape
     from model.checkpoint import Checkpoint, SpecOptions
-    from model.native_options import NativeOptions
+    from model.native.options import NativeOptions
     from model.spec import ModelSpec
 
 _ON_A_CPU = {
@@ -96,13 +96,13 @@ def export_onnx(
         ExportError: tracing failed, or the file differs from the eager model beyond the limits.
         ArtifactError: the output cannot be written.
     """
-    from export.check import check_file
-    from export.graph_options import checked_opset
+    from export.cli_graph_options import checked_opset
+    from export.parity.check import check_file
     from export.precision.check import check_half
     from export.precision.formats import checked_precision
     from export.tracing import GraphShape, trace
     from model.checkpoint import load
-    from model.native_options import NativeOptions
+    from model.native.options import NativeOptions
 
     show = steps.begin if steps else lambda _: None
     wanted, precision = target_named(target), checked_precision(precision)
@@ -206,8 +206,8 @@ def _write(
     import onnx
     import onnx_ir as ir
 
-    from runtime.artifact import Manifest, to_metadata
-    from runtime.seal import seal
+    from runtime.artifacts.checksum import seal
+    from runtime.artifacts.metadata import Manifest, to_metadata
 
     manifest = Manifest(
         target=target.name,
@@ -287,7 +287,7 @@ def _export(argv: Sequence[str]) -> int:
     _require_libraries()
     if not args.weights.name:
         raise UsageError(f"{args.weights}: expected a weights file")
-    from export.graph_options import graph_shape, native_options
+    from export.cli_graph_options import graph_shape, native_options
 
     target = target_named(args.target)
     output = args.output or args.weights.with_suffix(target.suffix)

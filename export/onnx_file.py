@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import ArtifactError, in_brief
-from runtime.artifact import Artifact, from_metadata
-from runtime.seal import SEAL_KEY, require_sound, require_unbroken
+from runtime.artifacts.checksum import SEAL_KEY, require_sound, require_unbroken
+from runtime.artifacts.metadata import Artifact, from_metadata
 
 if TYPE_CHECKING:
     import onnx

@@ -20,10 +20,10 @@ from export.passes.drop_padding import drop_padding
 from export.passes.narrow_integers import narrow_integers
 from export.passes.products_without_gemm import products_without_gemm
 from export.passes.split_top_k import split_top_k
-from export.passes.tag_roles import tag_roles
+from export.roles import tag_roles
 from model.errors import ExportError, UsageError, in_brief
 from model.mask_rcnn import MaskRCNN, Outputs
-from model.native_options import NativeOptions
+from model.native.options import NativeOptions
 from model.spec import PreprocessSpec
 
 DEFAULT_OPSET = 18

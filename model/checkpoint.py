@@ -11,11 +11,11 @@ from torch import Tensor
 
 from model.closest_name import closest_name
 from model.errors import CheckpointError, SpecError, UsageError
-from model.families import detectron2 as detectron2_dialect
-from model.families import matterport as matterport_dialect
-from model.families import mmdetection as mmdetection_dialect
-from model.families import torchvision as torchvision_dialect
+from model.families.detectron2 import dialect as detectron2_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
+from model.families.matterport import dialect as matterport_dialect
+from model.families.mmdetection import dialect as mmdetection_dialect
+from model.families.torchvision import dialect as torchvision_dialect
 from model.files.stored_spec import stored_spec
 from model.files.weights_file import read_weights, sha256_of
 from model.mask_rcnn import MaskRCNN

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.errors import MissingDependencyError, UsageError
-from runtime.console import (
+from runtime.cli.console import (
     DONE,
     FAILED,
     Bar,
@@ -24,8 +24,8 @@ from runtime.console import (
     thread_count,
     whole_number,
 )
+from runtime.cli.next_command import next_step
 from runtime.files import atomic_path, make_folder
-from runtime.next_step import next_step
 from runtime.sources.photos import find_photos
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _labels(args: argparse.Namespace) -> Labels | None:
     if args.only_speed:
         raise UsageError("--annotations: --only-speed compares no results; leave one of them out")
     from runtime.benchmarking.quality import Labels
-    from runtime.labelled import labelled_photos, read_truth
+    from runtime.compare.coco_annotations import labelled_photos, read_truth
 
     truth = read_truth(args.annotations)
     photos = labelled_photos(truth, Path(args.images))

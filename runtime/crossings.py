@@ -1,9 +1,9 @@
 """COCO run lengths of integer-pasted masks in NumPy, without computing a single inner pixel.
 
-For packages that were built without a compiler; `runtime.runs` chooses. Along one column of the
-image a pasted mask is piecewise linear between the M + 2 cells of the padded mask, so it crosses
-the threshold at few places; those are the ends of its runs. They are found for all columns of many
-masks at once. A pixel that stands too close to the threshold for this arithmetic is evaluated again
+For packages that were built without a compiler; `runtime.masks.rle_from_masks` chooses. Along one
+column of the image a pasted mask is piecewise linear between the M + 2 cells of the padded mask, so
+it crosses the threshold at few places; those are the ends of its runs. They are found for all columns of
+many masks at once. A pixel that stands too close to the threshold for this arithmetic is evaluated again
 in torch's own, and so is every pixel of a column that has a cell that close, or that crosses too
 flatly: the result is the same to the bit.
 
@@ -19,8 +19,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime import rle
-from runtime.paste import (
+from runtime.masks import rle
+from runtime.masks.paste import (
     SMALL_KERNEL_PX,
     Float32Array,
     MaskRule,
@@ -86,7 +86,7 @@ class _Group:
 def encode_crossings(
     mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
 ) -> list[rle.Rle]:
-    """`runtime.runs.encode_pasted` for an "integer" paste rule."""
+    """`runtime.masks.rle_from_masks.encode_pasted` for an "integer" paste rule."""
     boxes = grown_integer_boxes(boxes_xyxy, mask_probs.shape[-1])
     found: list[rle.Rle] = []
     for part in _groups(boxes, image_hw[1]):

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ArtifactError
-from runtime import rle
 from runtime.array_checks import require_array, require_probabilities, require_size
-from runtime.paste import MaskCrop, MaskRule, paste_crops
-from runtime.runs import encode_pasted
-from runtime.to_image import boxes_to_image, clipped, keypoints_to_image
+from runtime.masks import rle
+from runtime.masks.paste import MaskCrop, MaskRule, paste_crops
+from runtime.masks.rle_from_masks import encode_pasted
+from runtime.postprocessing.rescale import boxes_to_image, clipped, keypoints_to_image
 
 if TYPE_CHECKING:
     import supervision
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from model.spec import ClassSpec, ModelSpec, PasteRule
     from runtime.formats.coco import CocoRow
-    from runtime.polygons import Polygon
+    from runtime.masks.polygons import Polygon
     from runtime.selection import Selection
 
 Float32Array = NDArray[np.float32]
@@ -187,9 +187,9 @@ class Detections:
     def polygons(self, tolerance_px: float = 0.0) -> list[list[Polygon]]:
         """The outlines of each mask, largest part first; empty for a box-only model.
 
-        At 0 they run along the pixels' edges. From above 0 to `runtime.polygons.SAME_PIXELS_PX`
-        they have far fewer vertices and still hold the centres of the same pixels; beyond that,
-        pixels that close to the outline may change sides.
+        At 0 they run along the pixels' edges. From above 0 to
+        `runtime.masks.polygons.SAME_PIXELS_PX` they have far fewer vertices and still hold the
+        centers of the same pixels; beyond that, pixels that close to the outline may change sides.
 
         Args:
             tolerance_px: How far an outline may be moved to need fewer vertices.
@@ -197,7 +197,7 @@ class Detections:
         Raises:
             UsageError: It is negative or not finite.
         """
-        from runtime.polygons import outlines
+        from runtime.masks.polygons import outlines
 
         return outlines(self.crops(), tolerance_px)
 
@@ -230,8 +230,8 @@ class Detections:
         )
 
     def draw(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
-        """A copy of `image`, upright, with the detections on it; see `runtime.draw`."""
-        from runtime.draw import draw
+        """A copy of `image`, upright, with the detections on it; see `runtime.drawing.overlay`."""
+        from runtime.drawing.overlay import draw
 
         return draw(image, self)
 

@@ -12,17 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runtime.compare.coco_ap import ApResult, evaluate
-from runtime.console import DONE, Bar, Parser, run, thread_count
-from runtime.files import atomic_path, make_folder
-from runtime.formats.coco import rows
-from runtime.labelled import (
+from runtime.cli.console import DONE, Bar, Parser, run, thread_count
+from runtime.cli.next_command import next_step
+from runtime.compare.coco_annotations import (
     labelled_photos,
     read_truth,
     require_common_categories,
     unusable_annotations,
 )
-from runtime.next_step import next_step
+from runtime.compare.coco_ap import ApResult, evaluate
+from runtime.files import atomic_path, make_folder
+from runtime.formats.coco import rows
 from runtime.predictor import Predictor
 
 SCHEMA_VERSION = 1

@@ -16,7 +16,7 @@ from typing import Any
 
 from model.errors import ImageError, UsageError
 from model.spec_json import to_json
-from runtime.console import (
+from runtime.cli.console import (
     DONE,
     FAILED,
     Parser,
@@ -27,20 +27,20 @@ from runtime.console import (
     thread_count,
     whole_number,
 )
-from runtime.exactness import InexactResultWarning
+from runtime.cli.image_ids import Task, WorkList
+from runtime.cli.next_command import next_step
+from runtime.cli.overwrite_guard import Originals
+from runtime.cli.photo_progress import PhotoProgress
 from runtime.formats.resume import done_ids
 from runtime.formats.sink import KINDS, Records, Sink, Sinks, make_sinks, require_kinds
-from runtime.next_step import next_step
-from runtime.originals import Originals
+from runtime.postprocessing.certificate import InexactResultWarning
 from runtime.predictor import Predictor
-from runtime.progress import PhotoProgress
 from runtime.selection import Wanted, parse_score_threshold
 from runtime.sources.items import Item
 from runtime.sources.live import is_live, live_name
+from runtime.sources.open import open_sources
 from runtime.sources.photos import Photo
-from runtime.sources.places import open_sources
 from runtime.stream import Streamed
-from runtime.work_list import Task, WorkList
 
 _MOST_REPEATS = 5
 _NEED_ALL_PIXELS = ("overlay", "crops")

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import UsageError
-from runtime.artifact import Artifact
-from runtime.canvases import fixed_canvas, require_one_model
+from runtime.artifacts.metadata import Artifact
 from runtime.closing import Closing
 from runtime.detections import Detections
-from runtime.exactness import InexactResultWarning, OnInexact, check_on_inexact
+from runtime.postprocessing.certificate import InexactResultWarning, OnInexact, check_on_inexact
+from runtime.preprocessing.canvas_selection import fixed_canvas, require_one_model
 from runtime.selection import Selection, Wanted
 from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import Photo, decode
@@ -48,7 +48,7 @@ class Predictor(Closing):
 
     Args:
         session: an opened network, or several: one model on several fixed canvases. Which photo
-            goes where: `runtime.canvases`.
+            goes where: `runtime.preprocessing.canvas_selection`.
         on_inexact: what to do when a graph reports that its result is not certainly the greedy
             one: warn, raise `ArtifactError`, or leave it to `Detections.exact`.
         scaled_decode: decode JPEG files that are far larger than the canvas at 1/2, 1/4 or 1/8 of

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import ArtifactError, ImageError, MaskportError
-from runtime.answer import require_answer
-from runtime.canvases import Canvas as CanvasSides
-from runtime.canvases import choose_canvas, fixed_canvas
 from runtime.detections import Detections, RawDetections, from_raw
-from runtime.exactness import OnInexact, inexact_remedies
-from runtime.preprocess import Canvas, CanvasRoom, resized_hw, to_canvas
+from runtime.postprocessing.certificate import OnInexact, inexact_remedies
+from runtime.postprocessing.output_checks import require_answer
+from runtime.preprocessing.canvas import Canvas, CanvasRoom, resized_hw, to_canvas
+from runtime.preprocessing.canvas_selection import Canvas as CanvasSides
+from runtime.preprocessing.canvas_selection import choose_canvas, fixed_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Answer, Session
 from runtime.sources.decoded import Decoded

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from model.families.detectron2_names import original_name
-from model.families.detectron2_settings import BASES
+from model.families.detectron2.names import original_name
+from model.families.detectron2.settings import BASES
 from model.mask_rcnn import MaskRCNN
 from model.spec import (
     AnchorSpec,

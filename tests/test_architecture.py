@@ -125,7 +125,7 @@ def _loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["runtime.predictor", "runtime.predict", "runtime.compare.witness", "maskport"]
+    "module", ["runtime.predictor", "runtime.predict", "runtime.compare.attribution", "maskport"]
 )
 def test_embedding_loads_numpy_and_pillow_only(module: str) -> None:
     heavy = {

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from model import errors
-from runtime.canvases import require_one_model
-from runtime.console import run
+from runtime.cli.console import run
+from runtime.preprocessing.canvas_selection import require_one_model
 from tests.error_sites import KINDS, ROOT, remedy, sites, sites_in
 from tests.errors_table import DOCUMENT, STATUS, UNPROVOKED, merged, named, rows, what_to_do
 from tests.provoked import pytest_runtest_call, set_off
@@ -101,7 +101,7 @@ def test_only_what_was_set_off_counts() -> None:
     message = "expected an artifact to open, got none"
     with set_off() as found, pytest.raises(errors.UsageError, match=message):
         require_one_model([])
-    assert found == {("runtime/canvases.py", "UsageError", message)}
+    assert found == {("runtime/preprocessing/canvas_selection.py", "UsageError", message)}
     with set_off() as found, pytest.raises(errors.UsageError):
         raise errors.UsageError(message)
     assert not found

@@ -26,8 +26,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime import rle
 from runtime.detections import Detections
+from runtime.masks import rle
 from runtime.predictor import Predictor
 from tests import interrupts
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from calib.formats import Format
-from calib.layers import Layer, constant
-from calib.placement import Placement, Site
-from calib.weights import Float32, Rounder, round_to_nearest
+from calib.graph.formats import Format
+from calib.graph.layers import Layer, constant
+from calib.graph.placement import Placement, Site
+from calib.rounding.weights import Float32, Rounder, round_to_nearest
 from calib.writers.pairs import (
     SIGNED_LEVELS,
     UNSIGNED_LEVELS,
@@ -28,7 +28,7 @@ from calib.writers.pairs import (
     write_pair,
     write_weights,
 )
-from export.passes.tag_roles import ROLE_KEY
+from export.roles import ROLE_KEY
 
 _SIGNED_ZERO = 128
 # A bias is added to sums in 32 bits; half the room is left for the sums themselves.
@@ -47,7 +47,7 @@ def write_for_onnxruntime(
 
     Args:
         graph: changed in place.
-        placement: of `calib.placement.place_for_onnxruntime`, of this graph.
+        placement: of `calib.graph.placement.place_for_onnxruntime`, of this graph.
         form: int8; it has kernels for no other.
         ranges: the largest magnitude to represent, by tensor and steps.
         rounder: of the weights.

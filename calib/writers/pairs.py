@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calib.formats import INT8, Format
-from calib.layers import Layer, constant
-from calib.placement import Site
-from calib.weights import (
+from calib.graph.formats import INT8, Format
+from calib.graph.layers import Layer, constant
+from calib.graph.placement import Site
+from calib.rounding.weights import (
     LEVELS,
     Float32,
     QuantisedWeights,
@@ -20,7 +20,7 @@ from calib.weights import (
     round_to_nearest,
     weight_scales,
 )
-from export.passes.tag_roles import ROLE_KEY, role_of
+from export.roles import ROLE_KEY, role_of
 from model.errors import ArtifactError
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.

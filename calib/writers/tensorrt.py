@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from calib.formats import Format
-from calib.placement import Placement
-from calib.weights import Rounder, round_to_nearest
+from calib.graph.formats import Format
+from calib.graph.placement import Placement
+from calib.rounding.weights import Rounder, round_to_nearest
 from calib.writers.pairs import BiasShift, Ranges, scale_of, write_pair, write_weights
 
 
@@ -22,7 +22,7 @@ def write_for_tensorrt(
 
     Args:
         graph: changed in place.
-        placement: of `calib.placement.place_for_tensorrt`, of this graph.
+        placement: of `calib.graph.placement.place_for_tensorrt`, of this graph.
         form: of the codes.
         ranges: the largest magnitude to represent, by tensor and steps.
         rounder: of the weights.

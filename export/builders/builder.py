@@ -18,8 +18,8 @@ from export.builders.messages import Messages, parse_failure
 from export.builders.options import BuildOptions
 from export.builders.progress import BuildProgress
 from model.errors import EngineBuildError
-from runtime.artifact import Manifest
-from runtime.engine_file import TYPE_NAMES, TensorInfo
+from runtime.artifacts.engine_manifest import TYPE_NAMES, TensorInfo
+from runtime.artifacts.metadata import Manifest
 from runtime.sessions.tensorrt_library import listening_logger
 
 # For mypy the bindings are TensorRT's, whose stubs `make typecheck-tensorrt` generates; at run time

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from export.builders.options import BuildOptions
 from model.errors import MissingDependencyError, UsageError
-from runtime.cuda import local_architecture
+from runtime.cuda.driver import local_architecture
 from runtime.files import atomic_path
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from export.diagnosis.finding import Diagnosis, Finding, Status, of_error
 from model.errors import ArtifactError, DeviceError, MaskportError, MissingDependencyError
-from runtime.cuda import local_architecture
-from runtime.engine_file import EngineFile, load_checked, read_engine_file
+from runtime.artifacts.engine_manifest import EngineFile, load_checked, read_engine_file
+from runtime.cuda.driver import local_architecture
 from runtime.sessions.tensorrt_library import check_architecture, load_library
 
 

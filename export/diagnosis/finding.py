@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtime.console import printable
+from runtime.cli.console import printable
 
 Status = Literal["ok", "absent", "problem"]
 _WIDTH = max(map(len, ("ok", "absent", "problem")))

@@ -9,7 +9,7 @@ from export.diagnosis.finding import Finding, Status
 from export.diagnosis.graph_rules import ONNXRUNTIME, TENSORRT, Case, Stop
 from export.diagnosis.graph_view import GraphView
 from export.targets import TARGETS, Target
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 
 _SHOWN = 3
 

@@ -14,7 +14,7 @@ import onnx
 
 from export.diagnosis.graph_view import GraphView, attribute, dynamic_axes
 from export.targets import MAX_TOP_K
-from runtime.artifact import Manifest
+from runtime.artifacts.metadata import Manifest
 
 _DATA_DEPENDENT = "how much it answers depends on the data"
 _PLUGIN = "needs a plugin"

@@ -11,8 +11,9 @@ from export.diagnosis.finding import Finding, of_error
 from export.diagnosis.packages import PACKAGES, diagnose_packages, installed_version
 from export.diagnosis.probe import probe
 from model.errors import DeviceError, MaskportError, MissingDependencyError, in_brief
-from runtime import bilinear, runs
-from runtime.cuda import local_architecture
+from runtime.cuda.driver import local_architecture
+from runtime.masks import rle_from_masks
+from runtime.preprocessing import torch_bilinear
 
 _OLDEST_PYTHON = (3, 11)
 # The operator lives in torchvision's extension, which a CPU-only torch cannot load.
@@ -53,7 +54,7 @@ def _python() -> Finding:
 
 
 def _compiled_loops() -> Iterator[Finding]:
-    compiled = {"resize of photos": bilinear, "run lengths of masks": runs}
+    compiled = {"resize of photos": torch_bilinear, "run lengths of masks": rle_from_masks}
     for subject, module in compiled.items():
         if module.IS_COMPILED:
             yield Finding("ok", subject, "compiled")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from export.diagnosis.finding import Diagnosis, Finding, of_error
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, in_brief
-from runtime.artifact import SPEC_KEY, Artifact, from_metadata
-from runtime.cuda import local_architecture
-from runtime.seal import require_sound, require_unbroken
+from runtime.artifacts.checksum import require_sound, require_unbroken
+from runtime.artifacts.metadata import SPEC_KEY, Artifact, from_metadata
+from runtime.cuda.driver import local_architecture
 
 if TYPE_CHECKING:
     import onnx

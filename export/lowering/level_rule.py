@@ -1,4 +1,4 @@
-"""Which pyramid level a RoI belongs to, as comparisons of its area; see `model.level_rule`."""
+"""The pyramid level of a RoI, as comparisons of its area; see `model.native.level_rule`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from export.lowering.fixed_point_nms import suppress
 from export.lowering.packed_pool import pool_packed
 from export.lowering.table import operator_table
 from export.lowering.values import Value
-from model.native_options import NativeOptions
+from model.native.options import NativeOptions
 from model.spec import ModelSpec, PoolerSpec
 
 

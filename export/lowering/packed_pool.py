@@ -11,9 +11,9 @@ from export.lowering.arithmetic import GRAPH
 from export.lowering.level_rule import choose_level
 from export.lowering.values import FLOAT, INT32, Value, array, cut, ints, none_open, op
 from model.errors import ExportError
-from model.level_rule import level_areas
-from model.native_options import NativeOptions
-from model.packing import Packing, pack
+from model.native.level_rule import level_areas
+from model.native.options import NativeOptions
+from model.pooling.packing import Packing, pack
 from model.pooling.places import level_rows, sample_places
 from model.pooling.plan import SamplePlan, sample_budget, sample_plan
 from model.spec import PoolerSpec

@@ -26,7 +26,7 @@ from export.lowering.values import (
     scalar,
 )
 from model.float32 import largest_float32_not_above
-from model.level_rule import level_areas
+from model.native.level_rule import level_areas
 from model.spec import PoolerSpec
 
 

@@ -10,7 +10,7 @@ import onnx
 from onnxscript import opset18
 
 from model.errors import ExportError
-from model.native_options import even_size
+from model.native.options import even_size
 
 # onnxscript types its operators for Python constants; while tracing they take traced values.
 Value = Any

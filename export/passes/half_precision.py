@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from export.passes.fill_types import fill_types
-from export.passes.tag_roles import ROLE_KEY, role_of
 from export.precision.formats import HalfFormat, is_lost, round_weight
 from export.precision.policy import data_inputs, half_nodes, is_constant
+from export.roles import ROLE_KEY, role_of
 
 # They answer about a tensor, not with its numbers, and take any type.
 _TYPE_BLIND = ("Shape", "Size")

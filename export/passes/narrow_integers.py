@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.passes.tag_roles import ROLE_KEY, role_of
+from export.roles import ROLE_KEY, role_of
 
 # Which inputs of an operator hold data; the others hold shapes, axes and counts, which stay.
 _ALL = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)

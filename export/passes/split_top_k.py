@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.passes.tag_roles import ROLE_KEY, role_of
+from export.roles import ROLE_KEY, role_of
 from export.targets import MAX_TOP_K
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.check import CheckReport, with_threshold
+from export.parity.check import CheckReport, with_threshold
 from export.precision.formats import HalfFormat
 from export.precision.ranges import RangeReport, refuse_overflow
 from export.precision.session import EmulatedSession

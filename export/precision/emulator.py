@@ -15,11 +15,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.passes.tag_roles import ROLE_KEY
 from export.precision.formats import FORMATS, HalfFormat
 from export.precision.linear_layers import products
 from export.precision.ranges import HalfTensor, write_statistics
 from export.precision.rounding import write_rounding
+from export.roles import ROLE_KEY
 from model.errors import ExportError
 
 RANGES_OUTPUT = "maskport.ranges"

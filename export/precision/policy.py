@@ -12,8 +12,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from export.passes.tag_roles import role_of
 from export.precision.formats import HalfFormat
+from export.roles import role_of
 
 Kind = Literal["half", "weighted", "follows", "between", "moves", "float32"]
 

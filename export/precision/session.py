@@ -13,7 +13,7 @@ from export.onnx_file import read_onnx
 from export.precision.emulator import RANGES_OUTPUT, emulate
 from export.precision.ranges import STATISTICS, RangeReport, read_statistics
 from model.errors import ArtifactError, in_brief
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.sessions.session import Answer, Feed
 from runtime.whole_numbers import require_threads
 

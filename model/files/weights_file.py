@@ -19,9 +19,9 @@ from torch import Tensor
 
 from model.errors import CheckpointError
 from model.files.keras_h5 import read_keras_h5
-from model.files.pickle_towers import refuse_towers
+from model.files.pickle_limits import refuse_towers
 from model.files.pickled_array import Allowance, RefusedError
-from model.files.torch_stand_ins import StoredArray, stand_ins, values_of
+from model.files.torch_placeholders import StoredArray, stand_ins, values_of
 from model.files.zoo_pickle import read_zoo_pickle
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'

@@ -32,7 +32,7 @@ def worst_case(
     Args:
         spec: strides and kind.
         sides_hw: rows and columns of each level in use.
-        level_areas: as `model.level_rule.level_areas`, in square pixels.
+        level_areas: as `model.native.level_rule.level_areas`, in square pixels.
     """
     strides = spec.strides[: len(sides_hw)]
     height, width = (

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.packing import Packing
 from model.pooling.arithmetic import Arithmetic, Array, Numbers
 from model.pooling.frame import cells_per_pixel, in_cells
 from model.pooling.joint import joint_samples
+from model.pooling.packing import Packing
 from model.pooling.plan import SamplePlan
 from model.pooling.steps import axis_steps, margins, step_count
 from model.spec import PoolerSpec

@@ -1,7 +1,7 @@
 """How the samples of a RoI are laid out, and what becomes of those of a bin.
 
 Both static forms of pooling, the graph of `export.lowering.packed_pool` and the tensors of
-`model.static_pool`, follow a plan; `model.pooling.places` says where its samples stand.
+`model.native.pooling`, follow a plan; `model.pooling.places` says where its samples stand.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def sample_plan(spec: PoolerSpec, budget: int, max_sampling: int | None) -> Samp
     Args:
         spec: of the pooler.
         budget: as `sample_budget` answers.
-        max_sampling: as in `model.native_options.NativeOptions`.
+        max_sampling: as in `model.native.options.NativeOptions`.
     """
     size, ratio = spec.output_size, spec.sampling_ratio
     if budget:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ArtifactError, ImageError, MaskportError
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.benchmarking.samples import Timing
 from runtime.benchmarking.worker import Seen, Setting, serve
 from runtime.closing import Closing

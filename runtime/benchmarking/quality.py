@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import UsageError
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.benchmarking.worker import Seen
 from runtime.compare.agreement import agreement_ap
+from runtime.compare.coco_annotations import require_common_categories, unusable_annotations
 from runtime.compare.coco_ap import ApResult, IouType, evaluate
-from runtime.labelled import require_common_categories, unusable_annotations
 
 
 @dataclass(frozen=True, slots=True)

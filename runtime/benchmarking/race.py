@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import ImageError, UsageError
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.benchmarking.contestant import Contestant
 from runtime.benchmarking.samples import Timing
 from runtime.benchmarking.worker import Seen, Setting
-from runtime.console import complain
+from runtime.cli.console import complain
 
 # Thread pools spin for a while after a call, on the cores that the next contestant needs.
 _PAUSE_S = 0.05

@@ -17,7 +17,7 @@ from runtime.benchmarking.samples import (
     images_per_s,
     spreads,
 )
-from runtime.console import aligned
+from runtime.cli.console import aligned
 
 SCHEMA_VERSION = 1
 _NONE = "–"

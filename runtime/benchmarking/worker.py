@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ArtifactError, MaskportError
-from runtime import rle
 from runtime.benchmarking.memory import peak_memory_bytes
 from runtime.benchmarking.samples import STAGES, Timing
 from runtime.detections import Detections
 from runtime.formats.coco import CocoRow, rows
+from runtime.masks import rle
 from runtime.predictor import Predictor
 
 

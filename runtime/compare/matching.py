@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import UsageError
-from runtime.found import Found
+from runtime.compare.result_protocol import Found
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -16,7 +16,7 @@ from model.spec import KeypointHeadSpec, MaskHeadSpec, ModelSpec
 from runtime.detections import Detections, RawDetections, from_raw
 from runtime.device.library import Array, Library, clipped
 from runtime.device.paste import paste, rows_at_once
-from runtime.paste import MaskRule
+from runtime.masks.paste import MaskRule
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 How large the boxes are is known only on the device, so each map is resized on a grid as large as
 the canvas, and pixels beyond the box's own are left out. That is many more pixels than
-`runtime.keypoints` looks at, but no host waits for a box.
+`runtime.postprocessing.keypoints` looks at, but no host waits for a box.
 
 Legend: D detections, J keypoints, S side of a heat map, H x W the most pixels that a box has; boxes
 are xyxy in canvas pixels.
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.bicubic import SHARPNESS
 from runtime.device.library import Array, clipped
-from runtime.keypoints import KeypointScore
+from runtime.postprocessing.bicubic import SHARPNESS
+from runtime.postprocessing.keypoints import KeypointScore
 
 # Pixels that stand in memory at a time: 64 MB.
 _BLOCK_PIXELS = 1 << 24
@@ -27,7 +27,7 @@ def decode_on_device(
     most_hw: tuple[int, int],
     score: KeypointScore = "logit",
 ) -> Array:
-    """Do what `runtime.keypoints.decode` does, on the heat maps' device.
+    """Do what `runtime.postprocessing.keypoints.decode` does, on the heat maps' device.
 
     Args:
         xp: namespace of the arrays.
@@ -66,7 +66,7 @@ def decode_on_device(
 def _axis(xp: Any, pixel: Array, size: Array, side: int) -> tuple[list[Array], list[Array], Array]:
     """Torch's bicubic axis: four samples and weights of each pixel, [n]; what lies beyond the box.
 
-    See `runtime.bicubic.resize_axis`.
+    See `runtime.postprocessing.bicubic.resize_axis`.
     """
     scale = xp.full_like(size, side) / size
     source = scale * (pixel + 0.5) - 0.5

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import MissingDependencyError, UsageError
-from runtime.device.arrays import DeviceArray
+from runtime.cuda.array_interface import DeviceArray
 
 # An array of PyTorch, CuPy or NumPy; their types have no common ancestor.
 Array = Any

@@ -1,9 +1,9 @@
-"""From M x M mask probabilities to dense masks on the device: the pixels of `runtime.paste`.
+"""From M x M mask probabilities to dense masks on the device: the pixels of `runtime.masks.paste`.
 
 Which rows are valid, and how large their boxes are, is known only on the device, so every row is
 evaluated on the whole image, a block of rows at a time; a row without a box comes out empty. The
-products and sums are those of `runtime.paste`'s exact evaluation, in its order, so that no pixel
-differs.
+products and sums are those of `runtime.masks.paste`'s exact evaluation, in its order, so that no
+pixel differs.
 
 Legend: D masks, M side of a mask, G = M + 3 cells of a padded one, H x W the image, h, w sides of
 whatever part of it is evaluated.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from runtime.device.library import Array, clipped
-from runtime.paste import CELLS_AFTER, CELLS_BEFORE, SMALL_KERNEL_PX, MaskRule
+from runtime.masks.paste import CELLS_AFTER, CELLS_BEFORE, SMALL_KERNEL_PX, MaskRule
 
 # Pixels evaluated at a time; a block needs about forty bytes for each.
 _BLOCK_PIXELS = 1 << 23
@@ -110,7 +110,7 @@ def _paste_integer(
 
 
 def _grown_integer_boxes(xp: Any, boxes_xyxy: Array, side: int) -> tuple[Array, Array]:
-    """First and last pixel of each box, int64 [D, 2] of x and y; see `runtime.paste`."""
+    """First and last pixel of each box, int64 [D, 2] of x and y; see `runtime.masks.paste`."""
     boxes = clipped(xp, boxes_xyxy, -_LIMIT_PX, _LIMIT_PX)
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = (high - low) * 0.5 * float(np.float32((side + 2) / side))
@@ -225,7 +225,7 @@ def _take(xp: Any, values: Array, axis: int, index: Array) -> Array:
 
 
 def _small_resize(xp: Any, corners: _Corners, x0: Array, x1: Array, y0: Array, y1: Array) -> Array:
-    """See `runtime.paste`, which names its sources; so for the two below."""
+    """See `runtime.masks.paste`, which names its sources; so for the two below."""
     total = _fma(xp, corners[0], x0 * y0, corners[1] * (x1 * y0))
     return _fma(xp, corners[3], x1 * y1, _fma(xp, corners[2], x0 * y1, total))
 

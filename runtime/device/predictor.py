@@ -14,7 +14,7 @@ import numpy as np
 
 from model.errors import ImageError, UsageError
 from model.spec import ModelSpec
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.closing import Closing
 from runtime.device.detections import DeviceDetections
 from runtime.device.frames import ChannelOrder, Frames, read_frames
@@ -24,7 +24,7 @@ from runtime.device.results import Places, to_frames
 from runtime.device.select import select
 from runtime.device.session import DeviceSession, open_device_session
 from runtime.device.workspace import Workspace
-from runtime.preprocess import origin_yx, resized_hw, shared_canvas_hw
+from runtime.preprocessing.canvas import origin_yx, resized_hw, shared_canvas_hw
 from runtime.selection import Selection, Wanted
 
 _MOST_STREAMS = 16

@@ -1,4 +1,4 @@
-"""From uint8 frames to the network's planes, on the device: the numbers of `runtime.preprocess`.
+"""uint8 frames to the network's planes on the device: `runtime.preprocessing.canvas`'s numbers.
 
 Every sum is made of the same products in the same order, one rounding each, so the float results
 are equal to the bit and the integer ones to the byte.

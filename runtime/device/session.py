@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from model.errors import ArtifactError, UsageError
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.sessions.device import Device
 from runtime.sessions.session import CHECKPOINTS, require_hash, require_no_cache
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from runtime import bilinear, grid_constant
-from runtime.fixed_point_bilinear import neighbours
+from runtime.preprocessing import skimage_bilinear, torch_bilinear
+from runtime.preprocessing.opencv_bilinear import neighbours
 
 PILLOW_BITS = 22  # of a weight: 32, less 8 of a pixel, less 2 of the sum
 OPENCV_ONE = 2048
@@ -33,13 +33,13 @@ class Taps:
 
 
 def torchvision(source: int, target: int) -> Taps:
-    """Two float32 taps; see `runtime.bilinear`."""
-    first, second, near = bilinear.taps(source, target)
+    """Two float32 taps; see `runtime.preprocessing.torch_bilinear`."""
+    first, second, near = torch_bilinear.taps(source, target)
     return Taps(np.stack([first, second]).astype(np.int64), np.stack([1 - near, near]))
 
 
 def opencv(source: int, target: int) -> Taps:
-    """Two int32 taps; see `runtime.fixed_point_bilinear`."""
+    """Two int32 taps; see `runtime.preprocessing.opencv_bilinear`."""
     first, near = neighbours(source, target)
     index = np.clip(np.stack([first, first + 1]), 0, source - 1)
     return Taps(index.astype(np.int64), np.stack([OPENCV_ONE - near, near]).astype(np.int32))
@@ -47,7 +47,7 @@ def opencv(source: int, target: int) -> Taps:
 
 def skimage(source: int, target: int) -> Taps:
     """Two float64 taps; what lies beyond the photo weighs nothing, as zeros would."""
-    before, upper = grid_constant.taps(np.arange(target), source, target)
+    before, upper = skimage_bilinear.taps(np.arange(target), source, target)
     index = np.stack([before, before + 1])
     weight = np.stack([1.0 - upper, 1.0 - (1.0 - upper)])
     inside = (index >= 0) & (index < source)

@@ -14,11 +14,11 @@ from typing import Any, NotRequired, TypedDict
 
 from model.errors import ArtifactError
 from model.spec import ClassSpec
+from runtime.compare.result_protocol import Found
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import jsonl
-from runtime.found import Found
-from runtime.rle import Rle
+from runtime.masks.rle import Rle
 
 _VISIBLE = 2
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from model.errors import ArtifactError
 from runtime.detections import Detections
+from runtime.drawing.source_image import original_pixels
 from runtime.files import atomic_path
 from runtime.formats.names import file_stem
-from runtime.original import original_pixels
-from runtime.paste import MaskCrop
-from runtime.to_image import clipped
+from runtime.masks.paste import MaskCrop
+from runtime.postprocessing.rescale import clipped
 
 Window = tuple[int, int, int, int]
 _OURS = re.compile(r"\d{3,}-.*\.png")
@@ -30,7 +30,7 @@ def cutouts(image: Image.Image | NDArray[np.uint8], detections: Detections) -> l
     cut off.
 
     Args:
-        image: The original image, see `runtime.original`.
+        image: The original image, see `runtime.drawing.source_image`.
         detections: What was found in it.
 
     Returns:

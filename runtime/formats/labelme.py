@@ -5,8 +5,9 @@ for each keypoint. `group_id` is the detection's row, so that what belongs toget
 is in `description`.
 
 What the format cannot say: a polygon has no holes, so a hole is joined to its exterior by a cut
-without width (`runtime.bridges`): filled, it has the same pixels. Outlines are simplified so far
-that they still hold the same pixels. A detection without a pixel in the image has no polygon.
+without width (`runtime.masks.join_rings`): filled, it has the same pixels. Outlines are simplified
+so far that they still hold the same pixels. A detection without a pixel in the image
+has no polygon.
 
 Source: labelme 5, `labelme/label_file.py`.
 """
@@ -18,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runtime.bridges import one_ring
 from runtime.detections import Detections
 from runtime.files import atomic_path
-from runtime.polygons import SAME_PIXELS_PX
-from runtime.to_image import clipped
+from runtime.masks.join_rings import one_ring
+from runtime.masks.polygons import SAME_PIXELS_PX
+from runtime.postprocessing.rescale import clipped
 
 # Of the files' form, which has not changed since; labelme warns about a major version of its own.
 _VERSION = "5.5.0"

@@ -6,10 +6,10 @@ from 0, in the order of the model's names: `classes.txt` has one per line, `data
 a training run reads them.
 
 What the format cannot say: a line has one ring, so parts and holes are joined by cuts without
-width (`runtime.bridges`), the same pixels, but not told apart again by a reader; there is no score;
-a detection without a pixel in the image has no line. Outlines are simplified so far that they
-still hold the same pixels; a reader that rounds vertices to whole pixels, as Ultralytics does when
-it trains, moves an edge by up to half of one.
+width (`runtime.masks.join_rings`), the same pixels, but a reader cannot separate them again; there
+is no score; a detection without a pixel in the image has no line. Outlines are simplified so far
+that they still hold the same pixels; a reader that rounds vertices to whole pixels, as Ultralytics
+does when it trains, moves an edge by up to half of one.
 
 Source: Ultralytics' documentation, "Instance segmentation datasets overview".
 """
@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.spec import ModelSpec
-from runtime.bridges import one_ring
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import layout
-from runtime.polygons import SAME_PIXELS_PX
-from runtime.to_image import clipped
+from runtime.masks.join_rings import one_ring
+from runtime.masks.polygons import SAME_PIXELS_PX
+from runtime.postprocessing.rescale import clipped
 
 _DECIMALS = 7
 

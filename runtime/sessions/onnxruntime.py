@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, in_brief
-from runtime.artifact import Artifact, from_metadata
-from runtime.seal import require_sound, require_unbroken
+from runtime.artifacts.checksum import require_sound, require_unbroken
+from runtime.artifacts.metadata import Artifact, from_metadata
 from runtime.sessions.device import Device
 from runtime.sessions.session import Answer, Feed
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from model.errors import ArtifactError, UsageError
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.sessions.device import Device
 from runtime.whole_numbers import require_threads
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.errors import ArtifactError, UsageError
-from runtime.artifact import Artifact
-from runtime.cuda import Cuda, CudaRuntime
-from runtime.device.arrays import DEFAULT_STREAM, DeviceArray, take
-from runtime.engine_file import TYPE_NAMES, EngineFile, TensorInfo, load_checked
+from runtime.artifacts.engine_manifest import TYPE_NAMES, EngineFile, TensorInfo, load_checked
+from runtime.artifacts.metadata import Artifact
+from runtime.cuda.array_interface import DEFAULT_STREAM, DeviceArray, take
+from runtime.cuda.driver import Cuda, CudaRuntime
 from runtime.files import atomic_path
-from runtime.sessions.lane import Lane
+from runtime.sessions.execution_context import Lane
 from runtime.sessions.session import Answer, Feed
 from runtime.sessions.tensorrt_library import check_architecture, listening_logger, load_library
 

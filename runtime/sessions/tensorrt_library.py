@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from model.errors import ArtifactError, MissingDependencyError
-from runtime.engine_file import EngineFile
+from runtime.artifacts.engine_manifest import EngineFile
 
 _EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
-from runtime.artifact import Artifact, Manifest
+from runtime.artifacts.metadata import Artifact, Manifest
 from runtime.sessions.session import Answer, Feed
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class TorchSession:
             return model
         import torch
 
-        from model.static_ops import StaticOperators
+        from model.native.operators import StaticOperators
 
         model.use_operators(StaticOperators())
         if self._mode == "compiled":

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from calib.bias_correction import BiasCorrection, InputMeans
-from calib.job import Job, prepare
-from calib.layers import Layer, constant, weighted_layers
+from calib.graph.layers import Layer, constant, weighted_layers
 from calib.options import QuantizeOptions
-from calib.weights import along, round_to_nearest, weight_scales
+from calib.quantizer import Job, prepare
+from calib.rounding.weights import along, round_to_nearest, weight_scales
 from export.onnx_file import read_onnx
 from model.errors import UsageError
 

@@ -12,24 +12,25 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calib import activations, job
-from calib.activations import Activations
-from calib.calibrate import without_copies
+from calib import quantizer
+from calib.calibration import activations
+from calib.calibration.activations import Activations
+from calib.calibration.layer_inputs import PHOTOS
+from calib.calibration.photos import Skipped, canvases
+from calib.calibration.run import without_copies
+from calib.calibration.work import shapes_in_runs
 from calib.channels import channel_magnitudes
-from calib.count import shapes_in_runs
-from calib.cpu_sums import sums_saturate
-from calib.layer_inputs import PHOTOS
+from calib.evaluation.reference import asked_alike, open_reference
 from calib.options import QuantizeOptions
-from calib.photos import Skipped, canvases
 from calib.quantize import main, quantize
-from calib.reference import asked_alike, open_reference
+from calib.rounding.vnni import sums_saturate
 from export.onnx_file import read_onnx
 from export.precision.formats import FORMATS
 from model.checkpoint import Checkpoint
 from model.errors import ArtifactError, ExportError, UsageError
-from runtime.artifact import Artifact
-from runtime.preprocess import Canvas
-from runtime.seal import SEAL_KEY
+from runtime.artifacts.checksum import SEAL_KEY
+from runtime.artifacts.metadata import Artifact
+from runtime.preprocessing.canvas import Canvas
 from tests.conftest import DEMO
 from tests.planted_overflow import scaled
 
@@ -164,7 +165,7 @@ def test_copies_do_not_take_the_place_of_photos_in_equalisation(
         given.append(list(photos))
         raise UsageError("seen enough")
 
-    monkeypatch.setattr(job, "channel_magnitudes", spied)
+    monkeypatch.setattr(quantizer, "channel_magnitudes", spied)
     copy = tmp_path / "copy.png"
     shutil.copy(scenes[0], copy)
     with pytest.raises(UsageError, match="seen enough"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calib.count import count_kernels
+from calib.calibration.work import count_kernels
 from calib.options import QuantizeOptions
 from calib.quantize import main
 from model.errors import UsageError

@@ -16,12 +16,12 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from calib import calibrate
-from calib.layers import weighted_layers
+from calib.calibration import run
+from calib.graph.layers import weighted_layers
+from calib.graph.presets import Preset
 from calib.options import QuantizeOptions
-from calib.policy import Preset
 from calib.quantize import main, quantize
-from calib.recipe import tensors_to_observe
+from calib.writers.registry import tensors_to_observe
 from export.engine import build_engine
 from export.onnx_file import drop_seal
 from model.errors import ArtifactError
@@ -103,8 +103,8 @@ def test_an_interrupted_calibration_goes_on(
     demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, seen = tmp_path / "q.onnx", 0
-    observe = calibrate._observe
-    monkeypatch.setattr(calibrate, "_SAVE_EVERY", 0.0)
+    observe = run._observe
+    monkeypatch.setattr(run, "_SAVE_EVERY", 0.0)
 
     def interrupted(*arguments: object) -> None:
         nonlocal seen
@@ -113,11 +113,11 @@ def test_an_interrupted_calibration_goes_on(
         seen += 1
         observe(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(calibrate, "_observe", interrupted)
+    monkeypatch.setattr(run, "_observe", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quantize(demo_onnx, scenes, output, NEAREST)
     assert not output.exists()
-    monkeypatch.setattr(calibrate, "_observe", observe)
+    monkeypatch.setattr(run, "_observe", observe)
     resumed = quantize(demo_onnx, scenes, output, NEAREST)
     assert resumed.run is not None
     assert (resumed.run.used, resumed.run.resumed) == (len(scenes) - 4, 4)

@@ -11,13 +11,13 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
-from calib.import_cache import read_cache
-from calib.layers import weighted_layers
+from calib.calibration.tensorrt_cache import read_cache
+from calib.graph.layers import weighted_layers
 from calib.observers.mse import Mse
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
-from calib.recipe import tensors_to_observe
 from calib.writers.pairs import in_type_of
+from calib.writers.registry import tensors_to_observe
 from model.errors import ArtifactError, UsageError
 
 

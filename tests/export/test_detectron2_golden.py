@@ -20,16 +20,16 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from export.eager import EagerRun
-from export.eager_network import NetworkEager
 from export.engine import build_engine
 from export.onnx import export_onnx
+from export.parity.network_reference import NetworkEager
+from export.parity.torchvision_reference import EagerRun
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, load
+from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import Comparison, HasDetections, compare
 from runtime.compare.noise import RECORDED
-from runtime.compare.witness import explain
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 
@@ -140,7 +140,7 @@ def test_the_exported_file(case: Case, runs: list[EagerRun], tmp_path: Path) -> 
 
 def test_the_resized_photos_are_detectron2s(case: Case) -> None:
     """Bit for bit: the uint8 input that was recorded for the first photo."""
-    from runtime.preprocess import to_canvas
+    from runtime.preprocessing.canvas import to_canvas
 
     _, photo, _ = case.photos[0]
     arrays = np.load(case.folder / "golden.npz")

@@ -24,8 +24,8 @@ from export.targets import TARGETS
 from model.checkpoint import Checkpoint
 from model.errors import DeviceError
 from model.spec import PoolerSpec
-from runtime.artifact import Artifact, Manifest
-from runtime.engine_file import EngineInfo, manifest_path, to_text
+from runtime.artifacts.engine_manifest import EngineInfo, manifest_path, to_text
+from runtime.artifacts.metadata import Artifact, Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples" / "demo" / "shapes.pth"

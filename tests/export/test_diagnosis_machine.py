@@ -16,7 +16,8 @@ from export.diagnosis.packages import PACKAGES, diagnose_packages
 from export.diagnosis.probe import Answer, probe
 from export.doctor import diagnose_machine
 from model.errors import DeviceError, MissingDependencyError
-from runtime import bilinear, runs
+from runtime.masks import rle_from_masks
+from runtime.preprocessing import torch_bilinear
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {name: package.minimum for name, package in PACKAGES.items()} | {"torch": "2.15.0+cu130"}
@@ -130,7 +131,8 @@ def test_this_machine_works() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "subject"), [(bilinear, "resize of photos"), (runs, "run lengths of masks")]
+    ("module", "subject"),
+    [(torch_bilinear, "resize of photos"), (rle_from_masks, "run lengths of masks")],
 )
 def test_loops_that_were_not_compiled(
     module: ModuleType, subject: str, monkeypatch: pytest.MonkeyPatch

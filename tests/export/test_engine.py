@@ -28,7 +28,7 @@ from model.errors import (
     MissingDependencyError,
     UsageError,
 )
-from runtime.engine_file import load_checked, manifest_path, read_engine_file
+from runtime.artifacts.engine_manifest import load_checked, manifest_path, read_engine_file
 from tests import interrupts
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")

@@ -13,17 +13,17 @@ import pytest
 
 import export.onnx as export_command
 from export import tracing
-from export.eager import TorchvisionEager
 from export.onnx import SAMPLE_PHOTO, export_onnx
-from export.passes.tag_roles import ROLE_KEY
+from export.parity.torchvision_reference import TorchvisionEager
+from export.roles import ROLE_KEY
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, SpecOptions, load
 from model.errors import ExportError, SpecError
+from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.predictor import Predictor
-from runtime.preprocess import to_canvas
+from runtime.preprocessing.canvas import to_canvas
 from runtime.sources.photos import decode
 from tests.lively import picture
 

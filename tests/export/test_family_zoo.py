@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from export.convert import convert
-from export.eager_network import NetworkEager, model_noise
 from export.engine import build_engine
 from export.onnx import export_onnx
+from export.parity.network_reference import NetworkEager, model_noise
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, load
 from model.mask_rcnn import MaskRCNN
-from model.native_options import NativeOptions
+from model.native.options import NativeOptions
 from model.spec import ModelSpec, PoolerSpec, PreprocessSpec, RoIStageSpec
+from runtime.compare.attribution import explain
 from runtime.compare.limits import FP32_ONNX, check
 from runtime.compare.matching import compare
 from runtime.compare.noise import largest, widened
-from runtime.compare.witness import explain
 from runtime.predictor import Predictor
 from tests.detectron2_models import C4, CASES, DC5, KEYPOINTS
 from tests.keras_matterport import Widths, random_weights, write_h5

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from export import tracing
-from export.graph_options import checked_opset
+from export.cli_graph_options import checked_opset
 from export.onnx import ExportReport, export_onnx, main
 from export.onnx_file import drop_seal
 from export.precision.session import EmulatedSession

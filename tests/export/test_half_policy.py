@@ -13,9 +13,9 @@ import pytest
 
 from export.passes.half_precision import HalfReport, half_precision
 from export.passes.opset_22 import opset_22
-from export.passes.tag_roles import ROLE_KEY, role_of
 from export.precision.formats import BF16, FORMATS, FP16, HalfFormat, checked_precision
 from export.precision.policy import OPERATORS, ROLES
+from export.roles import ROLE_KEY, role_of
 from model.errors import ExportError, UsageError
 from model.mask_rcnn import MaskRCNN
 

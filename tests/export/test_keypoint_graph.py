@@ -19,15 +19,15 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from export.check import check_file
 from export.engine import build_engine
 from export.onnx import export_onnx
-from export.passes.tag_roles import ROLE_KEY
+from export.parity.check import check_file
+from export.roles import ROLE_KEY
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions, load
 from model.errors import ExportError
-from model.native_options import NativeOptions
-from runtime.engine_file import read_engine_file
+from model.native.options import NativeOptions
+from runtime.artifacts.engine_manifest import read_engine_file
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 from tests.lively import enliven, picture
@@ -99,7 +99,7 @@ def test_the_check_refuses_a_wrong_keypoint(
 
     checkpoint, pixels = load(made.weights, OPTIONS), decode(made.photo)
     assert check_file(checkpoint, made.path, pixels, "photo").verdict.passed
-    monkeypatch.setattr("export.check.Predictor", Wrong)
+    monkeypatch.setattr("export.parity.check.Predictor", Wrong)
     with pytest.raises(ExportError, match=rf"label \d, keypoint 2: {says}"):
         check_file(checkpoint, made.path, pixels, "photo")
 

@@ -14,7 +14,7 @@ from export.tracing import GraphShape, trace
 from model.checkpoint import Checkpoint, SpecOptions, load
 from model.ops import OPAQUE
 from model.placement import windows
-from runtime.preprocess import to_canvas
+from runtime.preprocessing.canvas import to_canvas
 from tests.keras_matterport import Widths, random_weights, write_h5
 from tests.lively import picture
 from tests.model.test_matterport_pipeline import CANONICAL, SIDE, OracleCrops

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from export.lowering.native import translations
-from model.native_options import NativeOptions
+from model.native.options import NativeOptions
 
 
 class _Nms(nn.Module):

@@ -19,8 +19,8 @@ from export.passes.narrow_integers import narrow_integers
 from export.passes.products_without_gemm import products_without_gemm
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint
-from model.level_rule import level_areas
-from model.native_options import NativeOptions
+from model.native.level_rule import level_areas
+from model.native.options import NativeOptions
 from model.ops import pyramid_levels
 from model.spec import PoolerSpec
 from tests.lively import picture

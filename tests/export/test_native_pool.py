@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from export.lowering.native import translations
 from model import ops
 from model.errors import ExportError
-from model.native_options import NativeOptions
-from model.packing import pack
+from model.native.options import NativeOptions
+from model.pooling.packing import pack
 from model.spec import PoolerSpec
 from tests.oracles.roi_align import roi_align
 

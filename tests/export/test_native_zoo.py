@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.eager import TorchvisionEager
 from export.engine import build_engine
 from export.onnx import export_onnx
+from export.parity.torchvision_reference import TorchvisionEager
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions, load
-from model.native_options import NativeOptions
+from model.native.options import NativeOptions
+from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.predictor import Predictor
 from tests.lively import enliven, picture
 from tests.zoo import LONG_SIDE, SHORT_SIDE, ZOO

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.eager import TorchvisionEager
 from export.onnx import SAMPLE_PHOTO
+from export.parity.torchvision_reference import TorchvisionEager
 from model.checkpoint import Checkpoint
+from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.detections import from_raw
 from runtime.predictor import raw_rows
-from runtime.preprocess import to_canvas
+from runtime.preprocessing.canvas import to_canvas
 from runtime.sources.photos import decode
 from tests.lively import picture
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.lowering.packed_pool import assemble
-from model.packing import Packing, pack
+from model.pooling.packing import Packing, pack
 
 
 def _tiles(packing: Packing) -> list[tuple[slice, slice]]:

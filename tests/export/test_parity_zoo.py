@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from export.eager import EagerRun, TorchvisionEager
 from export.onnx import export_onnx
+from export.parity.torchvision_reference import EagerRun, TorchvisionEager
 from model.checkpoint import SpecOptions, load
+from runtime.compare.attribution import explain
 from runtime.compare.limits import Verdict, check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.predictor import Predictor
 from runtime.sessions.torch import TorchSession
 from tests.lively import enliven, picture

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.graph_options import native_options
+from export.cli_graph_options import native_options
 from export.lowering import native, standard
 from export.targets import TARGETS
-from model.native_options import NativeOptions
+from model.native.operators import StaticOperators
+from model.native.options import NativeOptions
 from model.ops import RoIPooler, _levels
 from model.spec import PoolerSpec
-from model.static_ops import StaticOperators
 from tests.pooling_family import (
     ADAPTIVE,
     FAMILY,

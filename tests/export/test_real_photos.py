@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from export.eager import TorchvisionEager
 from export.onnx import export_onnx
+from export.parity.torchvision_reference import TorchvisionEager
 from model.checkpoint import SpecOptions, load
+from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 

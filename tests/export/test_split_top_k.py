@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from export.passes.split_top_k import split_top_k
-from export.passes.tag_roles import ROLE_KEY
+from export.roles import ROLE_KEY
 from export.targets import MAX_TOP_K
 
 

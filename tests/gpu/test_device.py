@@ -13,7 +13,7 @@ from runtime.device.predictor import DevicePredictor
 from runtime.device.resize import resize
 from runtime.device.workspace import Workspace
 from runtime.predictor import Predictor
-from runtime.preprocess import resize as resize_on_the_host
+from runtime.preprocessing.canvas import resize as resize_on_the_host
 from runtime.sessions.torch import Mode, TorchSession
 from tests.runtime.device import models, test_device_keypoints, test_device_paste, test_resize
 from tests.runtime.device.test_resize import KINDS, SIZES
@@ -109,7 +109,7 @@ def test_pasted_pixels_are_the_hosts(rule: test_device_paste.MaskRule) -> None:
 def test_keypoints_are_the_hosts() -> None:
     from runtime.device.keypoints import decode_on_device
     from runtime.device.library import library_of
-    from runtime.keypoints import decode
+    from runtime.postprocessing.keypoints import decode
 
     boxes = test_device_keypoints.BOXES
     maps = test_device_keypoints.heatmaps(len(boxes))

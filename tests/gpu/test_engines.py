@@ -10,9 +10,9 @@ import pytest
 
 from export.engine import build_engine
 from model.errors import MaskportError
-from runtime.cuda import local_architecture
+from runtime.cuda.driver import local_architecture
 from runtime.predictor import Predictor
-from runtime.preprocess import to_canvas
+from runtime.preprocessing.canvas import to_canvas
 from runtime.sessions.session import open_session
 from runtime.sessions.tensorrt import TensorRTSession
 

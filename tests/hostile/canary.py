@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.families.torchvision import DIALECT
+from model.families.torchvision.dialect import DIALECT
 from model.mask_rcnn import MaskRCNN
 from model.spec import BoxHeadSpec, ClassSpec, FpnSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 

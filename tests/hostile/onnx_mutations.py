@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from export.onnx_file import drop_seal
 from model.errors import MaskportError
-from runtime.artifact import MANIFEST_KEY, SPEC_KEY
+from runtime.artifacts.checksum import seal
+from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
 from runtime.detections import Detections
 from runtime.predictor import Predictor
-from runtime.seal import seal
 from tests.hostile.children import DIED, TIMED_OUT, run_cases, serve
 
 MODULE = "tests.hostile.onnx_mutations"

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import calib.quantize
-import export.check
+import export.parity.check
 import export.tracing
 import runtime.benchmark
 import runtime.evaluate
@@ -320,7 +320,7 @@ def test_a_failed_check_leaves_the_old_file(
         raise error
 
     before = _contents(place)
-    monkeypatch.setattr(export.check, "check_file", fail)
+    monkeypatch.setattr(export.parity.check, "check_file", fail)
     status = main(["w.pth", "-o", "old.onnx", "--check-image", "photo.png"])
     assert status == (FAILED if isinstance(error, ExportError) else 130)
     last = capsys.readouterr().err.splitlines()[-1]

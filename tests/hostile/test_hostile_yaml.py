@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import CheckpointError, UsageError
-from model.families.detectron2_settings import Settings, read_settings
+from model.families.detectron2.settings import Settings, read_settings
 from model.files.yaml_config import read_yaml
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is of the extra 'export'")

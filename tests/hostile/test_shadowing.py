@@ -15,7 +15,7 @@ SHADOWS = {
     "model.py": ("model.py",),
     "model-package": ("model/__init__.py",),
     "runtime.py": ("runtime.py",),
-    "runtime-package": ("runtime/__init__.py", "runtime/console.py"),
+    "runtime-package": ("runtime/__init__.py", "runtime/cli/console.py"),
     "calib.py": ("calib.py",),
     "several": ("model.py", "runtime/__init__.py", "calib.py"),
 }

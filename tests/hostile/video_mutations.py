@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ImageError
-from runtime.sources.places import open_sources
+from runtime.sources.open import open_sources
 from tests.hostile.children import run_cases, serve
 from tests.hostile.photo_mutations import CHANGES, counted
 from tests.runtime.sources import clips

@@ -12,9 +12,9 @@ import yaml
 
 from model.checkpoint import Checkpoint, load
 from model.errors import CheckpointError, UsageError
-from model.families.detectron2_names import original_name
-from model.families.detectron2_settings import DEFAULTS, Settings, read_settings
-from model.families.detectron2_spec import build_spec
+from model.families.detectron2.names import original_name
+from model.families.detectron2.settings import DEFAULTS, Settings, read_settings
+from model.families.detectron2.spec import build_spec
 from model.families.shapes import Shapes
 from model.spec import ResNetSpec
 from tests.detectron2_models import (

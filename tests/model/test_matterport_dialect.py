@@ -13,7 +13,7 @@ from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, SpecOptions, load
 from model.errors import CheckpointError, SpecError, UsageError
 from model.families.dialect import Source
-from model.families.matterport import DIALECT
+from model.families.matterport.dialect import DIALECT
 from model.files.weights_file import read_tensors
 from model.mask_rcnn import MaskRCNN
 from model.placement import windows

@@ -21,7 +21,7 @@ from model.ops import OpaqueOperators, pyramid_levels
 from model.placement import Windows, windows
 from model.spec import PoolerSpec
 from runtime.detections import Detections, RawDetections, from_raw
-from runtime.preprocess import Canvas, to_canvas
+from runtime.preprocessing.canvas import Canvas, to_canvas
 from tests.keras_matterport import Widths, random_weights, write_h5
 from tests.lively import picture
 from tests.oracles import matterport as oracle

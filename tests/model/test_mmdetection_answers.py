@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import load
-from model.families.mmdetection import DIALECT
-from model.level_rule import level_areas
+from model.families.mmdetection.dialect import DIALECT
 from model.mask_rcnn import MaskRCNN, Outputs
+from model.native.level_rule import level_areas
 from model.ops import pyramid_levels
 from model.spec import ModelSpec, PoolerSpec
 from model.spec_options import SpecOptions

@@ -11,7 +11,7 @@ from model.checkpoint import load
 from model.errors import CheckpointError
 from model.families import coco
 from model.families.dialect import Source
-from model.families.mmdetection import DIALECT
+from model.families.mmdetection.dialect import DIALECT
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions

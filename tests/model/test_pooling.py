@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from model.errors import SpecError
-from model.level_rule import level_areas
-from model.native_options import NativeOptions
+from model.native.level_rule import level_areas
+from model.native.operators import StaticOperators
+from model.native.options import NativeOptions
 from model.ops import OPAQUE, Operators, _levels
 from model.pooling.budget import worst_case
 from model.pooling.plan import sample_budget
 from model.spec import PoolerSpec
-from model.static_ops import StaticOperators
 from tests.oracles import pooling as oracle
 from tests.pooling_family import ADAPTIVE, FAMILY, SAMPLINGS, Given, exact, given, on_one_level
 

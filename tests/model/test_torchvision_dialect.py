@@ -38,7 +38,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from model.errors import CheckpointError, MaskportError
 from model.families.dialect import Reading, Source
-from model.families.torchvision import DIALECT
+from model.families.torchvision.dialect import DIALECT
 from model.mask_rcnn import MaskRCNN as OurMaskRCNN
 from model.spec import ModelSpec, ResNetSpec
 from model.spec_json import from_json, to_json

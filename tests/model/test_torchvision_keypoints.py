@@ -21,8 +21,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 
 from model.errors import MaskportError, SpecError
-from model.families.torchvision import DIALECT
-from model.families.torchvision_eager import eager_model
+from model.families.torchvision.dialect import DIALECT
+from model.families.torchvision.reference import eager_model
 from model.mask_rcnn import MaskRCNN
 from model.spec import PreprocessSpec
 from model.spec_json import from_json, to_json

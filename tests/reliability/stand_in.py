@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.sessions.session import Answer, Feed, Session
 
 Change = Callable[[Answer], Answer]

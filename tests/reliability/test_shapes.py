@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import resize_boxes
 
-from export.check import with_threshold
-from export.eager import TorchvisionEager
+from export.parity.check import with_threshold
+from export.parity.torchvision_reference import TorchvisionEager
 from model.checkpoint import load
 from model.errors import ImageError
+from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.detections import Detections, RawDetections, from_raw
 from runtime.predictor import Predictor
 from tests.lively import picture

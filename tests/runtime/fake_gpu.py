@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from runtime.artifact import from_metadata
-from runtime.engine_file import EngineInfo, TensorInfo, manifest_path, to_text
+from runtime.artifacts.engine_manifest import EngineInfo, TensorInfo, manifest_path, to_text
+from runtime.artifacts.metadata import from_metadata
 
 VERSION = "1.7.1.116"
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
 
 class FakeCuda:
-    """Implements `runtime.cuda.Cuda`; counts what is alive and what was done."""
+    """Implements `runtime.cuda.driver.Cuda`; counts what is alive and what was done."""
 
     def __init__(self, architecture: str = "sm89") -> None:
         self._architecture = architecture

@@ -10,7 +10,7 @@ import numpy as np
 
 from model.errors import ArtifactError
 from model.spec import ClassSpec, ModelSpec, PreprocessSpec, ResNetSpec
-from runtime.artifact import Artifact, Manifest
+from runtime.artifacts.metadata import Artifact, Manifest
 from runtime.sessions.session import Answer, Feed
 
 BODY = ResNetSpec((1, 1, 1, 1), "basic", 8, (8, 8, 8, 8), (8, 8, 8, 8))

@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from runtime import bilinear
+from runtime.preprocessing import torch_bilinear
 from tests.conftest import ROOT
 
-if not bilinear.IS_COMPILED:
+if not torch_bilinear.IS_COMPILED:
     pytest.skip("the package was built without a C compiler", allow_module_level=True)
 
 SIDES = ((1, 1), (1, 7), (7, 1), (2, 3), (37, 61), (480, 640), (641, 333))
@@ -30,21 +30,21 @@ def test_every_bit_is_numpys(channels: tuple[int, ...], scale: float) -> None:
         for target in TARGETS:
             photo = _photo(*sides)
             ours, numpys = (np.full((3, *target), np.nan, np.float32) for _ in "12")
-            bilinear.in_c(ours, photo, channels, scale)
-            bilinear.with_numpy(numpys, photo, channels, scale)
+            torch_bilinear.in_c(ours, photo, channels, scale)
+            torch_bilinear.with_numpy(numpys, photo, channels, scale)
             np.testing.assert_array_equal(ours, numpys, f"{sides} to {target}")
 
 
 def test_a_part_of_a_canvas_and_a_photo_that_lies_askew() -> None:
     whole = np.full((3, 50, 70), 7, np.float32)
     photo = _photo(60, 80)[::-1, 5:, ::-1]
-    bilinear.resize_into(whole[:, 3:43, 4:64], photo)
+    torch_bilinear.resize_into(whole[:, 3:43, 4:64], photo)
     assert (whole[:, :3] == 7).all()
     assert (whole[:, 43:] == 7).all()
     assert (whole[:, :, :4] == 7).all()
     assert (whole[:, :, 64:] == 7).all()
     expected = np.empty((3, 40, 60), np.float32)
-    bilinear.with_numpy(expected, photo, (0, 1, 2), 1.0)
+    torch_bilinear.with_numpy(expected, photo, (0, 1, 2), 1.0)
     np.testing.assert_array_equal(whole[:, 3:43, 4:64], expected)
 
 
@@ -62,7 +62,7 @@ NAMES = ("planes", "rows", "top", "bottom", "low", "left", "right", "weights")
 
 @pytest.mark.parametrize("which", range(8), ids=NAMES)
 def test_other_types_and_shapes_are_refused(which: int) -> None:
-    from runtime.bilinear_kernel import resize
+    from runtime.preprocessing._bilinear import resize
 
     resize(*_arguments())
     for change in (
@@ -83,7 +83,7 @@ def test_other_types_and_shapes_are_refused(which: int) -> None:
 
 @pytest.mark.parametrize(("which", "end"), [(2, 4), (3, 4), (5, 15), (6, 15)])
 def test_no_table_reaches_outside_the_photo(which: int, end: int) -> None:
-    from runtime.bilinear_kernel import resize
+    from runtime.preprocessing._bilinear import resize
 
     for place in (-1, end, 2**31 - 1, -(2**31)):
         wrong = _arguments()
@@ -93,7 +93,7 @@ def test_no_table_reaches_outside_the_photo(which: int, end: int) -> None:
 
 
 def test_planes_whose_pixels_lie_apart_or_are_read_only_are_refused() -> None:
-    from runtime.bilinear_kernel import resize
+    from runtime.preprocessing._bilinear import resize
 
     apart = _arguments()
     apart[0] = np.zeros((3, 2, 6), np.float32)[:, :, ::2]
@@ -119,7 +119,7 @@ def test_other_threads_run_meanwhile() -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     started = time.perf_counter()
-    bilinear.resize_into(resized, photo)
+    torch_bilinear.resize_into(resized, photo)
     ended = time.perf_counter()
     stop.set()
     watcher.join()
@@ -130,14 +130,15 @@ def test_other_threads_run_meanwhile() -> None:
 def test_without_it_numpy_does_the_same() -> None:
     """As where there was no compiler: the module is missing."""
     script = (
-        "import sys; sys.modules['runtime.bilinear_kernel'] = None\n"
+        "import sys; sys.modules['runtime.preprocessing._bilinear'] = None\n"
         "import numpy as np\n"
-        "from runtime import bilinear\n"
-        "assert not bilinear.IS_COMPILED\n"
-        "print(bilinear.bilinear(np.arange(36, dtype=np.uint8).reshape(3, 4, 3), (2, 5)).sum())\n"
+        "from runtime.preprocessing import torch_bilinear\n"
+        "assert not torch_bilinear.IS_COMPILED\n"
+        "pixels = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)\n"
+        "print(torch_bilinear.bilinear(pixels, (2, 5)).sum())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     photo = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
-    assert done.stdout.strip() == str(bilinear.bilinear(photo, (2, 5)).sum()), done.stderr
+    assert done.stdout.strip() == str(torch_bilinear.bilinear(photo, (2, 5)).sum()), done.stderr

@@ -12,8 +12,8 @@ import pytest
 
 from model.errors import ArtifactError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
-from runtime import rle
 from runtime.detections import Detections, RawDetections, from_raw
+from runtime.masks import rle
 
 SPEC = ModelSpec(
     dialect="torchvision",
@@ -299,7 +299,8 @@ def test_polygons_are_of_each_mask(spec: ModelSpec) -> None:
 
 def test_import_needs_only_numpy_and_pillow() -> None:
     code = (
-        "import sys, runtime.detections, runtime.draw, runtime.selection, runtime.formats.sink;"
+        "import sys, runtime.detections, runtime.drawing.overlay, runtime.selection;"
+        "import runtime.formats.sink;"
         "heavy = {'torch', 'torchvision', 'cv2', 'pycocotools', 'matplotlib', 'onnx', 'scipy',"
         " 'supervision', 'yaml'};"
         "print(sorted(heavy & set(sys.modules)))"

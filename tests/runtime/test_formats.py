@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.eager import EagerDetections
+from export.parity.torchvision_reference import EagerDetections
 from model.errors import ArtifactError
 from model.spec import ClassSpec
-from runtime import rle
 from runtime.detections import Detections
 from runtime.formats import coco, jsonl
 from runtime.formats import rle as rle_file
+from runtime.masks import rle
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = np.array([17, 18, 21, 40])

@@ -14,7 +14,7 @@ from model.errors import ArtifactError
 from model.spec import ClassSpec, KeypointHeadSpec, ModelSpec, PoolerSpec, ResNetSpec
 from model.spec.heads import COCO_KEYPOINTS
 from runtime.detections import Detections, RawDetections, from_raw
-from runtime.draw_keypoints import LIMBS
+from runtime.drawing.keypoints import LIMBS
 from runtime.formats import coco, jsonl
 from runtime.predictor import raw_rows
 from tests.oracles.keypoints import keypoint

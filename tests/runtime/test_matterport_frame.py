@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from model.errors import ImageError
 from model.placement import windows
 from model.spec import BoxHeadSpec, ClassSpec, MaskHeadSpec, ModelSpec, PreprocessSpec, ResNetSpec
-from runtime import rle
 from runtime.detections import Detections, RawDetections, from_raw
-from runtime.grid_constant import resize_uint8
-from runtime.paste import MaskRule, paste_crops
-from runtime.preprocess import resized_hw, to_canvas
+from runtime.masks import rle
+from runtime.masks.paste import MaskRule, paste_crops
+from runtime.preprocessing.canvas import resized_hw, to_canvas
+from runtime.preprocessing.skimage_bilinear import resize_uint8
 from tests.oracles import matterport as oracle
 from tests.oracles.grid_constant import resize as resize_slowly
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime import rle
+from runtime.masks import rle
 from runtime.predict import main
 from runtime.predictor import Predictor
 

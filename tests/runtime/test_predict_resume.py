@@ -16,11 +16,11 @@ from PIL import Image
 
 from export.onnx_file import drop_seal
 from model.spec_json import from_json, to_json
-from runtime.artifact import MANIFEST_KEY, SPEC_KEY
+from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
+from runtime.cli.photo_progress import PhotoProgress
 from runtime.formats.lock import FolderLock
 from runtime.predict import main
 from runtime.predictor import Predictor
-from runtime.progress import PhotoProgress
 from runtime.sources import video
 from tests.reliability import tiny
 

@@ -18,7 +18,7 @@ from PIL import Image
 from export.onnx_file import drop_seal
 from model.checkpoint import Checkpoint
 from model.errors import ArtifactError, ImageError, UsageError
-from runtime.artifact import MANIFEST_KEY, Artifact
+from runtime.artifacts.metadata import MANIFEST_KEY, Artifact
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
 from runtime.detections import Detections

@@ -23,13 +23,14 @@ from model.errors import (
     MissingDependencyError,
     UsageError,
 )
-from runtime import benchmark, engine_file
-from runtime.canvases import choose_canvas
-from runtime.cuda import CudaRuntime
+from runtime import benchmark
+from runtime.artifacts import engine_manifest
+from runtime.cuda.driver import CudaRuntime
 from runtime.device import library as device_library
 from runtime.device.frames import read_frames
 from runtime.device.library import library_of, stream_handle
 from runtime.device.session import open_device_session
+from runtime.preprocessing.canvas_selection import choose_canvas
 from runtime.sessions.session import open_session
 from runtime.sessions.torch import TorchSession
 from runtime.sources import video
@@ -198,21 +199,23 @@ def test_an_engine_runs_on_the_gpu_that_is_named(
 
 def test_a_manifest_larger_than_any(tmp_path: Path) -> None:
     engine = tmp_path / "a.engine"
-    engine_file.manifest_path(engine).write_bytes(b" " * (engine_file._MAX_MANIFEST_BYTES + 1))
+    engine_manifest.manifest_path(engine).write_bytes(
+        b" " * (engine_manifest._MAX_MANIFEST_BYTES + 1)
+    )
     with pytest.raises(ArtifactError, match="larger than any manifest"):
-        engine_file.read_engine_file(engine)
+        engine_manifest.read_engine_file(engine)
 
 
 def test_an_engine_gone_or_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = SimpleNamespace(info=SimpleNamespace(size_bytes=0, sha256=""))
-    monkeypatch.setattr(engine_file, "read_engine_file", lambda _: said)
+    monkeypatch.setattr(engine_manifest, "read_engine_file", lambda _: said)
     engine = tmp_path / "a.engine"
     with pytest.raises(ArtifactError, match=r"a\.engine: no such file"):
-        engine_file.load_checked(engine)
+        engine_manifest.load_checked(engine)
     engine.write_bytes(b"")
     monkeypatch.setattr(Path, "read_bytes", refuse(OSError(5, "Input/output error")))
     with pytest.raises(ArtifactError, match=r"cannot be read \(Input/output error\)"):
-        engine_file.load_checked(engine)
+        engine_manifest.load_checked(engine)
 
 
 def test_torch_sessions_that_cannot_be(demo_checkpoint: Checkpoint) -> None:

@@ -10,14 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from runtime import runs
-from runtime.paste import MaskRule
+from runtime.masks import rle_from_masks
+from runtime.masks.paste import MaskRule
 from tests.conftest import ROOT
 
-if not runs.IS_COMPILED:
+if not rle_from_masks.IS_COMPILED:
     pytest.skip("the package was built without a C compiler", allow_module_level=True)
 
-from runtime.runs_kernel import encode
+from runtime.masks._rle import encode
 
 NAMES = ("grids", "orders", "first", "count", "cell_x", "weight_x", "cell_y", "weight_y")
 REST = (6, 7, 0.5, False)
@@ -39,7 +39,7 @@ def _arguments() -> list[np.ndarray]:
 
 
 def test_what_it_answers_for_two_rectangles() -> None:
-    from runtime import rle
+    from runtime.masks import rle
 
     expected = np.zeros((2, 6, 7), bool)
     expected[0, 2:4, 1:4] = True
@@ -112,7 +112,7 @@ def test_tables_of_nonsense_do_no_harm() -> None:
     script = (
         "import numpy as np\n"
         "from runtime import rle\n"
-        "from runtime.runs_kernel import encode\n"
+        "from runtime.masks._rle import encode\n"
         "for seed in range(3000):\n"
         "    rng = np.random.default_rng(seed)\n"
         "    masks, cells = int(rng.integers(1, 4)), int(rng.integers(2, 9))\n"
@@ -171,19 +171,19 @@ def test_other_threads_run_meanwhile() -> None:
 def test_without_it_numpy_does_the_same(paste: str) -> None:
     """As where there was no compiler: the module is missing."""
     script = (
-        "import sys; sys.modules['runtime.runs_kernel'] = None\n"
+        "import sys; sys.modules['runtime.masks._rle'] = None\n"
         "import numpy as np\n"
-        "from runtime import runs\n"
-        "from runtime.paste import MaskRule\n"
-        "assert not runs.IS_COMPILED\n"
+        "from runtime.masks import rle_from_masks\n"
+        "from runtime.masks.paste import MaskRule\n"
+        "assert not rle_from_masks.IS_COMPILED\n"
         "masks = np.random.default_rng(0).random((3, 7, 7), np.float32)\n"
         "boxes = np.array([[1, 2, 30, 40], [-5, 9, 80, 33], [4, 4, 5, 5]], np.float32)\n"
-        f"print(runs.encode_pasted(masks, boxes, (50, 60), MaskRule({paste!r})))\n"
+        f"print(rle_from_masks.encode_pasted(masks, boxes, (50, 60), MaskRule({paste!r})))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     masks = np.random.default_rng(0).random((3, 7, 7), np.float32)
     boxes = np.array([[1, 2, 30, 40], [-5, 9, 80, 33], [4, 4, 5, 5]], np.float32)
-    expected = runs.encode_pasted(masks, boxes, (50, 60), MaskRule(paste))
+    expected = rle_from_masks.encode_pasted(masks, boxes, (50, 60), MaskRule(paste))
     assert done.stdout.strip() == str(expected), done.stderr

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from model.errors import ArtifactError, MissingDependencyError, UsageError
-from runtime.artifact import MANIFEST_KEY, SPEC_KEY
+from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
 from runtime.predictor import Predictor
 from runtime.sessions import onnxruntime as ort_session
 from runtime.sessions.session import open_session

@@ -23,7 +23,7 @@ from PIL import Image
 from model.errors import ArtifactError, ImageError, UsageError
 from runtime.predictor import Predictor
 from runtime.sources.items import Item
-from runtime.sources.places import open_sources
+from runtime.sources.open import open_sources
 from runtime.stream import Streamed
 from tests.runtime.networks import MeanSession
 from tests.runtime.sources import clips

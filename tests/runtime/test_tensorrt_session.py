@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
-from runtime.cuda import CudaRuntime
-from runtime.device.arrays import DeviceArray
+from runtime.cuda.array_interface import DeviceArray
+from runtime.cuda.driver import CudaRuntime
 from runtime.predictor import Predictor
 from runtime.sessions.session import open_session
 from runtime.sessions.tensorrt import TensorRTSession

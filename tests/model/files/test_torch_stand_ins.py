@@ -18,7 +18,7 @@ import torch
 from torch._weights_only_unpickler import load
 
 from model.errors import CheckpointError
-from model.files.torch_stand_ins import Inert, stand_ins
+from model.files.torch_placeholders import Inert, stand_ins
 from model.files.weights_file import read_tensors, read_weights
 
 STATE = {"a.b": torch.arange(6.0).reshape(2, 3), "a.c": torch.ones(2)}

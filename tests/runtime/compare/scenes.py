@@ -17,7 +17,7 @@ from model.spec import (
     ResNetSpec,
     RpnSpec,
 )
-from runtime.compare.witness import EagerTrace
+from runtime.compare.attribution import EagerTrace
 from runtime.detections import Detections
 
 SIDE = 8

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.errors import MissingDependencyError, UsageError
 from runtime.compare.coco_ap import IouType, evaluate
-from runtime.rle import encode
+from runtime.masks.rle import encode
 
 pytest.importorskip("pycocotools")
 

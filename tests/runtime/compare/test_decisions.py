@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.spec import PoolerSpec
-from runtime.compare.decisions import (
+from runtime.compare.borderline import (
     Fates,
     class_offset_noise,
     level_witnesses,

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from model.errors import UsageError
 from model.spec import KeypointHeadSpec, PoolerSpec
-from runtime.compare.keypoint_witness import KeypointTrace
+from runtime.compare.attribution import explain
+from runtime.compare.keypoint_attribution import KeypointTrace
 from runtime.compare.limits import FP32_ONNX, Verdict, check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.detections import Detections
-from runtime.keypoints import decode
+from runtime.postprocessing.keypoints import decode
 from tests.runtime.compare.scenes import SPEC, benign_trace, detections
 
 NAMES = ("head", "tail")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.compare.attribution import explain
 from runtime.compare.limits import Verdict, check
 from runtime.compare.matching import compare
-from runtime.compare.witness import explain
 from runtime.detections import Detections
 from tests.runtime.compare.scenes import SIDE, SPEC, benign_trace, detections
 

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import ArrayLike
 
 from model.spec import ModelSpec
+from runtime.compare.attribution import EagerTrace, explain, weigh
 from runtime.compare.limits import FP32_ONNX, Verdict, check
 from runtime.compare.matching import compare
-from runtime.compare.witness import EagerTrace, explain, weigh
 from runtime.detections import Detections
 from tests.runtime.compare.scenes import (
     SPEC,

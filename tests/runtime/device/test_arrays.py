@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import UsageError
-from runtime.device.arrays import DEFAULT_STREAM, DeviceArray, take
+from runtime.cuda.array_interface import DEFAULT_STREAM, DeviceArray, take
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
 

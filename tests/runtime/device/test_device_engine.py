@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.device.arrays import DeviceArray
+from runtime.cuda.array_interface import DeviceArray
 from runtime.device.predictor import DevicePredictor
 from runtime.predictor import Predictor
 from runtime.sessions.tensorrt import TensorRTSession

@@ -10,7 +10,7 @@ import torch
 
 from runtime.device import keypoints as on_device
 from runtime.device.library import library_of
-from runtime.keypoints import decode
+from runtime.postprocessing.keypoints import decode
 
 MOST_HW = (90, 120)
 BOXES = np.array(

@@ -10,7 +10,7 @@ import torch
 
 from runtime.device import paste as on_device
 from runtime.device.library import library_of
-from runtime.paste import MaskRule, paste_crops
+from runtime.masks.paste import MaskRule, paste_crops
 from tests.oracles import paste as oracle
 
 HW = (150, 200)

@@ -26,7 +26,7 @@ from runtime.device.resize import resize
 from runtime.device.results import Places, to_frames
 from runtime.device.select import select
 from runtime.device.workspace import Workspace
-from runtime.paste import MaskRule
+from runtime.masks.paste import MaskRule
 from runtime.selection import Selection
 from tests.runtime.device import models
 from tests.runtime.device.test_resize import KINDS

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from model.errors import ArtifactError, ImageError, MissingDependencyError, UsageError
-from runtime.artifact import Artifact
+from runtime.artifacts.metadata import Artifact
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
 from runtime.detections import Detections

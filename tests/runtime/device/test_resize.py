@@ -14,8 +14,8 @@ from runtime.device import taps
 from runtime.device.library import library_of
 from runtime.device.resize import Layout, resize
 from runtime.device.workspace import Workspace
-from runtime.preprocess import bilinear
-from runtime.preprocess import resize as resize_on_the_host
+from runtime.preprocessing.canvas import bilinear
+from runtime.preprocessing.canvas import resize as resize_on_the_host
 
 KINDS = ("bilinear", "pillow-bilinear", "opencv-bilinear", "skimage-bilinear")
 SIZES = {

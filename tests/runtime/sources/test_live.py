@@ -15,7 +15,7 @@ import pytest
 
 from model.errors import ImageError
 from runtime.sources import live
-from runtime.sources.places import open_sources
+from runtime.sources.open import open_sources
 from tests.runtime.sources import clips
 
 

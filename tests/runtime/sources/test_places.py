@@ -13,8 +13,8 @@ from PIL import Image
 
 from model.errors import ImageError, UsageError
 from runtime.sources.items import Item
+from runtime.sources.open import open_sources
 from runtime.sources.photos import decode
-from runtime.sources.places import open_sources
 
 
 def _make(folder: Path, *names: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.errors import ImageError
 from model.spec import PreprocessSpec
-from runtime.preprocess import resize, resized_hw
+from runtime.preprocessing.canvas import resize, resized_hw
 from runtime.sources.photos import decode, decode_at_least
 from tests.hostile.image_files import exif, with_exif
 from tests.hostile.photo_corpus import STORED

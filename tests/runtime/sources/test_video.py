@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.errors import ImageError, MissingDependencyError
 from runtime.sources import video
 from runtime.sources.items import Item
-from runtime.sources.places import open_sources
+from runtime.sources.open import open_sources
 from tests.runtime.sources import clips
 
 

@@ -1,0 +1,1 @@
+"""Activation ranges from photos: sessions, runs, calibration tables."""

@@ -1,0 +1,1 @@
+"""The quantized file against the reference on held-out photos."""

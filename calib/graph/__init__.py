@@ -1,0 +1,1 @@
+"""Which layers become 8-bit: layers, groups, presets, Q/DQ placement."""

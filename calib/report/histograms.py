@@ -1,0 +1,65 @@
+"""A picture per quantised tensor: how often each magnitude came, and where the code ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from calib.report.plots import new_figure, save_figure
+from calib.report.tensor_stats import Seen
+from runtime.files import make_folder
+
+_BARS = 256
+_COLOUR, _LIMIT = "#1f5fa8", "#b3261e"
+
+
+def draw_histograms(
+    tensors: Sequence[Seen], folder: Path, advance: Callable[[int], None] = lambda done: None
+) -> list[Path]:
+    """Draw one PNG for each, named by its place in the graph, its role and its name.
+
+    `advance` is called with the number of pictures done.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        ArtifactError: the folder cannot be made or written.
+    """
+    make_folder(folder)
+    # Of an earlier run, which may have had other tensors.
+    for old in folder.glob("[0-9][0-9][0-9]_*.png"):
+        old.unlink(missing_ok=True)
+    paths = []
+    for number, tensor in enumerate(tensors):
+        # Names of tensors may hold anything.
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{tensor.role}_{tensor.name}")[:100]
+        paths.append(folder / f"{number:03}_{plain}.png")
+        _draw(tensor, paths[-1])
+        advance(1)
+    return paths
+
+
+def _draw(tensor: Seen, path: Path) -> None:
+    figure, axes = new_figure(6.5, 3.2)
+    bins = -(-len(tensor.counts) // _BARS)
+    padded = np.pad(tensor.counts, (0, -len(tensor.counts) % bins))
+    bars = padded.reshape(-1, bins).sum(axis=1)
+    width = bins * tensor.bin_width
+    edges = np.arange(len(bars) + 1) * width
+    # On a logarithmic axis a bar ends at nothing that can be drawn; half a number is below all.
+    axes.stairs(bars, edges, fill=True, baseline=0.5, color=_COLOUR)
+    axes.axvline(tensor.kept, color=_LIMIT, linestyle="--", label="largest code")
+    axes.set_yscale("log")
+    axes.set_xlabel("magnitude")
+    axes.set_ylabel("numbers")
+    name = ascii(f"{tensor.role}: {tensor.name}"[:100])[1:-1]
+    axes.set_title(
+        f"{name}\nlargest {tensor.largest:.4g}, kept {tensor.kept:.4g} in {tensor.code}, "
+        f"{tensor.clipped:.2%} clipped",
+        fontsize=9,
+        parse_math=False,
+    )
+    axes.legend(fontsize=8)
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Layer choice within an accuracy budget: sensitivity and search."""

@@ -1,0 +1,1 @@
+"""The exported file against eager PyTorch: references and the comparison."""

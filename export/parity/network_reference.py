@@ -1,0 +1,204 @@
+"""Our own network, eager, as the reference where the framework's model cannot be run here.
+
+Its agreement with each framework is a matter of recorded outputs and oracles (docs/models.md);
+what the exported file is compared with is this.
+
+Legend: D detections, P proposals before NMS, R after, K candidates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from export.parity.torchvision_reference import EagerRun, TorchvisionEager
+from model.checkpoint import Checkpoint
+from model.heads.selection import DetectionSelector
+from model.mask_rcnn import Outputs
+from model.placement import Windows, windows
+from model.spec import ModelSpec
+from runtime.compare.attribution import EagerTrace
+from runtime.compare.keypoint_attribution import KeypointTrace
+from runtime.compare.matching import HasDetections, compare
+from runtime.compare.noise import Noise, largest, measure
+from runtime.detections import Detections, from_raw
+from runtime.predictor import raw_rows
+from runtime.preprocessing.canvas import Canvas, to_canvas
+
+UInt8 = npt.NDArray[np.uint8]
+# Candidates this far below the score threshold are noted too: noise could lift them over it.
+_THRESHOLD_MARGIN = 1e-3
+
+
+class NetworkEager:
+    """The network of a checkpoint in PyTorch, with the runtime's own resize and paste.
+
+    Args:
+        checkpoint: of any dialect.
+        canvas_hw: pad to this canvas, and shrink photos to fit it; None pads by the spec's rule.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, canvas_hw: tuple[int, int] | None = None) -> None:
+        self.spec = checkpoint.spec
+        self.model = checkpoint.build()
+        self._canvas_hw = canvas_hw
+        self._seen: dict[str, Any] = {}
+        for name in ("rpn", "box_head"):
+            self.model.get_submodule(name).register_forward_hook(self._note(name))
+
+    def run(self, photo: UInt8, score_threshold: float | None = None) -> EagerRun:
+        """Detect on one uint8 [h, w, 3] RGB photo, with another score threshold if given."""
+        return self.run_batch([photo], score_threshold)[0]
+
+    def run_batch(
+        self, photos: Sequence[UInt8], score_threshold: float | None = None
+    ) -> list[EagerRun]:
+        """Detect on several photos that share one canvas."""
+        spec = self.spec
+        if score_threshold is not None:
+            spec = replace(spec, box=replace(spec.box, score_threshold=score_threshold))
+        self.model.select.score_threshold.fill_(spec.box.score_threshold)
+        canvas = to_canvas(photos, spec.preprocess, self._canvas_hw)
+        with torch.inference_mode():
+            image_hw = torch.from_numpy(canvas.image_hw)
+            answer = self.model(torch.from_numpy(canvas.images), image_hw)
+            traces = self._traces(spec, canvas, image_hw)
+        runs = []
+        for row, photo in enumerate(photos):
+            found = _on_photo(answer, row, spec, canvas, photo)
+            traces[row]["keypoints"] = _keypoint_trace(answer, row, len(found))
+            height, width = (int(side) for side in canvas.image_hw[row])
+            scale = photo.shape[1] / width, photo.shape[0] / height
+            runs.append(
+                EagerRun(found, EagerTrace(spec=spec, canvas_scale_xy=scale, **traces[row]))
+            )
+        return runs
+
+    def run_in_double(self, photo: UInt8, score_threshold: float) -> Detections:
+        """The same network in float64: how far it stands from `run` is the rounding of float32."""
+        self.model.select.score_threshold.fill_(score_threshold)
+        canvas = to_canvas([photo], self.spec.preprocess, self._canvas_hw)
+        self.model.double()
+        try:
+            with torch.inference_mode():
+                images, image_hw = (
+                    torch.from_numpy(canvas.images),
+                    torch.from_numpy(canvas.image_hw),
+                )
+                answer = self.model(images.double(), image_hw.double())
+        finally:
+            self.model.float()
+        return _on_photo(answer, 0, self.spec, canvas, photo)
+
+    def _note(self, name: str) -> Any:
+        def hook(_module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            self._seen[name] = inputs, output
+
+        return hook
+
+    def _traces(self, spec: ModelSpec, canvas: Canvas, image_hw: Tensor) -> list[dict[str, Any]]:
+        """What each photo's run decided about, from what the hooks saw."""
+        (features, _), (proposals, valid, _) = self._seen["rpn"]
+        logits, deltas = self._seen["box_head"][1]
+        canvas_hw = canvas.images.shape[2], canvas.images.shape[3]
+        places = windows(image_hw, canvas_hw, spec.preprocess.placement)
+        boxes, kept = self.model.rpn.candidates(features, places)
+        levels = torch.arange(boxes.shape[1]) // spec.rpn.pre_nms
+        candidates = _candidates(spec, logits, deltas, proposals, valid, places)
+        traces = []
+        for row in range(len(boxes)):
+            real = kept[row] > float("-inf")
+            traces.append(
+                {
+                    "rpn_boxes": boxes[row, real].numpy(),
+                    "rpn_scores": torch.sigmoid(kept[row, real]).numpy(),
+                    "rpn_levels": levels[real].numpy(),
+                    "proposals": proposals[row, valid[row]].numpy(),
+                    **candidates[row],
+                }
+            )
+        return traces
+
+
+def _on_photo(
+    answer: Outputs, row: int, spec: ModelSpec, canvas: Canvas, photo: UInt8
+) -> Detections:
+    """One image's answer, in its own pixels."""
+    named = {
+        name: (value.float() if value.is_floating_point() else value).numpy()
+        for name, value in answer._asdict().items()
+        if value is not None
+    }
+    height, width = (int(side) for side in canvas.image_hw[row])
+    photo_hw, origin = (photo.shape[0], photo.shape[1]), canvas.origin_yx[row]
+    return from_raw(raw_rows(named, row), spec, photo_hw, (height, width), origin)
+
+
+def _keypoint_trace(answer: Outputs, row: int, rows: int) -> KeypointTrace | None:
+    """What one image's keypoints are decoded from; None where a row was dropped on the way."""
+    if answer.keypoint_heatmaps is None or int(answer.counts[row]) != rows:
+        return None
+    return KeypointTrace(
+        answer.keypoint_heatmaps[row, :rows].numpy(), answer.boxes[row, :rows].numpy()
+    )
+
+
+def _candidates(
+    spec: ModelSpec, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, at: Windows
+) -> list[dict[str, npt.NDArray[Any]]]:
+    """Per image, every candidate with a score above the threshold or just below it."""
+    everything = replace(spec.box, candidates=valid.shape[1] * spec.num_foreground)
+    selector = DetectionSelector(everything, spec.num_foreground, spec.anchors.end_shift)
+    best = selector.candidates(logits.float(), valid)
+    boxes = at.clip(
+        selector.decode(deltas.float(), proposals, best), "image", spec.anchors.end_shift
+    )
+    labels = best.group + selector.first_class
+    near = best.scores > spec.box.score_threshold - _THRESHOLD_MARGIN
+    near &= best.scores >= 0  # rows of proposals that are not valid are negative
+    return [
+        {
+            "candidate_boxes": boxes[row, near[row]].numpy(),
+            "candidate_scores": best.scores[row, near[row]].numpy(),
+            "candidate_labels": labels[row, near[row]].numpy(),
+        }
+        for row in range(len(boxes))
+    ]
+
+
+@contextlib.contextmanager
+def other_convolutions() -> Iterator[None]:
+    """Within it torch convolves without oneDNN: the same numbers but for their rounding."""
+    with warnings.catch_warnings():
+        # torch warns of a GPU's TF32 whenever the flag is touched.
+        warnings.simplefilter("ignore")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def model_noise(
+    eager: TorchvisionEager | NetworkEager, photo: UInt8, score_threshold: float, run: EagerRun
+) -> Noise:
+    """How far rounding alone moves a model's answer on a photo from that of `run`."""
+    with other_convolutions():
+        others: list[HasDetections] = [eager.run(photo, score_threshold).detections]
+    if isinstance(eager, NetworkEager):
+        others.append(eager.run_in_double(photo, score_threshold))
+    return largest([measure(compare(run.detections, other)) for other in others])
+
+
+def eager_of(
+    checkpoint: Checkpoint, canvas_hw: tuple[int, int] | None = None
+) -> TorchvisionEager | NetworkEager:
+    """The reference of a checkpoint: the framework's own model where it is installed."""
+    if checkpoint.spec.dialect == "torchvision":
+        return TorchvisionEager(checkpoint, canvas_hw)
+    return NetworkEager(checkpoint, canvas_hw)

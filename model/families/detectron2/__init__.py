@@ -1,0 +1,1 @@
+"""Checkpoints of detectron2: `.pth` and model zoo `.pkl`, with their configuration."""

@@ -1,0 +1,383 @@
+"""From detectron2's settings and the shapes of its tensors to a `ModelSpec`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from model.errors import CheckpointError
+from model.families import coco
+from model.families.detectron2 import norms
+from model.families.detectron2.architecture import architecture
+from model.families.detectron2.settings import Settings
+from model.families.shapes import Shapes
+from model.spec import (
+    AnchorSpec,
+    BoxHeadSpec,
+    ClassSpec,
+    FpnSpec,
+    KeypointHeadSpec,
+    MaskHeadSpec,
+    ModelSpec,
+    PoolerSpec,
+    PreprocessSpec,
+    ResNetSpec,
+    RoIStageSpec,
+    RpnSpec,
+)
+from model.spec.body import NormKind
+from model.spec.heads import COCO_KEYPOINTS
+
+_BOX = "roi_heads.box_head"
+_MASK = "roi_heads.mask_head"
+_KEYPOINT = "roi_heads.keypoint_head"
+_RES5 = "roi_heads.res5"
+_LATERAL = re.compile(r"backbone\.fpn_lateral([0-9]{1,2})\.")
+_NORM_EPS = 1e-5
+_CANONICAL = {"canonical_size": 224.0, "canonical_level": 4, "inner_eps": 1e-8, "outer_eps": 0.0}
+_STRICT: dict[str, tuple[object, ...]] = {
+    "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
+    "MODEL.LOAD_PROPOSALS": (False,),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
+    "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
+    "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
+    "INPUT.FORMAT": ("BGR", "RGB"),
+    "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
+    "TEST.AUG.ENABLED": (False,),
+    **dict.fromkeys(norms.KEYS, tuple(norms.NORMS)),
+}
+
+
+def layout(shapes: Shapes) -> Literal["FPN", "C4", "DC5"]:
+    """Which of detectron2's three R-CNNs the names are of."""
+    if shapes.has("backbone.bottom_up."):
+        return "FPN"
+    return "C4" if shapes.has(f"{_RES5}.") else "DC5"
+
+
+def build_spec(shapes: Shapes, settings: Settings) -> ModelSpec:
+    """Put together what the weights tell and what the settings say.
+
+    Raises:
+        CheckpointError: they contradict each other, or ask for what cannot be exported.
+    """
+    return _Builder(shapes, settings).spec()
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    shapes: Shapes
+    settings: Settings
+
+    def spec(self) -> ModelSpec:
+        for key, allowed in _STRICT.items():
+            self.settings.require(key, *allowed)
+        self._refuse_deformable()
+        body = self._body()
+        kind = layout(self.shapes)
+        self._require_layout(kind, body)
+        strides = tuple(body.stride(stage) for stage in body.outputs)
+        mask, keypoint = self._mask(strides), self._keypoint(strides)
+        classes = self._classes(keypoint)
+        return ModelSpec(
+            dialect="detectron2",
+            architecture=architecture(body, kind, mask, keypoint, self._stage_blocks()),
+            body=body,
+            classes=classes,
+            fpn=self._fpn() if kind == "FPN" else None,
+            preprocess=self._preprocess(kind, strides),
+            anchors=self._anchors(kind, len(strides)),
+            rpn=self._rpn(),
+            roi_stage=self._roi_stage(body) if kind == "C4" else None,
+            box=self._box(strides, kind),
+            mask=mask,
+            keypoint=keypoint,
+        )
+
+    def _refuse_deformable(self) -> None:
+        offsets = [n for n in self.shapes.by_name if "conv2_offset" in n]
+        stages = self.settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]
+        if offsets or any(stages if isinstance(stages, list | tuple) else [stages]):
+            what = f"tensor '{offsets[0]}'" if offsets else "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
+            raise CheckpointError(
+                f"{self.shapes.path}: deformable convolutions ({what}) cannot be exported; no "
+                "target has them"
+            )
+
+    def _require_layout(self, kind: str, body: ResNetSpec) -> None:
+        """The features that the settings name must be those that the weights have."""
+        names = [f"res{stage + 2}" for stage in body.outputs]
+        heads, proposals = names, names
+        if kind == "FPN":
+            heads = [f"p{stage + 2}" for stage in body.outputs]
+            proposals = [*heads, f"p{body.outputs[-1] + 3}"]
+            self.settings.require("MODEL.FPN.IN_FEATURES", names)
+        self.settings.require(
+            "MODEL.BACKBONE.NAME",
+            "build_resnet_fpn_backbone" if kind == "FPN" else "build_resnet_backbone",
+        )
+        self.settings.require("MODEL.ROI_HEADS.IN_FEATURES", heads)
+        self.settings.require("MODEL.RPN.IN_FEATURES", proposals)
+        self.settings.require(
+            "MODEL.ROI_HEADS.NAME", "Res5ROIHeads" if kind == "C4" else "StandardROIHeads"
+        )
+
+    def _prefix(self) -> str:
+        return "backbone.bottom_up." if layout(self.shapes) == "FPN" else "backbone."
+
+    def _norm(self, conv: str, key: str = norms.BODY_KEY) -> NormKind:
+        return norms.NormReader(self.shapes, self.settings).after(conv, key)
+
+    def _blocks(self, stage: str) -> int:
+        return self.shapes.count(rf"{stage.replace('.', '[.]')}[.](\d+)[.]")
+
+    def _stage_blocks(self) -> int | None:
+        return self._blocks(_RES5) or None
+
+    def _body(self) -> ResNetSpec:
+        prefix, shapes = self._prefix(), self.shapes
+        count = shapes.count(rf"{prefix.replace('.', '[.]')}res(\d)[.]")
+        stages = [f"{prefix}res{i + 2}" for i in range(count)]
+        if not stages or not all(shapes.has(f"{stage}.") for stage in stages):
+            raise CheckpointError(
+                f"{shapes.path}: no ResNet under '{prefix}res2.'; other backbones of detectron2 "
+                "(RegNet, ViT, Swin, …) cannot be exported"
+            )
+        is_bottleneck = shapes.has(f"{stages[0]}.0.conv3.")
+        inner, last = ("conv2", "conv3") if is_bottleneck else ("conv1", "conv2")
+        middle = shapes.of(f"{stages[0]}.0.conv2.weight", 4)
+        dilation = self.settings.count("MODEL.RESNETS.RES5_DILATION")
+        dilations = [1] * count
+        if count == 4:
+            dilations[3] = dilation
+        first = count - 1
+        if layout(shapes) == "FPN":
+            first = self._fpn_stages()[0] - 2
+        return ResNetSpec(
+            blocks=tuple(self._blocks(stage) for stage in stages),
+            block="bottleneck" if is_bottleneck else "basic",
+            stem_channels=shapes.of(f"{prefix}stem.conv1.weight", 4)[0],
+            widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
+            channels=tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages),
+            groups=_groups(middle) if is_bottleneck else 1,
+            stride_in_1x1=self.settings.flag("MODEL.RESNETS.STRIDE_IN_1X1") and is_bottleneck,
+            dilations=tuple(dilations),
+            norm=self._norm(f"{prefix}stem.conv1"),
+            norm_eps=_NORM_EPS,
+            outputs=tuple(range(first, count)),
+        )
+
+    def _fpn_stages(self) -> list[int]:
+        """Numbers of the pyramid's laterals, as the stages of the ResNet are counted."""
+        matches = map(_LATERAL.match, self.shapes.by_name)
+        stages = sorted({int(match[1]) for match in matches if match})
+        if not stages:
+            raise CheckpointError(
+                f"{self.shapes.path}: no pyramid over the ResNet; expected tensors such as "
+                "'backbone.fpn_lateral2.weight'"
+            )
+        return stages
+
+    def _fpn(self) -> FpnSpec:
+        lateral = f"backbone.fpn_lateral{self._fpn_stages()[0]}"
+        return FpnSpec(
+            channels=self.shapes.of(f"{lateral}.weight", 4)[0],
+            norm=self._norm(lateral, "MODEL.FPN.NORM"),
+            norm_eps=_NORM_EPS,
+            fuse="average" if self.settings["MODEL.FPN.FUSE_TYPE"] == "avg" else "sum",
+        )
+
+    def _preprocess(self, kind: str, strides: tuple[int, ...]) -> PreprocessSpec:
+        mean = self.settings.numbers("MODEL.PIXEL_MEAN", 3)
+        std = self.settings.numbers("MODEL.PIXEL_STD", 3)
+        short = self._least_one("INPUT.MIN_SIZE_TEST", "of 0 resizes nothing; set --short-side")
+        long = self._least_one("INPUT.MAX_SIZE_TEST", "leaves no pixel; set --long-side")
+        return PreprocessSpec(
+            short_side=min(short, long),  # where the limit is less, it decides alone
+            long_side=long,
+            resize_rule="detectron2",
+            interpolation="pillow-bilinear",
+            channel_order="bgr" if self.settings["INPUT.FORMAT"] == "BGR" else "rgb",
+            value_range=255.0,
+            mean=(mean[0], mean[1], mean[2]),
+            std=(std[0], std[1], std[2]),
+            size_divisor=strides[-1] if kind == "FPN" else 1,
+        )
+
+    def _least_one(self, key: str, why: str) -> int:
+        value = self.settings.count(key)
+        if value < 1:
+            raise CheckpointError(
+                f"{self.settings.source}: {key}: expected 1 or more, got {value}, which {why}"
+            )
+        return value
+
+    def _detections(self) -> int:
+        """No more than there are pairs of a proposal and a class."""
+        key = "TEST.DETECTIONS_PER_IMAGE"
+        said = self._least_one(key, "gives no graph a size; set --detections")
+        proposals = self.settings.count("MODEL.RPN.POST_NMS_TOPK_TEST")
+        return min(said, proposals * max(self._num_classes(), 1))
+
+    def _anchors(self, kind: str, levels: int) -> AnchorSpec:
+        levels += kind == "FPN"
+        return AnchorSpec(
+            sizes=self.settings.rows("MODEL.ANCHOR_GENERATOR.SIZES", levels),
+            ratios=self.settings.rows("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", levels),
+            order="size-major",
+            rounded=False,
+            offset=self.settings.number("MODEL.ANCHOR_GENERATOR.OFFSET"),
+            stride_rule="nominal",
+        )
+
+    def _rpn(self) -> RpnSpec:
+        shapes, head = self.shapes, "proposal_generator.rpn_head.conv"
+        count = shapes.count(rf"{head.replace('.', '[.]')}[.]conv(\d+)[.]")
+        names = [f"{head}.conv{i}.weight" for i in range(count)] or [f"{head}.weight"]
+        weights = self.settings.numbers("MODEL.RPN.BBOX_REG_WEIGHTS", 4)
+        return RpnSpec(
+            conv_widths=tuple(shapes.of(name, 4)[0] for name in names),
+            pre_nms=self.settings.count("MODEL.RPN.PRE_NMS_TOPK_TEST"),
+            post_nms=self.settings.count("MODEL.RPN.POST_NMS_TOPK_TEST"),
+            nms_iou=self.settings.number("MODEL.RPN.NMS_THRESH"),
+            min_size=self.settings.number("MODEL.PROPOSAL_GENERATOR.MIN_SIZE"),
+            min_size_inclusive=False,
+            box_weights=(weights[0], weights[1], weights[2], weights[3]),
+        )
+
+    def _roi_stage(self, body: ResNetSpec) -> RoIStageSpec:
+        middle = self.shapes.of(f"{_RES5}.0.conv2.weight", 4)
+        return RoIStageSpec(
+            blocks=self._blocks(_RES5),
+            width=middle[0],
+            channels=self.shapes.of(f"{_RES5}.0.conv3.weight", 4)[0],
+            groups=_groups(middle),
+            stride=2,
+            stride_in_1x1=body.stride_in_1x1,
+            norm=self._norm(f"{_RES5}.0.conv1"),
+            norm_eps=_NORM_EPS,
+        )
+
+    def _pooler(self, head: str, strides: tuple[int, ...], side: int) -> PoolerSpec:
+        key = f"MODEL.{head}.POOLER_TYPE"
+        self.settings.require(key, "ROIAlignV2", "ROIAlign", "ROIPool")
+        ratio = max(self.settings.count(f"MODEL.{head}.POOLER_SAMPLING_RATIO"), 0)
+        kind = self.settings[key]
+        return PoolerSpec(
+            output_size=side,
+            sampling_ratio=ratio if kind != "ROIPool" else 1,
+            aligned=kind == "ROIAlignV2",
+            strides=strides,
+            kind="roi_pool" if kind == "ROIPool" else "roi_align",
+            **_CANONICAL,  # type: ignore[arg-type]
+        )
+
+    def _resolution(self, head: str) -> int:
+        return self.settings.count(f"MODEL.{head}.POOLER_RESOLUTION")
+
+    def _box(self, strides: tuple[int, ...], kind: str) -> BoxHeadSpec:
+        shapes, settings = self.shapes, self.settings
+        convs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]conv(\d+)[.]")
+        fcs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]fc(\d+)[.]")
+        weights = settings.numbers("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", 4)
+        deltas = shapes.of("roi_heads.box_predictor.bbox_pred.weight", 2)[0]
+        detections = self._detections()
+        return BoxHeadSpec(
+            pooler=self._pooler("ROI_BOX_HEAD", strides, self._resolution("ROI_BOX_HEAD")),
+            conv_widths=tuple(shapes.of(f"{_BOX}.conv{i + 1}.weight", 4)[0] for i in range(convs)),
+            fc_widths=tuple(shapes.of(f"{_BOX}.fc{i + 1}.weight", 2)[0] for i in range(fcs)),
+            norm=self._norm(f"{_BOX}.conv1", "MODEL.ROI_BOX_HEAD.NORM"),
+            norm_eps=_NORM_EPS,
+            class_agnostic=self._is_agnostic("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", deltas == 4),
+            background="last",
+            scoring="sigmoid" if settings.flag("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE") else "softmax",
+            box_weights=(weights[0], weights[1], weights[2], weights[3]),
+            score_threshold=settings.number("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+            nms_iou=settings.number("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
+            detections=detections,
+            min_size=0.0,
+            to_image="clip",
+            candidates=max(2000, 4 * detections),
+        )
+
+    def _is_agnostic(self, name: str, by_weights: bool) -> bool:
+        """One output for all classes; with one class there is no difference."""
+        if self._num_classes() == 1:
+            return False
+        key = f"MODEL.{name}"
+        if key in self.settings.said:
+            self.settings.require(key, by_weights)
+        return by_weights
+
+    def _mask(self, strides: tuple[int, ...]) -> MaskHeadSpec | None:
+        shapes = self.shapes
+        self._require_head("MODEL.MASK_ON", f"{_MASK}.")
+        if not shapes.has(f"{_MASK}."):
+            return None
+        # C4 pools masks as it pools boxes; its mask head's own resolution is not read.
+        is_c4 = layout(shapes) == "C4"
+        head = "ROI_BOX_HEAD" if is_c4 else "ROI_MASK_HEAD"
+        convs = shapes.count(rf"{_MASK.replace('.', '[.]')}[.]mask_fcn(\d+)[.]")
+        outputs = shapes.of(f"{_MASK}.predictor.weight", 4)[0]
+        return MaskHeadSpec(
+            pooler=self._pooler(head, strides, self._resolution(head)),
+            conv_widths=tuple(
+                shapes.of(f"{_MASK}.mask_fcn{i + 1}.weight", 4)[0] for i in range(convs)
+            ),
+            deconv_width=shapes.of(f"{_MASK}.deconv.weight", 4)[1],
+            norm=self._norm(f"{_MASK}.mask_fcn1", "MODEL.ROI_MASK_HEAD.NORM"),
+            norm_eps=_NORM_EPS,
+            class_agnostic=self._is_agnostic("ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", outputs == 1),
+            paste="float",
+            threshold_inclusive=True,
+        )
+
+    def _keypoint(self, strides: tuple[int, ...]) -> KeypointHeadSpec | None:
+        shapes = self.shapes
+        self._require_head("MODEL.KEYPOINT_ON", f"{_KEYPOINT}.")
+        if not shapes.has(f"{_KEYPOINT}."):
+            return None
+        convs = shapes.count(rf"{_KEYPOINT.replace('.', '[.]')}[.]conv_fcn(\d+)[.]")
+        count = shapes.of(f"{_KEYPOINT}.score_lowres.weight", 4)[1]
+        names: tuple[str, ...] = COCO_KEYPOINTS
+        if count != len(names):
+            names = tuple(f"keypoint_{i}" for i in range(count))
+        side = self._resolution("ROI_KEYPOINT_HEAD")
+        return KeypointHeadSpec(
+            pooler=self._pooler("ROI_KEYPOINT_HEAD", strides, side),
+            conv_widths=tuple(
+                shapes.of(f"{_KEYPOINT}.conv_fcn{i + 1}.weight", 4)[0] for i in range(convs)
+            ),
+            names=names,
+            score="softmax",
+        )
+
+    def _require_head(self, key: str, prefix: str) -> None:
+        if key in self.settings.said and self.settings.flag(key) != self.shapes.has(prefix):
+            there = "has" if self.shapes.has(prefix) else "lacks"
+            raise CheckpointError(
+                f"{self.shapes.path}: {there} tensors under '{prefix}', but {key} is "
+                f"{self.settings[key]}{self.settings.by_default(key)} in {self.settings.source}; "
+                "they are not of one model"
+            )
+
+    def _num_classes(self) -> int:
+        return self.shapes.of("roi_heads.box_predictor.cls_score.weight", 2)[0] - 1
+
+    def _classes(self, keypoint: KeypointHeadSpec | None) -> ClassSpec:
+        count = self._num_classes()
+        if "MODEL.ROI_HEADS.NUM_CLASSES" in self.settings.said:
+            self.settings.require("MODEL.ROI_HEADS.NUM_CLASSES", count)
+        if count == 80:
+            return coco.without_gaps()
+        if count == 1 and keypoint is not None and keypoint.names == COCO_KEYPOINTS:
+            return ClassSpec(("person",), (1,))
+        return coco.numbered(count, background=False)
+
+
+def _groups(middle: tuple[int, ...]) -> int:
+    """Groups of a 3x3 convolution that keeps its width, by its weights' shape."""
+    return max(middle[0] // max(middle[1], 1), 1)

@@ -1,0 +1,1 @@
+"""Checkpoints of Matterport's Mask R-CNN (Keras `.h5`)."""

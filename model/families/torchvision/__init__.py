@@ -1,0 +1,1 @@
+"""Checkpoints of torchvision, and torchvision's own model as the reference."""

@@ -1,0 +1,1 @@
+"""Metadata, checksum and manifest of an exported file."""

@@ -1,0 +1,1 @@
+"""What the commands share: console, progress, resuming, overwrite protection."""

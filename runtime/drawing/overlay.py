@@ -1,0 +1,163 @@
+"""Detections on a picture: translucent masks with a crisp contour, boxes, keypoints and labels."""
+
+from __future__ import annotations
+
+import colorsys
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from runtime.drawing.keypoints import paint_keypoints
+from runtime.drawing.source_image import original_pixels
+
+if TYPE_CHECKING:
+    from runtime.detections import Detections
+    from runtime.masks.paste import MaskCrop
+
+Color = tuple[int, int, int]
+Rect = tuple[float, float, float, float]
+
+# Steps of the golden ratio around the colour circle stay far apart however many are taken.
+_GOLDEN = 0.61803398875
+_MASK_OPACITY = 0.45
+_SHADES = ((0.78, 1.0), (0.55, 1.0), (0.85, 0.78), (0.45, 0.85))
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """Line and font sizes that fit the image."""
+
+    line_px: int
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    pad_px: int
+
+    @classmethod
+    def of(cls, image_hw: tuple[int, int]) -> _Style:
+        short = min(image_hw)
+        size = max(11, round(short / 42))
+        return cls(max(1, round(short / 360)), ImageFont.load_default(size), max(2, size // 4))
+
+
+def draw(image: Image.Image | NDArray[np.uint8], detections: Detections) -> Image.Image:
+    """Draw every detection, the best score on top, on a copy of the image.
+
+    Args:
+        image: The original image, see `runtime.drawing.source_image`.
+        detections: What was found in it.
+
+    Returns:
+        An RGB picture, upright.
+
+    Raises:
+        ImageError: The image does not have the size in which the detections are given.
+    """
+    pixels = original_pixels("draw", image, detections).copy()
+    colors = instance_colors(detections.labels.tolist())
+    style = _Style.of(detections.image_hw)
+    order = np.argsort(detections.scores, kind="stable").tolist()
+    crops = detections.crops()
+    for row in order if crops else ():
+        _paint_mask(pixels, crops[row], colors[row], style.line_px)
+    picture = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(picture)
+    for row in order:
+        _paint_box(pen, detections.boxes[row].tolist(), colors[row], style.line_px)
+        if detections.keypoints is not None:
+            points = detections.keypoints[row, :, :2]
+            paint_keypoints(pen, points, detections.keypoint_names, colors[row], style.line_px)
+    _paint_labels(pen, detections, colors, style, order[::-1])
+    return picture
+
+
+def instance_colors(labels: list[int]) -> list[Color]:
+    """One RGB colour per detection: the class gives the hue, its n-th instance the shade."""
+    seen: Counter[int] = Counter()
+    colors = []
+    for label in labels:
+        colors.append(_color(label, seen[label]))
+        seen[label] += 1
+    return colors
+
+
+def _color(label: int, instance: int) -> Color:
+    saturation, value = _SHADES[instance % len(_SHADES)]
+    hue = (label * _GOLDEN + instance % 3 * 0.03) % 1.0
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+    return red, green, blue
+
+
+def _paint_mask(pixels: NDArray[np.uint8], crop: MaskCrop, color: Color, line_px: int) -> None:
+    mask = crop.rows
+    height, width = mask.shape
+    part = pixels[crop.y0_px : crop.y0_px + height, crop.x0_px : crop.x0_px + width]
+    tint = np.array(color, np.float32) * _MASK_OPACITY
+    part[mask] = (part[mask] * np.float32(1 - _MASK_OPACITY) + tint).astype(np.uint8)
+    part[mask & ~_eroded(mask, line_px)] = color
+
+
+def _eroded(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+    """`mask` [h, w] without the pixels within `times` steps of its outside."""
+    inner = np.pad(mask, 1)
+    for _ in range(times):
+        core = inner[1:-1, 1:-1].copy()
+        core &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        inner[1:-1, 1:-1] = core
+    return inner[1:-1, 1:-1]
+
+
+def _paint_box(pen: ImageDraw.ImageDraw, box_xyxy: list[float], color: Color, line_px: int) -> None:
+    width, height = pen.im.size
+    x0, y0, x1, y1 = box_xyxy
+    corners = (max(x0, 0), max(y0, 0), min(x1, width - 1), min(y1, height - 1))
+    if corners[0] <= corners[2] and corners[1] <= corners[3]:
+        pen.rectangle(corners, outline=color, width=line_px)
+
+
+def _paint_labels(
+    pen: ImageDraw.ImageDraw,
+    detections: Detections,
+    colors: list[Color],
+    style: _Style,
+    order: list[int],
+) -> None:
+    """Label the rows in `order`; an earlier one keeps its place where two would overlap."""
+    taken: list[Rect] = []
+    for row in order:
+        # One line, whatever white space a class name holds.
+        text = " ".join(f"{detections.names[row]} {detections.scores[row]:.2f}".split())
+        box = detections.boxes[row].tolist()
+        place = _label_place(pen, text, box, style, taken)
+        taken.append(place)
+        pen.rounded_rectangle(place, radius=style.pad_px, fill=colors[row])
+        anchor = (place[0] + style.pad_px, (place[1] + place[3]) / 2)
+        pen.text(anchor, text, fill=_readable_on(colors[row]), font=style.font, anchor="lm")
+
+
+def _label_place(
+    pen: ImageDraw.ImageDraw, text: str, box_xyxy: list[float], style: _Style, taken: list[Rect]
+) -> Rect:
+    """Above the box, else inside its top, inside its foot or below it, always in the image."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=style.font)
+    width, height = right - left + 2 * style.pad_px, bottom - top + 2 * style.pad_px
+    image_width, image_height = pen.im.size
+    x0, y0, _, y1 = box_xyxy
+    x = min(max(x0, 0), max(image_width - 1 - width, 0))
+    places: list[Rect] = []
+    for y in (y0 - height, y0, y1 - height, y1):
+        inside = min(max(y, 0), max(image_height - 1 - height, 0))
+        places.append((x, inside, x + width, inside + height))
+    free = (p for p in places if not any(_overlap(p, other) for other in taken))
+    return next(free, places[0])
+
+
+def _overlap(a: Rect, b: Rect) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _readable_on(color: Color) -> str:
+    red, green, blue = color
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"

@@ -1,0 +1,1 @@
+"""Masks: pasting, run-length encoding, polygons."""

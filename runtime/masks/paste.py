@@ -1,0 +1,400 @@
+"""From M x M mask probabilities to exact binary crops in the image, touching only the box.
+
+Two rules are reproduced to the bit in float32, as torch evaluates them on a CPU with fused
+multiply-adds (its AVX2 and AVX-512 kernels), and one as scikit-image evaluates it:
+
+* "integer", torchvision's `paste_masks_in_image`: pad the mask by one cell, grow the box by
+  (M + 2) / M, truncate it to integers, resize the mask onto it bilinearly.
+* "float", detectron2's `paste_masks_in_image`: sample the mask at the pixel centres of the box
+  and of one pixel around it, zeros outside the mask.
+* "resize", Matterport's `unmold_mask`: resize the mask to the integer box, in float64, with zeros
+  around it, and clip to the mask's own range.
+
+All are separable, so a crop is two small matrix products. These round differently, by a few
+1e-7; only the pixels that stand that close to the threshold are evaluated again, in the
+framework's own order of operations. Crops are computed transposed, [w, h], because COCO's run
+lengths go down the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.preprocessing.skimage_bilinear import taps
+
+if TYPE_CHECKING:
+    from model.spec import PasteRule
+
+Float32Array = NDArray[np.float32]
+Weights = NDArray[np.float32] | NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+# One zero cell before the mask and two after it, so that every sample has an upper neighbour.
+CELLS_BEFORE, CELLS_AFTER = 1, 2
+# More than ten times what either order of operations can round a probability.
+_RECOMPUTE_WITHIN = 4e-6
+# OpenBLAS multiplies matrices of up to so many products in the calling thread. Waking its other
+# threads costs more than they save here, and a hundred times more on a busy machine.
+_BLOCK_PRODUCTS = 1 << 18
+# Up to this height + width torch resizes with another kernel, which rounds differently.
+SMALL_KERNEL_PX = 128
+_COORDINATE_LIMIT_PX = np.float32(2.0**31)
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+
+# Four corners and their weights, each [P], to P probabilities in the framework's order of
+# operations; weights are float64 where the framework's are.
+_Quad = tuple[Float32Array, Float32Array, Float32Array, Float32Array]
+_Operand = Float32Array | np.float32
+_Exact = Callable[[_Quad, Any], Float32Array]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """How a mask is pasted and cut; the fields are those of `model.spec.MaskHeadSpec`."""
+
+    paste: PasteRule = "integer"
+    threshold: float = 0.5
+    threshold_inclusive: bool = False
+
+    def __post_init__(self) -> None:
+        # At zero or less every pixel outside the box would be foreground, too.
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(
+                f"mask threshold: expected a number between 0 and 1, got {self.threshold}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskCrop:
+    """The part of a binary mask that its box covers inside the image; the rest is background.
+
+    `columns` is bool [w, h], the transposed crop; its first pixel is at (`x0_px`, `y0_px`) of the
+    image.
+    """
+
+    x0_px: int
+    y0_px: int
+    columns: BoolArray
+
+    @property
+    def rows(self) -> BoolArray:
+        """The crop as bool [h, w], a view."""
+        return self.columns.T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResizeAxis:
+    """Linear interpolation along one axis of the zero-padded mask, for the visible pixels.
+
+    Pixel `start_px + i` is `weight0[i] * grid[cell[i]] + weight1[i] * grid[cell[i] + 1]`.
+    """
+
+    start_px: int
+    cell: NDArray[np.int64]
+    weight0: Weights
+    weight1: Weights
+
+    def interpolate(self, cells: Float32Array) -> Float32Array:
+        """Rows of grid cells, float32 [K, G], to their pixels, [K, pixels]."""
+        lower = cells.take(self.cell, axis=1)
+        lower *= self.weight0
+        upper = cells.take(self.cell + 1, axis=1)
+        upper *= self.weight1
+        lower += upper
+        return lower
+
+    def matrix(self, cells: int) -> Float32Array:
+        """The weights as float32 [pixels, cells], two entries in a row."""
+        pixels = self.cell.size
+        dense = np.zeros(pixels * cells, np.float32)
+        lower = np.arange(0, pixels * cells, cells) + self.cell
+        dense[lower] = self.weight0
+        dense[lower + 1] = self.weight1
+        return dense.reshape(pixels, cells)
+
+
+def paste_crops(
+    mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+) -> Iterator[MaskCrop]:
+    """Paste each mask into its box and cut it at the threshold.
+
+    Args:
+        mask_probs: float32 [D, M, M], probabilities, finite.
+        boxes_xyxy: float32 [D, 4], original-image pixels, finite; they may leave the image.
+        image_hw: Height and width of the image in pixels.
+        rule: Paste rule and threshold.
+
+    Yields:
+        One crop per mask, of size zero where the box is inverted or outside the image.
+    """
+    side = mask_probs.shape[-1]
+    grids = padded_grids(mask_probs)
+    if rule.paste == "integer":
+        for grid, box in zip(grids, grown_integer_boxes(boxes_xyxy, side).tolist(), strict=True):
+            yield _paste_integer(grid, box, image_hw, rule)
+    elif rule.paste == "resize":
+        for grid, box in zip(grids, _integers(boxes_xyxy).tolist(), strict=True):
+            yield _paste_resized(grid, box, image_hw, rule)
+    else:
+        for grid, float_box in zip(grids, boxes_xyxy, strict=True):
+            yield _paste_float(grid, float_box, image_hw, rule)
+
+
+def padded_grids(mask_probs: Float32Array) -> Float32Array:
+    """Zero cells around each mask, float32 [D, M, M] to [D, M + 3, M + 3]."""
+    return np.pad(mask_probs, ((0, 0), (CELLS_BEFORE, CELLS_AFTER), (CELLS_BEFORE, CELLS_AFTER)))
+
+
+def grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64]:
+    """Torchvision's `expand_boxes` and truncation; the last row and column belong to the box."""
+    boxes = boxes_xyxy.clip(-_COORDINATE_LIMIT_PX, _COORDINATE_LIMIT_PX)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    reach = (high - low) * _HALF * np.float32((side + 2) / side)
+    centre = (high + low) * _HALF
+    return _integers(np.concatenate((centre - reach, centre + reach), axis=1))
+
+
+def _integers(boxes_xyxy: Float32Array) -> NDArray[np.int64]:
+    limit = 2 * _COORDINATE_LIMIT_PX
+    return boxes_xyxy.clip(-limit, limit).astype(np.int64)
+
+
+def _paste_integer(
+    grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
+) -> MaskCrop:
+    x0, y0, x1, y1 = box_xyxy
+    small = (x1 - x0 + 1) + (y1 - y0 + 1) <= SMALL_KERNEL_PX
+    across = resize_axis(x0, x1, image_hw[1], len(grid), small)
+    down = resize_axis(y0, y1, image_hw[0], len(grid), small)
+    return _cut(grid, across, down, rule, _small_resize if small else _large_resize)
+
+
+def resize_axis(first_px: int, last_px: int, extent_px: int, cells: int, small: bool) -> ResizeAxis:
+    """Torch's bilinear resize without `align_corners` of the mask with one cell of padding."""
+    size_out = max(last_px - first_px + 1, 1)
+    start, stop = max(first_px, 0), min(last_px + 1, extent_px)
+    pixel = np.arange(start - first_px, stop - first_px)
+    sizes, smalls = np.full(pixel.size, size_out), np.full(pixel.size, small)
+    cell, upper = resize_taps(pixel, sizes, smalls, cells)
+    return ResizeAxis(start, cell, _ONE - upper, upper)
+
+
+def resize_taps(
+    pixel: NDArray[np.int64], size_out: NDArray[np.int64], is_small: BoolArray, cells: int
+) -> tuple[NDArray[np.int64], Float32Array]:
+    """Torch's float32 index arithmetic: lower cell and weight of the upper one, [P] each.
+
+    Args:
+        pixel: int64 [P], place in the box.
+        size_out: int64 [P], side of the box in pixels.
+        is_small: bool [P], resized by the kernel for small outputs.
+        cells: cells of a padded grid, G.
+    """
+    size_in = cells - 1
+    centre = pixel.astype(np.float32) + _HALF
+    scale = np.float32(size_in) / size_out.astype(np.float32)
+    source = centre * scale - _HALF
+    if is_small.any():
+        source = np.where(is_small, _fma(centre, scale, -_HALF), source)
+    source = np.maximum(source, np.float32(0))
+    cell = np.minimum(source.astype(np.int64), size_in - 1)
+    return cell, np.minimum(source - cell.astype(np.float32), _ONE)
+
+
+def evaluate_resized(
+    grids_xy: Float32Array,
+    mask: NDArray[np.int64],
+    pixel_x: NDArray[np.int64],
+    pixel_y: NDArray[np.int64],
+    size_wh: NDArray[np.int64],
+    is_small: BoolArray,
+    rule: MaskRule,
+) -> BoolArray:
+    """Single pixels of integer-pasted masks to the bit, bool [P].
+
+    Args:
+        grids_xy: float32 [D, G, G], padded, x first.
+        mask: int64 [P], which grid.
+        pixel_x: int64 [P], column in the box.
+        pixel_y: int64 [P], row in the box.
+        size_wh: int64 [P, 2], size of the box.
+        is_small: bool [P], as for `resize_taps`.
+        rule: threshold.
+    """
+    cells = grids_xy.shape[-1]
+    x, right = resize_taps(pixel_x, size_wh[:, 0], is_small, cells)
+    y, lower = resize_taps(pixel_y, size_wh[:, 1], is_small, cells)
+    corners = tuple(grids_xy[mask, x + i, y + j] for j in (0, 1) for i in (0, 1))
+    weights = (_ONE - right, right, _ONE - lower, lower)
+    large, small = _large_resize(corners, weights), _small_resize(corners, weights)  # type: ignore[arg-type]
+    return _is_foreground(np.where(is_small, small, large), rule)
+
+
+def _paste_float(
+    grid: Float32Array, box_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+) -> MaskCrop:
+    x0, y0, x1, y1 = box_xyxy
+    across = _sample_axis(x0, x1, image_hw[1], len(grid))
+    down = _sample_axis(y0, y1, image_hw[0], len(grid))
+    return _cut(grid, across, down, rule, _grid_sample)
+
+
+def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) -> ResizeAxis:
+    """Torch's `grid_sample` without `align_corners` at the centres of the box's pixels."""
+    start, stop = (int(end) for end in sampled_pixels(low, high, extent_px))
+    return ResizeAxis(start, *sample_taps(np.arange(start, stop), low, high, cells))
+
+
+def sampled_pixels(
+    low: Float32Array | np.float32, high: Float32Array | np.float32, extent_px: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First pixel of the image and the one behind the last that "float" boxes are pasted to."""
+    # In float64, for float32 rounds the extent of an image beyond 2^24 pixels.
+    start = (np.floor(low) - _ONE).astype(np.float64).clip(0, extent_px).astype(np.int64)
+    stop = (np.ceil(high) + _ONE).astype(np.float64).clip(0, extent_px).astype(np.int64)
+    return start, np.where(high > low, np.maximum(stop, start), start)
+
+
+def sample_taps(
+    pixel: NDArray[np.int64],
+    low: Float32Array | np.float32,
+    high: Float32Array | np.float32,
+    cells: int,
+) -> tuple[NDArray[np.int64], Float32Array, Float32Array]:
+    """Lower cell, its weight and the upper one's, [P] each; both 0 outside the mask.
+
+    Args:
+        pixel: int64 [P], of the image.
+        low: float32 [P], or one for all: where the box begins.
+        high: float32 [P], or one for all: where it ends.
+        cells: cells of a padded grid, G.
+    """
+    side = cells - CELLS_BEFORE - CELLS_AFTER
+    centre = pixel.astype(np.float32) + _HALF
+    unit = (centre - low) / (high - low) * _TWO - _ONE
+    source = _fma(unit + _ONE, np.float32(side) / _TWO, -_HALF)
+    below = np.floor(source)
+    upper = source - below
+    cell = below.astype(np.int64) + CELLS_BEFORE
+    inside = (cell >= 0) & (cell <= side)
+    zero = np.float32(0)
+    return (
+        np.where(inside, cell, 0),
+        np.where(inside, _ONE - upper, zero),
+        np.where(inside, upper, zero),
+    )
+
+
+def _paste_resized(
+    grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
+) -> MaskCrop:
+    x0, y0, x1, y1 = box_xyxy
+    side = len(grid) - CELLS_BEFORE - CELLS_AFTER
+    across = _zoom_axis(x0, x1, image_hw[1], side)
+    down = _zoom_axis(y0, y1, image_hw[0], side)
+    # Zeros blend in at the edges, but never below the smallest probability of the mask.
+    lowest = grid[CELLS_BEFORE:-CELLS_AFTER, CELLS_BEFORE:-CELLS_AFTER].min()
+    if _is_foreground(lowest, rule):
+        whole = np.ones((across.cell.size, down.cell.size), np.bool_)
+        return MaskCrop(across.start_px, down.start_px, whole)
+    return _cut(grid, across, down, rule, _zoom)
+
+
+def _zoom_axis(first_px: int, end_px: int, extent_px: int, cells: int) -> ResizeAxis:
+    """scikit-image's resize of a mask to the pixels of its box."""
+    start, stop = max(first_px, 0), min(end_px, extent_px)
+    pixel = np.arange(start - first_px, stop - first_px)
+    before, upper = taps(pixel, cells, max(end_px - first_px, 1))
+    weight0 = 1.0 - upper
+    return ResizeAxis(start, before + CELLS_BEFORE, weight0, 1.0 - weight0)
+
+
+def _cut(
+    grid: Float32Array, across: ResizeAxis, down: ResizeAxis, rule: MaskRule, exact: _Exact
+) -> MaskCrop:
+    """Interpolate and threshold, in blocks of columns that stay in the processor's cache."""
+    width, height, cells = across.cell.size, down.cell.size, len(grid)
+    bits = np.empty((width, height), np.bool_)
+    if bits.size:
+        to_columns = across.matrix(cells)
+        to_rows = np.ascontiguousarray(down.matrix(cells).T)
+        step = max(1, _BLOCK_PRODUCTS // (cells * max(height, cells)))
+        for first in range(0, width, step):
+            block = bits[first : first + step]
+            probs = np.matmul(to_columns[first : first + step] @ grid.T, to_rows)
+            column, row = threshold_into(block, probs, rule.threshold)
+            if column.size:
+                again = _evaluate(grid, across, down, column + first, row, exact)
+                block[column, row] = _is_foreground(again, rule)
+    return MaskCrop(across.start_px, down.start_px, bits)
+
+
+def threshold_into(
+    out: BoolArray, probs: Float32Array, threshold: float
+) -> tuple[NDArray[np.intp], ...]:
+    """Fill `out`, and answer the indices of the pixels that are too close to call."""
+    np.greater(probs, np.float32(threshold + _RECOMPUTE_WITHIN), out=out)
+    at_least = probs > np.float32(threshold - _RECOMPUTE_WITHIN)
+    if np.count_nonzero(at_least) == np.count_nonzero(out):
+        none = np.empty(0, np.intp)
+        return none, none
+    return np.nonzero(at_least != out)
+
+
+def _is_foreground(probs: Float32Array, rule: MaskRule) -> BoolArray:
+    threshold = np.float32(rule.threshold)
+    return probs >= threshold if rule.threshold_inclusive else probs > threshold
+
+
+def _evaluate(
+    grid: Float32Array,
+    across: ResizeAxis,
+    down: ResizeAxis,
+    column: NDArray[np.intp],
+    row: NDArray[np.intp],
+    exact: _Exact,
+) -> Float32Array:
+    """Probabilities of single pixels, given by their place in the crop, to the bit."""
+    x, y = across.cell[column], down.cell[row]
+    corners = (grid[y, x], grid[y, x + 1], grid[y + 1, x], grid[y + 1, x + 1])
+    weights = (across.weight0[column], across.weight1[column], down.weight0[row], down.weight1[row])
+    return exact(corners, weights)
+
+
+def _large_resize(corners: _Quad, weights: _Quad) -> Float32Array:
+    """Torch's generic upsampling kernel: along x first, then along y."""
+    x0, x1, y0, y1 = weights
+    top = _fma(corners[0], x0, corners[1] * x1)
+    bottom = _fma(corners[2], x0, corners[3] * x1)
+    return _fma(top, y0, bottom * y1)
+
+
+def _small_resize(corners: _Quad, weights: _Quad) -> Float32Array:
+    """Torch's upsampling kernel for small outputs: products of the weights first."""
+    x0, x1, y0, y1 = weights
+    total = _fma(corners[0], x0 * y0, corners[1] * (x1 * y0))
+    return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
+
+
+def _grid_sample(corners: _Quad, weights: _Quad) -> Float32Array:
+    """Torch's vectorised `grid_sample`; it differs from the above in the first rounding."""
+    x0, x1, y0, y1 = weights
+    total = _fma(corners[1], x1 * y0, corners[0] * (x0 * y0))
+    return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
+
+
+def _zoom(corners: _Quad, weights: tuple[NDArray[np.float64], ...]) -> Float32Array:
+    """scikit-image's: each corner by its row's weight, then by its column's, summed in order."""
+    x0, x1, y0, y1 = weights
+    total = corners[0] * y0 * x0 + corners[1] * y0 * x1
+    return (total + corners[2] * y1 * x0 + corners[3] * y1 * x1).astype(np.float32)
+
+
+def _fma(a: Float32Array, b: _Operand, c: _Operand) -> Float32Array:
+    """Fused multiply-add: a float32 product is exact in float64, so only the sum is rounded."""
+    return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Network outputs to detections in image coordinates; output checks."""

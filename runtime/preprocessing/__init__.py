@@ -1,0 +1,1 @@
+"""Photo to network canvas: canvas selection, resizing, normalization."""

@@ -1,0 +1,245 @@
+"""From decoded photos to the network's canvas, as the eager model does it.
+
+Legend: h, w sides of a photo; H, W sides of the canvas, all in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import ImageError
+from runtime.preprocessing import opencv_bilinear, skimage_bilinear
+from runtime.preprocessing.torch_bilinear import bilinear, resize_into
+
+if TYPE_CHECKING:
+    from model.spec import PreprocessSpec
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A batch as the graph takes it.
+
+    images: float32 [N, 3, H, W] in the spec's channel order and value range, zero in the
+    padding; image_hw: float32 [N, 2], each photo's size on the canvas; origin_yx: its first row
+    and column there, a pair per photo.
+    """
+
+    images: Float32
+    image_hw: Float32
+    origin_yx: tuple[tuple[int, int], ...]
+
+
+def resized_hw(
+    photo_hw: tuple[int, int], spec: PreprocessSpec, canvas_hw: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """Size of a photo after the resize rule, and no larger than a fixed canvas allows.
+
+    Raises:
+        ImageError: the rule leaves less than one pixel, where the eager model fails as well.
+
+    Source: torchvision `_resize_image_and_masks` (floor); detectron2 `ResizeShortestEdge`
+    (round); mmcv `rescale_size` (round); Matterport `resize_image` (round).
+    """
+    height, width = photo_hw
+    if height < 1 or width < 1:
+        raise ImageError(f"the image is {height}x{width}; expected at least one pixel a side")
+    if spec.resize_rule == "torchvision":
+        scale = _one_scale(height, width, spec, canvas_hw)
+        sides = math.floor(height * scale), math.floor(width * scale)
+    elif spec.resize_rule == "mmdetection":
+        scale = _one_scale(height, width, spec, canvas_hw)
+        sides = int(height * scale + 0.5), int(width * scale + 0.5)
+    elif spec.resize_rule == "matterport":
+        sides = _even_sides(height, width, spec, canvas_hw)
+    else:
+        sides = _rounded_sides(height, width, spec, canvas_hw)
+    if canvas_hw is not None:
+        sides = min(sides[0], canvas_hw[0]), min(sides[1], canvas_hw[1])
+    if min(sides) < 1:
+        raise ImageError(
+            f"a photo of {height}x{width} becomes {sides[0]}x{sides[1]} by the resize rule, and "
+            "the eager model fails on it too; crop it"
+        )
+    return sides
+
+
+def _one_scale(
+    height: int, width: int, spec: PreprocessSpec, canvas_hw: tuple[int, int] | None
+) -> float:
+    """One scale for both limits (torchvision, MMDetection)."""
+    scale = min(spec.long_side / max(height, width), spec.short_side / min(height, width))
+    if canvas_hw is not None:
+        scale = min(scale, canvas_hw[0] / height, canvas_hw[1] / width)
+    return scale
+
+
+def _rounded_sides(
+    height: int, width: int, spec: PreprocessSpec, canvas_hw: tuple[int, int] | None
+) -> tuple[int, int]:
+    """The short side first, then the long side's limit, then halves up (detectron2).
+
+    In detectron2's order of operations: another one rounds some sides the other way.
+    """
+    scale = float(spec.short_side) / min(height, width)
+    short = float(spec.short_side)
+    new_height, new_width = (short, scale * width) if height < width else (scale * height, short)
+    longest = max(new_height, new_width)
+    if longest > spec.long_side:
+        scale = float(spec.long_side) / longest
+        new_height, new_width = new_height * scale, new_width * scale
+    if canvas_hw is not None:
+        scale = min(1.0, canvas_hw[0] / new_height, canvas_hw[1] / new_width)
+        new_height, new_width = new_height * scale, new_width * scale
+    return int(new_height + 0.5), int(new_width + 0.5)
+
+
+def _even_sides(
+    height: int, width: int, spec: PreprocessSpec, canvas_hw: tuple[int, int] | None
+) -> tuple[int, int]:
+    """One scale, up to the short side but down to the long one only, halves to even.
+
+    In Matterport's order of operations: another one rounds some sides the other way.
+    """
+    scale = max(1.0, spec.short_side / min(height, width))
+    longest = max(height, width)
+    if round(longest * scale) > spec.long_side:
+        scale = spec.long_side / longest
+    if canvas_hw is not None and (
+        round(height * scale) > canvas_hw[0] or round(width * scale) > canvas_hw[1]
+    ):
+        scale = min(canvas_hw[0] / height, canvas_hw[1] / width)
+    return round(height * scale), round(width * scale)
+
+
+def origin_yx(
+    image_hw: tuple[int, int], canvas_hw: tuple[int, int], spec: PreprocessSpec
+) -> tuple[int, int]:
+    """First row and column of a photo on its canvas; the graph places it by the same rule.
+
+    Source: Matterport `resize_image` (the odd pixel of padding goes to the end).
+    """
+    if spec.placement == "top-left":
+        return 0, 0
+    return (canvas_hw[0] - image_hw[0]) // 2, (canvas_hw[1] - image_hw[1]) // 2
+
+
+def to_canvas(
+    photos: Sequence[UInt8],
+    spec: PreprocessSpec,
+    canvas_hw: tuple[int, int] | None = None,
+    batch: int | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    room: CanvasRoom | None = None,
+) -> Canvas:
+    """Resize photos, put each in its place on one canvas, and pad.
+
+    Args:
+        photos: uint8 [h, w, 3] RGB each.
+        spec: the resize rule and the graph's value range.
+        canvas_hw: a fixed canvas; None takes the spec's square, or else the smallest that holds
+            all, rounded up to the spec's divisor, as the eager model does.
+        batch: rows of the batch when it is fixed; missing photos are blank.
+        sizes: what each becomes, where that is not what the rule says of its pixels: a photo that
+            was decoded at less than its full size.
+        room: gives the canvas memory that was used before; None allocates.
+
+    Raises:
+        ImageError: a photo that the resize rule leaves nothing of.
+    """
+    if sizes is None:
+        sizes = [resized_hw(p.shape[:2], spec, canvas_hw) for p in photos]
+    if canvas_hw is None:
+        canvas_hw = shared_canvas_hw(sizes, spec)
+    origins = tuple(origin_yx(size, canvas_hw, spec) for size in sizes)
+    count = len(photos) if batch is None else batch
+    shape = (count, 3, *canvas_hw)
+    images = np.empty(shape, np.float32) if room is None else room.take(shape)
+    image_hw = np.tile(np.array([canvas_hw], np.float32), (count, 1))
+    for row, (photo, (height, width)) in enumerate(zip(photos, sizes, strict=True)):
+        y, x = origins[row]
+        planes = images[row]
+        planes[:, :y] = planes[:, y + height :] = 0
+        planes[:, y : y + height, :x] = planes[:, y : y + height, x + width :] = 0
+        _resize_into(planes[:, y : y + height, x : x + width], photo, spec)
+        image_hw[row] = height, width
+    images[len(photos) :] = 0
+    return Canvas(images, image_hw, origins)
+
+
+class CanvasRoom:
+    """Memory of canvases that are done with, so that the next photo needs no fresh pages.
+
+    Safe to use from several threads. At most `most` canvases are kept, the last ones given back.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self._free: deque[Float32] = deque(maxlen=most)
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> Float32:
+        """A canvas of that shape, its contents left over."""
+        with self._lock:
+            for index, canvas in enumerate(self._free):
+                if canvas.shape == shape:
+                    del self._free[index]
+                    return canvas
+        return np.empty(shape, np.float32)
+
+    def give_back(self, canvas: Float32) -> None:
+        """Let the next one use it; nobody may look at it any more."""
+        with self._lock:
+            self._free.append(canvas)
+
+
+def shared_canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> tuple[int, int]:
+    """The canvas, in pixels, of resized photos of these sides that share a batch."""
+    if spec.square:
+        return spec.long_side, spec.long_side
+    tallest, widest = (max(size[axis] for size in sizes) for axis in (0, 1))
+    divisor = spec.size_divisor
+    return -(-tallest // divisor) * divisor, -(-widest // divisor) * divisor
+
+
+def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
+    """Resize uint8 [h, w, 3] RGB to float32 [3, H, W] in the graph's channels and range."""
+    planes = np.empty((3, *hw), np.float32)
+    _resize_into(planes, photo, spec)
+    return planes
+
+
+def _resize_into(planes: Float32, photo: UInt8, spec: PreprocessSpec) -> None:
+    """Fill float32 [3, H, W]."""
+    scale = np.float32(spec.value_range / 255.0)
+    if spec.interpolation == "bilinear":
+        channels = (2, 1, 0) if spec.channel_order == "bgr" else (0, 1, 2)
+        resize_into(planes, photo, channels, float(scale))
+        return
+    if spec.channel_order == "bgr":
+        photo = photo[:, :, ::-1]
+    hw = planes.shape[1:]
+    if spec.interpolation == "pillow-bilinear":
+        from PIL import Image
+
+        image = Image.fromarray(np.ascontiguousarray(photo))
+        resized = np.asarray(image.resize((hw[1], hw[0]), Image.Resampling.BILINEAR))
+        np.multiply(resized.transpose(2, 0, 1), scale, out=planes, dtype=np.float32)
+    elif spec.interpolation == "opencv-bilinear":
+        integers = opencv_bilinear.resize_uint8(photo, (hw[0], hw[1]))
+        np.multiply(integers.transpose(2, 0, 1), scale, out=planes, dtype=np.float32)
+    else:
+        integers = skimage_bilinear.resize_uint8(photo, (hw[0], hw[1]))
+        np.multiply(integers, scale, out=planes, dtype=np.float32)
+
+
+__all__ = ["Canvas", "CanvasRoom", "bilinear", "origin_yx", "resize", "resized_hw", "to_canvas"]

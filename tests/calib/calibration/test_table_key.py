@@ -1,0 +1,60 @@
+"""A table that does not fit says what differs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calib.calibration.table_key import TableKey, require_key
+from model.errors import ArtifactError
+
+HOW: dict[str, Any] = {"mean": [1.0], "canvas": [None, None], "batch": 1}
+EQUALISED = {**HOW, "equalise": 0.5, "channels": "ab12"}
+
+
+def _key(how: object, **others: str) -> TableKey:
+    return replace(TableKey("sha", json.dumps(how, sort_keys=True), "mse"), **others)
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "said"),
+    [
+        (HOW, EQUALISED, "another --equalise: 0, expected 0.5;"),
+        (EQUALISED, HOW, "another --equalise: 0.5, expected 0;"),
+        (EQUALISED, {**EQUALISED, "equalise": 1.0}, "another --equalise: 0.5, expected 1.0;"),
+        (EQUALISED, {**EQUALISED, "channels": "cd"}, "another choice of first photos, whose"),
+        (HOW, {**HOW, "canvas": [320, 448]}, "another canvas (--size): [None, None], expected [3"),
+        (HOW, {**HOW, "batch": 4}, "another batch (--batch): 1, expected 4;"),
+        (HOW, {**EQUALISED, "mean": [2.0]}, "another preprocessing (…"),
+        ({}, HOW, "another preprocessing (…{}, expected"),
+        ([], HOW, "another preprocessing (…[]"),
+    ],
+)
+def test_what_differs_is_named(have: object, want: object, said: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        require_key(Path("t.json"), asdict(_key(have)), _key(want))
+    assert said in str(caught.value)
+    assert "delete it or name another with --table" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "another model"),
+        ({"model_sha256": "sha", "preprocess": 3, "method": "mse"}, "another preprocessing"),
+        ({**asdict(_key(HOW)), "preprocess": "[" * 100_000}, "another preprocessing"),
+        ({**asdict(_key(HOW)), "method": "entropy"}, "another method (…entropy, expected …mse)"),
+    ],
+)
+def test_keys_that_are_none(found: object, said: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        require_key(Path("t.json"), found, _key(HOW))
+    assert said in str(caught.value)
+
+
+def test_a_table_that_fits() -> None:
+    require_key(Path("t.json"), asdict(_key(HOW)), _key(HOW))

@@ -1,0 +1,57 @@
+"""Tables and caches are read as far as they may be long, and only from files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from calib.calibration import table, tensorrt_cache
+from calib.calibration.table import Table
+from calib.calibration.table_key import TableKey
+from calib.calibration.tensorrt_cache import read_cache
+from calib.calibration.untrusted_text import read_text
+from model.errors import ArtifactError
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "table": lambda path: Table.load(path, TableKey("sha", "{}", "mse"), ["x"]),
+    "cache": lambda path: read_cache(path, ["x"]),
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/zero", "pipe", "folder"])
+def test_only_files_are_read(device: str, reader: Callable[[Path], object], tmp_path: Path) -> None:
+    path = Path(device)
+    if device == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+    elif device == "folder":
+        path = tmp_path
+    with pytest.raises(ArtifactError, match=r"expected a calibration .*, got a (device|folder)"):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_file_that_is_longer_than_any_is_not_read_to_its_end(
+    reader: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (tensorrt_cache, table):
+        monkeypatch.setattr(module, "_MOST_BYTES", 1 << 20)
+    path = tmp_path / "long"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 30)  # takes no room on the disk
+    with pytest.raises(ArtifactError, match=r"larger than 1 MiB; no calibration .* is"):
+        reader(path)
+
+
+def test_what_is_no_text_and_what_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(b"12345678")
+    assert read_text(path, 8, "table", "delete it") == "12345678"
+    path.write_bytes(b"\xff\xfe")
+    for wrong in (path, tmp_path / "none"):
+        with pytest.raises(ArtifactError, match=r"not a readable table \(.*\); delete it"):
+            read_text(wrong, 8, "table", "delete it")

@@ -1,0 +1,108 @@
+"""`maskport predict` never writes over what it reads, however that is named."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.errors import ImageError, UsageError
+from runtime.cli.overwrite_guard import Originals
+from runtime.predict import main
+from runtime.sources.items import Item
+from runtime.sources.open import open_sources
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: two photos in `d`, another `a` elsewhere."""
+    rng = np.random.default_rng(0)
+    for name in ("d/q.png", "d/r.jpg", "e/q.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "d"
+
+
+def call(model: Path, *arguments: str) -> int:
+    return main([str(model), "--threads", "1", *arguments])
+
+
+def test_a_photo_that_standard_input_names_stays(
+    tiny_onnx: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = (photos / "q.png").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("d/q.png\nd/r.jpg\n"))
+    assert call(tiny_onnx, "-", "-o", "d") == 1
+    assert (photos / "q.png").read_bytes() == before
+    assert (photos / "r.png").exists()
+    errors = [s for s in capsys.readouterr().err.splitlines() if s.startswith("error: ")]
+    assert errors == [
+        "error: d/q.png: d/q.png would replace a photo or list that is read; name another folder "
+        "with -o",
+        "error: 1 of 2 photos could not be used",
+    ]
+
+
+def test_photos_beside_a_video_stay(tiny_onnx: Path, photos: Path) -> None:
+    from tests.runtime.sources import clips
+
+    before = (photos / "q.png").read_bytes()
+    clips.write(photos / "clip.mkv", clips.pictures(2))
+    assert call(tiny_onnx, "d/q.png", "d/clip.mkv", "-o", "d") == 2
+    assert (photos / "q.png").read_bytes() == before
+    assert not (photos / "results.json").exists()
+
+
+def refused(places: Sequence[str], folder: str, kinds: Sequence[str]) -> str:
+    known = open_sources(places, stdin=io.StringIO()).known()
+    with pytest.raises(UsageError) as caught:
+        Originals(places, known, Path(folder), kinds).require_safe(known)
+    return str(caught.value)
+
+
+def test_every_way_to_name_a_file_is_seen(photos: Path) -> None:
+    (photos.parent / "link").symlink_to(photos)
+    for folder in ("d", "./d", "e/../d", "link", str(photos)):
+        assert "q.png would replace" in refused(["d/q.png"], folder, ["overlay"])
+    # Another photo of that stem comes first and takes the name.
+    assert "q.png would replace" in refused(["e/q.png", "d/r.jpg", "d/q.png"], "d", ["overlay"])
+    assert "q.png would replace" in refused(["-", "d/q.png"], "d", ["overlay"])
+
+
+def test_every_kind_of_file_is_looked_at(photos: Path) -> None:
+    cutout = photos / "crops" / "000-dog" / "000-dog.png"
+    frame = photos / "labelme" / "f.png"
+    for path in (cutout, frame):
+        path.parent.mkdir(parents=True)
+        shutil.copy(photos / "q.png", path)
+    (photos / "classes.txt").write_text("q.png\n")
+    assert "000-dog would replace" in refused([str(cutout)], "d", ["crops"])
+    assert "f.png would replace" in refused([str(frame)], "d", ["labelme"])
+    assert "classes.txt would replace" in refused(["d/classes.txt"], "d", ["yolo"])
+
+
+def test_what_is_not_written_is_not_in_danger(photos: Path) -> None:
+    places = ["d", "e"]
+    known = open_sources(places).known()
+    Originals(places, known, photos, ["json", "crops", "yolo"]).require_safe(known)
+    Originals(places, known, photos / "out", ["overlay"]).require_safe(known)
+
+
+def test_a_frame_must_not_replace_a_photo_that_came_before(photos: Path) -> None:
+    photo = Item("d/q.png", "q", photos / "q.png")
+    originals = Originals([], [], photos, ["overlay"])
+    frame = Item("clip.mp4#000000", "q", np.zeros((2, 2, 3), np.uint8))
+    assert originals.checked(frame) is frame
+    assert isinstance(originals.checked(photo).photo, ImageError)
+    assert isinstance(originals.checked(frame).photo, ImageError)

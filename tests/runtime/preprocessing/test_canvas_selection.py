@@ -1,0 +1,106 @@
+"""One model on several canvases: which photo goes where, and what may not be mixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.errors import ImageError, UsageError
+from model.spec import PreprocessSpec
+from runtime.predictor import Predictor
+from runtime.preprocessing.canvas_selection import choose_canvas
+from tests.runtime.networks import MeanSession, spec
+
+LANDSCAPE, PORTRAIT, SQUARE = (800, 1344), (1344, 800), (1344, 1344)
+RULE = PreprocessSpec(800, 1333)
+
+
+@pytest.mark.parametrize(
+    ("photo_hw", "canvases", "chosen"),
+    [
+        pytest.param((480, 640), [LANDSCAPE, PORTRAIT], 0, id="landscape"),
+        pytest.param((640, 480), [LANDSCAPE, PORTRAIT], 1, id="portrait"),
+        pytest.param((480, 640), [PORTRAIT, LANDSCAPE], 1, id="order does not decide"),
+        pytest.param((500, 500), [PORTRAIT, LANDSCAPE], 0, id="square: the first named"),
+        pytest.param((480, 640), [SQUARE, LANDSCAPE], 1, id="as large on both: the smaller"),
+        pytest.param((500, 500), [SQUARE, LANDSCAPE, PORTRAIT], 1, id="square: the smaller"),
+        pytest.param((100, 4000), [PORTRAIT, (400, 1344)], 1, id="panorama"),
+        pytest.param((1, 1), [LANDSCAPE, PORTRAIT], 0, id="one pixel"),
+        pytest.param((480, 640), [None], 0, id="any size"),
+    ],
+)
+def test_the_canvas_that_keeps_the_photo_largest(
+    photo_hw: tuple[int, int], canvases: list[tuple[int, int] | None], chosen: int
+) -> None:
+    assert choose_canvas(photo_hw, RULE, canvases) == chosen
+
+
+def test_a_photo_that_only_one_canvas_can_hold() -> None:
+    # Two pixels high, 1,900 long: on the portrait canvas nothing is left of its height.
+    assert choose_canvas((2, 1900), RULE, [PORTRAIT, LANDSCAPE]) == 1
+    with pytest.raises(ImageError, match="becomes 0x1333 by the resize rule"):
+        choose_canvas((1, 20000), RULE, [LANDSCAPE, PORTRAIT])
+
+
+def two() -> list[MeanSession]:
+    return [MeanSession(canvas_hw=hw) for hw in ((32, 64), (64, 32))]
+
+
+def test_photos_go_where_they_fit_and_come_back_in_order() -> None:
+    sessions = two()
+    wide, high = np.full((50, 90, 3), 100, np.uint8), np.full((90, 50, 3), 200, np.uint8)
+    with Predictor(sessions) as predictor:
+        found = predictor.predict([wide, high, high, wide, high], batch_size=4)
+        streamed = list(predictor.stream([high, wide], batch_size=2))
+    assert [round(255 * float(d.scores[0])) for d in found] == [100, 200, 200, 100, 200]
+    assert [d.image_hw for d in found] == [(50, 90), (90, 50), (90, 50), (50, 90), (90, 50)]
+    assert sessions[0].batches == [2, 1]
+    assert sessions[1].batches == [2, 1, 1]
+    assert [s.detections and s.detections.image_hw for s in streamed] == [(90, 50), (50, 90)]
+    assert all(session.is_closed for session in sessions)
+
+
+def test_each_photo_is_answered_as_by_its_canvas_alone() -> None:
+    rng = np.random.default_rng(0)
+    photos = [
+        rng.integers(0, 256, (*rng.integers(8, 200, 2), 3), dtype=np.uint8) for _ in range(20)
+    ]
+    alone = [Predictor(session) for session in two()]
+    with Predictor(two()) as both:
+        for photo in photos:
+            which = choose_canvas(photo.shape[:2], spec().preprocess, [(32, 64), (64, 32)])
+            ours, expected = both.predict(photo), alone[which].predict(photo)
+            np.testing.assert_array_equal(ours.boxes, expected.boxes)
+            np.testing.assert_array_equal(ours.scores, expected.scores)
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        pytest.param(MeanSession(canvas_hw=(64, 32), weights="v"), "other weights", id="weights"),
+        pytest.param(MeanSession(spec(48), (64, 32)), "other options", id="options"),
+        pytest.param(MeanSession(), "takes photos of any size", id="dynamic"),
+        pytest.param(MeanSession(canvas_hw=(32, 64)), "a second artifact for 32x64", id="twice"),
+    ],
+)
+def test_what_does_not_belong_together(other: MeanSession, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Predictor([MeanSession(canvas_hw=(32, 64)), other])
+
+
+def test_none_at_all() -> None:
+    with pytest.raises(UsageError, match="expected an artifact to open, got none"):
+        Predictor([])
+
+
+def test_opened_from_files(demo_onnx: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(demo_onnx.read_bytes())
+    with Predictor.open([str(demo_onnx)], threads=1) as predictor:
+        assert [a.path for a in predictor.artifacts] == [demo_onnx]
+    with pytest.raises(UsageError, match="takes photos of any size"):
+        Predictor.open([demo_onnx, copy], threads=1)
+    with pytest.raises(UsageError, match="open the files one by one"):
+        Predictor.open([demo_onnx, copy], sha256="0" * 64)
