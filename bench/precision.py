@@ -54,23 +54,15 @@ class Variant:
             options.preset,
             options.method,
             options.rounding,
-            f"{options.equalise:g}",
-            "corrected" if options.correct_bias else "",
         ]
 
 
 def _variants() -> list[Variant]:
     nearest = QuantizeOptions(rounding="nearest", preset="fast")
-    methods = ("min-max", "moving-average", "percentile", "entropy", "mse")
+    methods = ("min-max", "percentile", "entropy", "mse")
     found = [Variant("onnxruntime", replace(nearest, method=method)) for method in methods]
-    equalised = QuantizeOptions(preset="fast", equalise=0.5)
-    found += [Variant(writer, equalised) for writer in ("onnxruntime", "tensorrt")]
-    for corrects in (False, True):
-        for writer in ("onnxruntime", "tensorrt"):
-            found += [
-                Variant(writer, QuantizeOptions(preset=p, correct_bias=corrects), labelled=True)
-                for p in PRESETS
-            ]
+    for writer in ("onnxruntime", "tensorrt"):
+        found += [Variant(writer, QuantizeOptions(preset=p), labelled=True) for p in PRESETS]
     return found
 
 
@@ -111,7 +103,7 @@ def _run(folder: Path, tables: Path) -> list[Row]:
     jobs: dict[tuple[object, ...], Job] = {}
     for variant in _variants():
         options = variant.options
-        key = options.method, options.rounding, options.equalise, options.correct_bias
+        key = options.method, options.rounding
         if key not in jobs:
             jobs = {key: _prepare(source, tables, options)}  # one at a time, for the memory
         job = replace(jobs[key], writer=variant.writer, options=options)
@@ -138,8 +130,7 @@ def calibration_photos() -> list[Path]:
 def _prepare(source: Path, tables: Path, options: QuantizeOptions) -> Job:
     files = calibration_photos()
     bar = Bar(photo_runs(len(files), options), f"photos, {options.method} {options.rounding}")
-    equalised = f".equalised{options.equalise:g}" if options.equalise else ""
-    table = tables / f"{options.method}{equalised}.table.json"
+    table = tables / f"{options.method}.table.json"
     return prepare(read_onnx(source), source, table, files, options, bar.advance)
 
 
@@ -189,8 +180,8 @@ def _cells(row: Row) -> list[str]:
 
 def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
     columns = (
-        "Q/DQ for", "preset", "ranges", "rounding", "equalised", "biases", "in 8 bits", "box AP",
-        "box AP50", "mask AP", "mask AP50", "COCO box AP", "COCO mask AP",
+        "Q/DQ for", "preset", "ranges", "rounding", "in 8 bits", "box AP", "box AP50",
+        "mask AP", "mask AP50", "COCO box AP", "COCO mask AP",
         "worst photo (its lower AP)", "s/photo", "MB", "integer convolutions",
     )  # fmt: skip
     cells = [_cells(row) for row in rows]

@@ -1,8 +1,8 @@
 """What single techniques do for 8 bits: each alone, against the same file without it, both writers.
 
 R50-FPN with the fitted weights at 320/533, all hidden layers in 8 bits, where a technique has most
-to mend; agreement AP with torchvision's eager model on val2017. Ranges, presets and equalisation
-are in `bench/precision.py`; choosing layers by what they cost, in `bench/precision_budget.py`.
+to mend; agreement AP with torchvision's eager model on val2017. Ranges and presets are in
+`bench/precision.py`; choosing layers by what they cost, in `bench/precision_budget.py`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ class Technique:
     place: Place | None = None
     rounder: Rounder | None = None
     keeps_stem: bool = False
-    corrects_bias: bool = False
 
 
 def techniques() -> list[Technique]:
@@ -71,13 +70,6 @@ def techniques() -> list[Technique]:
         found += [
             Technique("as written by default", writer),
             Technique("weights rounded to nearest", writer, rounder=round_to_nearest),
-            Technique("bias corrected", writer, corrects_bias=True),
-            Technique(
-                "bias corrected, weights rounded to nearest",
-                writer,
-                rounder=round_to_nearest,
-                corrects_bias=True,
-            ),
             Technique("first layer in floating point", writer, keeps_stem=True),
             Technique("what Adds read in floating point", writer, place=without_residual),
         ]
@@ -124,7 +116,7 @@ def _arguments() -> argparse.Namespace:
 
 def _prepare(folder: Path, tables: Path) -> Job:
     source = export_fitted(folder)
-    options = QuantizeOptions(preset="fast", correct_bias=True)
+    options = QuantizeOptions(preset="fast")
     files = calibration_photos()
     bar = Bar(photo_runs(len(files), options), "photos, ranges and rounding")
     table = tables / f"{options.method}.table.json"
@@ -180,8 +172,7 @@ def written(job: Job, technique: Technique) -> tuple[ir.Model, Placement]:
         layers = [layer for layer in layers if layer.node.name not in stem.nodes]
     placement = (technique.place or writer.place)(copy.graph, layers)
     rounder = technique.rounder or job.rounder
-    shift = job.shift if technique.corrects_bias else None
-    writer.write(copy.graph, placement, job.format, job.ranges, rounder, shift)
+    writer.write(copy.graph, placement, job.format, job.ranges, rounder)
     return copy, placement
 
 

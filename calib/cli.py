@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from model.errors import ArtifactError, MissingDependencyError, UsageError
 from runtime.cli.console import Parser, printable, thread_count
@@ -16,6 +16,14 @@ from runtime.files import make_folder
 if TYPE_CHECKING:
     from calib.evaluation.rows import Evaluation
     from calib.options import QuantizeOptions
+
+
+class Removed(argparse.Action):
+    """An option of an earlier version; ends with a usage error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Name the option."""
+        parser.error(f"{self.option_strings[0]} was removed: it did not improve accuracy")
 
 
 def parser() -> Parser:
@@ -45,19 +53,12 @@ def _add_ways(parser: Parser) -> None:
     )
     parser.add_argument(
         "--method",
-        help="how ranges are chosen: min-max, moving-average, percentile, entropy or mse; "
-        "default mse",
+        help="how ranges are chosen: min-max, percentile, entropy or mse; default mse",
     )
     parser.add_argument(
         "--rounding",
         choices=("learned", "nearest"),
         help="of the weights: learned on the first photos, or each to the nearest; default learned",
-    )
-    parser.add_argument(
-        "--correct-bias",
-        action="store_true",
-        help="biases make up for what rounding the weights takes from a layer's mean answer; "
-        "what it gave is in docs/precision.md",
     )
     parser.add_argument(
         "--reduce-range",
@@ -66,13 +67,8 @@ def _add_ways(parser: Parser) -> None:
         help="7 bits for weights, which no CPU's sums overflow; default auto: where this CPU has "
         "no VNNI and the file is for ONNX Runtime",
     )
-    parser.add_argument(
-        "--equalise",
-        type=float,
-        default=0.0,
-        metavar="0..1",
-        help="how far channels are made alike before; default 0, not at all",
-    )
+    parser.add_argument("--equalise", action=Removed, help=argparse.SUPPRESS)
+    parser.add_argument("--correct-bias", action=Removed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument(
         "--qdq",
         metavar="NAME",
@@ -151,8 +147,6 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
         rest=args.rest,
         method=DEFAULT_METHOD if args.method is None else args.method,
         rounding=args.rounding or DEFAULT_ROUNDING,
-        correct_bias=args.correct_bias,
-        equalise=args.equalise,
         reduce_range={"auto": None, "yes": True, "no": False}[args.reduce_range],
         writer=args.qdq,
         preset=args.preset,

@@ -30,9 +30,6 @@ class QuantizeOptions:
         rest: what the layers compute in that are not quantised.
         method: of choosing ranges; see `calib.observers.methods`.
         rounding: of the weights: learned on photos, or each to the nearest.
-        correct_bias: have biases make up for what rounding the weights takes from a layer's mean
-            answer; see `calib.bias_correction`.
-        equalise: how far channels are made alike before; 0 leaves them, see `calib.equalise`.
         writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
         preset: which layers are quantised; see `calib.graph.presets`.
         table: where the calibration table is; None puts it beside the output.
@@ -53,8 +50,6 @@ class QuantizeOptions:
     rest: Rest = "fp32"
     method: str = DEFAULT_METHOD
     rounding: Rounding = DEFAULT_ROUNDING
-    correct_bias: bool = False
-    equalise: float = 0.0
     writer: str | None = None
     preset: Preset = "accurate"
     table: Path | None = None
@@ -71,15 +66,12 @@ class QuantizeOptions:
         method_named(self.method)
         _require_one_of("--rounding", self.rounding, get_args(Rounding))
         checked_preset(self.preset)
-        _require_within("--equalise", "a number", self.equalise, 1.0)
         if self.budget is not None:
             _require_within("--budget", "points of AP", self.budget, _MOST_POINTS)
         if self.threads is not None:
             require_threads(self.threads)
         if self.reduce_range and self.format != "int8":
             raise UsageError("--reduce-range: only int8 has a range to reduce; leave it out")
-        if self.correct_bias and self.format != "int8":
-            raise UsageError("--correct-bias: it is for int8; leave it out")
         if self.import_cache is not None:
             self._require_no_photos()
 
@@ -88,8 +80,6 @@ class QuantizeOptions:
         given = {
             "--budget": self.budget is not None,
             "--table": self.table is not None,
-            "--equalise": self.equalise > 0.0,
-            "--correct-bias": self.correct_bias,
             "--method": self.method != DEFAULT_METHOD,
         }
         for option, is_given in given.items():

@@ -184,8 +184,7 @@ def photo_runs(photos: int, options: QuantizeOptions) -> int:
 
     if options.import_cache is not None:
         return 0
-    learns = options.learns_rounding or options.correct_bias
-    return photos + min(photos, PHOTOS) * learns
+    return photos + min(photos, PHOTOS) * options.learns_rounding
 
 
 def _check_output(output: Path, source: Path, table: Path) -> None:

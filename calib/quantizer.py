@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
-from calib.bias_correction import BiasCorrection
-from calib.calibration.layer_inputs import PHOTOS, InputReader, show_inputs
+from calib.calibration.layer_inputs import PHOTOS, show_inputs
 from calib.calibration.photos import Skipped, canvases, require_enough
 from calib.calibration.run import CalibrationRun, calibrate, without_copies
 from calib.calibration.table import Table
 from calib.calibration.table_key import TableKey
 from calib.calibration.tensorrt_cache import read_cache
 from calib.calibration.work import multiply_adds, shapes_in_runs
-from calib.channels import channel_magnitudes
-from calib.equalise import channel_groups, equalise
 from calib.evaluation.half_emulation import half_rest
 from calib.graph.formats import FORMATS, INT8_REDUCED, Format
 from calib.graph.layers import Layer, weighted_layers
@@ -29,7 +24,7 @@ from calib.options import QuantizeOptions
 from calib.rounding.learned import LearnedRounding
 from calib.rounding.vnni import sums_saturate
 from calib.rounding.weights import Rounder, round_to_nearest
-from calib.writers.pairs import BiasShift, Ranges
+from calib.writers.pairs import Ranges
 from calib.writers.registry import WRITERS, tensors_to_observe, writer_for
 from export.onnx_file import OnnxFile
 from maskport import __version__
@@ -56,7 +51,6 @@ class Job:
     options: QuantizeOptions
     ranges: Ranges
     rounder: Rounder
-    shift: BiasShift | None = None
     used: list[Path] = field(default_factory=list)
     table: Table | None = None
     run: CalibrationRun | None = None
@@ -100,7 +94,7 @@ class Job:
         layers = [one for one in weighted_layers(copy.graph) if one.node.name in choice]
         writer = WRITERS[self.writer]
         placement = writer.place(copy.graph, layers)
-        writer.write(copy.graph, placement, self.format, self.ranges, self.rounder, self.shift)
+        writer.write(copy.graph, placement, self.format, self.ranges, self.rounder)
         self.format.require_opset(copy)
         copy.metadata_props.update(self._metadata())
         return copy, placement
@@ -144,8 +138,7 @@ class Job:
         rounding = "learned" if options.learns_rounding else "nearest"
         choice = options.preset if options.budget is None else f"budget-{options.budget:g}"
         reduced = " reduced-range" if self.reduces_range else ""
-        biases = " corrected-bias" if options.correct_bias else ""
-        told = f"{self.writer} {choice} {ranges} {rounding}{biases}{reduced}"
+        told = f"{self.writer} {choice} {ranges} {rounding}{reduced}"
         return {**to_metadata(self.artifact.spec, manifest), "maskport.quantisation": told}
 
 
@@ -192,11 +185,10 @@ def prepare(
     skipped, given = Skipped(), len(photos)
     photos = without_copies(photos, skipped)
     advance(given - len(photos))
-    rescaled = _equalised(model, layers, file.artifact, photos, options)
     # Of all hidden layers: one table serves every writer and every choice of layers.
     hidden = [layer for layer in layers if not layer.is_predictor]
     names = tensors_to_observe(model.graph, hidden)
-    key = TableKey.of(file.artifact, file.sha256, options, rescaled)
+    key = TableKey.of(file.artifact, file.sha256, options)
     filled = Table.load(table, key, names) if table.exists() else Table(key, names)
     run = calibrate(model, file.artifact, photos, filled, table, skipped, advance, options.threads)
     require_enough(len(filled.photos), skipped)
@@ -208,11 +200,9 @@ def prepare(
         at_risk = [layer for layer in hidden if layer.role != UNJUDGED_ROLE]
     filled.require_ranges(str(v.name) for v in WRITERS[name].place(model.graph, at_risk).ranges)
     learned = LearnedRounding(candidates) if options.learns_rounding else None
-    shift = BiasCorrection(candidates) if options.correct_bias else None
-    readers = _readers_of(learned, shift)
-    if readers:
+    if learned is not None:
         advance(min(given, PHOTOS) - min(len(used), PHOTOS))
-        show_inputs(readers, model, file.artifact, used, skipped, advance, options.threads)
+        show_inputs(learned.readers, model, file.artifact, used, skipped, advance, options.threads)
     return Job(
         file,
         model,
@@ -220,37 +210,8 @@ def prepare(
         options,
         filled.largest,
         learned or round_to_nearest,
-        shift,
         used,
         filled,
         run,
         skipped.reasons,
     )
-
-
-def _readers_of(
-    learned: LearnedRounding | None, shift: BiasCorrection | None
-) -> list[tuple[Layer, InputReader]]:
-    """Of both: they learn from one run over the photos."""
-    found: list[tuple[Layer, InputReader]] = []
-    found += () if learned is None else learned.readers
-    found += () if shift is None else shift.readers
-    return found
-
-
-def _equalised(
-    model: ir.Model,
-    layers: Sequence[Layer],
-    artifact: Artifact,
-    photos: Sequence[Path],
-    options: QuantizeOptions,
-) -> str:
-    """Make channels alike in place; answers a hash of what that gave, "" where nothing is asked."""
-    if options.equalise == 0.0:
-        return ""
-    largest = channel_magnitudes(model, artifact, photos, options.threads)
-    equalise(channel_groups(model.graph, layers), largest, options.equalise)
-    digest = hashlib.sha256()
-    for layer in layers:
-        digest.update(np.ascontiguousarray(layer.weights).tobytes())
-    return digest.hexdigest()[:16]

@@ -22,8 +22,6 @@ _OTHERS = (
 _TITLES = {
     "canvas": "canvas (--size)",
     "batch": "batch (--batch)",
-    "equalise": "--equalise",
-    "channels": "choice of first photos, whose channels --equalise went by",
 }
 
 
@@ -36,17 +34,12 @@ class TableKey:
     method: str
 
     @classmethod
-    def of(
-        cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions, rescaled: str = ""
-    ) -> TableKey:
-        """The key of a file's tables by that method; `rescaled` tells equalised weights apart."""
+    def of(cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions) -> TableKey:
+        """The key of a file's tables by that method."""
         manifest = artifact.manifest
         how = asdict(artifact.spec.preprocess)
         how |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
-        method = options.method
-        if options.equalise > 0.0:
-            how |= {"equalise": float(options.equalise), "channels": rescaled}
-        return cls(model_sha256, json.dumps(how, sort_keys=True), method)
+        return cls(model_sha256, json.dumps(how, sort_keys=True), options.method)
 
 
 def require_key(path: Path, found: object, wanted: TableKey) -> None:
@@ -73,15 +66,13 @@ def require_key(path: Path, found: object, wanted: TableKey) -> None:
 
 
 def _fields_that_differ(have: object, want: str) -> str | None:
-    """The first field of the canvas, the batch or the equalisation that differs, if all do."""
+    """The first of canvas and batch that differs; None where other fields differ too."""
     one, other = _fields(have), _fields(want)
     names = [name for name in (*_TITLES, *other, *one) if one.get(name) != other.get(name)]
     if not one or not names or any(name not in _TITLES for name in names):
         return None
     name = names[0]
-    if name == "channels":
-        return _TITLES[name]
-    return f"{_TITLES[name]}: {_value(one, name)}, expected {_value(other, name)}"
+    return f"{_TITLES[name]}: {str(one.get(name))[:40]}, expected {other.get(name)}"
 
 
 def _fields(text: object) -> Mapping[str, Any]:
@@ -89,11 +80,6 @@ def _fields(text: object) -> Mapping[str, Any]:
         document = json.loads(text) if isinstance(text, str) else None
         return document if isinstance(document, dict) else {}
     return {}
-
-
-def _value(fields: Mapping[str, Any], name: str) -> str:
-    """For people; a table of weights as they are has no `equalise`."""
-    return str(fields.get(name, 0 if name == "equalise" else None))[:40]
 
 
 def _in_short(what: str, have: str, want: str) -> str:

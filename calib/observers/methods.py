@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from calib.observers.entropy import Entropy
 from calib.observers.min_max import MinMax
-from calib.observers.moving_average import MovingAverage
 from calib.observers.mse import Mse
 from calib.observers.observer import Observer
 from calib.observers.percentile import Percentile
@@ -12,7 +11,6 @@ from model.errors import UsageError
 
 METHODS: dict[str, type[Observer]] = {
     "min-max": MinMax,
-    "moving-average": MovingAverage,
     "percentile": Percentile,
     "entropy": Entropy,
     "mse": Mse,

@@ -13,27 +13,18 @@ Json = Mapping[str, Any]
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def checked_magnitude(number: object) -> float:
-    """A number out of a file that float32 tensors can have as a magnitude.
+def checked_float32(number: object) -> float:
+    """A number read from a file, as the magnitude of a float32.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not a finite non-negative number, or not exactly a float32, like 1e-300.
     """
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     if not is_number or not 0.0 <= number <= LARGEST:  # type: ignore[operator]
-        raise ValueError(f"{number!r} is no magnitude")
-    return float(number)  # type: ignore[arg-type]
-
-
-def checked_float32(number: object) -> float:
-    """As `checked_magnitude`, of one that was seen as it is.
-
-    Raises:
-        ValueError: it is none, or no float32, like 1e-300.
-    """
-    magnitude = checked_magnitude(number)
+        raise ValueError(f"{number!r} is not a magnitude")
+    magnitude = float(number)  # type: ignore[arg-type]
     if float(np.float32(magnitude)) != magnitude:
-        raise ValueError(f"{magnitude!r} is no float32")
+        raise ValueError(f"{magnitude!r} is not a float32")
     return magnitude
 
 

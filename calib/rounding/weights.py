@@ -31,11 +31,6 @@ class QuantisedWeights:
     scales: Float32
     axis: int | None
 
-    @property
-    def values(self) -> Float32:
-        """What the codes stand for."""
-        return self.codes.astype(np.float32) * along(self.scales, self.axis, self.codes.ndim)
-
 
 def weight_scales(
     weights: Float32,

@@ -20,7 +20,6 @@ from calib.rounding.weights import Float32, Rounder, round_to_nearest
 from calib.writers.pairs import (
     SIGNED_LEVELS,
     UNSIGNED_LEVELS,
-    BiasShift,
     Constants,
     Ranges,
     drop_if_unused,
@@ -41,7 +40,6 @@ def write_for_onnxruntime(
     form: Format,
     ranges: Ranges,
     rounder: Rounder = round_to_nearest,
-    shift: BiasShift | None = None,
 ) -> None:
     """Write a placement into the graph.
 
@@ -51,7 +49,6 @@ def write_for_onnxruntime(
         form: int8; it has kernels for no other.
         ranges: the largest magnitude to represent, by tensor and steps.
         rounder: of the weights.
-        shift: of the biases; None leaves them.
     """
     scales = {site.value: _scale(site, ranges) for site in placement.sites}
     data_scale = {layer.node: scales[layer.data] for layer in placement.layers}
@@ -59,7 +56,7 @@ def write_for_onnxruntime(
     for site in placement.sites:
         zero = np.array(_SIGNED_ZERO if site.is_signed else 0, np.uint8)
         write_pair(graph, site, scales[site.value], ir.tensor(zero))
-    weights = write_weights(graph, placement.layers, form, least, rounder, shift)
+    weights = write_weights(graph, placement.layers, form, least, rounder)
     for layer in placement.layers:
         _write_bias(graph, layer, data_scale[layer.node], weights[layer.node].scales)
     graph.sort()

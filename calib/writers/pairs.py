@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.graph.formats import INT8, Format
-from calib.graph.layers import Layer, constant
+from calib.graph.layers import Layer
 from calib.graph.placement import Site
 from calib.rounding.weights import (
     LEVELS,
@@ -25,8 +25,6 @@ from model.errors import ArtifactError
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.
 Ranges = Callable[[str, int], float]
-# What a layer's bias is to gain, given what its weights lost by becoming codes; None for nothing.
-BiasShift = Callable[[Layer, Float32], Float32 | None]
 # Largest code of a tensor's magnitude: int8 by halves, uint8 whole.
 SIGNED_LEVELS, UNSIGNED_LEVELS = 127, 255
 # Ranges that can be written. Below, a scale would be next to zero or subnormal; above, what a bias
@@ -109,7 +107,6 @@ def write_weights(
     form: Format = INT8,
     least: Mapping[ir.Value, Float32] | None = None,
     rounder: Rounder = round_to_nearest,
-    shift: BiasShift | None = None,
 ) -> dict[ir.Node, QuantisedWeights]:
     """Put 8-bit weights and a DequantizeLinear in the place of every layer's weights.
 
@@ -119,23 +116,18 @@ def write_weights(
         form: of the codes.
         least: the smallest scales that weights may have.
         rounder: from weights and scales to integers.
-        shift: of the biases; None leaves them.
 
     Returns:
         the codes and scales, by the layer's node.
     """
     made: dict[ir.Value, tuple[QuantisedWeights, ir.Value]] = {}
     found: dict[ir.Node, QuantisedWeights] = {}
-    lost: dict[ir.Value, Float32] = {}
     for layer in layers:
         original = layer.weight
         if original not in made:
             floor = None if least is None else least.get(original)
             weights = _quantised(layer, form, floor, rounder)
-            lost[original] = layer.weights - weights.values
             made[original] = weights, _restored(graph, layer, weights, form)
-        if shift is not None and layer.bias is not None:
-            _shift_bias(graph, layer, shift(layer, lost[original]))
         found[layer.node], restored = made[original]
         layer.node.replace_input_with(1, restored)
         drop_if_unused(graph, original)
@@ -159,17 +151,6 @@ def _quantised(
     else:
         codes = nearest_codes(layer, scales, form)
     return QuantisedWeights(codes, scales, layer.scale_axis)
-
-
-def _shift_bias(graph: ir.Graph, layer: Layer, shift: Float32 | None) -> None:
-    """Give the layer a bias of its own: those that share the old one read other numbers."""
-    bias = layer.bias
-    if bias is None or bias.const_value is None or shift is None:
-        return
-    kind = bias.const_value.numpy().dtype
-    shifted = (constant(bias) + shift).astype(kind)
-    layer.node.replace_input_with(2, Constants(graph).add(f"{bias.name}_corrected", shifted))
-    drop_if_unused(graph, bias)
 
 
 def _restored(graph: ir.Graph, layer: Layer, weights: QuantisedWeights, form: Format) -> ir.Value:

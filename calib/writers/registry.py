@@ -13,12 +13,12 @@ from calib.graph.placement import Placement, place_for_onnxruntime, place_for_te
 from calib.options import QuantizeOptions
 from calib.rounding.weights import Rounder
 from calib.writers.onnxruntime import write_for_onnxruntime
-from calib.writers.pairs import BiasShift, Ranges
+from calib.writers.pairs import Ranges
 from calib.writers.tensorrt import write_for_tensorrt
 from model.errors import UsageError
 
 Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
-Write = Callable[[ir.Graph, Placement, Format, Ranges, Rounder, BiasShift | None], None]
+Write = Callable[[ir.Graph, Placement, Format, Ranges, Rounder], None]
 
 
 @dataclass(frozen=True, slots=True)

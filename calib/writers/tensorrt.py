@@ -7,7 +7,7 @@ import onnx_ir as ir
 from calib.graph.formats import Format
 from calib.graph.placement import Placement
 from calib.rounding.weights import Rounder, round_to_nearest
-from calib.writers.pairs import BiasShift, Ranges, scale_of, write_pair, write_weights
+from calib.writers.pairs import Ranges, scale_of, write_pair, write_weights
 
 
 def write_for_tensorrt(
@@ -16,7 +16,6 @@ def write_for_tensorrt(
     form: Format,
     ranges: Ranges,
     rounder: Rounder = round_to_nearest,
-    shift: BiasShift | None = None,
 ) -> None:
     """Write a placement into the graph.
 
@@ -26,10 +25,9 @@ def write_for_tensorrt(
         form: of the codes.
         ranges: the largest magnitude to represent, by tensor and steps.
         rounder: of the weights.
-        shift: of the biases; None leaves them.
     """
     for site in placement.sites:
         scale = scale_of(form.largest(ranges, str(site.range_of.name)), form.levels)
         write_pair(graph, site, scale, ir.tensor(form.zero(), form.type))
-    write_weights(graph, placement.layers, form, rounder=rounder, shift=shift)
+    write_weights(graph, placement.layers, form, rounder=rounder)
     graph.sort()

@@ -12,14 +12,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calib import quantizer
 from calib.calibration import activations
 from calib.calibration.activations import Activations
-from calib.calibration.layer_inputs import PHOTOS
 from calib.calibration.photos import Skipped, canvases
 from calib.calibration.run import without_copies
 from calib.calibration.work import shapes_in_runs
-from calib.channels import channel_magnitudes
 from calib.evaluation.reference import asked_alike, open_reference
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
@@ -27,9 +24,8 @@ from calib.rounding.vnni import sums_saturate
 from export.onnx_file import read_onnx
 from export.precision.formats import FORMATS
 from model.checkpoint import Checkpoint
-from model.errors import ArtifactError, ExportError, UsageError
+from model.errors import ArtifactError, ExportError
 from runtime.artifacts.checksum import SEAL_KEY
-from runtime.artifacts.metadata import Artifact
 from runtime.preprocessing.canvas import Canvas
 from tests.conftest import DEMO
 from tests.planted_overflow import scaled
@@ -87,9 +83,9 @@ def test_threads_reach_every_session(
         return real(data, options, *args, **more)
 
     monkeypatch.setattr(ort, "InferenceSession", spied)
-    quantize(demo_onnx, scenes[:4], tmp_path / "q.onnx", QuantizeOptions(threads=1, equalise=0.5))
-    # Magnitudes of channels, ranges, rounding, shapes, and the count of kernels.
-    assert seen == [1] * 5
+    quantize(demo_onnx, scenes[:4], tmp_path / "q.onnx", QuantizeOptions(threads=1))
+    # Ranges, rounding, shapes, and the count of kernels.
+    assert seen == [1] * 4
 
 
 def test_a_fixed_batch_is_looked_at_in_parts(
@@ -139,43 +135,6 @@ def test_a_checkpoint_is_asked_what_the_graph_is_asked(
     session = open_reference(DEMO / "shapes.pth", replace(artifact, spec=graph), None)
     assert session.artifact.spec.box.detections == 7
     session.close()
-
-
-def test_channels_are_measured_on_the_first_photos_that_can_be_used(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path
-) -> None:
-    artifact, model = read_onnx(demo_onnx).artifact, ir.load(demo_onnx)
-    broken = [tmp_path / f"{number}.png" for number in range(PHOTOS)]
-    for path in broken:
-        path.write_bytes(b"no picture")
-    plain = channel_magnitudes(model, artifact, scenes[:2], 1)
-    after = channel_magnitudes(model, artifact, [*broken, *scenes[:2]], 1)
-    assert plain
-    assert all(np.array_equal(after[name], plain[name]) for name in plain)
-    with pytest.raises(UsageError, match=r"0 usable photos, 24 skipped \(.*0\.png"):
-        channel_magnitudes(model, artifact, broken, 1)
-
-
-def test_copies_do_not_take_the_place_of_photos_in_equalisation(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[list[Path]] = []
-
-    def spied(model: ir.Model, artifact: Artifact, photos: list[Path], threads: int) -> None:
-        given.append(list(photos))
-        raise UsageError("seen enough")
-
-    monkeypatch.setattr(quantizer, "channel_magnitudes", spied)
-    copy = tmp_path / "copy.png"
-    shutil.copy(scenes[0], copy)
-    with pytest.raises(UsageError, match="seen enough"):
-        quantize(
-            demo_onnx,
-            [scenes[0], copy, *scenes],
-            tmp_path / "q.onnx",
-            QuantizeOptions(equalise=0.5),
-        )
-    assert given == [scenes]
 
 
 def test_what_onnxruntime_refuses_while_shapes_are_counted_is_one_error(demo_onnx: Path) -> None:

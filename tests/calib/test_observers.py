@@ -19,7 +19,6 @@ from calib.observers.entropy import Entropy
 from calib.observers.histogram import BINS, Histogram
 from calib.observers.methods import METHODS, method_named
 from calib.observers.min_max import MinMax
-from calib.observers.moving_average import MovingAverage
 from calib.observers.mse import Mse
 from calib.observers.percentile import Percentile
 from model.errors import UsageError
@@ -51,7 +50,7 @@ class _Reader(CalibrationDataReader):
         return None if batch is None else {"x": batch}
 
 
-def _onnxruntime_range(batches: Batches, folder: Path, moving_average: bool) -> tuple[float, float]:
+def _onnxruntime_range(batches: Batches, folder: Path) -> tuple[float, float]:
     """What its min-max calibrator says of a ReLU's input."""
     shape = ["n", "c", "h", "w"]
     graph = onnx.helper.make_graph(
@@ -64,15 +63,11 @@ def _onnxruntime_range(batches: Batches, folder: Path, moving_average: bool) -> 
     model.ir_version = 8
     onnx.save(model, folder / "relu.onnx")
     calibrater = MinMaxCalibrater(
-        folder / "relu.onnx",
-        augmented_model_path=str(folder / "augmented.onnx"),
-        moving_average=moving_average,
+        folder / "relu.onnx", augmented_model_path=str(folder / "augmented.onnx")
     )
     calibrater.augment_graph()
     calibrater.create_inference_session()
-    # One batch at a time: within a call it averages over all of them.
-    for batch in batches:
-        calibrater.collect_data(_Reader([batch]))
+    calibrater.collect_data(_Reader(batches))
     low, high = calibrater.compute_data()["x"].range_value
     return float(np.squeeze(low)), float(np.squeeze(high))
 
@@ -81,26 +76,8 @@ def test_min_max_is_onnxruntimes(tmp_path: Path) -> None:
     observer = MinMax()
     for batch in _batches():
         observer.observe(batch)
-    low, high = _onnxruntime_range(_batches(), tmp_path, moving_average=False)
+    low, high = _onnxruntime_range(_batches(), tmp_path)
     assert observer.largest(127) == max(-low, high)
-
-
-def test_moving_average_is_onnxruntimes(tmp_path: Path) -> None:
-    batches = [np.abs(batch) for batch in _batches()]  # its maximum is then our magnitude
-    observer = MovingAverage()
-    for batch in batches:
-        observer.observe(batch)
-    _, high = _onnxruntime_range(batches, tmp_path, moving_average=True)
-    assert observer.largest(127) == pytest.approx(high, rel=1e-6)
-
-
-def test_moving_average_of_a_constant_is_the_constant() -> None:
-    observer = MovingAverage(0.25)
-    for _ in range(9):
-        observer.observe(np.full((3, 3), -2.5, np.float32))
-    assert observer.largest(127) == 2.5
-    observer.observe(np.full((3, 3), 4.5, np.float32))
-    assert observer.largest(127) == 3.0
 
 
 def _onnxruntime_histogram(method: str, values: npt.NDArray[np.float32], bins: int) -> float:

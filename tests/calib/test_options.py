@@ -23,10 +23,8 @@ CACHE = Path("c.cache")
         ({"method": "kl"}, "--method: expected one of min-max.*got 'kl'"),
         ({"rounding": "up"}, "--rounding: expected one of learned, nearest, got 'up'"),
         ({"preset": "foo"}, "--preset: expected one of accurate, balanced, fast, got 'foo'"),
-        ({"equalise": 7.0}, "--equalise: expected a number from 0 to 1, got 7.0"),
-        ({"equalise": -0.1}, "--equalise: expected a number"),
-        ({"equalise": float("nan")}, "--equalise: expected a number.*got nan"),
-        ({"equalise": True}, "--equalise: expected a number"),
+        ({"method": "moving-average"}, "--method: expected one of min-max, percentile, entropy"),
+        ({"budget": True}, "--budget: expected points of AP"),
         ({"budget": float("nan")}, "--budget: expected points of AP from 0 to 100, got nan"),
         ({"budget": -1.0}, "--budget: expected points of AP from 0 to 100, got -1.0"),
         ({"budget": "3"}, "--budget: expected points of AP from 0 to 100, got '3'"),
@@ -35,7 +33,6 @@ CACHE = Path("c.cache")
         ({"reduce_range": True, "format": "fp8"}, "--reduce-range: only int8"),
         ({"import_cache": CACHE, "budget": 3.0}, "--import-cache: --budget needs photos"),
         ({"import_cache": CACHE, "table": CACHE}, "--import-cache: --table needs photos"),
-        ({"import_cache": CACHE, "equalise": 0.5}, "--import-cache: --equalise needs photos"),
         ({"import_cache": CACHE, "method": "entropy"}, "--import-cache: --method needs photos"),
     ],
 )
@@ -45,7 +42,7 @@ def test_the_api_refuses_what_the_command_refuses(given: dict[str, Any], said: s
 
 
 def test_the_ends_of_what_is_possible() -> None:
-    QuantizeOptions(equalise=1, budget=100, threads=1024, import_cache=None)
+    QuantizeOptions(budget=100, threads=1024, import_cache=None)
     assert not QuantizeOptions(import_cache=CACHE).learns_rounding
 
 
@@ -56,7 +53,6 @@ def test_the_ends_of_what_is_possible() -> None:
         ("--method", "mse"),
         ("--rounding", "learned"),
         ("--budget", "3"),
-        ("--equalise", "0.5"),
     ],
 )
 def test_an_imported_cache_has_no_photos_to_learn_on(
@@ -77,3 +73,13 @@ def test_what_goes_with_an_imported_cache_is_not_in_the_way(
 def test_threads_have_a_bound(threads: int) -> None:
     with pytest.raises(UsageError, match="threads: "):
         count_kernels(Path("m.onnx"), threads)
+
+
+@pytest.mark.parametrize("more", [("--equalise", "0.5"), ("--correct-bias",)])
+def test_removed_options_are_named(
+    more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["m.onnx", "photos", *more])
+    assert stopped.value.code == 2
+    assert f"error: {more[0]} was removed" in capsys.readouterr().err

@@ -52,13 +52,13 @@ def test_options_that_do_not_go_together(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", ["--budget", "--table", "--equalise", "--eval-images"])
+@pytest.mark.parametrize("option", ["--budget", "--table", "--eval-images"])
 def test_an_imported_cache_goes_with_nothing_that_needs_photos(
     option: str, demo_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = tmp_path / "c.cache"
     cache.write_text("TRT-8601-EntropyCalibration2\nx: 3c010a14\n")
-    value = {"--budget": "3", "--table": "t.json", "--equalise": "0.5"}.get(option, str(tmp_path))
+    value = {"--budget": "3", "--table": "t.json"}.get(option, str(tmp_path))
     assert main([str(demo_onnx), "--import-cache", str(cache), option, value]) == 2
     assert f"{option} needs photos" in capsys.readouterr().err
 

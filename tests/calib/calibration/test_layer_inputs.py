@@ -95,9 +95,8 @@ def test_progress_ends_where_it_was_said_to(
     copy.write_bytes(scenes[0].read_bytes())
     broken.write_bytes(b"no photo")
     photos = [scenes[0], copy, broken, *scenes[1:4]]
-    options = QuantizeOptions(
-        rounding="nearest", preset="fast", writer="tensorrt", correct_bias=learns, threads=1
-    )
+    rounding = "learned" if learns else "nearest"
+    options = QuantizeOptions(rounding=rounding, preset="fast", writer="tensorrt", threads=1)
     counted: list[int] = []
     table = tmp_path / "a.table.json"
     prepare(read_onnx(demo_onnx), demo_onnx, table, photos, options, counted.append)

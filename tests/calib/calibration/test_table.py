@@ -104,13 +104,6 @@ def test_what_no_magnitude_is(method: str, value: object, tmp_path: Path) -> Non
     _damaged(method, tmp_path, largest=value)
 
 
-@pytest.mark.parametrize(
-    "fields", [{"average": -1.0}, {"average": 1e39}, {"share": 0.0}, {"share": 1.5}]
-)
-def test_what_no_average_is(fields: dict[str, float], tmp_path: Path) -> None:
-    _damaged("moving-average", tmp_path, **fields)
-
-
 @pytest.mark.parametrize("exponent", [128, -100, None, True, "2", 10**9])
 def test_the_exponent_is_that_of_the_largest_magnitude(exponent: object, tmp_path: Path) -> None:
     assert "exponent" in _damaged("mse", tmp_path, largest=0.0)

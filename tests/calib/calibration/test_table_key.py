@@ -13,6 +13,7 @@ from calib.calibration.table_key import TableKey, require_key
 from model.errors import ArtifactError
 
 HOW: dict[str, Any] = {"mean": [1.0], "canvas": [None, None], "batch": 1}
+# Written by an earlier version, of rescaled weights.
 EQUALISED = {**HOW, "equalise": 0.5, "channels": "ab12"}
 
 
@@ -23,13 +24,10 @@ def _key(how: object, **others: str) -> TableKey:
 @pytest.mark.parametrize(
     ("have", "want", "said"),
     [
-        (HOW, EQUALISED, "another --equalise: 0, expected 0.5;"),
-        (EQUALISED, HOW, "another --equalise: 0.5, expected 0;"),
-        (EQUALISED, {**EQUALISED, "equalise": 1.0}, "another --equalise: 0.5, expected 1.0;"),
-        (EQUALISED, {**EQUALISED, "channels": "cd"}, "another choice of first photos, whose"),
+        (EQUALISED, HOW, "another preprocessing (…"),
         (HOW, {**HOW, "canvas": [320, 448]}, "another canvas (--size): [None, None], expected [3"),
         (HOW, {**HOW, "batch": 4}, "another batch (--batch): 1, expected 4;"),
-        (HOW, {**EQUALISED, "mean": [2.0]}, "another preprocessing (…"),
+        (HOW, {**HOW, "batch": 4, "mean": [2.0]}, "another preprocessing (…"),
         ({}, HOW, "another preprocessing (…{}, expected"),
         ([], HOW, "another preprocessing (…[]"),
     ],
