@@ -96,10 +96,11 @@ def in_numpy(
     masks: NDArray[np.float32], boxes: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> list[str]:
     """The same where there was no compiler."""
-    from runtime.masks.paste import MaskRule
-    from runtime.masks.rle_from_masks import with_numpy
+    from runtime.masks import rle
+    from runtime.masks.paste import MaskRule, paste_crops
 
-    return [rle["counts"] for rle in with_numpy(masks, boxes, image_hw, MaskRule())]
+    crops = paste_crops(masks, boxes, image_hw, MaskRule())
+    return [rle.encode(c.columns, c.x0_px, c.y0_px, image_hw)["counts"] for c in crops]
 
 
 def reference(

@@ -30,6 +30,7 @@ from runtime.compare.matching import compare
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.predictor import Predictor
+from runtime.selection import Selection
 from runtime.sources.photos import decode
 
 WEIGHTS = Path("examples/demo/shapes.pth")
@@ -112,7 +113,8 @@ def _as_detections(found: EagerDetections, spec: ModelSpec) -> Detections:
 def _draw(photo: npt.NDArray[np.uint8], eager: Detections, ours: Detections) -> None:
     """Photo, eager result and ours side by side."""
     plain = Image.fromarray(photo)
-    panels = [plain, *(d.above(SHOWN_SCORE).draw(plain) for d in (eager, ours))]
+    shown = Selection(score_threshold=SHOWN_SCORE)
+    panels = [plain, *(d.select(shown).draw(plain) for d in (eager, ours))]
     title_px = 28
     sheet = Image.new("RGB", (3 * plain.width, plain.height + title_px), "white")
     pen = ImageDraw.Draw(sheet)

@@ -201,10 +201,6 @@ class Detections:
 
         return outlines(self.crops(), tolerance_px)
 
-    def above(self, score: float) -> Detections:
-        """The rows whose score is at least `score`."""
-        return self.take(np.flatnonzero(self.scores >= score))
-
     def select(self, selection: Selection) -> Detections:
         """The rows that a selection keeps, in their order; see `runtime.selection`.
 

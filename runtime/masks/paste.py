@@ -99,15 +99,6 @@ class ResizeAxis:
     weight0: Weights
     weight1: Weights
 
-    def interpolate(self, cells: Float32Array) -> Float32Array:
-        """Rows of grid cells, float32 [K, G], to their pixels, [K, pixels]."""
-        lower = cells.take(self.cell, axis=1)
-        lower *= self.weight0
-        upper = cells.take(self.cell + 1, axis=1)
-        upper *= self.weight1
-        lower += upper
-        return lower
-
     def matrix(self, cells: int) -> Float32Array:
         """The weights as float32 [pixels, cells], two entries in a row."""
         pixels = self.cell.size
@@ -206,35 +197,6 @@ def resize_taps(
     return cell, np.minimum(source - cell.astype(np.float32), _ONE)
 
 
-def evaluate_resized(
-    grids_xy: Float32Array,
-    mask: NDArray[np.int64],
-    pixel_x: NDArray[np.int64],
-    pixel_y: NDArray[np.int64],
-    size_wh: NDArray[np.int64],
-    is_small: BoolArray,
-    rule: MaskRule,
-) -> BoolArray:
-    """Single pixels of integer-pasted masks to the bit, bool [P].
-
-    Args:
-        grids_xy: float32 [D, G, G], padded, x first.
-        mask: int64 [P], which grid.
-        pixel_x: int64 [P], column in the box.
-        pixel_y: int64 [P], row in the box.
-        size_wh: int64 [P, 2], size of the box.
-        is_small: bool [P], as for `resize_taps`.
-        rule: threshold.
-    """
-    cells = grids_xy.shape[-1]
-    x, right = resize_taps(pixel_x, size_wh[:, 0], is_small, cells)
-    y, lower = resize_taps(pixel_y, size_wh[:, 1], is_small, cells)
-    corners = tuple(grids_xy[mask, x + i, y + j] for j in (0, 1) for i in (0, 1))
-    weights = (_ONE - right, right, _ONE - lower, lower)
-    large, small = _large_resize(corners, weights), _small_resize(corners, weights)  # type: ignore[arg-type]
-    return _is_foreground(np.where(is_small, small, large), rule)
-
-
 def _paste_float(
     grid: Float32Array, box_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
 ) -> MaskCrop:
@@ -327,14 +289,14 @@ def _cut(
         for first in range(0, width, step):
             block = bits[first : first + step]
             probs = np.matmul(to_columns[first : first + step] @ grid.T, to_rows)
-            column, row = threshold_into(block, probs, rule.threshold)
+            column, row = _threshold_into(block, probs, rule.threshold)
             if column.size:
                 again = _evaluate(grid, across, down, column + first, row, exact)
                 block[column, row] = _is_foreground(again, rule)
     return MaskCrop(across.start_px, down.start_px, bits)
 
 
-def threshold_into(
+def _threshold_into(
     out: BoolArray, probs: Float32Array, threshold: float
 ) -> tuple[NDArray[np.intp], ...]:
     """Fill `out`, and answer the indices of the pixels that are too close to call."""

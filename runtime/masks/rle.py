@@ -8,7 +8,6 @@ Byte-identical to `pycocotools.mask.encode`, which is not needed.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TypedDict
 
 import numpy as np
@@ -48,64 +47,6 @@ def encode(columns: NDArray[np.bool_], x0_px: int, y0_px: int, image_hw: tuple[i
     if edges.size and counts[-1] == 0:
         counts = counts[:-1]
     return {"size": [height, width], "counts": _to_text(counts)}
-
-
-def encode_edges(
-    edges: NDArray[np.int64], edges_per_mask: NDArray[np.int64], image_hw: tuple[int, int]
-) -> list[Rle]:
-    """Encode many masks of one image, given by where their foreground starts and ends.
-
-    Args:
-        edges: int64 [E], column-major positions, mask after mask, strictly rising within each.
-        edges_per_mask: int64 [D].
-        image_hw: Height and width of the image in pixels.
-    """
-    height, width = image_hw
-    runs = edges_per_mask + 1
-    last = np.cumsum(runs) - 1
-    ends = np.empty(edges.size + runs.size, np.int64)
-    is_edge = np.ones(ends.size, np.bool_)
-    is_edge[last] = False
-    ends[is_edge] = edges
-    ends[last] = height * width
-    first = last - runs + 1
-    counts = np.diff(ends, prepend=0)
-    counts[first] = ends[first]
-    values = counts.copy()
-    values[2:] -= counts[:-2]
-    # The first three runs of a mask are written as they are.
-    heads = first[:, None] + np.arange(3)
-    heads = heads[heads <= last[:, None]]
-    values[heads] = counts[heads]
-    # COCO writes no empty run at the end, but an empty mask has its one run.
-    empty = last[(counts[last] == 0) & (runs > 1)]
-    if empty.size:
-        values = np.delete(values, empty)
-        last = last - np.searchsorted(empty, last, side="right")
-    text, stops = _texts(values)
-    bounds = [0, *stops[last].tolist()]
-    size = [height, width]
-    return [{"size": list(size), "counts": text[a:b]} for a, b in pairwise(bounds)]
-
-
-def _texts(values: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
-    """All values as one text, and where each value's characters stop."""
-    magnitude = values ^ (values >> 63)  # as many bits as two's complement needs, but for the sign
-    largest = int(magnitude.max(initial=0))
-    most = next(n for n in range(1, 14) if largest < 1 << (_GROUP_BITS * n - 1))
-    length = np.ones(values.size, np.int64)
-    for groups in range(1, most):
-        length += magnitude >= 1 << (_GROUP_BITS * groups - 1)
-    stops = np.cumsum(length)
-    chars = np.empty(int(stops[-1]) if values.size else 0, np.uint8)
-    left, rest, start = values, length, stops - length
-    for group in range(most):
-        char = (left & (2**_GROUP_BITS - 1)) + _FIRST_CHAR
-        char[rest > 1] += _MORE
-        chars[start + group] = char
-        longer = np.flatnonzero(rest > 1)
-        left, rest, start = left[longer] >> _GROUP_BITS, rest[longer] - 1, start[longer]
-    return chars.tobytes().decode("ascii"), stops
 
 
 def decode(rle: Rle) -> NDArray[np.bool_]:

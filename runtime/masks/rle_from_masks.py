@@ -1,10 +1,10 @@
-"""COCO run lengths of pasted masks, with as few of their pixels as decide them.
+"""COCO run lengths of pasted masks.
 
-Stands twice, with equal results to the byte: in C, for torchvision's and detectron2's rules, and in
-NumPy, for packages that were built without a compiler and for the third rule. `bench/paste.py`
-has the times of both.
+For torchvision's and detectron2's paste rules a C kernel computes only the pixels near the
+threshold. Without the kernel, and for Matterport's rule, masks are pasted as crops and encoded; the
+results are byte-identical. `bench/paste.py` times both.
 
-Legend: D masks, G cells of a padded grid, P pixels of all boxes together along one axis.
+Legend: D masks, G cells along a padded grid, P pixels of all boxes together along one axis.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.crossings import encode_crossings
 from runtime.masks import rle
 from runtime.masks.paste import (
     SMALL_KERNEL_PX,
@@ -57,21 +56,12 @@ def encode_pasted(
         rule: Paste rule and threshold.
     """
     if IS_COMPILED and rule.paste in ("integer", "float"):
-        return in_c(mask_probs, boxes_xyxy, image_hw, rule)
-    return with_numpy(mask_probs, boxes_xyxy, image_hw, rule)
-
-
-def with_numpy(
-    mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
-) -> list[rle.Rle]:
-    """`encode_pasted` for every rule."""
-    if rule.paste == "integer":
-        return encode_crossings(mask_probs, boxes_xyxy, image_hw, rule)
+        return _encode_c(mask_probs, boxes_xyxy, image_hw, rule)
     crops = paste_crops(mask_probs, boxes_xyxy, image_hw, rule)
     return [rle.encode(crop.columns, crop.x0_px, crop.y0_px, image_hw) for crop in crops]
 
 
-def in_c(
+def _encode_c(
     mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
 ) -> list[rle.Rle]:
     """`encode_pasted` for the rules "integer" and "float", the interpreter's lock released."""

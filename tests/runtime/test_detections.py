@@ -14,6 +14,7 @@ from model.errors import ArtifactError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime.detections import Detections, RawDetections, from_raw
 from runtime.masks import rle
+from runtime.selection import Selection
 
 SPEC = ModelSpec(
     dialect="torchvision",
@@ -161,9 +162,7 @@ def test_masks_crops_and_rle_hold_the_same_pixels(spec: ModelSpec) -> None:
 
 
 def test_box_only_model_has_no_masks() -> None:
-    found = from_raw(
-        replace(raw(), masks=None), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW
-    ).above(0.0)
+    found = from_raw(replace(raw(), masks=None), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW)
     assert found.masks is None
     assert found.crops() == []
     assert found.rle() == []
@@ -178,17 +177,17 @@ def test_no_detections() -> None:
     assert found.rle() == []
 
 
-def test_above_keeps_scores_at_the_limit() -> None:
+def test_select_keeps_scores_at_the_limit() -> None:
     found = detections()
     limit = float(found.scores[2])
-    part = found.above(limit)
+    part = found.select(Selection(score_threshold=limit))
     assert part.names == found.names[:3]
     np.testing.assert_array_equal(part.scores, found.scores[:3])
     assert part.mask_probs is not None
     assert found.mask_probs is not None
     np.testing.assert_array_equal(part.mask_probs, found.mask_probs[:3])
     assert len(found) == 5
-    assert len(found.above(1.5)) == 0
+    assert len(found.select(Selection(score_threshold=1.0))) == 0
 
 
 @pytest.mark.parametrize(
@@ -244,7 +243,8 @@ def test_rows_know_the_data_sets_ids(spec: ModelSpec, ids: list[int]) -> None:
     found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
     assert found.dataset_ids.tolist() == ids
     assert found.dataset_ids.dtype == np.int64
-    assert found.above(float(found.scores[1])).dataset_ids.tolist() == ids[:2]
+    best = found.select(Selection(score_threshold=float(found.scores[1])))
+    assert best.dataset_ids.tolist() == ids[:2]
     assert found.first_class == 1
 
 

@@ -17,6 +17,7 @@ from runtime.detections import Detections, RawDetections, from_raw
 from runtime.drawing.keypoints import LIMBS
 from runtime.formats import coco, jsonl
 from runtime.predictor import raw_rows
+from runtime.selection import Selection
 from tests.oracles.keypoints import keypoint
 
 NAMES = ("nose", "left_eye", "tail")
@@ -124,9 +125,9 @@ def test_a_row_with_a_bad_heat_map_is_dropped_and_counted(bad: float) -> None:
     np.testing.assert_array_equal(found.keypoints, good.keypoints[:2])
 
 
-def test_above_keeps_the_rows_of_keypoints() -> None:
+def test_select_keeps_the_rows_of_keypoints() -> None:
     found = results()
-    part = found.above(0.7)
+    part = found.select(Selection(score_threshold=0.7))
     assert len(part) == 2
     assert found.keypoints is not None
     np.testing.assert_array_equal(part.keypoints, found.keypoints[:2])

@@ -23,6 +23,7 @@ from runtime.compare.limits import check
 from runtime.compare.matching import compare
 from runtime.detections import Detections
 from runtime.predictor import InexactResultWarning, Predictor
+from runtime.selection import Selection
 from runtime.sessions.session import Answer, Feed, Session, open_session
 from runtime.sessions.torch import TorchSession
 
@@ -200,7 +201,7 @@ def test_threshold_raises_the_exported_one(predictor: Predictor, demo_pixels: UI
     everything = predictor.predict(demo_pixels)
     some = predictor.predict(demo_pixels, score_threshold=0.5)
     assert 0 < len(some) < len(everything)
-    assert_same(some, everything.above(0.5))
+    assert_same(some, everything.select(Selection(score_threshold=0.5)))
     exported = predictor.spec.box.score_threshold
     assert_same(predictor.predict(demo_pixels, score_threshold=exported), everything)
 

@@ -111,7 +111,7 @@ def test_tables_of_nonsense_do_no_harm() -> None:
     """
     script = (
         "import numpy as np\n"
-        "from runtime import rle\n"
+        "from runtime.masks import rle\n"
         "from runtime.masks._rle import encode\n"
         "for seed in range(3000):\n"
         "    rng = np.random.default_rng(seed)\n"

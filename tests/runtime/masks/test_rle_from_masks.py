@@ -1,31 +1,18 @@
-"""Run lengths straight from the masks' cells against those of the pasted pixels, to the byte.
-
-By either implementation: the compiled one where there is one, and NumPy's.
-"""
+"""Run lengths of the C kernel against those of the pasted pixels, to the byte."""
 
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from runtime.masks import rle, rle_from_masks
+from runtime.masks import rle
 from runtime.masks.paste import MaskRule, grown_integer_boxes, paste_crops, resize_taps
+from runtime.masks.rle_from_masks import encode_pasted
 
 HW = (97, 131)
-Encode = Callable[..., list[rle.Rle]]
 FLOAT = MaskRule("float", threshold_inclusive=True)
-
-
-@pytest.fixture(params=["c", "numpy"])
-def encode_pasted(request: pytest.FixtureRequest) -> Encode:
-    if request.param == "numpy":
-        return rle_from_masks.with_numpy
-    if not rle_from_masks.IS_COMPILED:
-        pytest.skip("the package was built without a C compiler")
-    return rle_from_masks.in_c
 
 
 def _by_pixels(
@@ -77,7 +64,7 @@ def _masks(
     ],
     ids=["strict", "inclusive", "low", "high", "float", "float-low"],
 )
-def test_equal_to_the_pixels(encode_pasted: Encode, kind: str, side: int, rule: MaskRule) -> None:
+def test_equal_to_the_pixels(kind: str, side: int, rule: MaskRule) -> None:
     rng = np.random.default_rng(side)
     masks, boxes = _masks(rng, kind, 150, side, rule.threshold), _boxes(rng, 150, HW)
     expected = _by_pixels(masks, boxes, HW, rule)
@@ -87,14 +74,14 @@ def test_equal_to_the_pixels(encode_pasted: Encode, kind: str, side: int, rule: 
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (1, 300), (300, 1), (480, 640), (1080, 1920)], ids=str)
-def test_image_sizes(encode_pasted: Encode, hw: tuple[int, int]) -> None:
+def test_image_sizes(hw: tuple[int, int]) -> None:
     rng = np.random.default_rng(2)
     masks, boxes = _masks(rng, "blob", 60, 28), _boxes(rng, 60, hw)
     for rule in (MaskRule(), FLOAT):
         assert encode_pasted(masks, boxes, hw, rule) == _by_pixels(masks, boxes, hw, rule)
 
 
-def test_crossings_exactly_at_pixel_centres(encode_pasted: Encode) -> None:
+def test_crossings_exactly_at_pixel_centres() -> None:
     """Boxes of 30 * 2^k pixels sample cells at exact binary fractions, where ties live."""
     rng = np.random.default_rng(4)
     masks = (rng.integers(0, 5, (64, 28, 28)) / 4).astype(np.float32)
@@ -108,7 +95,7 @@ def test_crossings_exactly_at_pixel_centres(encode_pasted: Encode) -> None:
 
 
 @pytest.mark.parametrize("kind", ["binary", "flat"])
-def test_each_mask_alone(encode_pasted: Encode, kind: str) -> None:
+def test_each_mask_alone(kind: str) -> None:
     """Coverings of few pixels and of many: a crossing's nearest pixel may be beyond its cells."""
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -120,7 +107,7 @@ def test_each_mask_alone(encode_pasted: Encode, kind: str) -> None:
             assert encode_pasted(masks, boxes, HW, rule) == _by_pixels(masks, boxes, HW, rule)
 
 
-def test_no_masks_and_full_height(encode_pasted: Encode) -> None:
+def test_no_masks_and_full_height() -> None:
     none = np.empty((0, 28, 28), np.float32)
     assert encode_pasted(none, np.empty((0, 4), np.float32), HW, MaskRule()) == []
     full = np.ones((2, 28, 28), np.float32)
@@ -161,9 +148,7 @@ def _profile_mask(
 
 
 @pytest.mark.parametrize("side", [14, 28, 56, 112, 160, 224])
-def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(
-    encode_pasted: Encode, side: int
-) -> None:
+def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(side: int) -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
         mask, box, thresholds = _profile_mask(rng, side, float(np.exp(rng.uniform(3, 8.5))))
@@ -176,9 +161,7 @@ def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(
 
 
 @pytest.mark.parametrize("side", [2, 3, 28])
-def test_tall_boxes_whose_masks_cross_the_threshold_flatly(
-    encode_pasted: Encode, side: int
-) -> None:
+def test_tall_boxes_whose_masks_cross_the_threshold_flatly(side: int) -> None:
     """Neighbouring pixels differ by less than rounding: along a column they turn back and forth."""
     for seed in range(24):
         rng = np.random.default_rng(seed)
@@ -195,14 +178,14 @@ def test_tall_boxes_whose_masks_cross_the_threshold_flatly(
             assert encode_pasted(masks, boxes, (4000, 6), rule) == expected, seed
 
 
-def test_an_image_whose_width_float32_does_not_know(encode_pasted: Encode) -> None:
+def test_an_image_whose_width_float32_does_not_know() -> None:
     width = 2**24 + 3
     boxes = np.array([[width - 200, 0, width + 800, 3]], np.float32)
     found = encode_pasted(np.ones((1, 28, 28), np.float32), boxes, (2, width), FLOAT)
     assert rle.area(found[0]) == 2 * 200
 
 
-def test_a_mask_of_112_cells_on_a_large_photo(encode_pasted: Encode) -> None:
+def test_a_mask_of_112_cells_on_a_large_photo() -> None:
     """A pixel near cell 110: there float32 moves the coordinate four times as far as at 28."""
     mask = np.zeros((1, 112, 112), np.float32)
     mask[0, :111] = 1
@@ -212,9 +195,7 @@ def test_a_mask_of_112_cells_on_a_large_photo(encode_pasted: Encode) -> None:
     assert encode_pasted(mask, box, hw, rule) == _by_pixels(mask, box, hw, rule)
 
 
-def test_masks_at_the_threshold_take_no_more_memory_than_their_blocks(
-    encode_pasted: Encode,
-) -> None:
+def test_masks_at_the_threshold_take_no_more_memory_than_their_blocks() -> None:
     """A row of logits that are zero is a row at the threshold: every column is a doubtful one."""
     masks = np.zeros((20, 28, 28), np.float32)
     masks[:, 4:24] = 1
