@@ -34,8 +34,8 @@ from model.checkpoint import Checkpoint, SpecOptions, load
 from model.errors import MaskportError
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.detections import Detections, from_raw
-from runtime.predictor import raw_rows
+from runtime.detections import Detections
+from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
 from runtime.sessions.session import Answer, Session
 from runtime.sessions.torch import Mode, TorchSession

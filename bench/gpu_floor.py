@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 
 from model.checkpoint import Checkpoint
-from runtime.detections import from_raw
-from runtime.predictor import raw_rows
+from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
 from runtime.sessions.session import Answer
 

@@ -30,8 +30,7 @@ from runtime.cli.console import Bar
 from runtime.compare.attribution import explain
 from runtime.compare.limits import Verdict, check
 from runtime.compare.matching import Comparison, compare
-from runtime.detections import from_raw
-from runtime.predictor import raw_rows
+from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
 from runtime.sessions.session import Answer, Session, open_session
 from runtime.sources.photos import decode

@@ -12,20 +12,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from model.errors import ArtifactError
-from runtime.array_checks import require_array, require_probabilities, require_size
+from runtime.boxes import clipped
 from runtime.masks import rle
 from runtime.masks.paste import MaskCrop, MaskRule, paste_crops
 from runtime.masks.rle_from_masks import encode_pasted
-from runtime.postprocessing.rescale import boxes_to_image, clipped, keypoints_to_image
 
 if TYPE_CHECKING:
     import supervision
     from PIL import Image
 
-    from model.spec import ClassSpec, ModelSpec, PasteRule
+    from model.spec import PasteRule
     from runtime.formats.coco import CocoRow
     from runtime.masks.polygons import Polygon
     from runtime.selection import Selection
@@ -33,33 +31,10 @@ if TYPE_CHECKING:
 Float32Array = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# Stands for dataset ids that were not given.
+# Default of `dataset_ids`, replaced by the labels.
 _THE_LABELS: Ints = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RawDetections:
-    """One image's network output without its invalid rows, in canvas pixels.
-
-    Attributes:
-        boxes: float32 [D, 4] xyxy.
-        scores: float32 [D].
-        labels: int32 [D].
-        masks: float32 [D, M, M] probabilities, or None for a box-only model.
-        nms_open: Boxes that the graph's NMS left undecided; 0 certifies exact greedy NMS.
-        candidates_cut: Cuts before NMS that may have changed the answer.
-        keypoint_heatmaps: float32 [D, J, S, S] logits, or None for a model without keypoints.
-        samples_cut: RoIs that were pooled with fewer samples than they need.
-    """
-
-    boxes: Float32Array
-    scores: Float32Array
-    labels: NDArray[np.int32]
-    masks: Float32Array | None
-    nms_open: int
-    candidates_cut: int
-    keypoint_heatmaps: Float32Array | None = None
-    samples_cut: int = 0
+# Half precision rounds a probability by at most this much; a logit or a percentage is further off.
+_UNIT_SLACK = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,24 +86,24 @@ class Detections:
         if self.dataset_ids is _THE_LABELS:
             object.__setattr__(self, "dataset_ids", self.labels)
         rows = len(self.names)
-        require_array("boxes", self.boxes, np.float32, (rows, 4))
-        require_array("scores", self.scores, np.float32, (rows,))
-        require_probabilities("scores", self.scores)
-        require_array("labels", self.labels, np.int64, (rows,))
-        require_array("dataset_ids", self.dataset_ids, np.int64, (rows,))
+        _require_array("boxes", self.boxes, np.float32, (rows, 4))
+        _require_array("scores", self.scores, np.float32, (rows,))
+        _require_probabilities("scores", self.scores)
+        _require_array("labels", self.labels, np.int64, (rows,))
+        _require_array("dataset_ids", self.dataset_ids, np.int64, (rows,))
         if self.mask_probs is not None:
             side = max((1, *np.shape(self.mask_probs)[-1:]))
-            require_array("mask_probs", self.mask_probs, np.float32, (rows, side, side))
-            require_probabilities("mask_probs", self.mask_probs)
+            _require_array("mask_probs", self.mask_probs, np.float32, (rows, side, side))
+            _require_probabilities("mask_probs", self.mask_probs)
         if self.keypoints is not None:
             points = (rows, len(self.keypoint_names), 3)
-            require_array("keypoints", self.keypoints, np.float32, points)
+            _require_array("keypoints", self.keypoints, np.float32, points)
         self._require_sense()
 
     def _require_sense(self) -> None:
         from model.spec import PasteRule
 
-        require_size("image_hw", self.image_hw)
+        _require_size("image_hw", self.image_hw)
         if self.paste not in get_args(PasteRule):
             expected = ", ".join(get_args(PasteRule))
             raise ValueError(f"detections: expected paste as one of {expected}, got {self.paste!r}")
@@ -269,125 +244,41 @@ class Detections:
         return MaskRule(self.paste, self.mask_threshold, self.mask_threshold_inclusive)
 
 
-def from_raw(
-    raw: RawDetections,
-    spec: ModelSpec,
-    image_hw: tuple[int, int],
-    resized_hw: tuple[int, int],
-    origin_yx: tuple[int, int] = (0, 0),
-) -> Detections:
-    """Bring one image's network output to the original image, as the eager model does.
-
-    The spec says how: boxes are scaled by the ratio of the sizes in float32 (torchvision's
-    `resize_boxes`); then clipped to the image ("clip", detectron2's `detector_postprocess`); or
-    scaled corner to corner and rounded ("round", Matterport's `unmold_detections`). The latter two
-    remove empty boxes. Keypoints are decoded on the canvas and scaled alike, never clipped. Rows
-    with a NaN or an infinity are removed and counted.
-
-    Args:
-        raw: The network's rows, canvas pixels.
-        spec: The model that produced them.
-        image_hw: Height and width of the original image.
-        resized_hw: Height and width of the resized image on the canvas, without its padding.
-        origin_yx: Its first row and column there.
-
-    Returns:
-        Detections in original-image pixels, rows in the network's order.
+def _require_array(name: str, array: object, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
+    """Require a dtype, a shape, and that every number is finite.
 
     Raises:
-        ArtifactError: A label has no class name, a score or a mask is no probability, or masks or
-            heat maps are not those of the spec.
+        ValueError: It is not so; names `name`.
     """
-    from model.spec import MaskHeadSpec
-
-    _require_the_specs_heads(raw, spec)
-    rule = spec.mask or MaskHeadSpec()
-    boxes = boxes_to_image(raw.boxes, spec.box.to_image, image_hw, resized_hw, origin_yx)
-    finite = keep = _finite_rows(boxes, raw)
-    if spec.box.to_image == "clip":
-        boxes = clipped(boxes, image_hw)
-    if spec.box.to_image != "scale":
-        keep = finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    labels = raw.labels[keep].astype(np.int64)
-    first_class = int(spec.box.background == "first")
-    names = _names(labels, spec.classes, first_class)
-    _require_the_networks_probabilities(raw, keep)
-    return Detections(
-        boxes=boxes[keep],
-        scores=raw.scores[keep],
-        labels=labels,
-        names=names,
-        mask_probs=None if raw.masks is None else raw.masks[keep],
-        image_hw=image_hw,
-        paste=rule.paste,
-        mask_threshold=rule.threshold,
-        mask_threshold_inclusive=rule.threshold_inclusive,
-        exact=raw.nms_open == raw.candidates_cut == raw.samples_cut == 0,
-        dropped=int(np.count_nonzero(~finite)),
-        keypoints=_keypoints(raw, keep, spec, image_hw, resized_hw),
-        keypoint_names=() if spec.keypoint is None else spec.keypoint.names,
-        dataset_ids=np.array([spec.classes.dataset_id(k) for k in labels.tolist()], np.int64),
-        first_class=first_class,
-        class_names=spec.classes.names[first_class:],
-    )
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"detections: expected {name} as an array, got {type(array).__name__}")
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(
+            f"detections: expected {name} as {np.dtype(dtype)} {list(shape)}, got {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"detections: expected finite {name}, got a NaN or an infinity")
 
 
-def _require_the_specs_heads(raw: RawDetections, spec: ModelSpec) -> None:
-    wrong = None
-    if raw.masks is not None and spec.mask is None:
-        wrong = f"expected no masks, for the file's spec has no mask head, got {raw.masks.shape}"
-    maps, head = raw.keypoint_heatmaps, spec.keypoint
-    expected = None if head is None else (len(head.names), head.side, head.side)
-    if (None if maps is None else maps.shape[1:]) != expected:
-        got = None if maps is None else maps.shape[1:]
-        wrong = f"expected keypoint heat maps {expected} as the file's spec has them, got {got}"
-    if wrong is not None:
-        raise ArtifactError(
-            f"network output: {wrong}; graph and spec do not belong together, export the model "
-            "again"
+def _require_probabilities(name: str, array: NDArray[np.float32]) -> None:
+    """Require numbers from 0 to 1, but for what half precision rounds.
+
+    Raises:
+        ValueError: It is not so; names `name`.
+    """
+    if array.size and (array.min() < -_UNIT_SLACK or array.max() > 1 + _UNIT_SLACK):
+        raise ValueError(
+            f"detections: expected {name} from 0 to 1, got {array.min():g} to {array.max():g}"
         )
 
 
-def _keypoints(
-    raw: RawDetections,
-    keep: NDArray[np.bool_],
-    spec: ModelSpec,
-    image_hw: tuple[int, int],
-    resized_hw: tuple[int, int],
-) -> Float32Array | None:
-    if raw.keypoint_heatmaps is None or spec.keypoint is None:
-        return None
-    maps, boxes = raw.keypoint_heatmaps[keep], raw.boxes[keep]
-    return keypoints_to_image(maps, boxes, spec.keypoint, image_hw, resized_hw)
+def _require_size(name: str, hw: object) -> None:
+    """Require a tuple of two whole numbers from 1.
 
-
-def _finite_rows(boxes: Float32Array, raw: RawDetections) -> NDArray[np.bool_]:
-    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(raw.scores)
-    if raw.masks is not None:
-        finite &= np.isfinite(raw.masks).all(axis=(1, 2))
-    if raw.keypoint_heatmaps is not None:
-        finite &= np.isfinite(raw.keypoint_heatmaps).all(axis=(1, 2, 3))
-    return finite
-
-
-def _names(labels: Ints, classes: ClassSpec, first_class: int) -> tuple[str, ...]:
-    last = len(classes.names) - 1
-    unknown = labels[(labels < first_class) | (labels > last)]
-    if unknown.size:
-        raise ArtifactError(
-            f"network output: expected labels {first_class} to {last}, got {int(unknown[0])}; "
-            "graph and spec do not belong together, export the model again"
-        )
-    return tuple(classes.names[label] for label in labels)
-
-
-def _require_the_networks_probabilities(raw: RawDetections, keep: NDArray[np.bool_]) -> None:
-    try:
-        require_probabilities("scores", raw.scores[keep])
-        if raw.masks is not None:
-            require_probabilities("masks", raw.masks[keep])
-    except ValueError as error:
-        raise ArtifactError(
-            f"network output: {error}; the file is damaged or not maskport's, export the model "
-            "again"
-        ) from error
+    Raises:
+        ValueError: It is not so; names `name`.
+    """
+    sides = hw if isinstance(hw, tuple) else ()
+    if [isinstance(side, int | np.integer) and side >= 1 for side in sides] != [True, True]:
+        raise ValueError(f"detections: expected {name} as two whole numbers from 1, got {hw!r}")

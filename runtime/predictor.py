@@ -21,7 +21,7 @@ from runtime.preprocessing.canvas_selection import fixed_canvas, require_one_mod
 from runtime.selection import Selection, Wanted
 from runtime.sessions.session import Session, open_session
 from runtime.sources.photos import Photo, decode
-from runtime.stages import Call, Stages, StageTimes, name_of, raw_rows
+from runtime.stages import Call, Stages, StageTimes, name_of
 from runtime.whole_numbers import require_count
 
 if TYPE_CHECKING:  # what `import runtime.predictor` need not load
@@ -317,4 +317,4 @@ class Predictor(Closing):
             )
 
 
-__all__ = ["InexactResultWarning", "Predictor", "StageTimes", "raw_rows"]
+__all__ = ["InexactResultWarning", "Predictor", "StageTimes"]

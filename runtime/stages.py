@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import ArtifactError, ImageError, MaskportError
-from runtime.detections import Detections, RawDetections, from_raw
+from runtime.detections import Detections
 from runtime.postprocessing.certificate import OnInexact, inexact_remedies
-from runtime.postprocessing.output_checks import require_answer
+from runtime.postprocessing.from_raw import from_raw, raw_rows
+from runtime.postprocessing.output_checks import check_outputs
 from runtime.preprocessing.canvas import Canvas, CanvasRoom, resized_hw, to_canvas
 from runtime.preprocessing.canvas_selection import Canvas as CanvasSides
 from runtime.preprocessing.canvas_selection import choose_canvas, fixed_canvas
@@ -193,7 +194,7 @@ class Stages:
                 try:
                     answer = session.run(feed)
                     images = len(group.canvas.images)
-                    require_answer(answer, self.spec, images, session.artifact.path)
+                    check_outputs(answer, self.spec, images, session.artifact.path)
                     group.answer = answer
                 except MaskportError as error:
                     if self._is_closed:
@@ -273,22 +274,6 @@ class Stages:
             group.canvas.origin_yx[row],
         )
         return call.selection.apply(found)
-
-
-def raw_rows(answer: Answer, row: int) -> RawDetections:
-    """One image's valid rows out of a session's answer, in canvas pixels."""
-    count = int(answer["counts"][row])
-    masks, heatmaps = answer.get("masks"), answer.get("keypoint_heatmaps")
-    return RawDetections(
-        boxes=answer["boxes"][row, :count],
-        scores=answer["scores"][row, :count],
-        labels=answer["labels"][row, :count],
-        masks=None if masks is None else masks[row, :count],
-        nms_open=int(answer["nms_open"][row]),
-        candidates_cut=int(answer["candidates_cut"][row]),
-        keypoint_heatmaps=None if heatmaps is None else heatmaps[row, :count],
-        samples_cut=int(answer["samples_cut"][row]),
-    )
 
 
 def name_of(photo: object, index: int | None) -> str:

@@ -29,8 +29,8 @@ from runtime.compare.attribution import EagerTrace
 from runtime.compare.keypoint_attribution import KeypointTrace
 from runtime.compare.matching import HasDetections, compare
 from runtime.compare.noise import Noise, largest, measure
-from runtime.detections import Detections, from_raw
-from runtime.predictor import raw_rows
+from runtime.detections import Detections
+from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
 
 UInt8 = npt.NDArray[np.uint8]

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from model.errors import UsageError
 from model.spec import KeypointHeadSpec, MaskHeadSpec, ModelSpec
-from runtime.detections import Detections, RawDetections, from_raw
+from runtime.detections import Detections
 from runtime.device.library import Array, Library, clipped
 from runtime.device.paste import paste, rows_at_once
 from runtime.masks.paste import MaskRule
+from runtime.postprocessing.from_raw import RawDetections, from_raw
 
 
 @dataclass(frozen=True, slots=True, eq=False)

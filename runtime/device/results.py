@@ -1,6 +1,6 @@
 """From a network's answer in canvas pixels to each frame's own, on the device.
 
-The arithmetic is that of `runtime.detections.from_raw`, a mask in place of removed rows.
+The arithmetic is that of `runtime.postprocessing.from_raw`, a mask in place of removed rows.
 
 Legend: N frames, D rows of each.
 """

@@ -96,7 +96,7 @@ def grids_of(boxes_xyxy: Float32Array) -> Grids:
     if not (sides <= MOST_SIDE_PX).all():
         raise ArtifactError(
             f"network output: expected boxes of at most {MOST_SIDE_PX} canvas pixels a side, got "
-            f"{float(sides.max()):g}; graph and spec do not belong together, export the model again"
+            f"{float(sides.max()):g}; graph and spec do not match, export the model again"
         )
     whole = np.ceil(sides)
     return Grids(boxes_xyxy[:, :2], sides / whole, whole.astype(np.int64))

@@ -1,6 +1,6 @@
-"""Whether a session's answer is one of this model's, before anything is made of it.
+"""Checks of a session's outputs against the spec, before postprocessing.
 
-A graph that was damaged or edited may still run, and answer in other shapes.
+A damaged or edited graph may still run and return arrays of other shapes or types.
 """
 
 from __future__ import annotations
@@ -17,43 +17,46 @@ if TYPE_CHECKING:
     from model.spec import ModelSpec
 
 _COUNTERS = ("counts", "nms_open", "candidates_cut", "samples_cut")
+_HEADS = ("masks", "keypoint_heatmaps")
 
 
-def require_answer(answer: Answer, spec: ModelSpec, images: int, path: Path) -> None:
-    """Compare names, types, shapes and counts with what `model.mask_rcnn.Outputs` promises.
+def check_outputs(outputs: Answer, spec: ModelSpec, images: int, path: Path) -> None:
+    """Compare names, dtypes, shapes and counts with `model.mask_rcnn.Outputs`.
 
-    Values may be anything: rows that are not finite are dropped and counted later on.
+    Values are checked later: rows with a NaN or an infinity are dropped and counted.
 
     Args:
-        answer: of a session.
+        outputs: of a session.
         spec: of its model.
-        images: rows of the batch, filling included.
+        images: rows of the batch, padding rows included.
         path: for the message.
 
     Raises:
-        ArtifactError: an output is missing or is not what the spec says.
+        ArtifactError: an output is missing, unexpected, or of another dtype or shape.
     """
-    boxes = answer.get("boxes")
+    boxes = outputs.get("boxes")
     rows = boxes.shape[1] if boxes is not None and boxes.ndim == 3 else 0
-    for name, (kind, shape) in _expected(spec, images, rows).items():
-        found = answer.get(name)
-        if found is None:
-            raise _foreign(path, f"expected '{name}', got {', '.join(answer) or 'nothing'}")
-        is_kind = found.dtype == np.float32 if kind == "float32" else found.dtype.kind == "i"
-        if not is_kind or found.shape != shape:
-            raise _foreign(
-                path,
-                f"expected '{name}' as {kind} {list(shape)}, got {found.dtype} {list(found.shape)}",
-            )
+    expected = _expected(spec, images, rows)
+    for name, (dtype, shape) in expected.items():
+        output = outputs.get(name)
+        if output is None:
+            raise _mismatch(path, f"expected '{name}', got {', '.join(outputs) or 'nothing'}")
+        is_match = output.dtype == np.float32 if dtype == "float32" else output.dtype.kind == "i"
+        if not is_match or output.shape != shape:
+            got = f"{output.dtype} {list(output.shape)}"
+            raise _mismatch(path, f"expected '{name}' as {dtype} {list(shape)}, got {got}")
+    for name in _HEADS:
+        if name in outputs and name not in expected:
+            raise _mismatch(path, f"expected no '{name}', the spec has no such head")
     for name in _COUNTERS:
-        low, high = int(answer[name].min()), int(answer[name].max())
+        low, high = int(outputs[name].min()), int(outputs[name].max())
         if low < 0 or (name == "counts" and high > rows):
             most = f"0 to {rows}" if name == "counts" else "0 or more"
-            raise _foreign(path, f"expected {name} {most}, got {low if low < 0 else high}")
+            raise _mismatch(path, f"expected {name} {most}, got {low if low < 0 else high}")
 
 
 def _expected(spec: ModelSpec, images: int, rows: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Kind and shape of every output."""
+    """Dtype and shape of every output."""
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "boxes": ("float32", (images, rows, 4)),
         "scores": ("float32", (images, rows)),
@@ -63,13 +66,12 @@ def _expected(spec: ModelSpec, images: int, rows: int) -> dict[str, tuple[str, t
     if spec.mask is not None:
         expected["masks"] = ("float32", (images, rows, spec.mask_side, spec.mask_side))
     if spec.keypoint is not None:
-        joints, side = len(spec.keypoint.names), spec.keypoint.side
-        expected["keypoint_heatmaps"] = ("float32", (images, rows, joints, side, side))
+        keypoints, side = len(spec.keypoint.names), spec.keypoint.side
+        expected["keypoint_heatmaps"] = ("float32", (images, rows, keypoints, side, side))
     return expected
 
 
-def _foreign(path: Path, what: str) -> ArtifactError:
+def _mismatch(path: Path, problem: str) -> ArtifactError:
     return ArtifactError(
-        f"{path}: network output: {what}; graph and spec do not belong together, export the model "
-        "again"
+        f"{path}: network output: {problem}; graph and spec do not match, export the model again"
     )

@@ -43,13 +43,6 @@ def boxes_to_image(
     return _scaled(boxes_xyxy, image_hw, resized_hw, origin_yx)
 
 
-def clipped(boxes_xyxy: Float32Array, image_hw: tuple[int, int]) -> Float32Array:
-    """Boxes float32 [D, 4], what of them is in the image."""
-    height, width = image_hw
-    limit = np.array([width, height, width, height], np.float32)
-    return np.minimum(np.maximum(boxes_xyxy, np.float32(0)), limit)
-
-
 def keypoints_to_image(
     heatmaps: Float32Array,
     boxes_xyxy: Float32Array,

@@ -13,8 +13,7 @@ from model.checkpoint import Checkpoint
 from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.detections import from_raw
-from runtime.predictor import raw_rows
+from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import to_canvas
 from runtime.sources.photos import decode
 from tests.lively import picture

@@ -20,7 +20,8 @@ from model.mask_rcnn import MaskRCNN, Outputs
 from model.ops import OpaqueOperators, pyramid_levels
 from model.placement import Windows, windows
 from model.spec import PoolerSpec
-from runtime.detections import Detections, RawDetections, from_raw
+from runtime.detections import Detections
+from runtime.postprocessing.from_raw import RawDetections, from_raw
 from runtime.preprocessing.canvas import Canvas, to_canvas
 from tests.keras_matterport import Widths, random_weights, write_h5
 from tests.lively import picture

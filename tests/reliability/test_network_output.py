@@ -126,7 +126,7 @@ def test_rows_that_are_not_finite_are_dropped_and_counted(case: str, tiny_onnx: 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_an_answer_of_another_model_is_refused(case: str, tiny_onnx: Path) -> None:
-    with pytest.raises(ArtifactError, match="do not belong together") as caught:
+    with pytest.raises(ArtifactError, match="do not match") as caught:
         _predict(tiny_onnx, REFUSED[case])
     assert "\n" not in str(caught.value)
 

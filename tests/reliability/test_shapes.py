@@ -20,7 +20,8 @@ from model.errors import ImageError
 from runtime.compare.attribution import explain
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
-from runtime.detections import Detections, RawDetections, from_raw
+from runtime.detections import Detections
+from runtime.postprocessing.from_raw import RawDetections, from_raw
 from runtime.predictor import Predictor
 from tests.lively import picture
 from tests.oracles.paste import paste_integer

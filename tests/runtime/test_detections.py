@@ -12,8 +12,9 @@ import pytest
 
 from model.errors import ArtifactError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
-from runtime.detections import Detections, RawDetections, from_raw
+from runtime.detections import Detections
 from runtime.masks import rle
+from runtime.postprocessing.from_raw import RawDetections, from_raw
 from runtime.selection import Selection
 
 SPEC = ModelSpec(
@@ -132,11 +133,6 @@ def test_label_without_a_name_is_refused(label: int) -> None:
     network.labels[2] = label
     with pytest.raises(ArtifactError, match=f"expected labels 1 to 3, got {label}; .* again"):
         from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
-
-
-def test_masks_without_a_mask_head_are_refused() -> None:
-    with pytest.raises(ArtifactError, match="expected no masks"):
-        from_raw(raw(), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW)
 
 
 def test_paste_rule_is_the_specs() -> None:
@@ -266,7 +262,7 @@ def test_last_background_leaves_label_zero_a_class() -> None:
 
 @pytest.mark.parametrize("field", ["scores", "masks"])
 @pytest.mark.parametrize("value", [-3.0, 40.0])
-def test_network_that_answers_no_probabilities_is_refused(field: str, value: float) -> None:
+def test_network_output_that_is_no_probability_is_refused(field: str, value: float) -> None:
     network = raw()
     getattr(network, field).reshape(5, -1)[2, 0] = value
     with pytest.raises(ArtifactError, match=r"network output: .* from 0 to 1, .* export the model"):

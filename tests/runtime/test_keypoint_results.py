@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.errors import ArtifactError
 from model.spec import ClassSpec, KeypointHeadSpec, ModelSpec, PoolerSpec, ResNetSpec
 from model.spec.heads import COCO_KEYPOINTS
-from runtime.detections import Detections, RawDetections, from_raw
+from runtime.detections import Detections
 from runtime.drawing.keypoints import LIMBS
 from runtime.formats import coco, jsonl
-from runtime.predictor import raw_rows
+from runtime.postprocessing.from_raw import RawDetections, from_raw, raw_rows
 from runtime.selection import Selection
 from tests.oracles.keypoints import keypoint
 
@@ -132,22 +131,6 @@ def test_select_keeps_the_rows_of_keypoints() -> None:
     assert found.keypoints is not None
     np.testing.assert_array_equal(part.keypoints, found.keypoints[:2])
     assert part.keypoint_names == NAMES
-
-
-@pytest.mark.parametrize(
-    ("network", "spec"),
-    [
-        pytest.param(raw(), replace(SPEC, keypoint=None), id="no-head"),
-        pytest.param(replace(raw(), keypoint_heatmaps=None), SPEC, id="no-maps"),
-        pytest.param(
-            raw(), replace(SPEC, keypoint=KeypointHeadSpec(PoolerSpec(2))), id="17-keypoints"
-        ),
-        pytest.param(raw(), replace(SPEC, keypoint=KeypointHeadSpec(names=NAMES)), id="side-of-56"),
-    ],
-)
-def test_maps_that_are_not_the_specs_are_refused(network: RawDetections, spec: ModelSpec) -> None:
-    with pytest.raises(ArtifactError, match=r"expected keypoint heat maps .* export the model"):
-        from_raw(network, spec, IMAGE_HW, RESIZED_HW)
 
 
 @pytest.mark.parametrize(

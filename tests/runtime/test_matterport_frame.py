@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from model.errors import ImageError
 from model.placement import windows
 from model.spec import BoxHeadSpec, ClassSpec, MaskHeadSpec, ModelSpec, PreprocessSpec, ResNetSpec
-from runtime.detections import Detections, RawDetections, from_raw
+from runtime.detections import Detections
 from runtime.masks import rle
 from runtime.masks.paste import MaskRule, paste_crops
+from runtime.postprocessing.from_raw import RawDetections, from_raw
 from runtime.preprocessing.canvas import resized_hw, to_canvas
 from runtime.preprocessing.skimage_bilinear import resize_uint8
 from tests.oracles import matterport as oracle

@@ -1,0 +1,164 @@
+"""From one image's network outputs to `Detections` in original-image pixels.
+
+Module legend: D detections, M side of a mask, J keypoints, S side of a heat map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import ArtifactError
+from runtime.boxes import clipped
+from runtime.detections import Detections
+from runtime.postprocessing.rescale import boxes_to_image, keypoints_to_image
+from runtime.sessions.session import Answer
+
+if TYPE_CHECKING:
+    from model.spec import ClassSpec, ModelSpec
+
+Float32Array = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawDetections:
+    """One image's network output without its padding rows, in canvas pixels.
+
+    Attributes:
+        boxes: float32 [D, 4] xyxy.
+        scores: float32 [D].
+        labels: int32 [D].
+        masks: float32 [D, M, M] probabilities, or None for a box-only model.
+        nms_open: Boxes that the graph's NMS left undecided; 0 certifies exact greedy NMS.
+        candidates_cut: Candidates cut before NMS that may have changed the result.
+        keypoint_heatmaps: float32 [D, J, S, S] logits, or None for a model without keypoints.
+        samples_cut: RoIs that were pooled with fewer samples than they need.
+    """
+
+    boxes: Float32Array
+    scores: Float32Array
+    labels: NDArray[np.int32]
+    masks: Float32Array | None
+    nms_open: int
+    candidates_cut: int
+    keypoint_heatmaps: Float32Array | None = None
+    samples_cut: int = 0
+
+
+def raw_rows(outputs: Answer, row: int) -> RawDetections:
+    """One image's rows out of a session's outputs."""
+    count = int(outputs["counts"][row])
+    masks, heatmaps = outputs.get("masks"), outputs.get("keypoint_heatmaps")
+    return RawDetections(
+        boxes=outputs["boxes"][row, :count],
+        scores=outputs["scores"][row, :count],
+        labels=outputs["labels"][row, :count],
+        masks=None if masks is None else masks[row, :count],
+        nms_open=int(outputs["nms_open"][row]),
+        candidates_cut=int(outputs["candidates_cut"][row]),
+        keypoint_heatmaps=None if heatmaps is None else heatmaps[row, :count],
+        samples_cut=int(outputs["samples_cut"][row]),
+    )
+
+
+def from_raw(
+    raw: RawDetections,
+    spec: ModelSpec,
+    image_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+    origin_yx: tuple[int, int] = (0, 0),
+) -> Detections:
+    """Rescale one image's network output to the original image, as the eager model does.
+
+    Boxes are scaled by the ratio of the sizes in float32 (torchvision's `resize_boxes`); then
+    clipped to the image ("clip", detectron2's `detector_postprocess`); or scaled corner to corner
+    and rounded ("round", Matterport's `unmold_detections`). The latter two remove empty boxes.
+    Keypoints are decoded on the canvas and scaled alike, never clipped. Rows with a NaN or an
+    infinity are removed and counted.
+
+    Args:
+        raw: Canvas pixels; heads as the spec has them (`runtime.postprocessing.output_checks`).
+        spec: The model that produced them.
+        image_hw: Height and width of the original image.
+        resized_hw: Height and width of the resized image on the canvas, without its padding.
+        origin_yx: Its first row and column there.
+
+    Returns:
+        Detections in original-image pixels, rows in the network's order.
+
+    Raises:
+        ArtifactError: A label has no class name, or a score or a mask is no probability.
+    """
+    from model.spec import MaskHeadSpec
+
+    rule = spec.mask or MaskHeadSpec()
+    boxes = boxes_to_image(raw.boxes, spec.box.to_image, image_hw, resized_hw, origin_yx)
+    finite = keep = _finite_rows(boxes, raw)
+    if spec.box.to_image == "clip":
+        boxes = clipped(boxes, image_hw)
+    if spec.box.to_image != "scale":
+        keep = finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    labels = raw.labels[keep].astype(np.int64)
+    first_class = int(spec.box.background == "first")
+    names = _names(labels, spec.classes, first_class)
+    try:
+        return Detections(
+            boxes=boxes[keep],
+            scores=raw.scores[keep],
+            labels=labels,
+            names=names,
+            mask_probs=None if raw.masks is None else raw.masks[keep],
+            image_hw=image_hw,
+            paste=rule.paste,
+            mask_threshold=rule.threshold,
+            mask_threshold_inclusive=rule.threshold_inclusive,
+            exact=raw.nms_open == raw.candidates_cut == raw.samples_cut == 0,
+            dropped=int(np.count_nonzero(~finite)),
+            keypoints=_keypoints(raw, keep, spec, image_hw, resized_hw),
+            keypoint_names=() if spec.keypoint is None else spec.keypoint.names,
+            dataset_ids=np.array([spec.classes.dataset_id(k) for k in labels.tolist()], np.int64),
+            first_class=first_class,
+            class_names=spec.classes.names[first_class:],
+        )
+    except ValueError as error:
+        raise ArtifactError(
+            f"network output: {error}; the file is damaged or not maskport's, export the model "
+            "again"
+        ) from error
+
+
+def _keypoints(
+    raw: RawDetections,
+    keep: NDArray[np.bool_],
+    spec: ModelSpec,
+    image_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+) -> Float32Array | None:
+    if raw.keypoint_heatmaps is None or spec.keypoint is None:
+        return None
+    maps, boxes = raw.keypoint_heatmaps[keep], raw.boxes[keep]
+    return keypoints_to_image(maps, boxes, spec.keypoint, image_hw, resized_hw)
+
+
+def _finite_rows(boxes: Float32Array, raw: RawDetections) -> NDArray[np.bool_]:
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(raw.scores)
+    if raw.masks is not None:
+        finite &= np.isfinite(raw.masks).all(axis=(1, 2))
+    if raw.keypoint_heatmaps is not None:
+        finite &= np.isfinite(raw.keypoint_heatmaps).all(axis=(1, 2, 3))
+    return finite
+
+
+def _names(labels: Ints, classes: ClassSpec, first_class: int) -> tuple[str, ...]:
+    last = len(classes.names) - 1
+    unknown = labels[(labels < first_class) | (labels > last)]
+    if unknown.size:
+        raise ArtifactError(
+            f"network output: expected labels {first_class} to {last}, got {int(unknown[0])}; "
+            "graph and spec do not match, export the model again"
+        )
+    return tuple(classes.names[label] for label in labels)
