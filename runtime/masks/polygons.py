@@ -28,9 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import UsageError
-from runtime.consecutive import lengths, starts
 from runtime.masks.paste import MaskCrop
-from runtime.masks.simplify import douglas_peucker
+from runtime.masks.simplify import douglas_peucker, run_lengths, run_starts
 
 Points = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -163,8 +162,8 @@ def _trace(edges: _Edges) -> _Rings:
     following = np.empty(x.size, np.int64)
     following[np.argsort(end * 4 + direction)] = np.argsort(start * 4 + (direction - 1) % 4)
     smallest, order = _cycles(following)
-    first = starts(smallest[order])
-    of_edge = np.repeat(np.arange(first.size), lengths(first, x.size))
+    first = run_starts(smallest[order])
+    of_edge = np.repeat(np.arange(first.size), run_lengths(first, x.size))
     return _Rings(_Edges(edges.mask[order], x[order], y[order], direction[order]), first, of_edge)
 
 
@@ -218,10 +217,10 @@ def _corners(rings: _Rings) -> tuple[Points, Ints]:
     """Points where a ring turns, float64 [P, 2], and where each ring's begin."""
     direction = rings.edges.direction
     before = np.arange(direction.size) - 1
-    before[rings.first] += lengths(rings.first, direction.size)
+    before[rings.first] += run_lengths(rings.first, direction.size)
     turns = direction != direction[before]
     points = np.stack((rings.edges.x[turns], rings.edges.y[turns]), axis=1).astype(np.float64)
-    return points, starts(rings.of_edge[turns])
+    return points, run_starts(rings.of_edge[turns])
 
 
 def _chords(rings: _Rings, tolerance_px: float) -> tuple[Points, Ints]:
@@ -234,4 +233,4 @@ def _chords(rings: _Rings, tolerance_px: float) -> tuple[Points, Ints]:
     if tolerance_px > SAME_PIXELS_PX and (count < 3).any():
         finer = douglas_peucker(x, y, rings.first, SAME_PIXELS_PX)
         keep = np.where((count < 3)[rings.of_edge], finer, keep)
-    return np.stack((x[keep], y[keep]), axis=1), starts(rings.of_edge[keep])
+    return np.stack((x[keep], y[keep]), axis=1), run_starts(rings.of_edge[keep])

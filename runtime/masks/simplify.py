@@ -10,10 +10,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.consecutive import lengths, starts
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+def run_starts(values: Ints) -> Ints:
+    """Where runs of equal values begin, int64 [R]; there must be a value."""
+    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
+    return np.concatenate((np.zeros(1, np.int64), changes))
+
+
+def run_lengths(first: Ints, total: int) -> Ints:
+    """Lengths of the runs of `total` elements, from where they begin, int64 [R]."""
+    return np.diff(first, append=total)
 
 
 def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDArray[np.bool_]:
@@ -32,7 +41,7 @@ def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDAr
     Returns:
         bool [P]. Each point left out is at most the tolerance from the chord that replaces it.
     """
-    size = lengths(first, x.size)
+    size = run_lengths(first, x.size)
     start = first + np.arange(first.size)
     # Each ring ends with its first point again, so that every piece has two ends.
     closed = np.insert(np.arange(x.size), first + size, first)
@@ -45,8 +54,8 @@ def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDAr
     while inner.size:
         ends = np.flatnonzero(kept)
         piece = np.searchsorted(ends, inner) - 1
-        begin = starts(piece)
-        count = lengths(begin, inner.size)
+        begin = run_starts(piece)
+        count = run_lengths(begin, inner.size)
         low, high = ends[piece[begin]], ends[piece[begin] + 1]
         distance2 = _distance2(x, y, inner, low, high, count)
         furthest = _furthest(distance2, begin, count)
