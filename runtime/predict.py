@@ -27,7 +27,7 @@ from runtime.cli.console import (
     thread_count,
     whole_number,
 )
-from runtime.cli.image_ids import Task, WorkList
+from runtime.cli.image_ids import NumberedItems
 from runtime.cli.next_command import next_step
 from runtime.cli.overwrite_guard import Originals
 from runtime.cli.photo_progress import PhotoProgress
@@ -39,7 +39,6 @@ from runtime.selection import Wanted, parse_score_threshold
 from runtime.sources.items import Item
 from runtime.sources.live import is_live, live_name
 from runtime.sources.open import open_sources
-from runtime.sources.photos import Photo
 from runtime.stream import Streamed
 
 _MOST_REPEATS = 5
@@ -155,7 +154,7 @@ def _predict(argv: Sequence[str]) -> int:
     known = source.known()
     originals = Originals(args.photos, known, args.output, kinds)
     originals.require_safe(known)
-    work = WorkList(source)
+    work = NumberedItems(source)
     opened = Predictor.open(
         [args.artifact, *args.also],
         backend=args.backend,
@@ -249,15 +248,13 @@ class _Run:
     """One pass over the photos: files are written beside the network, records in order."""
 
     def __init__(
-        self, work: WorkList, done: Collection[str], sinks: Sinks, originals: Originals
+        self, work: NumberedItems, done: Collection[str], sinks: Sinks, originals: Originals
     ) -> None:
         self.work = work
         self.done = len(done)
-        self._tasks = work.tasks(done)
+        self._items = work.items(done)
         self._originals = originals
         self._sinks = sinks
-        # Photos that are on their way, by their place in the stream.
-        self._under_way: dict[int, Task] = {}
         left = None if work.count is None else max(work.count - len(done), 0)
         self.progress = PhotoProgress(left)
 
@@ -279,7 +276,7 @@ class _Run:
             KeyboardInterrupt: where nothing is live; what was written can be gone on with.
         """
         results = predictor.stream(
-            self._photos(),
+            self._checked(),
             batch_size=batch_size,
             workers=workers,
             depth=workers + 3,
@@ -300,35 +297,37 @@ class _Run:
         self.progress.close()
         return is_whole
 
-    def _photos(self) -> Iterator[Photo | ImageError]:
-        with closing(self._tasks):
-            for place, task in enumerate(self._tasks):
-                self._under_way[place] = task
-                yield self._originals.checked(task.item).photo
+    def _checked(self) -> Iterator[Item]:
+        with closing(self._items):
+            yield from map(self._originals.checked, self._items)
 
     def _write_files(self, result: Streamed) -> None:
         for sink in self._sinks.files:
-            _write(sink, self._under_way[result.index], result)
+            _write(sink, result)
 
     def _take(self, result: Streamed) -> None:
-        task = self._under_way.pop(result.index)
         if isinstance(result.error, ImageError):
-            complain(_named(task.item, result.error))
+            complain(_named(result))
         elif result.error is not None:
             raise result.error
         else:
-            _write(self._sinks.records, task, result)
+            _write(self._sinks.records, result)
         self.progress.advance(result.seconds, failed=result.error is not None)
 
 
-def _write(sink: Sink | Records, task: Task, result: Streamed) -> None:
-    if result.pixels is not None and result.detections is not None:
-        item = task.item
-        sink.write(item.name, item.stem, task.image_id, result.pixels, result.detections)
+def _write(sink: Sink | Records, result: Streamed) -> None:
+    item, pixels, detections = result.item, result.pixels, result.detections
+    assert item is not None
+    assert item.image_id is not None
+    assert pixels is not None
+    assert detections is not None
+    sink.write(item.name, item.stem, item.image_id, pixels, detections)
 
 
-def _named(item: Item, error: ImageError) -> str:
-    return str(error) if item.name in str(error) else f"{item.name}: {error}"
+def _named(result: Streamed) -> str:
+    assert result.item is not None
+    name, message = result.item.name, str(result.error)
+    return message if name in message else f"{name}: {message}"
 
 
 def _summary(progress: PhotoProgress, predictor: Predictor) -> str:

@@ -29,7 +29,7 @@ from PIL import Image
 from model.errors import ImageError, MaskportError, UsageError
 from runtime.detections import Detections
 from runtime.selection import Selection
-from runtime.sources.items import Item, Named
+from runtime.sources.items import Item, ItemName
 from runtime.sources.photos import Photo, is_in_memory
 from runtime.stages import Call, Stages, name_of
 from runtime.whole_numbers import require_count
@@ -67,7 +67,7 @@ class Streamed:
     pixels: UInt8 | None
     seconds: Mapping[str, float]
     value: Any = None
-    item: Named | None = None
+    item: ItemName | None = None
 
 
 Then = Callable[[Streamed], Any]
@@ -118,7 +118,7 @@ class _Job:
 
     call: Call
     first: int
-    named: list[Named | None]
+    named: list[ItemName | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class _Line:
             job.named.append(None)
             self._stages.take(job.call, given, name_of(given, job.first + len(job.call.photos)))
             return
-        job.named.append(Named(given.name, given.stem))
+        job.named.append(ItemName(given.name, given.stem, image_id=given.image_id))
         self._stages.take(job.call, given.photo, f"{given.name}: ")
 
     def _run(self, job: _Job, prepared: Future[None]) -> None:

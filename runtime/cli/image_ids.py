@@ -1,67 +1,60 @@
-"""The photos of a command, each with its name, the stem of its files, and its COCO image id."""
+"""COCO image ids for the photos of a command."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from model.errors import UsageError
 from runtime.sources.items import Item, Source
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """One photo and its id."""
+class NumberedItems:
+    """The items of a source, each with its image id.
 
-    item: Item
-    image_id: int
-
-
-class WorkList:
-    """What a source gives, numbered.
-
-    Where all items are known beforehand, are named by whole numbers, and no two alike, as COCO's
-    photos are, these numbers are their image ids; otherwise an item's id is its place in the
-    source, from 0. What is left out later does not move the ids of the others.
+    If all items are known beforehand and their file names are distinct whole numbers, as those of
+    COCO's photos, these numbers are the ids. Otherwise an item's id is its index in the source,
+    from 0. Items that are skipped do not change the ids of the others.
 
     Args:
-        source: iterated as it is worked on, where it does not know its count.
+        source: Iterated once if it has no count.
     """
 
     def __init__(self, source: Source) -> None:
         self._known: Sequence[Item] | None = None if source.count is None else source.known()
         self._source = source
-        self._are_named = self._known is not None and _are_numbers(self._known)
+        self._has_numbers = self._known is not None and _are_numbers(self._known)
 
     @property
     def count(self) -> int | None:
-        """Items in all; None where only the end tells."""
+        """Number of items; None if the source has no count."""
         return None if self._known is None else len(self._known)
 
     @property
     def id_rule(self) -> str:
-        """How ids came about, for people."""
-        if self._are_named:
+        """Where the ids come from, for people."""
+        if self._has_numbers:
             return "the number in the photo's name"
         return "the photo's place in the list, from 0"
 
-    def tasks(self, done: Collection[str] = ()) -> Generator[Task, None, None]:
-        """Those whose names are not in `done`."""
+    def items(self, done: Collection[str] = ()) -> Generator[Item, None, None]:
+        """Items whose names are not in `done`, with their ids."""
         items = self._source if self._known is None else self._known
-        for place, item in enumerate(items):
+        for index, item in enumerate(items):
             if item.name not in done:
-                yield Task(item, int(_number(item) or 0) if self._are_named else place)
+                image_id = int(_number(item) or 0) if self._has_numbers else index
+                yield replace(item, image_id=image_id)
 
     def require_ids(self, done: Mapping[str, int | None], folder: Path) -> None:
-        """A run can only go on over the photos it was begun with: else ids would be given twice.
+        """Require that finished photos keep their ids: otherwise an id would be used twice.
 
         Raises:
-            UsageError: a photo that is done has another id here, or is not here at all.
+            UsageError: A finished photo has another id here, or is missing.
         """
         if self._known is None or not done:
             return
-        here = {task.item.name: task.image_id for task in self.tasks()}
+        here = {item.name: item.image_id for item in self.items()}
         for name, image_id in done.items():
             if here.get(name) != image_id:
                 now = f"is {here[name]} now" if name in here else "is not among the photos now"
@@ -77,7 +70,7 @@ def _are_numbers(items: Sequence[Item]) -> bool:
 
 
 def _number(item: Item) -> str | None:
-    """The photo's name where it is a number; its stem may have been changed to be unique."""
+    """The photo's file name if it is a number; `Item.stem` may have been changed to be unique."""
     if not isinstance(item.photo, Path):
         return None
     stem = item.photo.stem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from model.errors import ImageError
@@ -11,21 +11,23 @@ from runtime.sources.photos import Photo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Named:
-    """What one photo of a source is called.
+class ItemName:
+    """The names of one photo of a source.
 
     Attributes:
         name: for messages and result files, "dir/a.jpg" or "clip.mp4#000123".
         stem: for output files, without a suffix; no two items of one pass share it, not even on a
             file system that ignores case.
+        image_id: of COCO's results, where a command assigns one.
     """
 
     name: str
     stem: str
+    image_id: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Item(Named):
+class Item(ItemName):
     """One photo of a source, with its names.
 
     Attributes:
