@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.errors import ArtifactError
+from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.drawing.source_image import original_pixels
 from runtime.files import atomic_path
 from runtime.formats.names import file_stem
 from runtime.masks.paste import MaskCrop
-from runtime.postprocessing.rescale import clipped
 
 Window = tuple[int, int, int, int]
 _OURS = re.compile(r"\d{3,}-.*\.png")

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.masks.join_rings import one_ring
 from runtime.masks.polygons import SAME_PIXELS_PX
-from runtime.postprocessing.rescale import clipped
 
 # Of the files' form, which has not changed since; labelme warns about a major version of its own.
 _VERSION = "5.5.0"

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.spec import ModelSpec
+from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import layout
 from runtime.masks.join_rings import one_ring
 from runtime.masks.polygons import SAME_PIXELS_PX
-from runtime.postprocessing.rescale import clipped
 
 _DECIMALS = 7
 
