@@ -27,7 +27,8 @@ from runtime.cli.console import Bar
 from runtime.compare.attribution import explain
 from runtime.compare.coco_ap import ApResult, evaluate
 from runtime.compare.limits import Verdict, check
-from runtime.compare.matching import Comparison, HasDetections, compare
+from runtime.compare.matching import Comparison, compare
+from runtime.compare.result_protocol import DetectionResult
 from runtime.detections import Detections
 from runtime.formats.coco import rows_by_class
 from runtime.predictor import Predictor
@@ -172,7 +173,7 @@ def _ap(rows: list[Comparison], spec: ModelSpec) -> dict[str, tuple[float, float
     truth = json.loads(truth_file.read_text("utf-8"))
     ids = [int(Path(row.image).stem) for row in rows]
 
-    def score(pick: Callable[[Comparison], HasDetections], kind: str) -> float:
+    def score(pick: Callable[[Comparison], DetectionResult], kind: str) -> float:
         found = [
             dict(result)
             for row, image_id in zip(rows, ids, strict=True)

@@ -31,7 +31,8 @@ from runtime.cli.console import Bar
 from runtime.compare.agreement import TRUTH_SCORE, agreement_ap
 from runtime.compare.coco_ap import evaluate
 from runtime.compare.half_limits import HALF_LIMITS, check_half_run
-from runtime.compare.matching import HasDetections, compare
+from runtime.compare.matching import compare
+from runtime.compare.result_protocol import DetectionResult
 from runtime.formats.coco import rows_by_class
 from runtime.predictor import Predictor
 from runtime.sessions.session import Session, open_session
@@ -54,8 +55,8 @@ class Row:
     lowering: str
     precision: str
     photos: str
-    eager: list[HasDetections] = field(default_factory=list)
-    found: list[HasDetections] = field(default_factory=list)
+    eager: list[DetectionResult] = field(default_factory=list)
+    found: list[DetectionResult] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     seconds: float = 0.0
     ap: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class Judged:
 
     lowering: str
     sets: dict[str, list[Path]]
-    eager: dict[Path, HasDetections]
+    eager: dict[Path, DetectionResult]
     canvas_of: dict[Path, Canvas]
     ranges: list[RangeReport] = field(default_factory=list)
     size_mb: dict[str, float] = field(default_factory=dict)
@@ -128,7 +129,7 @@ def _judge_by(lowering: str, sets: dict[str, list[Path]]) -> Judged:
 
 def _run(judged: Judged, precision: str) -> list[Row]:
     """One precision on all photos; a session at a time, for the memory that each keeps."""
-    found: dict[Path, HasDetections] = {}
+    found: dict[Path, DetectionResult] = {}
     seconds: dict[Path, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for canvas in dict.fromkeys(judged.canvas_of.values()):
@@ -182,7 +183,7 @@ def _coco_ap(row: Row, spec: ModelSpec) -> dict[str, tuple[float, float]]:
     truth = json.loads(truth_file.read_text("utf-8"))
     ids = [int(Path(name).stem) for name in row.names]
 
-    def score(side: Sequence[HasDetections], kind: str) -> float:
+    def score(side: Sequence[DetectionResult], kind: str) -> float:
         found = [
             dict(result)
             for detections, image_id in zip(side, ids, strict=True)

@@ -17,8 +17,9 @@ from model.checkpoint import Checkpoint
 from model.errors import ExportError
 from runtime.compare.attribution import explain
 from runtime.compare.limits import FP32_ONNX, Limits, Verdict, check
-from runtime.compare.matching import HasDetections, compare
+from runtime.compare.matching import compare
 from runtime.compare.noise import Noise, widened
+from runtime.compare.result_protocol import DetectionResult
 from runtime.detections import Detections
 from runtime.predictor import Predictor
 
@@ -42,7 +43,7 @@ class CheckReport:
     lowered: bool
     certified: bool = True
     noise: str = ""
-    reference: HasDetections | None = None
+    reference: DetectionResult | None = None
 
     def __str__(self) -> str:
         how = f" with the score threshold at {self.score_threshold:.2g}" if self.lowered else ""

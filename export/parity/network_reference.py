@@ -27,8 +27,9 @@ from model.placement import Windows, windows
 from model.spec import ModelSpec
 from runtime.compare.attribution import EagerTrace
 from runtime.compare.keypoint_attribution import KeypointTrace
-from runtime.compare.matching import HasDetections, compare
+from runtime.compare.matching import compare
 from runtime.compare.noise import Noise, largest, measure
+from runtime.compare.result_protocol import DetectionResult
 from runtime.detections import Detections
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
@@ -189,7 +190,7 @@ def model_noise(
 ) -> Noise:
     """How far rounding alone moves a model's answer on a photo from that of `run`."""
     with other_convolutions():
-        others: list[HasDetections] = [eager.run(photo, score_threshold).detections]
+        others: list[DetectionResult] = [eager.run(photo, score_threshold).detections]
     if isinstance(eager, NetworkEager):
         others.append(eager.run_in_double(photo, score_threshold))
     return largest([measure(compare(run.detections, other)) for other in others])

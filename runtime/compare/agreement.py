@@ -12,7 +12,7 @@ from typing import Any
 
 from model.errors import UsageError
 from runtime.compare.coco_ap import ApResult, IouType, evaluate, shape_area_px
-from runtime.compare.matching import HasDetections
+from runtime.compare.result_protocol import DetectionResult
 
 # Below it the eager model itself is unsure, and ranks turn on noise.
 TRUTH_SCORE = 0.3
@@ -27,8 +27,8 @@ class Agreement:
 
 
 def agreement_ap(
-    references: Sequence[HasDetections],
-    candidates: Sequence[HasDetections],
+    references: Sequence[DetectionResult],
+    candidates: Sequence[DetectionResult],
     truth_score: float = TRUTH_SCORE,
 ) -> Agreement:
     """COCO AP of all detections of `candidates` against those of `references`.
@@ -61,8 +61,8 @@ def agreement_ap(
 
 
 def _agreement(
-    references: Sequence[HasDetections],
-    candidates: Sequence[HasDetections],
+    references: Sequence[DetectionResult],
+    candidates: Sequence[DetectionResult],
     truth_score: float,
     iou_type: IouType,
 ) -> ApResult:
@@ -87,7 +87,7 @@ def _agreement(
     return evaluate(ground_truth, _rows(candidates, iou_type), iou_type, range(len(references)))
 
 
-def _rows(results: Sequence[HasDetections], iou_type: IouType) -> Iterator[dict[str, Any]]:
+def _rows(results: Sequence[DetectionResult], iou_type: IouType) -> Iterator[dict[str, Any]]:
     """COCO result rows; `category_id` is the label, `image_id` the place in the sequence."""
     for image_id, result in enumerate(results):
         shapes: Sequence[Any] = result.rle() if iou_type == "segm" else _xywh(result)
@@ -104,7 +104,7 @@ def _key(iou_type: IouType) -> str:
     return "segmentation" if iou_type == "segm" else "bbox"
 
 
-def _xywh(result: HasDetections) -> list[list[float]]:
+def _xywh(result: DetectionResult) -> list[list[float]]:
     return [
         [float(x0), float(y0), float(x1 - x0), float(y1 - y0)] for x0, y0, x1, y1 in result.boxes
     ]

@@ -34,7 +34,8 @@ from runtime.compare.displacement import explain_displaced
 from runtime.compare.keypoint_attribution import KeypointTrace, keypoint_witness
 from runtime.compare.limits import Excess, Limits, Verdict
 from runtime.compare.mask_attribution import mask_witness
-from runtime.compare.matching import Bools, Comparison, Floats, HasDetections, Ints, box_iou
+from runtime.compare.matching import Bools, Comparison, Floats, Ints, box_iou
+from runtime.compare.result_protocol import DetectionResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,7 +242,7 @@ def _rows(excess: Excess, comparison: Comparison, trace: EagerTrace) -> list[_Ro
     return [_on_canvas(reference, row, trace), _on_canvas(candidate, column, trace)]
 
 
-def _on_canvas(rows: HasDetections, row: int, trace: EagerTrace) -> _Row:
+def _on_canvas(rows: DetectionResult, row: int, trace: EagerTrace) -> _Row:
     original = rows.boxes[row]
     canvas = (original / np.tile(trace.canvas_scale_xy, 2)).reshape(1, 4)
     return _Row(canvas, original, int(rows.labels[row]), rows.scores[row : row + 1])

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import UsageError
-from runtime.compare.result_protocol import Found
+from runtime.compare.result_protocol import DetectionResult
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,25 +27,6 @@ Bools = NDArray[np.bool_]
 MIN_IOU = 0.5
 # Small enough that likeness of scores and masks never outweighs a real difference of boxes.
 _LIKENESS_WEIGHT = 0.05
-
-
-class HasDetections(Found, Protocol):
-    """What a result must offer to be compared; `runtime.detections.Detections` does."""
-
-    @property
-    def mask_probs(self) -> NDArray[np.float32] | None:
-        """float32 [D, M, M], or None for a box-only model."""
-
-    @property
-    def masks(self) -> NDArray[np.bool_] | None:
-        """Bool [D, H, W] pasted masks, or None for a box-only model."""
-
-    @property
-    def image_hw(self) -> tuple[int, int]:
-        """Height and width of the original image in pixels."""
-
-    def __len__(self) -> int:
-        """Number of rows, D."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +65,8 @@ class Comparison:
     """
 
     image: str
-    reference: HasDetections
-    candidate: HasDetections
+    reference: DetectionResult
+    candidate: DetectionResult
     matching: Matching
     score_diff: Floats
     box_diff_px: Floats
@@ -137,7 +117,9 @@ def _area(boxes_xyxy: Floats) -> Floats:
     return area
 
 
-def match(reference: HasDetections, candidate: HasDetections, min_iou: float = MIN_IOU) -> Matching:
+def match(
+    reference: DetectionResult, candidate: DetectionResult, min_iou: float = MIN_IOU
+) -> Matching:
     """Assign rows of equal label and box IoU >= `min_iou` to each other, at most once each.
 
     The sum of IoU beyond `min_iou` is maximal; among rows whose boxes coincide, the likeness of
@@ -178,7 +160,7 @@ def _components(eligible: Bools) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _likeness(
-    reference: HasDetections, candidate: HasDetections, rows: Ints, columns: Ints
+    reference: DetectionResult, candidate: DetectionResult, rows: Ints, columns: Ints
 ) -> Floats:
     """Between 1 and 3 for every pair: pairing at all, equal scores, equal masks count 1 each."""
     scores = reference.scores[rows, None].astype(np.float64) - candidate.scores[columns]
@@ -238,7 +220,7 @@ def _augment(
         column = before
 
 
-def compare(reference: HasDetections, candidate: HasDetections, image: str = "") -> Comparison:
+def compare(reference: DetectionResult, candidate: DetectionResult, image: str = "") -> Comparison:
     """Match two results of one image and measure every pair.
 
     Args:
@@ -272,7 +254,7 @@ def compare(reference: HasDetections, candidate: HasDetections, image: str = "")
     )
 
 
-def _require_same_frame(reference: HasDetections, candidate: HasDetections, image: str) -> None:
+def _require_same_frame(reference: DetectionResult, candidate: DetectionResult, image: str) -> None:
     where = f"compare {image or 'image'}"
     if tuple(reference.image_hw) != tuple(candidate.image_hw):
         raise UsageError(

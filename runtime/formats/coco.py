@@ -14,7 +14,7 @@ from typing import Any, NotRequired, TypedDict
 
 from model.errors import ArtifactError
 from model.spec import ClassSpec
-from runtime.compare.result_protocol import Found
+from runtime.compare.result_protocol import DetectionResult
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import jsonl
@@ -49,7 +49,7 @@ def rows(detections: Detections, image_id: int, classes: ClassSpec | None = None
     return list(_rows(jsonl.record("", detections, image_id)))
 
 
-def rows_by_class(found: Found, image_id: int, classes: ClassSpec) -> list[CocoRow]:
+def rows_by_class(found: DetectionResult, image_id: int, classes: ClassSpec) -> list[CocoRow]:
     """As `rows`, of any result that has labels.
 
     Args:

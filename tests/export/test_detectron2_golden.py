@@ -28,8 +28,9 @@ from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, load
 from runtime.compare.attribution import explain
 from runtime.compare.limits import check
-from runtime.compare.matching import Comparison, HasDetections, compare
+from runtime.compare.matching import Comparison, compare
 from runtime.compare.noise import RECORDED
+from runtime.compare.result_protocol import DetectionResult
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 
@@ -44,7 +45,7 @@ _CLEAR_MARGIN = 0.01
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recorded:
-    """What detectron2 answered; implements `HasDetections`."""
+    """What detectron2 answered; implements `DetectionResult`."""
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
@@ -114,7 +115,7 @@ def runs(case: Case) -> list[EagerRun]:
     return [eager.run(photo) for _, photo, _ in case.photos]
 
 
-def _require_equal(case: Case, runs: list[EagerRun], found: list[HasDetections]) -> None:
+def _require_equal(case: Case, runs: list[EagerRun], found: list[DetectionResult]) -> None:
     """Within the record's limits, excesses explained by decisions of the eager run."""
     rows: list[Comparison] = []
     traces = {}
