@@ -47,9 +47,7 @@ class Checkpoint:
 
     def build(self) -> MaskRCNN:
         """The network in eval mode with these weights."""
-        with torch.device("meta"):
-            model = MaskRCNN(self.spec)
-        model = MaskRCNN(self.spec) if _has_meta_only_buffers(model) else model
+        model = MaskRCNN(self.spec)
         model.load_state_dict(dict(self.tensors), strict=False)
         return model.eval().requires_grad_(False)
 
@@ -133,11 +131,6 @@ def _refuse_guesses(assumed: Iterable[Assumption], path: Path) -> None:
             f"{path}: the {missing[0].what} {missing[0].value} cannot be told from the weights; "
             f"say {fields} in a file for {missing[0].option}"
         )
-
-
-def _has_meta_only_buffers(model: MaskRCNN) -> bool:
-    # Anchors, mean and std are computed when the module is made and are in no checkpoint.
-    return any(b.is_meta for b in model.buffers())
 
 
 def _matched(
