@@ -17,7 +17,7 @@ from model.families.matterport import dialect as matterport_dialect
 from model.families.mmdetection import dialect as mmdetection_dialect
 from model.families.torchvision import dialect as torchvision_dialect
 from model.files.stored_spec import stored_spec
-from model.files.weights_file import read_weights, sha256_of
+from model.files.weights_file import read_weights
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions, apply, read_spec_file, was_said
@@ -69,11 +69,11 @@ def load(
         SpecError: the same of `options.overrides`.
     """
     path, options = Path(path), options or SpecOptions()
-    weights, sha256 = read_weights(path), sha256_of(path)
+    weights = read_weights(path)
     given = weights.tensors
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file; expected the framework's configuration")
-    kept = stored_spec(path)
+    kept = stored_spec(weights.header, path)
     dialect = _dialect(path, given, kept)
     if config is not None and (kept is not None or not dialect.config_names):
         whose = "a converted file, which keeps its own" if kept else f"{dialect.name}'s"
@@ -86,7 +86,13 @@ def load(
     else:
         beside = None if config is not None else _config_beside(path, dialect)
         source = Source(
-            path, sha256, config or beside, weights.meta, tuple(given), options, beside is not None
+            path,
+            weights.sha256,
+            config or beside,
+            weights.meta,
+            tuple(given),
+            options,
+            beside is not None,
         )
         original = dialect.prepare(given, path)
         reading = _read(dialect, original, source)
@@ -96,7 +102,7 @@ def load(
     original = {n: t for n, t in original.items() if n not in reading.unused}
     original.update(reading.added)
     tensors = _matched(path, spec, original, dialect)
-    return Checkpoint(path, sha256, spec, tensors, original, assumed, reading.notes)
+    return Checkpoint(path, weights.sha256, spec, tensors, original, assumed, reading.notes)
 
 
 def _dialect(path: Path, tensors: Mapping[str, Tensor], kept: ModelSpec | None) -> Dialect:

@@ -1,12 +1,11 @@
 """Read a pickle of plain containers and NumPy arrays without unpickling it.
 
-Python's unpickler does what the file says. This reader only looks at the file's opcodes and does
-itself the few that plain data needs; names of Python objects are compared with a short list and
-stand for a rebuilder of `pickled_array`, never for the object. An opcode, name or call outside
-the list ends the reading. Nothing recurses, memory grows at most with the file, and time with
-its opcodes, of which there may be so many.
+Python's unpickler executes what the file contains. This reader interprets only the opcodes that
+plain data needs. Names of Python objects are compared with a short list and map to the functions
+of `pickled_array`, never to the object; any other opcode, name or call is an error. Nothing
+recurses, memory is bounded by the size of the file, and time by a limit on its opcodes.
 
-Source: CPython's `Lib/pickletools.py`, which describes every opcode.
+Source: CPython's `Lib/pickletools.py`, which documents every opcode.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from model.files.pickled_array import (
     shown,
 )
 
-# A zoo file has some thirty a tensor.
+# A zoo file has about thirty per tensor.
 _MAX_OPCODES = 1_000_000
 
 
 class _Known(Enum):
-    """What a name in the file may stand for."""
+    """The Python objects that a pickle may refer to, by module and name."""
 
     RECONSTRUCT = "numpy.core.multiarray _reconstruct"
     SCALAR = "numpy.core.multiarray scalar"
@@ -54,12 +53,12 @@ _KNOWN["builtins bytes"] = _Known.NO_BYTES
 _KNOWN |= {known.value.replace("numpy.core.", "numpy._core."): known for known in _Known}
 
 
-def read_pickle(path: Path) -> object:
-    """The value of a pickle of any protocol from 0 to 5, as far as it is plain data.
+def read_pickle(path: Path, *, max_opcodes: int = _MAX_OPCODES) -> object:
+    """Read a pickle of plain data, protocols 0 to 5.
 
     Returns:
         dict, list, tuple, str, bytes, int, float, bool and None, nested as in the file;
-        `PickledArray` where it has an array; a dict where it has an ordered one.
+        `PickledArray` for an array; a dict for an ordered one.
 
     Raises:
         CheckpointError: damaged, or holding anything else. Nothing in the file is executed.
@@ -70,8 +69,8 @@ def read_pickle(path: Path) -> object:
             mmap(file.fileno(), 0, access=ACCESS_READ) as content,
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter("ignore")  # odd escapes in the texts of old protocols
-            return _Machine(len(content)).run(cast(IO[bytes], content))
+            warnings.simplefilter("ignore")  # odd escapes in the strings of old protocols
+            return _Machine(len(content), max_opcodes).run(cast(IO[bytes], content))
     except RefusedError as error:
         raise CheckpointError(
             f"{path}: {error}; nothing in it was executed; expected NumPy arrays by name, as in "
@@ -81,41 +80,42 @@ def read_pickle(path: Path) -> object:
     except (ValueError, OverflowError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise CheckpointError(
-            f"{path}: not a readable pickle ({ascii(reason)[1:-1]}); it may be truncated or of "
-            "another kind; expected NumPy arrays by name, as in detectron2's zoo"
+            f"{path}: not a readable pickle ({ascii(reason)[1:-1]}); it may be truncated or in "
+            "another format; expected NumPy arrays by name, as in detectron2's zoo"
         ) from error
 
 
 class _Machine:
-    """The stack machine that a pickle is a program for, less everything that could act."""
+    """The stack machine that runs a pickle, without the opcodes that have side effects."""
 
-    def __init__(self, size: int) -> None:
-        # Old protocols keep an array's bytes as a text: made into bytes first, then into numbers.
+    def __init__(self, size: int, max_opcodes: int) -> None:
+        # Old protocols store an array's bytes as a string: it becomes bytes, then numbers.
         self._allowance = Allowance(2 * size)
+        self._max_opcodes = max_opcodes
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks under each open mark
         self._memo: dict[int, object] = {}
 
     def run(self, file: IO[bytes]) -> object:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count >= _MAX_OPCODES:
-                raise RefusedError(f"it has more than {_MAX_OPCODES} steps")
+            if count >= self._max_opcodes:
+                raise RefusedError(f"it has more than {self._max_opcodes} opcodes")
             if opcode.name in _PUSHES_ITS_ARGUMENT:
                 self._stack.append(argument)
             elif opcode.name in _ACTIONS:
                 _ACTIONS[opcode.name](self, argument)
             elif opcode.name not in ("PROTO", "FRAME", "STOP"):
-                raise RefusedError(f"it makes a Python object (by {opcode.name})")
+                raise RefusedError(f"it creates a Python object (opcode {opcode.name})")
         return self._pop()
 
     def _pop(self) -> object:
         if not self._stack:
-            raise ValueError("a step lacks its operands")
+            raise ValueError("an opcode lacks its operands")
         return self._stack.pop()
 
     def _pop_mark(self) -> list[object]:
         if not self._below:
-            raise ValueError("a step lacks its mark")
+            raise ValueError("an opcode lacks its mark")
         items, self._stack = self._stack, self._below.pop()
         return items
 
@@ -182,39 +182,39 @@ class _Machine:
                 raise RefusedError(f"it has a key of {shown(key)}")
             target[key] = value
 
-    def put(self, at: object) -> None:
-        if not self._stack or not isinstance(at, int):
-            raise ValueError("a step lacks its operands")
-        self._memo[at] = self._stack[-1]
+    def put(self, key: object) -> None:
+        if not self._stack or not isinstance(key, int):
+            raise ValueError("an opcode lacks its operands")
+        self._memo[key] = self._stack[-1]
 
-    def memoise(self, _: object) -> None:
+    def memoize(self, _: object) -> None:
         self.put(len(self._memo))
 
-    def get(self, at: object) -> None:
-        if not isinstance(at, int) or at not in self._memo:
-            raise ValueError("a step recalls what was never stored")
-        self._stack.append(self._memo[at])
+    def get(self, key: object) -> None:
+        if not isinstance(key, int) or key not in self._memo:
+            raise ValueError("an opcode reads a memo entry that was never written")
+        self._stack.append(self._memo[key])
 
     def name(self, argument: object) -> None:
         known = _KNOWN.get(argument) if isinstance(argument, str) else None
         if known is None:
-            text = ".".join(argument.split()) if isinstance(argument, str) else argument
-            raise RefusedError(f"it holds the Python object {shown(text)}, not only arrays")
+            name = ".".join(argument.split()) if isinstance(argument, str) else argument
+            raise RefusedError(f"it holds the Python object {shown(name)}, not only arrays")
         self._stack.append(known)
 
     def stacked_name(self, _: object) -> None:
         name, module = self._pop(), self._pop()
-        is_text = isinstance(name, str) and isinstance(module, str)
-        self.name(f"{str(module)[:60]} {str(name)[:60]}" if is_text else module)
+        is_name = isinstance(name, str) and isinstance(module, str)
+        self.name(f"{str(module)[:60]} {str(name)[:60]}" if is_name else module)
 
     def call(self, _: object) -> None:
-        arguments, called = self._pop(), self._pop()
-        if not isinstance(called, _Known) or not isinstance(arguments, tuple):
-            raise RefusedError(f"it calls {shown(called)}")
-        self._stack.append(self._answer(called, arguments))
+        arguments, function = self._pop(), self._pop()
+        if not isinstance(function, _Known) or not isinstance(arguments, tuple):
+            raise RefusedError(f"it calls {shown(function)}")
+        self._stack.append(self._result(function, arguments))
 
-    def _answer(self, called: _Known, arguments: tuple[object, ...]) -> object:
-        match called, arguments:
+    def _result(self, function: _Known, arguments: tuple[object, ...]) -> object:
+        match function, arguments:
             case _Known.RECONSTRUCT, (_Known.NDARRAY, _, _):
                 return PickledArray()
             case _Known.SCALAR, (dtype, content):
@@ -231,7 +231,8 @@ class _Machine:
                 return b""
             case _Known.ORDERED_DICT, ():
                 return {}
-        raise RefusedError(f"it calls '{called.value.replace(' ', '.')}' in an unknown way")
+        name = function.value.replace(" ", ".")
+        raise RefusedError(f"it calls '{name}' with unexpected arguments")
 
     def build(self, _: object) -> None:
         state = self._pop()
@@ -240,7 +241,7 @@ class _Machine:
             target.build(state, self._allowance)
         elif isinstance(target, PickledType):
             target.build(state)
-        # The attributes of an ordered dict are notes of a framework's.
+        # A framework's notes, as attributes of an ordered dict, are dropped.
         elif not (isinstance(target, dict) and isinstance(state, dict)):
             raise RefusedError(f"it sets the state of {shown(target)}")
 
@@ -255,17 +256,11 @@ _PUSHES_ITS_ARGUMENT = frozenset({
 
 
 def _pushes(make: Callable[[], object]) -> Callable[[_Machine, object], None]:
-    def act(machine: _Machine, _: object) -> None:
-        machine._stack.append(make())
-
-    return act
+    return lambda machine, _: machine._stack.append(make())
 
 
 def _tuple_of(count: int) -> Callable[[_Machine, object], None]:
-    def act(machine: _Machine, _: object) -> None:
-        machine.tuple_of(count)
-
-    return act
+    return lambda machine, _: machine.tuple_of(count)
 
 
 _ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
@@ -292,7 +287,7 @@ _ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
     "PUT": _Machine.put,
     "BINPUT": _Machine.put,
     "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.memoise,
+    "MEMOIZE": _Machine.memoize,
     "GET": _Machine.get,
     "BINGET": _Machine.get,
     "LONG_BINGET": _Machine.get,

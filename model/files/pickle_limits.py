@@ -1,8 +1,8 @@
-"""Tuples within tuples, counted before a pickle is read.
+"""Check the size of nested tuples before a pickle is read.
 
-A pickle can name a tuple twice in the next one, and that twice in the next. Sixty such steps make
-2^60 of a few bytes, and whoever asks for the hash of it, as a dict does of its key, never returns;
-a tower of tuples that each hold one other ends the process. torch's unpickler looks at neither.
+A pickle can refer to one tuple many times, so that a small file describes a very large value, and
+hashing it, as a dict does with its keys, takes as long as the value is large. torch's unpickler
+limits neither the depth nor the size of tuples.
 """
 
 from __future__ import annotations
@@ -11,33 +11,40 @@ import pickletools
 from collections.abc import Iterator
 from typing import IO, Any
 
-# Of torch's own files: three levels, and as many members as a tensor has sides.
-_MAX_DEPTH, _MAX_MEMBERS = 100, 1_000_000
-_MAX_STEPS = 5_000_000
+# torch's own files have three levels, and tuples as long as a tensor has dimensions.
+_MAX_DEPTH, _MAX_ITEMS = 100, 1_000_000
+_MAX_OPCODES = 5_000_000
 
-# Depth and members of a value's tuples, all the way down; (0, 1) is no tuple.
+# Depth of a value's tuples and the number of items in all of them; (0, 1) is no tuple.
 _Size = tuple[int, int]
 _PLAIN: _Size = (0, 1)
-# What is made of a tuple may be one again, like torch.Size.
-_TAKES_OVER = {"REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BUILD", "FROZENSET"}
+# These may return the tuple they get, or wrap it (torch.Size).
+_KEEPS_SIZE = {"REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BUILD", "FROZENSET"}
 _TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 _PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
 
 
-def refuse_towers(stream: IO[bytes]) -> None:
-    """Step through one pickle, up to its end, without making any object.
+def check_pickle(
+    stream: IO[bytes],
+    *,
+    max_depth: int = _MAX_DEPTH,
+    max_items: int = _MAX_ITEMS,
+    max_opcodes: int = _MAX_OPCODES,
+) -> None:
+    """Step through one pickle, up to its end, without creating any object.
 
     Raises:
-        ValueError: its tuples are nested too deep or hold too much, or it is damaged.
+        ValueError: the pickle is damaged or has too many opcodes, or a tuple is nested too deeply
+            or has too many items, those of the tuples inside it included.
     """
-    sizes = _Sizes()
-    for steps, (opcode, argument, _) in enumerate(_steps(stream)):
-        if steps > _MAX_STEPS:
-            raise ValueError(f"a pickle of more than {_MAX_STEPS} steps")
+    sizes = _Sizes(max_depth, max_items)
+    for count, (opcode, argument, _) in enumerate(_opcodes(stream)):
+        if count > max_opcodes:
+            raise ValueError(f"a pickle of more than {max_opcodes} opcodes")
         sizes.step(opcode, argument)
 
 
-def _steps(stream: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+def _opcodes(stream: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
     try:
         yield from pickletools.genops(stream)
     except (IndexError, KeyError, UnicodeError, OverflowError) as error:
@@ -47,22 +54,23 @@ def _steps(stream: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int
 class _Sizes:
     """The unpickler's stack and memo, with sizes in place of objects; None is a mark."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_depth: int, max_items: int) -> None:
+        self._max_depth, self._max_items = max_depth, max_items
         self._stack: list[_Size | None] = []
         self._memo: dict[int, _Size] = {}
 
     def step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        """Do what an opcode does to the stack.
+        """Apply an opcode to the stack.
 
         Raises:
-            ValueError: the stack or the memo has not what it needs, or a tuple is too large.
+            ValueError: the stack or the memo lacks an operand, or a tuple is too large.
         """
         name = opcode.name
         if name == "MARK":
             self._stack.append(None)
         elif name in _GETS:
             if int(argument) not in self._memo:
-                raise ValueError("a pickle that gets what it never put")
+                raise ValueError("damaged pickle: it reads a memo entry that was never written")
             self._stack.append(self._memo[int(argument)])
         elif name in _PUTS or name == "MEMOIZE":
             self._memo[len(self._memo) if name == "MEMOIZE" else int(argument)] = self._top()
@@ -71,39 +79,40 @@ class _Sizes:
         elif name == "POP" and self._stack and self._stack[-1] is None:
             self._stack.pop()
         else:
-            taken = self._take(opcode)
-            made = self._made(name, taken)
-            self._stack += [made] * len(opcode.stack_after)
+            result = self._result(name, self._operands(opcode))
+            self._stack += [result] * len(opcode.stack_after)
 
-    def _take(self, opcode: pickletools.OpcodeInfo) -> list[_Size]:
-        """Off the stack what an opcode needs; of a call and its like, the arguments come last."""
-        before, taken = opcode.stack_before, []
+    def _operands(self, opcode: pickletools.OpcodeInfo) -> list[_Size]:
+        """Pop what an opcode takes off the stack."""
+        before, operands = opcode.stack_before, []
         if pickletools.markobject in before:
             while (size := self._pop()) is not None:
-                taken.append(size)
+                operands.append(size)
             before = before[: before.index(pickletools.markobject)]
         for _ in before:
             size = self._pop()
             if size is None:
-                raise ValueError("a pickle with a mark where a value belongs")
-            taken.append(size)
-        return taken
+                raise ValueError("damaged pickle: a mark in place of a value")
+            operands.append(size)
+        return operands
 
-    def _made(self, name: str, taken: list[_Size]) -> _Size:
-        if name not in _TUPLES | _TAKES_OVER:
+    def _result(self, name: str, operands: list[_Size]) -> _Size:
+        if name not in _TUPLES | _KEEPS_SIZE:
             return _PLAIN
-        depth = max((d for d, _ in taken), default=0) + (name in _TUPLES)
-        members = 1 + sum(m for _, m in taken)
-        if depth > _MAX_DEPTH or members > _MAX_MEMBERS:
-            raise ValueError("tuples within tuples, deeper or more than any weights have")
-        return depth, members
+        depth = max((d for d, _ in operands), default=0) + (name in _TUPLES)
+        items = 1 + sum(i for _, i in operands)
+        if depth > self._max_depth or items > self._max_items:
+            raise ValueError(
+                f"nested tuples of more than {self._max_depth} levels or {self._max_items} items"
+            )
+        return depth, items
 
     def _pop(self) -> _Size | None:
         if not self._stack:
-            raise ValueError("a pickle that takes more than it gave")
+            raise ValueError("damaged pickle: the stack is empty")
         return self._stack.pop()
 
     def _top(self) -> _Size:
         if not self._stack or self._stack[-1] is None:
-            raise ValueError("a pickle that keeps what is not there")
+            raise ValueError("damaged pickle: it stores a value that is missing")
         return self._stack[-1]

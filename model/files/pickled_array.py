@@ -1,8 +1,8 @@
-"""Rebuild the NumPy values of a pickle from checked parts, with none of NumPy's own rebuilders.
+"""Rebuild the NumPy values of a pickle from checked parts, without NumPy's own constructors.
 
-A pickled array says its shape, its type and its bytes apart from each other. They are believed
-only where they agree, and all arrays together only up to what the file that holds them can hold:
-the same bytes may stand under many shapes, and a copy of each would fill the memory.
+A pickled array stores its shape, dtype and bytes separately. They are accepted only if they agree,
+and all arrays of a file together only up to its size: a file can refer to the same bytes many
+times, and a copy for each would fill the memory.
 """
 
 from __future__ import annotations
@@ -19,54 +19,58 @@ _MAX_AXES = 8
 
 
 class RefusedError(ValueError):
-    """A pickle holds what a weights file does not need; the text says what."""
+    """A pickle holds something that a weights file does not need."""
 
 
 class Allowance:
-    """How many bytes may be made of one file's content."""
+    """How many bytes of arrays one file may produce."""
 
     def __init__(self, size: int) -> None:
         self.left = size
 
     def spend(self, size: int) -> None:
-        """Take `size` bytes off, or refuse the file."""
+        """Subtract `size` bytes.
+
+        Raises:
+            RefusedError: fewer are left.
+        """
         self.left -= size
         if self.left < 0:
             raise RefusedError("its arrays claim more bytes than the file has")
 
 
 class PickledType:
-    """A number type; `build` adds the byte order, as pickles say it afterwards."""
+    """A numeric dtype; `build` sets the byte order, which pickles store separately."""
 
     def __init__(self, arguments: tuple[object, ...]) -> None:
         name = arguments[0] if arguments else None
-        found = _NUMERIC.fullmatch(name) if isinstance(name, str) else None
-        if found is None:
+        match = _NUMERIC.fullmatch(name) if isinstance(name, str) else None
+        if match is None:
             raise RefusedError(f"it has an array of {shown(name)}, not of plain numbers")
-        self.order, self.code = _ORDERS.get(found[1], "="), found[2]
+        self.order, self.code = _ORDERS.get(match[1], "="), match[2]
 
     def build(self, state: object) -> None:
         """Take the byte order from NumPy's state tuple; fields and sub-arrays are refused."""
         is_plain = isinstance(state, tuple) and len(state) >= 5 and state[2:5] == (None,) * 3
         order = state[1] if isinstance(state, tuple) and is_plain else None
         if not isinstance(order, str) or order not in _ORDERS:
-            raise RefusedError("it has an array with a compound number type")
+            raise RefusedError("it has an array with a compound dtype")
         self.order = _ORDERS[order]
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """The type in the byte order of the file."""
+        """The dtype in the byte order of the file."""
         return np.dtype(self.order + self.code)
 
 
 class PickledArray:
-    """An array of a pickle: `values` is None until `build` was told what it holds."""
+    """An array of a pickle: `values` is None until `build` has set it."""
 
     def __init__(self) -> None:
         self.values: NDArray[np.generic] | None = None
 
     def build(self, state: object, allowance: Allowance) -> None:
-        """Take NumPy's state tuple: version, shape, type, column order, bytes."""
+        """Take NumPy's state tuple: version, shape, dtype, column order, bytes."""
         if not isinstance(state, tuple) or len(state) != 5:
             raise RefusedError("it has an array whose description is not NumPy's")
         _, shape, dtype, is_fortran, content = state
@@ -77,13 +81,13 @@ class PickledArray:
 def array_of(
     content: object, dtype: object, shape: object, order: object, allowance: Allowance
 ) -> NDArray[np.generic]:
-    """A fresh C-ordered array in the machine's byte order.
+    """A new C-ordered array in the machine's byte order.
 
     Raises:
-        RefusedError: the bytes are not those of the shape and type, or `allowance` is used up.
+        RefusedError: the bytes do not match shape and dtype, or `allowance` is used up.
     """
     if not isinstance(dtype, PickledType):
-        raise RefusedError("it has an array without a number type")
+        raise RefusedError("it has an array without a dtype")
     if isinstance(content, str):  # bytes as Python 2 wrote them
         content = as_bytes(content, allowance)
     if not isinstance(content, bytes | bytearray):
@@ -104,16 +108,16 @@ def scalar_of(dtype: object, content: object, allowance: Allowance) -> float | i
 
 
 def as_bytes(text: str, allowance: Allowance) -> bytes:
-    """Bytes that an old protocol wrote as a text of Latin-1 letters."""
+    """Bytes that an old protocol wrote as a Latin-1 string."""
     allowance.spend(len(text))
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise RefusedError("it has bytes that are no bytes") from error
+        raise RefusedError("it has bytes that are not Latin-1") from error
 
 
 def shown(value: object) -> str:
-    """A short form of a text; of anything else its type, as its repr may be endless."""
+    """A short form of a string; of anything else the type, because its repr may be endless."""
     return repr(value[:60]) if isinstance(value, str) else f"type {type(value).__name__}"
 
 

@@ -1,8 +1,9 @@
-"""What stands in for the Python objects that trainings keep beside weights, for torch's unpickler.
+"""Inert placeholders for the Python objects that training checkpoints store beside the weights.
 
-torch refuses names that it was not told of. For the few below it is told of these stand-ins: they
-keep what the file gave them, or nothing, and do nothing. NumPy's own rebuilders are not among
-them, since they believe shapes and number types; `values_of` checks those.
+torch's restricted unpickler refuses every name that is not registered. The few names below are
+registered with placeholders: each keeps the arguments from the file, or nothing, and executes
+nothing. NumPy's own constructors are not used, because they trust any shape and dtype; `values_of`
+checks both.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.files.pickled_array import Allowance, PickledType, RefusedError, array_of
+from model.files.pickled_array import Allowance, PickledArray, PickledType, RefusedError
 
 
 class Inert:
     """An object of which nothing is kept."""
 
     def __new__(cls, *_: object) -> Inert:
-        """Take whatever the object's class took."""
+        """Accept any constructor arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Take no attribute of the file's."""
+        """Ignore the attributes in the file."""
 
 
 class StoredType(Inert):
-    """What a file says of a number type."""
+    """A NumPy dtype as the file describes it."""
 
     arguments: tuple[object, ...] = ()
     state: object = None
@@ -45,12 +46,12 @@ class StoredType(Inert):
 
 
 class StoredArray(Inert):
-    """What a file says of a NumPy array."""
+    """A NumPy array as the file describes it."""
 
     state: object = None
 
     def __setstate__(self, state: object) -> None:
-        """Keep version, shape, type, column order and bytes."""
+        """Keep version, shape, dtype, column order and bytes."""
         self.state = state
 
 
@@ -59,10 +60,10 @@ def _stored_array(*_: object) -> StoredArray:
 
 
 def _no_scalar(*_: object) -> None:
-    """No weight is a single number of NumPy's."""
+    """No weight is a single NumPy number."""
 
 
-_STAND_INS: Mapping[str, Callable[..., object]] = {
+_PLACEHOLDERS: Mapping[str, Callable[..., object]] = {
     "mmengine.logging.history_buffer.HistoryBuffer": Inert,
     "numpy.dtype": StoredType,
     "numpy.ndarray": StoredArray,
@@ -75,13 +76,13 @@ _STAND_INS: Mapping[str, Callable[..., object]] = {
 
 
 @contextmanager
-def stand_ins() -> Iterator[None]:
-    """Tell torch of them for as long as one file is read."""
-    known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        (stand_in, name) for name, stand_in in _STAND_INS.items()
+def placeholders() -> Iterator[None]:
+    """Register the placeholders with torch while one file is read."""
+    named: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (placeholder, name) for name, placeholder in _PLACEHOLDERS.items()
     ]
-    # torchvision's own training script keeps its arguments, plain data, beside the weights.
-    with torch.serialization.safe_globals([argparse.Namespace, *known]):
+    # torchvision's training script stores its arguments, plain data, beside the weights.
+    with torch.serialization.safe_globals([argparse.Namespace, *named]):
         yield
 
 
@@ -89,7 +90,8 @@ def values_of(stored: StoredArray, allowance: Allowance) -> NDArray[np.generic]:
     """The numbers of an array.
 
     Raises:
-        RefusedError: its parts do not agree, it is of no plain numbers, or claims too much.
+        RefusedError: shape, dtype and bytes disagree, the dtype is not a plain number, or
+            `allowance` is used up.
     """
     state = stored.state
     if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], StoredType):
@@ -97,5 +99,7 @@ def values_of(stored: StoredArray, allowance: Allowance) -> NDArray[np.generic]:
     dtype = PickledType(state[2].arguments)
     if state[2].state is not None:
         dtype.build(state[2].state)
-    _, shape, _, is_fortran, content = state
-    return array_of(content, dtype, shape, "F" if is_fortran in (True, 1) else "C", allowance)
+    array = PickledArray()
+    array.build((*state[:2], dtype, *state[3:]), allowance)
+    assert array.values is not None
+    return array.values

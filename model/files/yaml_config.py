@@ -1,61 +1,69 @@
-"""Read a framework's YAML configuration: plain data only, every odd thing with its line number."""
+"""Read a framework's YAML configuration: plain data only; errors have the line number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model.errors import MissingDependencyError, UsageError
 
-# A dumped configuration of detectron2's has 6 kB, 400 values and 5 levels.
-_MAX_BYTES = 1_000_000
-_MAX_VALUES, _MAX_LEVELS, _MAX_TEXT = 20_000, 30, 10_000
+
+@dataclass(frozen=True, slots=True)
+class YamlLimits:
+    """Bounds on a file; a dumped configuration of detectron2 has 6 kB, 400 values, 5 levels."""
+
+    file_bytes: int = 1_000_000
+    values: int = 20_000
+    levels: int = 30
+    characters: int = 10_000
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML mapping whose keys are texts.
+def read_yaml(path: Path, limits: YamlLimits | None = None) -> dict[str, Any]:
+    """Read one YAML mapping whose keys are strings.
 
-    Anchors are followed; what they repeat counts as often as it is repeated.
+    Aliases are followed; each one counts as the values that it repeats.
 
     Raises:
-        UsageError: missing, over 1 MB, not UTF-8, not YAML, not one mapping, a tag, a key twice or
-            not a text, more than 20,000 values, 30 levels or a text of 10,000 letters.
+        UsageError: missing, not UTF-8, not YAML, not one mapping, with a tag, with a key that is
+            repeated or not a string, or beyond `limits`.
         MissingDependencyError: PyYAML is not installed.
     """
+    limits = limits or YamlLimits()
     try:
         import yaml
     except ImportError as error:
         raise MissingDependencyError(
             f"{path}: reading it needs PyYAML; run: pip install 'maskport[export]'"
         ) from error
-    text = _text_of(path)
+    text = _text_of(path, limits)
     try:
-        _check_events(path, yaml.parse(text, yaml.SafeLoader))
+        _check_events(path, yaml.parse(text, yaml.SafeLoader), limits)
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         _check_keys(path, root)
         value = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         raise _refusal(path, _line_of(error), _problem(error)) from error
-    except (ValueError, OverflowError) as error:  # a date of month 13, a number without end
-        raise UsageError(f"{path}: a value is of no kind of YAML's ({_short(error)})") from error
+    except (ValueError, OverflowError) as error:  # a date of month 13, a number too long
+        raise UsageError(f"{path}: invalid YAML value ({_short(error)}); correct it") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected a mapping of options, got {type(value).__name__}")
     return value
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path, limits: YamlLimits) -> str:
     try:
         if not path.is_file():
             raise UsageError(f"{path}: no such file; expected a YAML configuration")
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(limits.file_bytes + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot be opened ({reason})") from error
-    if len(content) > _MAX_BYTES:
-        raise UsageError(f"{path}: over {_MAX_BYTES} bytes; expected a YAML configuration")
+        raise UsageError(f"{path}: cannot be opened ({reason}); check the path") from error
+    if len(content) > limits.file_bytes:
+        raise UsageError(f"{path}: over {limits.file_bytes} bytes; expected a YAML configuration")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -64,9 +72,10 @@ def _text_of(path: Path) -> str:
 
 
 class _Size:
-    """Counts values and levels, an alias as all that it stands for."""
+    """Counts values and levels, an alias as all the values that it repeats."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: YamlLimits) -> None:
+        self.limits = limits
         self.values = 0
         self.levels: list[tuple[str | None, int]] = []  # of each: anchor, values before it
         self._of_anchor: dict[str, int] = {}
@@ -87,14 +96,14 @@ class _Size:
             self._of_anchor[anchor] = self.values - before
 
     def repeat(self, anchor: str) -> bool:
-        """False where nothing finished bears the name: an error, or a cycle."""
+        """Count an alias; False if no complete value has its anchor (an error, or a cycle)."""
         self.values += self._of_anchor.get(anchor, 0)
         return anchor in self._of_anchor
 
 
-def _check_events(path: Path, events: Iterator[Any]) -> None:
-    """Refuse what is too large or does more than hold data, before anything is built of it."""
-    size = _Size()
+def _check_events(path: Path, events: Iterator[Any], limits: YamlLimits) -> None:
+    """Refuse a document that is too large or not plain data, before any value is built."""
+    size = _Size(limits)
     for event in events:
         problem = _problem_of(event, size)
         if problem is not None:
@@ -107,41 +116,42 @@ def _problem_of(event: Any, size: _Size) -> str | None:
     match type(event).__name__:
         case "AliasEvent":
             if not size.repeat(event.anchor):
-                return f"an alias of {event.anchor[:60]!a}, which does not stand before it"
+                return f"an alias of {event.anchor[:60]!a}, which is not defined before it"
         case "ScalarEvent":
             size.add_scalar(event.anchor)
-            if len(event.value) > _MAX_TEXT:
-                return f"a text of over {_MAX_TEXT} letters"
+            if len(event.value) > size.limits.characters:
+                return f"a string of over {size.limits.characters} characters"
         case "MappingStartEvent" | "SequenceStartEvent":
             size.open(event.anchor)
         case "MappingEndEvent" | "SequenceEndEvent":
             size.close()
-    if size.values > _MAX_VALUES:
-        return f"more than {_MAX_VALUES} values, repeated ones included"
-    return f"more than {_MAX_LEVELS} levels" if len(size.levels) > _MAX_LEVELS else None
+    if size.values > size.limits.values:
+        return f"more than {size.limits.values} values, repeated ones included"
+    is_deep = len(size.levels) > size.limits.levels
+    return f"more than {size.limits.levels} levels" if is_deep else None
 
 
 def _check_keys(path: Path, root: Any) -> None:
-    """Texts, each once in its mapping; YAML takes the last of several without a word."""
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen or node is None or node.id == "scalar":
+    """Refuse keys that are repeated, of which YAML silently takes the last, or not strings."""
+    pending, visited = [root], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in visited or node is None or node.id == "scalar":
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         if node.id == "sequence":
-            waiting += node.value
+            pending += node.value
             continue
         keys: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
-            kind = key.tag.rpartition(":")[2]
-            if kind not in ("str", "merge"):
-                raise _refusal(path, line, f"a key of type {kind}; expected a text")
+            tag = key.tag.rpartition(":")[2]
+            if tag not in ("str", "merge"):
+                raise _refusal(path, line, f"a key of type {tag}; expected a string")
             if key.value in keys:
                 raise _refusal(path, line, f"the key {key.value[:60]!a} for the second time")
             keys.add(key.value)
-            waiting.append(value)
+            pending.append(value)
 
 
 def _line_of(error: Exception) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import model.checkpoint
 from model.checkpoint import Checkpoint, SpecOptions, load, read_spec_file
 from model.errors import CheckpointError, MaskportError, SpecError, UsageError
+from model.files.weights_file import Weights, read_weights
 from tests.hostile.canary import SPEC, saved, sound_state
 
 
@@ -80,7 +82,10 @@ def test_epsilon_reaches_every_norm(tmp_path: Path) -> None:
 def test_epsilon_of_published_files(
     sha256: str, eps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.checkpoint, "sha256_of", lambda path: sha256.ljust(64, "0"))
+    def read_with_hash(path: Path) -> Weights:
+        return replace(read_weights(path), sha256=sha256.ljust(64, "0"))
+
+    monkeypatch.setattr(model.checkpoint, "read_weights", read_with_hash)
     checkpoint = opened(tmp_path)
     assert checkpoint.spec.body.norm_eps == eps
     assert ("body.norm_eps" in assumed(checkpoint)) == (eps > 0)

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.errors import CheckpointError
-from model.files.weights_file import read_tensors, sha256_of
+from model.files import weights_file
+from model.files.weights_file import read_tensors, read_weights
 from tests.hostile.canary import sound_state
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -142,11 +143,55 @@ def test_a_single_value_without_number_is_found(value: float, tmp_path: Path) ->
         read_tensors(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", bytes(range(256)) * 4099], ids=len)
-def test_sha256(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(content)
-    assert sha256_of(path) == hashlib.sha256(content).hexdigest()
+def test_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(300_000)}, path)
+    assert read_weights(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _save(value: float, path: Path) -> None:
+    state = {"a": torch.full((3,), value)}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("how", ["replaced", "overwritten", "removed"])
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    how: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash and the tensors are always of the same bytes."""
+    path, other = tmp_path / f"weights{suffix}", tmp_path / f"other{suffix}"
+    _save(1.0, path)
+    _save(2.0, other)
+    load = weights_file._load
+
+    def change_then_load(path: Path) -> object:
+        if how == "replaced":
+            other.replace(path)
+        elif how == "overwritten":
+            path.write_bytes(other.read_bytes() + b"\0")
+        loaded = load(path)
+        if how == "removed":
+            path.unlink()
+        return loaded
+
+    monkeypatch.setattr(weights_file, "_load", change_then_load)
+    with pytest.raises(CheckpointError, match=r"changed while it was read|truncated"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_tensors_do_not_follow_the_file(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    _save(1.0, path)
+    tensors = read_tensors(path)
+    size = path.stat().st_size
+    with path.open("r+b") as file:  # the same file, not a new one
+        file.write(bytes(size))
+    assert tensors["a"].tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize(

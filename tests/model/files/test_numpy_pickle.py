@@ -98,10 +98,10 @@ def test_the_layout_of_the_zoo(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["stem.conv1.weight", "res2.0.conv1.weight"])
-def test_ends_of_names_are_not_matched(name: str, tmp_path: Path) -> None:
-    """Where the file says that its names are ends; as whole names they may be anyone's."""
+def test_name_suffixes_are_not_matched(name: str, tmp_path: Path) -> None:
+    """Only with "matching_heuristics"; complete names may begin in any way."""
     content = {"model": {name: np.ones(2, np.float32)}, "matching_heuristics": True}
-    with pytest.raises(CheckpointError, match=rf"'{name}' are the ends .*not matched here"):
+    with pytest.raises(CheckpointError, match=rf"'{name}' are only suffixes .*not matched"):
         read_weights(_saved(tmp_path, content))
     assert list(read_weights(_saved(tmp_path, {**content, "matching_heuristics": False})).tensors)
 

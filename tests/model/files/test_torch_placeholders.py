@@ -18,7 +18,7 @@ import torch
 from torch._weights_only_unpickler import load
 
 from model.errors import CheckpointError
-from model.files.torch_placeholders import Inert, stand_ins
+from model.files.torch_placeholders import Inert, placeholders
 from model.files.weights_file import read_tensors, read_weights
 
 STATE = {"a.b": torch.arange(6.0).reshape(2, 3), "a.c": torch.ones(2)}
@@ -159,7 +159,7 @@ def test_a_stand_in_takes_nothing_and_is_forgotten() -> None:
     assert type(made) is Inert
     assert not vars(made)
     before = set(torch.serialization.get_safe_globals())
-    with stand_ins():
+    with placeholders():
         assert len(torch.serialization.get_safe_globals()) > len(before)
     assert set(torch.serialization.get_safe_globals()) == before
 
@@ -167,5 +167,5 @@ def test_a_stand_in_takes_nothing_and_is_forgotten() -> None:
 def test_a_stand_in_is_called_by_nobody() -> None:
     """The file may name it, and make it; what it made cannot be called."""
     body = b"\x80\x02cmmengine.logging.history_buffer\nHistoryBuffer\n)R)R."
-    with stand_ins(), pytest.raises(pickle.UnpicklingError, match="unrecognized function"):
+    with placeholders(), pytest.raises(pickle.UnpicklingError, match="unrecognized function"):
         load(io.BytesIO(body))
