@@ -37,11 +37,11 @@ from runtime.compare.matching import compare
 from runtime.detections import Detections
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
-from runtime.sessions.session import Answer, Session
+from runtime.sessions.session import Outputs, Session
 from runtime.sessions.torch import Mode, TorchSession
 from runtime.sources.photos import decode
 
-Runner = Callable[[Canvas], Answer]
+Runner = Callable[[Canvas], Outputs]
 
 
 @dataclass(slots=True)
@@ -156,7 +156,7 @@ def _opened(name: str, precision: str, opener: Callable[[], Session]) -> Row:
     )
 
 
-def _torchvision(model: GeneralizedRCNN, canvas: Canvas, device: str) -> Answer:
+def _torchvision(model: GeneralizedRCNN, canvas: Canvas, device: str) -> Outputs:
     """Torchvision's own forward on the canvas, answered in our outputs' form."""
     images = torch.from_numpy(canvas.images).to(device)
     sizes = [(int(h), int(w)) for h, w in canvas.image_hw]
@@ -177,9 +177,9 @@ def _mean_std(model: GeneralizedRCNN) -> tuple[list[float], list[float]]:
     return model.transform.image_mean, model.transform.image_std
 
 
-def _padded(found: list[dict[str, Tensor]]) -> Answer:
+def _padded(found: list[dict[str, Tensor]]) -> Outputs:
     rows, count = 100, len(found)
-    answer: Answer = {
+    answer: Outputs = {
         "boxes": np.zeros((count, rows, 4), np.float32),
         "scores": np.zeros((count, rows), np.float32),
         "labels": np.zeros((count, rows), np.int32),

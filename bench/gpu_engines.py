@@ -13,7 +13,7 @@ from model.checkpoint import Checkpoint, SpecOptions
 from model.errors import DeviceError, MissingDependencyError
 from runtime.artifacts.metadata import Artifact, from_metadata
 from runtime.cuda.driver import local_architecture
-from runtime.sessions.session import Answer, Feed, Session
+from runtime.sessions.session import Inputs, Outputs, Session
 from runtime.sessions.tensorrt import TensorRTSession
 
 Opener = Callable[[], Session]
@@ -79,9 +79,9 @@ class CudaProvider:
         """The file's spec and manifest."""
         return self._artifact
 
-    def run(self, feed: Feed) -> Answer:
+    def run(self, inputs: Inputs) -> Outputs:
         """Run once."""
-        return dict(zip(self._names, self._session.run(None, dict(feed)), strict=True))
+        return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
 
     def close(self) -> None:
         """Free the session."""

@@ -13,7 +13,7 @@ import torch
 from model.checkpoint import Checkpoint
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
-from runtime.sessions.session import Answer
+from runtime.sessions.session import Outputs
 
 # Of R50-FPN at 800x1344 with 100 detections: `bench/cost.py`. The weights are read once a call.
 MULTIPLY_ADDS = 267.4e9
@@ -37,7 +37,7 @@ def describe(device: str) -> str:
 
 def stage_rows(
     checkpoint: Checkpoint,
-    run: Callable[[Canvas], Answer] | None,
+    run: Callable[[Canvas], Outputs] | None,
     picture: npt.NDArray[np.uint8],
     hw: tuple[int, int],
     repeats: int,

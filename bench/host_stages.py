@@ -22,7 +22,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from runtime.artifacts.metadata import Artifact
 from runtime.predictor import Predictor
 from runtime.preprocessing.canvas import to_canvas
-from runtime.sessions.session import Answer, Feed, Session
+from runtime.sessions.session import Inputs, Outputs, Session
 from runtime.sources.photos import decode
 
 DETECTIONS = 20
@@ -68,9 +68,9 @@ class _PlayedBack:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.answer: Answer = {}
+        self.answer: Outputs = {}
 
-    def run(self, feed: Feed) -> Answer:
+    def run(self, inputs: Inputs) -> Outputs:
         """The answer, whatever is asked."""
         return dict(self.answer)
 
@@ -129,12 +129,12 @@ def compare_host_stages(
     )  # fmt: skip
 
 
-def _run(session: Session, pixels: UInt8) -> Answer:
+def _run(session: Session, pixels: UInt8) -> Outputs:
     canvas = to_canvas([pixels], session.artifact.spec.preprocess)
     return session.run({"images": canvas.images, "image_hw": canvas.image_hw})
 
 
-def _cut(answer: Answer) -> Answer | None:
+def _cut(answer: Outputs) -> Outputs | None:
     """The best 20 rows; the graph answers best first."""
     if int(answer["counts"][0]) < DETECTIONS:
         return None
@@ -154,7 +154,7 @@ class _Ours:
 class _Theirs:
     """torchvision's transform and postprocess as its model calls them, then the usual rest."""
 
-    def __init__(self, model: GeneralizedRCNN, pixels: UInt8, answer: Answer) -> None:
+    def __init__(self, model: GeneralizedRCNN, pixels: UInt8, answer: Outputs) -> None:
         self._transform = model.transform
         # Conversion to float is not counted: its users do it in many ways.
         self._image = torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255

@@ -32,7 +32,8 @@ from runtime.compare.limits import Verdict, check
 from runtime.compare.matching import Comparison, compare
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
-from runtime.sessions.session import Answer, Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Outputs, Session
 from runtime.sources.photos import decode
 
 CANVASES = ((800, 1344), (1344, 800))
@@ -135,7 +136,7 @@ def _native(
     return compare(run.detections, found, name)
 
 
-def _feed(session: Session, canvas: Canvas) -> Answer:
+def _feed(session: Session, canvas: Canvas) -> Outputs:
     return session.run({"images": canvas.images, "image_hw": canvas.image_hw})
 
 

@@ -28,7 +28,7 @@ from calib.quantize import photo_runs
 from calib.quantizer import Job, prepare
 from export.onnx_file import read_onnx
 from runtime.cli.console import Bar
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 
 CALIBRATION_PHOTOS = 128
 # What the project set out for with the default preset: box AP, AP50, mask AP, AP50.

@@ -39,7 +39,7 @@ from calib.search.sensitivity import Damage, Sensitivity, groups_in, measure
 from export.onnx_file import read_onnx
 from runtime.cli.console import Bar
 from runtime.predictor import Predictor
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 from runtime.sources.photos import decode
 
 BUDGETS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)

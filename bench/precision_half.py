@@ -35,7 +35,8 @@ from runtime.compare.matching import compare
 from runtime.compare.result_protocol import DetectionResult
 from runtime.formats.coco import rows_by_class
 from runtime.predictor import Predictor
-from runtime.sessions.session import Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Session
 from runtime.sources.photos import decode
 
 SHORT, LONG = 320, 533

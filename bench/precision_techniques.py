@@ -42,7 +42,7 @@ from calib.rounding.weights import Rounder, round_to_nearest
 from calib.writers.registry import WRITERS
 from export.onnx_file import read_onnx
 from runtime.cli.console import Bar
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 
 Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
 

@@ -32,7 +32,7 @@ from export.onnx import SAMPLE_PHOTO, export_onnx
 from model.checkpoint import SpecOptions, load
 from model.families.torchvision.reference import eager_model
 from runtime.cli.console import Steps
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"

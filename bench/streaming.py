@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runtime.predictor import Predictor
 from runtime.preprocessing.canvas import to_canvas
-from runtime.sessions.session import Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Session
 from runtime.sources.photos import decode
 from runtime.stream import Streamed
 

@@ -19,7 +19,8 @@ from runtime.detections import Detections
 from runtime.postprocessing.certificate import InexactResultWarning, OnInexact, check_on_inexact
 from runtime.preprocessing.canvas_selection import fixed_canvas, require_one_model
 from runtime.selection import Selection, Wanted
-from runtime.sessions.session import Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Session
 from runtime.sources.photos import Photo, decode
 from runtime.stages import Call, Stages, StageTimes, name_of
 from runtime.whole_numbers import require_count

@@ -26,7 +26,7 @@ from runtime.preprocessing.canvas import Canvas, CanvasRoom, resized_hw, to_canv
 from runtime.preprocessing.canvas_selection import Canvas as CanvasSides
 from runtime.preprocessing.canvas_selection import choose_canvas, fixed_canvas
 from runtime.selection import Selection
-from runtime.sessions.session import Answer, Session
+from runtime.sessions.session import Outputs, Session
 from runtime.sources.decoded import Decoded
 from runtime.sources.photos import Photo, decode, decode_at_least, is_in_memory
 
@@ -52,7 +52,7 @@ class Group:
     session: int
     rows: list[int]
     canvas: Canvas
-    answer: Answer | None = None
+    answer: Outputs | None = None
 
 
 @dataclass(slots=True)
@@ -258,7 +258,7 @@ class Stages:
             room=self._room,
         )
 
-    def _result(self, call: Call, group: Group, answer: Answer, row: int) -> Detections:
+    def _result(self, call: Call, group: Group, answer: Outputs, row: int) -> Detections:
         remedies = inexact_remedies(answer, row)
         path = self.sessions[group.session].artifact.path
         if remedies and self._on_inexact == "raise":

@@ -44,5 +44,5 @@ def test_without_a_gpu_it_says_so_in_one_line(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert frame_loop.main(["--frames", "1"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: device cuda: PyTorch sees no CUDA GPU")
+    assert said.startswith("error: device cuda: PyTorch finds no CUDA GPU")
     assert said.count("\n") == 1

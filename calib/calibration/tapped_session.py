@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from calib.calibration.cpu_session import open_on_cpu, run_on_cpu
 from runtime.artifacts.metadata import Artifact
-from runtime.sessions.session import Answer, Feed
+from runtime.sessions.session import Inputs, Outputs
 
 See = Callable[[str, npt.NDArray[np.float32]], None]
 
@@ -50,10 +50,10 @@ class TappedSession:
         """As given, under a name for messages."""
         return self._artifact
 
-    def run(self, feed: Feed) -> Answer:
+    def run(self, inputs: Inputs) -> Outputs:
         """Run once."""
         names = [*self._answers, *self._taps]
-        values = run_on_cpu(self._session, names, feed)
+        values = run_on_cpu(self._session, names, inputs)
         for name, seen in zip(self._taps, values[len(self._answers) :], strict=True):
             self._see(name, seen.astype(np.float32, copy=False))
         return dict(zip(self._answers, values, strict=False))

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from calib.calibration.tapped_session import TappedSession
 from calib.quantizer import Job
 from export.precision.session import EmulatedSession
-from runtime.sessions.session import Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Session
 
 
 def session_of_model(job: Job, model: ir.Model) -> Session:

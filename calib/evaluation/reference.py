@@ -9,7 +9,8 @@ from pathlib import Path
 from model.errors import UsageError
 from model.spec import ModelSpec
 from runtime.artifacts.metadata import Artifact
-from runtime.sessions.session import Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Session
 
 _CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors", ".h5")
 # What an export may change of a checkpoint, and what its detections hang on.

@@ -19,7 +19,8 @@ from calib.options import QuantizeOptions
 from calib.quantizer import Job
 from export.precision.formats import FORMATS
 from model.errors import ExportError
-from runtime.sessions.session import Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Session
 
 
 @dataclass(frozen=True, slots=True)

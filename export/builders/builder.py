@@ -20,7 +20,7 @@ from export.builders.progress import BuildProgress
 from model.errors import EngineBuildError
 from runtime.artifacts.engine_manifest import TYPE_NAMES, TensorInfo
 from runtime.artifacts.metadata import Manifest
-from runtime.sessions.tensorrt_library import listening_logger
+from runtime.sessions.tensorrt_library import forwarding_logger
 
 # For mypy the bindings are TensorRT's, whose stubs `make typecheck-tensorrt` generates; at run time
 # they are the adapter's, which is why functions begin with `trt = library.module`.
@@ -69,7 +69,7 @@ def build(
     if not TYPE_CHECKING:
         trt = library.module
     started, messages = time.perf_counter(), Messages()
-    logger = listening_logger(library.module, messages.add)
+    logger = forwarding_logger(library.module, messages.add)
     builder = trt.Builder(logger)
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     flags = 0 if strongly_typed is None else 1 << int(strongly_typed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from export.builders.library import Library
 from export.builders.messages import Messages
 from model.errors import EngineBuildError
-from runtime.sessions.tensorrt_library import listening_logger
+from runtime.sessions.tensorrt_library import forwarding_logger
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -34,7 +34,7 @@ def inspect_engine(library: Library, plan: bytes) -> str:
     if not TYPE_CHECKING:
         trt = library.module
     messages = Messages()
-    runtime: trt.Runtime = trt.Runtime(listening_logger(library.module, messages.add))
+    runtime: trt.Runtime = trt.Runtime(forwarding_logger(library.module, messages.add))
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise messages.failure(f"{library.name} does not open the engine that it built")

@@ -14,7 +14,7 @@ from export.precision.emulator import RANGES_OUTPUT, emulate
 from export.precision.ranges import STATISTICS, RangeReport, read_statistics
 from model.errors import ArtifactError, in_brief
 from runtime.artifacts.metadata import Artifact
-from runtime.sessions.session import Answer, Feed
+from runtime.sessions.session import Inputs, Outputs
 from runtime.whole_numbers import require_threads
 
 Float64 = npt.NDArray[np.float64]
@@ -68,7 +68,7 @@ class EmulatedSession:
         """The spec and the manifest inside the file."""
         return self._artifact
 
-    def run(self, feed: Feed) -> Answer:
+    def run(self, inputs: Inputs) -> Outputs:
         """Run once.
 
         Raises:
@@ -77,7 +77,7 @@ class EmulatedSession:
         if self._session is None:
             raise ArtifactError(f"{self._path}: the session is closed; open it again")
         try:
-            values = self._session.run(None, dict(feed))
+            values = self._session.run(None, dict(inputs))
         except Exception as error:  # a type of its own per status code
             raise ArtifactError(
                 f"{self._path}: the emulated graph failed ({in_brief(error)})"

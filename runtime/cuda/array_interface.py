@@ -54,7 +54,7 @@ class DeviceArray:
         }
 
 
-def take(name: str, value: Any, stream: int) -> DeviceArray:
+def as_device_array(name: str, value: Any, stream: int) -> DeviceArray:
     """See another library's device array as ours.
 
     Args:

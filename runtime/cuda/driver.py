@@ -41,7 +41,7 @@ class Cuda(Protocol):
     def destroy_stream(self, stream: int) -> None:
         """Give a stream back."""
 
-    def synchronise(self, stream: int) -> None:
+    def synchronize(self, stream: int) -> None:
         """Wait for all work of a stream."""
 
     def wait_for(self, stream: int, other: int) -> None:
@@ -146,7 +146,7 @@ class CudaRuntime:
         """Give a stream back."""
         self._call("cudaStreamDestroy", stream)
 
-    def synchronise(self, stream: int) -> None:
+    def synchronize(self, stream: int) -> None:
         """Wait for all work of a stream."""
         self._call("cudaStreamSynchronize", stream)
 

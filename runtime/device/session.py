@@ -1,4 +1,4 @@
-"""What a session on a device is to the rest of the runtime, and how a file is opened as one."""
+"""The protocol of a session on device arrays, and how to open a file as one."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from typing import Any, Protocol
 from model.errors import ArtifactError, UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.sessions.device import Device
-from runtime.sessions.session import CHECKPOINTS, require_hash, require_no_cache
+from runtime.sessions.file_hash import require_hash
+from runtime.sessions.open import CHECKPOINT_SUFFIXES, require_no_cache
 
 
 class DeviceSession(Protocol):
     """An opened network that reads and writes device memory.
 
-    `TensorRTSession` and `TorchSession` are two. The inputs and outputs are those of
+    `TensorRTSession` and `TorchSession` implement it. Inputs and outputs are those of
     `runtime.sessions.session.Session`.
     """
 
     @property
     def artifact(self) -> Artifact:
-        """The spec and the manifest that came with the file."""
+        """The spec and the manifest of the file."""
 
     def on_device(
-        self, feed: Mapping[str, Any], stream: int | None = None
+        self, inputs: Mapping[str, Any], stream: int | None = None
     ) -> AbstractContextManager[Mapping[str, Any]]:
-        """Run once on the stream; nothing is copied to the host, or awaited.
+        """Run once on the stream, without a copy to the host or a wait.
 
-        The answer may be read by what the block gives the stream, not by later work.
+        Work that the block enqueues on the stream may read the outputs; later work must not.
         """
 
     def close(self) -> None:
-        """Free what the session holds."""
+        """Free the session's resources."""
 
 
 def open_device_session(
@@ -45,29 +46,29 @@ def open_device_session(
     """Open an engine, or a checkpoint in PyTorch with static shapes.
 
     Args:
-        path: `.engine`, or a checkpoint.
-        device: "cuda", which is the current GPU, "cuda:1", or, for a checkpoint, "cpu".
-        sha256: a hash that the file must have, or None.
-        runtime_cache: of a TensorRT-RTX engine.
+        path: an `.engine` or a checkpoint.
+        device: "cuda" for the current GPU, "cuda:1", or, for a checkpoint, "cpu".
+        sha256: expected hash of the file, or None.
+        runtime_cache: kernel cache of a TensorRT-RTX engine.
 
     Raises:
-        UsageError: a kind of file that does not run on device arrays, or no device of that name.
+        UsageError: a file that does not run on device arrays, or an unknown device.
         ArtifactError, CheckpointError, DeviceError, MissingDependencyError: see the sessions.
     """
-    suffix, place = path.suffix.lower(), Device.parse(device)
+    suffix, parsed = path.suffix.lower(), Device.parse(device)
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected an .engine or a checkpoint")
     if suffix == ".engine":
         from runtime.sessions.tensorrt import TensorRTSession
 
-        if place.kind == "cpu":
+        if parsed.type == "cpu":
             raise UsageError(f"device {device}: {path} is an engine, which runs on a GPU")
-        index = place.index if ":" in device else None
+        index = parsed.index if ":" in device else None
         return TensorRTSession(path, sha256, runtime_cache=runtime_cache, device_index=index)
-    if suffix not in CHECKPOINTS:
+    if suffix not in CHECKPOINT_SUFFIXES:
         raise UsageError(
-            f"{path}: device arrays go into .engine files and checkpoints "
-            f"({', '.join(CHECKPOINTS)}); an .onnx runs through Predictor, or build an engine of it"
+            f"{path}: only .engine files and checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}) take "
+            "device arrays; run an .onnx with Predictor, or build an engine from it"
         )
     require_no_cache(path, runtime_cache)
     from runtime.sessions.torch import TorchSession

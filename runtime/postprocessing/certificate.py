@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from model.errors import UsageError
-from runtime.sessions.session import Answer
+from runtime.sessions.session import Outputs
 
 OnInexact = Literal["warn", "raise", "ignore"]
 
@@ -24,7 +24,7 @@ def check_on_inexact(value: str) -> None:
         raise UsageError(f"on_inexact: expected warn, raise or ignore, got '{value}'")
 
 
-def inexact_remedies(answer: Answer, row: int) -> list[str]:
+def inexact_remedies(answer: Outputs, row: int) -> list[str]:
     """What of one photo is not certain, and which export option helps.
 
     Args:

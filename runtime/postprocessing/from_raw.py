@@ -15,7 +15,7 @@ from model.errors import ArtifactError
 from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.postprocessing.rescale import boxes_to_image, keypoints_to_image
-from runtime.sessions.session import Answer
+from runtime.sessions.session import Outputs
 
 if TYPE_CHECKING:
     from model.spec import ClassSpec, ModelSpec
@@ -49,7 +49,7 @@ class RawDetections:
     samples_cut: int = 0
 
 
-def raw_rows(outputs: Answer, row: int) -> RawDetections:
+def raw_rows(outputs: Outputs, row: int) -> RawDetections:
     """One image's rows out of a session's outputs."""
     count = int(outputs["counts"][row])
     masks, heatmaps = outputs.get("masks"), outputs.get("keypoint_heatmaps")

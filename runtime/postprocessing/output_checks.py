@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.errors import ArtifactError
-from runtime.sessions.session import Answer
+from runtime.sessions.session import Outputs
 
 if TYPE_CHECKING:
     from model.spec import ModelSpec
@@ -20,7 +20,7 @@ _COUNTERS = ("counts", "nms_open", "candidates_cut", "samples_cut")
 _HEADS = ("masks", "keypoint_heatmaps")
 
 
-def check_outputs(outputs: Answer, spec: ModelSpec, images: int, path: Path) -> None:
+def check_outputs(outputs: Outputs, spec: ModelSpec, images: int, path: Path) -> None:
     """Compare names, dtypes, shapes and counts with `model.mask_rcnn.Outputs`.
 
     Values are checked later: rows with a NaN or an infinity are dropped and counted.

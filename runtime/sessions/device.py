@@ -1,4 +1,4 @@
-"""Where a network runs: the CPU, or one of the GPUs."""
+"""The processor that runs a network: the CPU, or one of the GPUs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from model.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A processor: "cpu", or a CUDA GPU by its index."""
+    """The CPU, or a CUDA GPU with its index."""
 
-    kind: Literal["cpu", "cuda"]
+    type: Literal["cpu", "cuda"]
     index: int = 0
 
     @classmethod
@@ -25,10 +25,10 @@ class Device:
         """
         if text == "cpu":
             return cls("cpu")
-        found = re.fullmatch(r"cuda(?::(\d{1,3}))?", text)
-        if found is None:
+        match = re.fullmatch(r"cuda(?::(\d{1,3}))?", text)
+        if match is None:
             raise UsageError(f"device: expected cpu, cuda or cuda:N, got '{text}'")
-        return cls("cuda", int(found[1] or 0))
+        return cls("cuda", int(match[1] or 0))
 
     def __str__(self) -> str:
-        return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
+        return "cpu" if self.type == "cpu" else f"cuda:{self.index}"

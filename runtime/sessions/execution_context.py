@@ -1,4 +1,4 @@
-"""One execution context with buffers, stream and graphs of its own; used by one call at a time."""
+"""A TensorRT execution context with its own buffers, stream and CUDA graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.errors import DeviceError
 from runtime.artifacts.engine_manifest import TensorInfo
 from runtime.cuda.array_interface import DeviceArray
 from runtime.cuda.driver import Cuda
-from runtime.sessions.session import Answer, Feed
+from runtime.sessions.session import Inputs, Outputs
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -25,12 +25,12 @@ UInt8 = npt.NDArray[np.uint8]
 
 
 class NoCudaGraphWarning(UserWarning):
-    """An engine runs, but without the CUDA graphs that were asked for."""
+    """An engine runs without the requested CUDA graphs."""
 
 
 @dataclass(slots=True)
 class _Buffer:
-    """Room for the largest batch of one tensor, on the GPU and pinned on the host."""
+    """Device memory and pinned host memory for the largest batch of one tensor."""
 
     info: TensorInfo
     dtype: np.dtype[Any]
@@ -41,7 +41,7 @@ class _Buffer:
         return tuple(batch if side == -1 else side for side in self.info.shape)
 
     def host(self, batch: int) -> npt.NDArray[Any]:
-        """The pinned memory as an array of so many images."""
+        """The pinned memory as an array of `batch` images."""
         shape = self.shape(batch)
         return self.bytes(batch).view(self.dtype).reshape(shape)
 
@@ -49,19 +49,19 @@ class _Buffer:
         return self.pinned[: math.prod(self.shape(batch)) * self.dtype.itemsize]
 
 
-class Lane:
-    """A context that is kept with everything that it needs.
+class ExecutionContext:
+    """A context with its buffers; one call at a time uses it.
 
-    The first call of a batch size runs step by step; the second records copies and network as one
-    CUDA graph, which later calls replay. Another batch size begins anew: a graph holds for the
-    shapes that its context had. The session therefore gives a call the lane of its batch size.
+    The first call of a batch size runs directly; the second captures copies and network as one
+    CUDA graph, which later calls replay. A graph is valid for one input shape, so another batch
+    size starts over, and the session prefers a context that last ran the batch size of the call.
 
     Args:
-        context: of the engine.
-        tensors: inputs and outputs.
+        context: TensorRT's own.
+        tensors: the engine's inputs and outputs.
         cuda: the GPU.
-        largest_batch: what the buffers must hold.
-        use_graphs: whether to record.
+        largest_batch: capacity of the buffers.
+        use_graphs: whether to capture CUDA graphs.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Lane:
         self._graph: int | None = None
         self._is_warm = False
         self._use_graphs = use_graphs
-        # What a caller's stream still does with the buffers.
-        self._in_use: int | None = None
+        # Event after which a caller's stream no longer reads the buffers.
+        self._released: int | None = None
         self.batch: int | None = None
         self.stream = cuda.create_stream()
         try:
@@ -101,63 +101,63 @@ class Lane:
 
     def _bind(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise DeviceError(f"TensorRT does not take an address for '{name}'")
+            raise DeviceError(f"TensorRT refuses an address for '{name}'")
 
-    def run(self, feed: Feed, batch: int) -> Answer:
+    def run(self, inputs: Inputs, batch: int) -> Outputs:
         """Host arrays in, host arrays out."""
-        self._wait_for_reader(self.stream)
-        for name, values in feed.items():
+        self._wait_for_release(self.stream)
+        for name, values in inputs.items():
             np.copyto(self._buffers[name].host(batch), values)
         self._set_batch(batch)
         self._execute(batch)
-        self._cuda.synchronise(self.stream)
-        return {b.info.name: b.host(batch).copy() for b in self._side("output")}
+        self._cuda.synchronize(self.stream)
+        return {b.info.name: b.host(batch).copy() for b in self._buffers_of("output")}
 
     def run_on_device(
-        self, feed: Mapping[str, DeviceArray], batch: int, stream: int
+        self, inputs: Mapping[str, DeviceArray], batch: int, stream: int
     ) -> dict[str, DeviceArray]:
-        """Device arrays in, device arrays out, on the given stream; nothing is copied or awaited.
+        """Device arrays in, device arrays out, on `stream`, without a copy or a wait.
 
-        What is answered lies in this lane's buffers and is overwritten by its next run.
+        The outputs are this context's buffers; its next run overwrites them.
         """
-        self._wait_for_reader(stream)
+        self._wait_for_release(stream)
         self._set_batch(batch)
-        for array in feed.values():
-            # 1 and 2 are the protocol's names of the two default streams.
+        for array in inputs.values():
+            # 1 and 2 are the protocol's two default streams.
             if array.stream is not None and array.stream != stream:
                 self._cuda.wait_for(stream, array.stream)
         try:
-            for name, array in feed.items():
+            for name, array in inputs.items():
                 self._bind(name, array.address)
             self._enqueue(stream)
         finally:
-            for buffer in self._side("input"):
+            for buffer in self._buffers_of("input"):
                 self._bind(buffer.info.name, buffer.address)
-            # A recording wants a run with the addresses that it will hold before it.
-            self._forget()
+            # A capture must follow a run with the addresses that it captures.
+            self._drop_graph()
         return {
             b.info.name: DeviceArray(b.address, b.shape(batch), b.dtype.str, self, stream)
-            for b in self._side("output")
+            for b in self._buffers_of("output")
         }
 
-    def leave(self, stream: int) -> None:
-        """Let the next run wait for what this stream has been given so far; nobody waits here."""
-        self._in_use = self._cuda.record(stream)
+    def release_after(self, stream: int) -> None:
+        """Make the next run wait for the work that is on `stream` now; returns at once."""
+        self._released = self._cuda.record(stream)
 
-    def _wait_for_reader(self, stream: int) -> None:
-        event, self._in_use = self._in_use, None
+    def _wait_for_release(self, stream: int) -> None:
+        event, self._released = self._released, None
         if event is not None:
             self._cuda.wait_for_event(stream, event)
             self._cuda.destroy_event(event)
 
     def close(self) -> None:
-        """Free everything, whatever of it fails."""
+        """Free all resources, even if one of them fails."""
         with suppress(DeviceError):
-            if self._in_use is not None:
-                self._wait_for_reader(self.stream)
-                self._cuda.synchronise(self.stream)
+            if self._released is not None:
+                self._wait_for_release(self.stream)
+                self._cuda.synchronize(self.stream)
         with suppress(DeviceError):
-            self._forget()
+            self._drop_graph()
         for buffer in self._buffers.values():
             with suppress(DeviceError):
                 self._cuda.free(buffer.address)
@@ -165,26 +165,26 @@ class Lane:
                 with suppress(DeviceError):
                     self._cuda.free_pinned(buffer.pinned)
         self._buffers.clear()
-        # Before its engine; nobody is given a lane that was closed.
+        # Before its engine; the session no longer hands out this context.
         del self._context
         with suppress(DeviceError):
             self._cuda.destroy_stream(self.stream)
 
-    def _forget(self) -> None:
-        """Drop the recorded graph; the next call runs step by step again."""
+    def _drop_graph(self) -> None:
+        """Drop the captured graph; the next call runs directly again."""
         graph, self._graph, self._is_warm = self._graph, None, False
         if graph is not None:
             self._cuda.destroy_graph(graph)
 
-    def _side(self, mode: str) -> list[_Buffer]:
+    def _buffers_of(self, mode: str) -> list[_Buffer]:
         return [b for b in self._buffers.values() if b.info.mode == mode]
 
     def _set_batch(self, batch: int) -> None:
         if batch == self.batch:
             return
-        self._forget()
+        self._drop_graph()
         self.batch = None
-        for buffer in self._side("input"):
+        for buffer in self._buffers_of("input"):
             if not self._context.set_input_shape(buffer.info.name, buffer.shape(batch)):
                 raise DeviceError(
                     f"TensorRT refuses shape {buffer.shape(batch)} for '{buffer.info.name}'"
@@ -193,48 +193,48 @@ class Lane:
 
     def _execute(self, batch: int) -> None:
         if self._use_graphs and self._is_warm and self._graph is None:
-            self._graph = self._record(batch)
+            self._graph = self._capture(batch)
         if self._graph is not None:
             self._cuda.launch(self._graph, self.stream)
             return
         self._copy_and_run(batch)
         self._is_warm = True
 
-    def _record(self, batch: int) -> int | None:
-        """Copies and network as one graph, or None where the library cannot be recorded."""
+    def _capture(self, batch: int) -> int | None:
+        """Copies and network as one graph, or None if the network cannot be captured."""
         capturable = getattr(self._context, "is_stream_capturable", None)
         if capturable is not None and not capturable(self.stream):
-            self._without_graphs("the library says so")
+            self._disable_graphs("the stream is not capturable")
             return None
         self._cuda.begin_capture(self.stream)
         try:
             self._copy_and_run(batch)
         except DeviceError as error:
-            # A stream that is left recording refuses everything else.
+            # A stream in capture mode refuses everything else.
             with suppress(DeviceError):
                 self._cuda.destroy_graph(self._cuda.end_capture(self.stream))
-            self._without_graphs(str(error))
+            self._disable_graphs(str(error))
             return None
         try:
             return self._cuda.end_capture(self.stream)
         except DeviceError as error:
-            self._without_graphs(str(error))
+            self._disable_graphs(str(error))
             return None
 
-    def _without_graphs(self, why: str) -> None:
+    def _disable_graphs(self, reason: str) -> None:
         self._use_graphs = False
         warnings.warn(
-            f"this engine cannot be recorded as a CUDA graph ({why}); it runs without, which is "
-            "slower; cuda_graphs=False says so beforehand",
+            f"this engine cannot be captured as a CUDA graph ({reason}) and runs slower without "
+            "one; pass cuda_graphs=False to silence this",
             NoCudaGraphWarning,
             stacklevel=2,
         )
 
     def _copy_and_run(self, batch: int) -> None:
-        for buffer in self._side("input"):
+        for buffer in self._buffers_of("input"):
             self._cuda.upload(buffer.address, buffer.bytes(batch), self.stream)
         self._enqueue(self.stream)
-        for buffer in self._side("output"):
+        for buffer in self._buffers_of("output"):
             self._cuda.download(buffer.bytes(batch), buffer.address, self.stream)
 
     def _enqueue(self, stream: int) -> None:

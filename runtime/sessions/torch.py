@@ -1,6 +1,6 @@
-"""A checkpoint in PyTorch: for parity, for trying weights, and where there is PyTorch only.
+"""A checkpoint in PyTorch: for parity checks, and for machines with PyTorch only.
 
-The only place of the runtime that reaches into the network's code.
+The only module of the runtime that imports the network's code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
 from runtime.artifacts.metadata import Artifact, Manifest
-from runtime.sessions.session import Answer, Feed
+from runtime.sessions.session import Inputs, Outputs
 
 if TYPE_CHECKING:
     import torch
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from model.mask_rcnn import MaskRCNN
 
 Mode = Literal["eager", "static", "compiled", "cuda-graph"]
-_MOST_GRAPHS = 64  # input shapes that are kept compiled or recorded
+_MOST_GRAPHS = 64  # input shapes with a compiled or captured graph
 MODES: tuple[Mode, ...] = ("eager", "static", "compiled", "cuda-graph")
 
 
 class TorchSession:
-    """The one forward of a checkpoint.
+    """The forward pass of a checkpoint.
 
     Args:
         checkpoint: read by `model.checkpoint.load`.
         device: "cpu", "cuda" or "cuda:1".
         mode: "eager" runs torchvision's own RoIAlign and NMS; "static" the formulas of the
             `native` lowering, with `nms_open` as in an engine; "compiled" those through
-            `torch.compile`; "cuda-graph" those recorded once per input shape and replayed.
-        half: run convolutions and products in FP16 by autocast; boxes and scores stay FP32.
+            `torch.compile`; "cuda-graph" those captured once per input shape and replayed.
+        half: run convolutions and matrix products in FP16 by autocast; boxes and scores stay FP32.
 
     Raises:
-        DeviceError: PyTorch does not see the device.
-        UsageError: no such mode, or one that needs a GPU on a CPU.
+        DeviceError: PyTorch finds no such device.
+        UsageError: an unknown mode, or one that needs a GPU on a CPU.
     """
 
     def __init__(
@@ -55,18 +55,20 @@ class TorchSession:
         if mode not in MODES:
             raise UsageError(f"mode: expected one of {', '.join(MODES)}, got '{mode}'")
         if mode == "cuda-graph" and not device.startswith("cuda"):
-            raise UsageError("mode cuda-graph: expected a CUDA device, got " + device)
+            raise UsageError(f"mode cuda-graph: expected a CUDA device, got {device}")
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise DeviceError(f"device {device}: PyTorch sees no CUDA GPU; run it where one is")
+            raise DeviceError(
+                f"device {device}: PyTorch finds no CUDA GPU; run on a machine with one"
+            )
         try:
             self._device, self._half = torch.device(device), half
         except RuntimeError as error:
             raise UsageError(f"device: expected cpu or cuda, got '{device}'") from error
         self._model: MaskRCNN | None = checkpoint.build().to(self._device)
-        self._graphs: OrderedDict[tuple[int, ...], _Recorded] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], _CapturedGraph] = OrderedDict()
         self._lock = threading.Lock()
         self._mode = mode
-        self._forward: Callable[..., Any] = self._prepared(self._model)
+        self._forward: Callable[..., Any] = self._prepare(self._model)
         precision = "fp16" if half else "fp32"
         lowering = "eager" if mode == "eager" else "native"
         manifest = Manifest("torch", lowering, precision, checkpoint.sha256)
@@ -80,7 +82,7 @@ class TorchSession:
         device: str = "cpu",
         mode: Mode = "eager",
     ) -> Self:
-        """Read a checkpoint with its dialect's defaults; `threads` None leaves PyTorch's setting.
+        """Read a checkpoint with its dialect's defaults; `threads` None keeps PyTorch's setting.
 
         Raises:
             MissingDependencyError: PyTorch is not installed.
@@ -93,7 +95,7 @@ class TorchSession:
         except ImportError as error:
             raise MissingDependencyError(
                 "running a checkpoint needs PyTorch; pip install 'maskport[export]', or export "
-                "it to ONNX and run that"
+                "it to ONNX"
             ) from error
         if threads is not None:
             torch.set_num_threads(threads)
@@ -104,25 +106,25 @@ class TorchSession:
         """The checkpoint's spec."""
         return self._artifact
 
-    def run(self, feed: Feed) -> Answer:
+    def run(self, inputs: Inputs) -> Outputs:
         """Run once."""
         import torch
 
-        given = [torch.from_numpy(feed[name]).to(self._device) for name in ("images", "image_hw")]
-        # A recorded graph has one set of inputs and outputs; they must be read before the next.
-        with self._lock if self._mode == "cuda-graph" else nullcontext():
-            outputs = self.run_on_device(*given)
+        names = ("images", "image_hw")
+        tensors = [torch.from_numpy(inputs[name]).to(self._device) for name in names]
+        with self._graph_lock():
+            outputs = self.run_on_device(*tensors)
             return {name: value.cpu().numpy() for name, value in outputs.items()}
 
     def run_on_device(self, images: torch.Tensor, image_hw: torch.Tensor) -> dict[str, Any]:
-        """Run once on tensors of the session's device; what a CUDA graph answers is its own.
+        """Run once on tensors of the session's device.
 
         Args:
             images: float32 [N, 3, H, W].
             image_hw: float32 [N, 2].
 
         Returns:
-            the outputs by name; with "cuda-graph" the next run of that shape overwrites them.
+            the outputs by name; in mode "cuda-graph" the next run of that shape overwrites them.
         """
         import torch
 
@@ -135,7 +137,7 @@ class TorchSession:
             ),
         ):
             if self._mode == "cuda-graph":
-                outputs = self._replayed(images, image_hw)
+                outputs = self._replay(images, image_hw)
             else:
                 outputs = self._forward(images, image_hw)
         named = outputs._asdict()
@@ -143,33 +145,37 @@ class TorchSession:
 
     @contextmanager
     def on_device(
-        self, feed: Mapping[str, Any], stream: int | None = None
+        self, inputs: Mapping[str, Any], stream: int | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Run once on tensors of the session's device; nothing is copied or awaited but by "eager".
+        """Run once on tensors of the session's device; only mode "eager" copies or waits.
 
-        What a block gives the stream may read the answer; later work must not with "cuda-graph",
-        whose next run writes to the same memory.
+        Work that the block enqueues on the stream may read the outputs. In mode "cuda-graph" later
+        work must not: the next run overwrites them.
 
         Args:
-            feed: name → torch tensor, or an array of another library that DLPack shows, float32.
-            stream: CUDA's name of the caller's; None takes PyTorch's current one.
+            inputs: name → torch tensor, or another library's array with `__dlpack__`, float32.
+            stream: the caller's CUDA stream handle; None takes PyTorch's current stream.
 
         Raises:
-            UsageError: an array of another device, or a stream for a CPU.
+            UsageError: an array on another device, or a stream for a CPU.
         """
-        # DLPack makes the arrays ready for the stream that is current when they are taken.
-        with self._stream(stream), self._lock if self._mode == "cuda-graph" else nullcontext():
-            given = {name: self._taken(name, value) for name, value in feed.items()}
-            yield self.run_on_device(given["images"], given["image_hw"])
+        # DLPack synchronizes an array with the stream that is current at the conversion.
+        with self._stream(stream), self._graph_lock():
+            tensors = {name: self._tensor(name, value) for name, value in inputs.items()}
+            yield self.run_on_device(tensors["images"], tensors["image_hw"])
 
-    def _taken(self, name: str, value: Any) -> torch.Tensor:
+    def _graph_lock(self) -> AbstractContextManager[Any]:
+        """A captured graph has one set of inputs and outputs, for one call at a time."""
+        return self._lock if self._mode == "cuda-graph" else nullcontext()
+
+    def _tensor(self, name: str, value: Any) -> torch.Tensor:
         import torch
 
         tensor: torch.Tensor = value if torch.is_tensor(value) else torch.from_dlpack(value)  # type: ignore[attr-defined]
         if tensor.device.type != self._device.type:
             raise UsageError(
                 f"{name}: the session is on {self._device}, the array on {tensor.device}; open "
-                "the session there, or bring the frames here"
+                "the session there, or move the frames"
             )
         return tensor
 
@@ -177,7 +183,7 @@ class TorchSession:
         if stream is None:
             return nullcontext()
         if self._device.type != "cuda":
-            raise UsageError(f"stream: the session is on {self._device}, which has none")
+            raise UsageError(f"stream: the session is on {self._device}, which has no streams")
         import torch
 
         cuda: Any = torch.cuda
@@ -191,7 +197,7 @@ class TorchSession:
         self._model = None
         self._graphs.clear()
 
-    def _prepared(self, model: MaskRCNN) -> Callable[..., Any]:
+    def _prepare(self, model: MaskRCNN) -> Callable[..., Any]:
         if self._mode == "eager":
             return model
         import torch
@@ -200,24 +206,24 @@ class TorchSession:
 
         model.use_operators(StaticOperators())
         if self._mode == "compiled":
-            # A graph per shape: on fixed canvases sizes that may change only slow it down.
+            # A graph per shape: dynamic shapes only slow down a fixed canvas.
             config = torch._dynamo.config
             config.recompile_limit = max(config.recompile_limit, _MOST_GRAPHS)
             return torch.compile(model, fullgraph=True, dynamic=False)
         return model
 
-    def _replayed(self, images: torch.Tensor, image_hw: torch.Tensor) -> Any:
+    def _replay(self, images: torch.Tensor, image_hw: torch.Tensor) -> Any:
         key = tuple(images.shape)
         if key not in self._graphs:
             while len(self._graphs) >= _MOST_GRAPHS:
                 self._graphs.popitem(last=False)
-            self._graphs[key] = _Recorded(self._forward, images, image_hw)
+            self._graphs[key] = _CapturedGraph(self._forward, images, image_hw)
         self._graphs.move_to_end(key)
         return self._graphs[key](images, image_hw)
 
 
-class _Recorded:
-    """A CUDA graph of the network for one input shape, with inputs and outputs of its own."""
+class _CapturedGraph:
+    """A CUDA graph of the network for one input shape, with its own inputs and outputs."""
 
     def __init__(
         self, forward: Callable[..., Any], images: torch.Tensor, image_hw: torch.Tensor
@@ -226,14 +232,14 @@ class _Recorded:
 
         self._images, self._image_hw = images.clone(), image_hw.clone()
         with torch.cuda.device(images.device):
-            self._record(forward)
+            self._capture(forward)
 
-    def _record(self, forward: Callable[..., Any]) -> None:
+    def _capture(self, forward: Callable[..., Any]) -> None:
         import torch
 
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        # Libraries choose and allocate in their first runs, which a recording must not see.
+        # Libraries select kernels and allocate in their first runs, which must not be captured.
         with torch.cuda.stream(stream):
             for _ in range(3):
                 forward(self._images, self._image_hw)

@@ -13,7 +13,7 @@ from model.errors import MaskportError
 from runtime.cuda.driver import local_architecture
 from runtime.predictor import Predictor
 from runtime.preprocessing.canvas import to_canvas
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 from runtime.sessions.tensorrt import TensorRTSession
 
 pytestmark = pytest.mark.gpu

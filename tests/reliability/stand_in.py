@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.artifacts.metadata import Artifact
-from runtime.sessions.session import Answer, Feed, Session
+from runtime.sessions.session import Inputs, Outputs, Session
 
-Change = Callable[[Answer], Answer]
+Change = Callable[[Outputs], Outputs]
 
 
 @dataclass
@@ -22,8 +22,8 @@ class ChangedSession:
     def artifact(self) -> Artifact:
         return self.session.artifact
 
-    def run(self, feed: Feed) -> Answer:
-        answer = self.session.run(feed)
+    def run(self, inputs: Inputs) -> Outputs:
+        answer = self.session.run(inputs)
         return self.change({name: values.copy() for name, values in answer.items()})
 
     def close(self) -> None:

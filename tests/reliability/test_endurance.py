@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runtime.predictor import Predictor
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 from tests.reliability import endurance, tiny
 from tests.reliability.stand_in import ChangedSession
 

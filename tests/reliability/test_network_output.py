@@ -11,7 +11,8 @@ import pytest
 from model.errors import ArtifactError
 from runtime.detections import Detections
 from runtime.predictor import Predictor
-from runtime.sessions.session import Answer, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Outputs
 from tests.reliability import tiny
 from tests.reliability.stand_in import Change, ChangedSession
 
@@ -21,7 +22,7 @@ NAN, INF = float("nan"), float("inf")
 def _value(name: str, value: float, *rows: int) -> Change:
     """One number of each of these rows."""
 
-    def change(answer: Answer) -> Answer:
+    def change(answer: Outputs) -> Outputs:
         for row in rows:
             answer[name][0, row].reshape(-1)[-1:] = value
             if answer[name].ndim == 2:
@@ -32,14 +33,14 @@ def _value(name: str, value: float, *rows: int) -> Change:
 
 
 def _all(name: str, value: float) -> Change:
-    def change(answer: Answer) -> Answer:
+    def change(answer: Outputs) -> Outputs:
         answer[name][...] = value
         return answer
 
     return change
 
 
-def _beyond_the_count(answer: Answer) -> Answer:
+def _beyond_the_count(answer: Outputs) -> Outputs:
     """Filling may be anything."""
     answer["counts"][0] -= 2
     for name in ("boxes", "scores", "masks"):

@@ -73,16 +73,16 @@ class FakeCuda:
     def destroy_stream(self, stream: int) -> None:
         del self._streams[stream]
 
-    def synchronise(self, stream: int) -> None:
+    def synchronize(self, stream: int) -> None:
         assert stream not in self._recording, "a stream that records must not be awaited"
-        self.counts["synchronise"] += 1
+        self.counts["synchronize"] += 1
         work, self._streams[stream] = self._streams[stream], []
         for step in work:
             step()
 
     def wait_for(self, stream: int, other: int) -> None:
         self.counts["wait_for"] += 1
-        self.submit(stream, lambda: self.synchronise(other))
+        self.submit(stream, lambda: self.synchronize(other))
 
     def record(self, stream: int) -> int:
         name = next(self._names)
@@ -93,7 +93,7 @@ class FakeCuda:
         other = self._events[event]
         # An event outlives its stream, whose work was done when it was destroyed.
         if other != stream and other in self._streams:
-            self.submit(stream, lambda: self.synchronise(other))
+            self.submit(stream, lambda: self.synchronize(other))
 
     def destroy_event(self, event: int) -> None:
         del self._events[event]

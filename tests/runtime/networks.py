@@ -11,7 +11,7 @@ import numpy as np
 from model.errors import ArtifactError
 from model.spec import ClassSpec, ModelSpec, PreprocessSpec, ResNetSpec
 from runtime.artifacts.metadata import Artifact, Manifest
-from runtime.sessions.session import Answer, Feed
+from runtime.sessions.session import Inputs, Outputs
 
 BODY = ResNetSpec((1, 1, 1, 1), "basic", 8, (8, 8, 8, 8), (8, 8, 8, 8))
 CLASSES = ClassSpec(names=("__background__", "square", "disc"))
@@ -51,11 +51,11 @@ class MeanSession:
     def artifact(self) -> Artifact:
         return self._artifact
 
-    def run(self, feed: Feed) -> Answer:
+    def run(self, inputs: Inputs) -> Outputs:
         if self.is_closed:
             raise ArtifactError("the session is closed")
         time.sleep(self._seconds)
-        images, image_hw = feed["images"], feed["image_hw"]
+        images, image_hw = inputs["images"], inputs["image_hw"]
         with self._lock:
             self.batches.append(len(images))
         count = len(images)

@@ -13,7 +13,7 @@ import pytest
 from model.errors import DeviceError, UsageError
 from runtime.predictor import Predictor
 from runtime.sessions.device import Device
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 
 GPU_WHEEL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_goes_where_it_is_told() -> None:
         assert predictor.artifact.manifest.lowering == "eager"
     if torch.cuda.is_available():
         pytest.skip("PyTorch sees a GPU here")
-    with pytest.raises(DeviceError, match="PyTorch sees no CUDA GPU"):
+    with pytest.raises(DeviceError, match="PyTorch finds no CUDA GPU"):
         Predictor.open(DEMO / "shapes.pth", device="cuda:0")
 
 

@@ -24,7 +24,8 @@ from runtime.compare.matching import compare
 from runtime.detections import Detections
 from runtime.predictor import InexactResultWarning, Predictor
 from runtime.selection import Selection
-from runtime.sessions.session import Answer, Feed, Session, open_session
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Inputs, Outputs, Session
 from runtime.sessions.torch import TorchSession
 
 UInt8 = NDArray[np.uint8]
@@ -272,8 +273,8 @@ class _Changed:
     def artifact(self) -> Artifact:
         return self._session.artifact
 
-    def run(self, feed: Feed) -> Answer:
-        answer = self._session.run(feed)
+    def run(self, inputs: Inputs) -> Outputs:
+        answer = self._session.run(inputs)
         return answer | {n: np.full_like(answer[n], v) for n, v in self._changes.items()}
 
     def close(self) -> None:

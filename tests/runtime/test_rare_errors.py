@@ -31,7 +31,7 @@ from runtime.device.frames import read_frames
 from runtime.device.library import library_of, stream_handle
 from runtime.device.session import open_device_session
 from runtime.preprocessing.canvas_selection import choose_canvas
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 from runtime.sessions.torch import TorchSession
 from runtime.sources import video
 from runtime.sources.lists import read_list
@@ -177,7 +177,7 @@ def test_device_files_opened_the_wrong_way(tmp_path: Path) -> None:
     weights.write_bytes(b"")
     with pytest.raises(UsageError, match=r"device cpu: .*a\.engine is an engine"):
         open_device_session(engine, "cpu")
-    with pytest.raises(UsageError, match=r"runtime_cache: .*a\.pth is no TensorRT-RTX engine"):
+    with pytest.raises(UsageError, match=r"runtime_cache: .*a\.pth is not a TensorRT-RTX engine"):
         open_device_session(weights, "cpu", runtime_cache=tmp_path / "cache")
     for path in (engine, weights):
         with pytest.raises(UsageError, match="device: expected cpu, cuda or cuda:N, got 'mps'"):
@@ -237,7 +237,7 @@ def test_metadata_that_is_no_text(demo_onnx: Path, monkeypatch: pytest.MonkeyPat
 
     damaged = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_modelmeta", refuse(damaged))
-    with pytest.raises(ArtifactError, match="a text of it is not UTF-8"):
+    with pytest.raises(ArtifactError, match="damaged metadata .not UTF-8"):
         open_session(demo_onnx)
 
 
@@ -247,7 +247,7 @@ def test_a_file_with_another_hash(demo_onnx: Path) -> None:
 
 
 def test_kernels_are_kept_for_engines_only(demo_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"runtime_cache: .* is no TensorRT-RTX engine"):
+    with pytest.raises(UsageError, match=r"runtime_cache: .* is not a TensorRT-RTX engine"):
         open_session(demo_onnx, runtime_cache=tmp_path / "cache")
 
 

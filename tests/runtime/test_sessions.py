@@ -18,7 +18,7 @@ from model.errors import ArtifactError, MissingDependencyError, UsageError
 from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
 from runtime.predictor import Predictor
 from runtime.sessions import onnxruntime as ort_session
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 
 
 def identity(**metadata: str) -> onnx.ModelProto:

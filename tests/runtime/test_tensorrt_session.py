@@ -20,7 +20,7 @@ from model.errors import ArtifactError, DeviceError, MissingDependencyError, Usa
 from runtime.cuda.array_interface import DeviceArray
 from runtime.cuda.driver import CudaRuntime
 from runtime.predictor import Predictor
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 from runtime.sessions.tensorrt import TensorRTSession
 from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT, write_engine
 
@@ -149,7 +149,7 @@ def test_an_address_that_the_library_refuses_leaves_nothing_behind(
     session: TensorRTSession, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:
     library.refuses_addresses = True
-    with pytest.raises(DeviceError, match="does not take an address for 'images'"):
+    with pytest.raises(DeviceError, match="refuses an address for 'images'"):
         session.run(feed(1))
     assert cuda.alive == 0
     library.refuses_addresses = False
@@ -189,7 +189,7 @@ def test_device_arrays_go_in_and_out_without_a_copy(
     with session.on_device(arrays, stream=consumer) as answer:
         assert cuda.counts["upload"] == cuda.counts["download"] == 0
         assert cuda.counts["wait_for"] == 2
-        cuda.synchronise(consumer)
+        cuda.synchronize(consumer)
         assert answer["boxes"].__cuda_array_interface__["stream"] == consumer
         for name, value in wanted.items():
             np.testing.assert_array_equal(_bytes_at(answer[name]), value)
@@ -215,7 +215,7 @@ def test_dlpack_arrays_are_taken(session: TensorRTSession, cuda: FakeCuda) -> No
     given = feed(1)
     wanted = session.run(given)
     with session.on_device({n: _OnGpu(v) for n, v in given.items()}) as answer:
-        cuda.synchronise(answer["boxes"].stream or 0)
+        cuda.synchronize(answer["boxes"].stream or 0)
         np.testing.assert_array_equal(_bytes_at(answer["boxes"]), wanted["boxes"])
 
 

@@ -14,7 +14,7 @@ from pycocotools import mask
 from calib.evaluation.annotations import read_annotations, require_truth
 from calib.quantize import main
 from model.errors import UsageError
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 4, "width": 5}
 ROW = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": 1.0}

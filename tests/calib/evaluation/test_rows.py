@@ -20,7 +20,7 @@ from calib.search import sensitivity
 from export.onnx_file import read_onnx
 from export.precision.session import EmulatedSession
 from model.errors import ExportError, UsageError
-from runtime.sessions.session import open_session
+from runtime.sessions.open import open_session
 from tests.conftest import made_once
 
 NEAREST = QuantizeOptions(rounding="nearest")

@@ -123,7 +123,7 @@ def test_sessions_that_cannot_be(demo_checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="expected a CUDA device"):
         TorchSession(demo_checkpoint, mode="cuda-graph")
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="PyTorch sees no CUDA GPU"):
+        with pytest.raises(DeviceError, match="PyTorch finds no CUDA GPU"):
             TorchSession(demo_checkpoint, device="cuda")
     closed = TorchSession(demo_checkpoint)
     closed.close()

@@ -119,7 +119,7 @@ def test_later_versions_run_version_compatible_engines_only(
     engine = write_engine(
         demo_rtx_onnx, engine, version_compatible=True, library_version="1.11.0.0"
     )
-    with pytest.raises(ArtifactError, match="was built with"):
+    with pytest.raises(ArtifactError, match="built with"):
         TensorRTSession(engine, cuda=cuda)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import UsageError
-from runtime.cuda.array_interface import DEFAULT_STREAM, DeviceArray, take
+from runtime.cuda.array_interface import DEFAULT_STREAM, DeviceArray, as_device_array
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -48,7 +48,7 @@ class _Secretive(_DLPack):
 def test_both_protocols_say_the_same(kind: Any, typestr: str) -> None:
     values = VALUES.astype(typestr)
     # The second row on: an address that is not the start of the memory.
-    found = take("frame", kind(values[1:]), DEFAULT_STREAM)
+    found = as_device_array("frame", kind(values[1:]), DEFAULT_STREAM)
     expected = values.ctypes.data + values.strides[0]
     assert (found.address, found.shape, found.typestr) == (expected, (2, 4), typestr)
     assert found.nbytes == values[1:].nbytes
@@ -56,18 +56,18 @@ def test_both_protocols_say_the_same(kind: Any, typestr: str) -> None:
 
 def test_a_stride_that_is_never_taken_may_be_anything() -> None:
     given = _Interface(VALUES[:1], strides=(4096, 4))
-    assert take("frame", given, DEFAULT_STREAM).shape == (1, 4)
+    assert as_device_array("frame", given, DEFAULT_STREAM).shape == (1, 4)
 
 
 def test_who_says_nothing_of_streams_is_on_the_default_one() -> None:
-    assert take("frame", _Interface(VALUES), DEFAULT_STREAM).stream == DEFAULT_STREAM
-    assert take("frame", _Interface(VALUES, stream=None), DEFAULT_STREAM).stream is None
-    assert take("frame", _DLPack(VALUES), DEFAULT_STREAM).stream is None
+    assert as_device_array("frame", _Interface(VALUES), DEFAULT_STREAM).stream == DEFAULT_STREAM
+    assert as_device_array("frame", _Interface(VALUES, stream=None), DEFAULT_STREAM).stream is None
+    assert as_device_array("frame", _DLPack(VALUES), DEFAULT_STREAM).stream is None
 
 
 def test_ours_is_taken_as_it_is() -> None:
     ours = DeviceArray(64, (3,), "<f4")
-    assert take("frame", ours, DEFAULT_STREAM) is ours
+    assert as_device_array("frame", ours, DEFAULT_STREAM) is ours
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_ours_is_taken_as_it_is() -> None:
 )
 def test_what_is_not_taken(value: Any, says: str) -> None:
     with pytest.raises(UsageError, match=f"^frame: .*{says}"):
-        take("frame", value, DEFAULT_STREAM)
+        as_device_array("frame", value, DEFAULT_STREAM)

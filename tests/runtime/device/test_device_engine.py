@@ -47,7 +47,7 @@ class _HostAddresses:
     def on_device(self, feed: Any, stream: Any = None) -> Iterator[dict[str, np.ndarray]]:
         shown = {name: _Interface(values) for name, values in feed.items()}
         with self._session.on_device(shown, self.stream) as answer:
-            self._cuda.synchronise(self.stream)
+            self._cuda.synchronize(self.stream)
             yield {name: _seen(array) for name, array in answer.items()}
 
     def close(self) -> None:
@@ -88,9 +88,9 @@ def test_nobody_waits_on_the_host(session: TensorRTSession, cuda: FakeCuda) -> N
         cuda.submit(first, lambda: read.append("first"))
     with session.on_device(feed, second):
         cuda.submit(second, lambda: read.append("second"))
-    assert cuda.counts["synchronise"] == 0
+    assert cuda.counts["synchronize"] == 0
     assert read == []
-    cuda.synchronise(second)
+    cuda.synchronize(second)
     assert read == ["first", "second"]
 
 
