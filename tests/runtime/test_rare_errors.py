@@ -237,7 +237,7 @@ def test_metadata_that_is_no_text(demo_onnx: Path, monkeypatch: pytest.MonkeyPat
 
     damaged = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_modelmeta", refuse(damaged))
-    with pytest.raises(ArtifactError, match="damaged metadata .not UTF-8"):
+    with pytest.raises(ArtifactError, match=r"damaged metadata \(not UTF-8\)"):
         open_session(demo_onnx)
 
 
