@@ -4,8 +4,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# What an installation is made of, beside the Python files, which are used where they lie.
-BUILT_FROM := pyproject.toml constraints.txt runtime/preprocessing/_bilinear.c runtime/masks/_rle.c
+# What an installation is built from; Python files are used in place.
+BUILT_FROM := pyproject.toml constraints.txt runtime/buffer_checks.h \
+  $(wildcard runtime/*/_*.c runtime/*/*_kernel.h)
 
 TENSORRT_VERSIONS := 10.16.1.11 11.4.0.106
 TENSORRT_CODE := -p export.builders -p runtime.sessions -m export.engine

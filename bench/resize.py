@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from bench import results
-from runtime.preprocessing.torch_bilinear import IS_COMPILED, in_c, with_numpy
+from runtime.preprocessing.torch_bilinear import IS_COMPILED, resize_c, resize_numpy
 
 PHOTO_HW = (1080, 1920)
 SIZES_HW = ((299, 533), (750, 1333), (1080, 1920))
@@ -78,8 +78,8 @@ def _row(photo: npt.NDArray[np.uint8], hw: tuple[int, int], repeats: int) -> dic
     ours, numpys = (np.empty((3, *hw), np.float32) for _ in range(2))
     floats = (torch.from_numpy(photo).permute(2, 0, 1).float() / 255).contiguous()[None]
     contestants: dict[str, Callable[[], object]] = {
-        "compiled": lambda: in_c(ours, photo, RGB, SCALE),
-        "numpy": lambda: with_numpy(numpys, photo, RGB, SCALE),
+        "compiled": lambda: resize_c(ours, photo, RGB, SCALE),
+        "numpy": lambda: resize_numpy(numpys, photo, RGB, SCALE),
         "torch": lambda: interpolate(floats, hw, mode="bilinear", align_corners=False),
     }
     spent: dict[str, list[float]] = {name: [] for name in contestants}

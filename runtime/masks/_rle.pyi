@@ -1,4 +1,4 @@
-"""The compiled loops of `runtime.masks.rle_from_masks`; absent if built without a compiler."""
+"""The C kernel of `runtime.masks.rle_from_masks`; absent if built without a compiler."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,12 @@ def encode(
     inclusive: bool,
     /,
 ) -> list[str]:
-    """Paste, threshold and encode; the interpreter's lock is released meanwhile.
+    """Paste, threshold and encode, with the interpreter's lock released.
 
-    Other threads must not write to the arrays meanwhile: they are checked once, at the start.
+    Other threads must not write to the arrays meanwhile: indices are checked once, at the start.
 
     Args:
-        grids: float32 [D, G, G], probabilities with cells of zero around them, x first.
+        grids: float32 [D, G, G], probabilities padded with zeros, x first.
         orders: uint8 [D], order of operations of a pixel: 0 torch's resize of large outputs, 1 of
             small ones, 2 its `grid_sample`.
         first: int32 [D, 2], the first column and row of each mask in the image.
@@ -33,14 +33,14 @@ def encode(
         cell_y: int32 [R], the upper one of the two cells of every row, mask after mask.
         weight_y: float32 [2, R], of the upper and the lower cell.
         height: of the image in pixels.
-        width: idem.
-        threshold: what is above it is in the mask.
-        inclusive: what is equal to it is, too.
+        width: of the image in pixels.
+        threshold: probabilities above it are foreground.
+        inclusive: whether the threshold itself is foreground.
 
     Returns:
-        COCO's compressed run lengths of each.
+        COCO's compressed run lengths of each mask.
 
     Raises:
-        ValueError: another type or shape.
-        IndexError: a cell that the grid does not have, or a pixel that the image does not have.
+        ValueError: another dtype or shape.
+        IndexError: a cell outside the grid, or a pixel outside the image.
     """

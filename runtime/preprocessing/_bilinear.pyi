@@ -1,4 +1,4 @@
-"""The compiled loops of `runtime.preprocessing.torch_bilinear`; absent if built without one."""
+"""The C kernel of `runtime.preprocessing.torch_bilinear`; absent if built without a compiler."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,10 @@ def resize(
     weights: npt.NDArray[np.float32],
     /,
 ) -> None:
-    """Fill the planes; the interpreter's lock is released meanwhile.
+    """Fill the planes, with the interpreter's lock released.
 
     Args:
-        planes: float32 [3, H, W], filled; W lies together.
+        planes: float32 [3, H, W], filled; the pixels of a row are contiguous.
         rows: uint8 [h, 3 w], a photo.
         top: int32 [H], the upper row of each.
         bottom: int32 [H], the lower one.
@@ -27,6 +27,6 @@ def resize(
         weights: float32 [2, W], of the left and the right byte.
 
     Raises:
-        ValueError: another type or shape.
-        IndexError: a row or byte that the photo does not have.
+        ValueError: another dtype or shape.
+        IndexError: a row or byte outside the photo.
     """

@@ -1,7 +1,7 @@
-"""torch's bilinear resize without antialiasing, in strips: no float copy of a photo is ever made.
+"""torch's bilinear resize without antialiasing, in strips: it makes no float copy of a photo.
 
-Its loops stand twice, with equal results to the bit: in C, which takes a third of the time
-(`bench/resize.py`), and in NumPy, for packages that were built without a compiler.
+In C, a third of the time (`bench/resize.py`), or in NumPy, for packages that were built without a
+compiler; the results are equal to the bit.
 
 Legend: h, w sides of a photo; H, W sides of the resized one; n rows of a strip.
 """
@@ -17,19 +17,19 @@ try:
     from runtime.preprocessing import _bilinear
 
     IS_COMPILED = True
-except ImportError:  # built without a compiler; `maskport doctor` says so
+except ImportError:  # built without a compiler; `maskport doctor` reports it
     IS_COMPILED = False
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
-Places = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.intp]
 
-# Rows of a strip: what it needs of a photo 2,000 pixels wide then stays in the processor's cache.
+# Rows of a strip: its part of a photo 2,000 pixels wide then stays in the processor's cache.
 _STRIP_ROWS = 16
 
 
 def bilinear(photo: UInt8, hw: tuple[int, int]) -> Float32:
-    """Resize with half-pixel centres and no antialiasing.
+    """Resize with half-pixel centers and no antialiasing.
 
     Args:
         photo: uint8 [h, w, 3].
@@ -46,25 +46,25 @@ def bilinear(photo: UInt8, hw: tuple[int, int]) -> Float32:
 def resize_into(
     resized: Float32, photo: UInt8, channels: Sequence[int] = (0, 1, 2), scale: float = 1.0
 ) -> None:
-    """Resize into memory that is there.
+    """Resize into existing memory.
 
-    Rows are mixed first, then columns, with the weights of torch's kernel, which takes them the
+    Rows are interpolated first, then columns, with the weights of torch's kernel, which does it the
     other way round: results differ by float32's rounding, at most 3e-7 of the value range.
 
     Args:
         resized: float32 [3, H, W], filled.
         photo: uint8 [h, w, 3].
-        channels: which channel of the photo each plane is made of.
-        scale: what pixels are multiplied by.
+        channels: the photo's channel of each plane.
+        scale: factor of all pixels.
 
     Source: torch `interpolate(mode="bilinear", align_corners=False)`, with its index arithmetic.
     """
-    fill = in_c if IS_COMPILED else with_numpy
-    fill(resized, photo, channels, scale)
+    resize = resize_c if IS_COMPILED else resize_numpy
+    resize(resized, photo, channels, scale)
 
 
-def in_c(resized: Float32, photo: UInt8, channels: Sequence[int], scale: float) -> None:
-    """`resize_into` with the compiled loops, and the interpreter's lock released."""
+def resize_c(resized: Float32, photo: UInt8, channels: Sequence[int], scale: float) -> None:
+    """`resize_into` with the C kernel, which releases the interpreter's lock."""
     left, right, near = taps(photo.shape[1], resized.shape[2])
     top, bottom, low = taps(photo.shape[0], resized.shape[1])
     channel = np.array(channels)[:, None]
@@ -80,7 +80,7 @@ def in_c(resized: Float32, photo: UInt8, channels: Sequence[int], scale: float) 
     )
 
 
-def with_numpy(resized: Float32, photo: UInt8, channels: Sequence[int], scale: float) -> None:
+def resize_numpy(resized: Float32, photo: UInt8, channels: Sequence[int], scale: float) -> None:
     """`resize_into` with NumPy's loops."""
     height, width = resized.shape[1:]
     left, right, near = taps(photo.shape[1], width)
@@ -96,7 +96,7 @@ def with_numpy(resized: Float32, photo: UInt8, channels: Sequence[int], scale: f
         n = part.stop - part.start
         mixed = _mix_rows(rows, top[part], bottom[part], low[part, None], upper[:n], lower[:n])
         for plane, (at_left, at_right) in zip(resized, columns, strict=True):
-            # "clip" checks no index, and taps() made none that is outside.
+            # "clip" skips the bounds check; taps() returns no index outside.
             mixed.take(at_left, axis=1, out=first[:n], mode="clip")
             mixed.take(at_right, axis=1, out=second[:n], mode="clip")
             np.multiply(first[:n], weights[0], out=plane[part])
@@ -105,14 +105,14 @@ def with_numpy(resized: Float32, photo: UInt8, channels: Sequence[int], scale: f
 
 
 def _column_weights(near: Float32, scale: float) -> tuple[Float32, Float32]:
-    """Of the left and the right one, with the scale in them."""
+    """Weights of the left and the right column, times the scale."""
     return (1 - near) * np.float32(scale), near * np.float32(scale)
 
 
 def _mix_rows(
-    rows: UInt8, top: Places, bottom: Places, low: Float32, upper: Float32, lower: Float32
+    rows: UInt8, top: Indices, bottom: Indices, low: Float32, upper: Float32, lower: Float32
 ) -> Float32:
-    """The strip's rows, float32 [n, 3 w]; `upper` and `lower` are room for it."""
+    """The strip's rows, float32 [n, 3 w]; `upper` and `lower` are scratch memory."""
     np.copyto(upper, rows[top])
     np.copyto(lower, rows[bottom])
     lower -= upper
@@ -121,13 +121,13 @@ def _mix_rows(
     return upper
 
 
-def taps(source: int, target: int) -> tuple[Places, Places, Float32]:
+def taps(source: int, target: int) -> tuple[Indices, Indices, Float32]:
     """The two source indices of every target index, [target] each, and the weight of the second."""
     scale = np.float32(source) / np.float32(target)
     # torch's kernels fuse this product and difference, so that they are rounded once; rounded
-    # twice, pixels of a 640 wide photo move by up to 0.007 of 255.
-    centre = (np.float64(scale) * (np.arange(target) + 0.5) - 0.5).astype(np.float32)
-    centre = np.maximum(centre, np.float32(0.0))
-    first = centre.astype(np.intp)
+    # twice, pixels of a 640 wide photo change by up to 0.007 of 255.
+    center = (np.float64(scale) * (np.arange(target) + 0.5) - 0.5).astype(np.float32)
+    center = np.maximum(center, np.float32(0.0))
+    first = center.astype(np.intp)
     second = np.minimum(first + 1, source - 1)
-    return first, second, centre - first.astype(np.float32)
+    return first, second, center - first.astype(np.float32)

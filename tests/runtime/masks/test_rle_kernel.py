@@ -1,7 +1,8 @@
-"""The compiled run lengths: nothing outside their arrays is touched, whatever the tables say."""
+"""The C kernel of run lengths: no table makes it read or write outside its arrays."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ if not rle_from_masks.IS_COMPILED:
 from runtime.masks._rle import encode
 
 NAMES = ("grids", "orders", "first", "count", "cell_x", "weight_x", "cell_y", "weight_y")
-REST = (6, 7, 0.5, False)
+SETTINGS = (6, 7, 0.5, False)
 
 
 def _arguments() -> list[np.ndarray]:
@@ -38,14 +39,14 @@ def _arguments() -> list[np.ndarray]:
     ]
 
 
-def test_what_it_answers_for_two_rectangles() -> None:
+def test_two_rectangles() -> None:
     from runtime.masks import rle
 
     expected = np.zeros((2, 6, 7), bool)
     expected[0, 2:4, 1:4] = True
     expected[1, 3:6, 4:6] = True
-    found = encode(*_arguments(), *REST)
-    for text, mask in zip(found, expected, strict=True):
+    texts = encode(*_arguments(), *SETTINGS)
+    for text, mask in zip(texts, expected, strict=True):
         np.testing.assert_array_equal(rle.decode({"size": [6, 7], "counts": text}), mask)
 
 
@@ -59,35 +60,35 @@ def test_other_types_and_shapes_are_refused(which: int) -> None:
         wrong = _arguments()
         wrong[which] = change(wrong[which])
         with pytest.raises(ValueError, match=f"{NAMES[which]}: expected"):
-            encode(*wrong, *REST)
+            encode(*wrong, *SETTINGS)
     shorter = _arguments()
     shorter[which] = np.ascontiguousarray(shorter[which][..., :-1])
     with pytest.raises(ValueError, match="do not fit"):
-        encode(*shorter, *REST)
+        encode(*shorter, *SETTINGS)
     apart = _arguments()
     apart[which] = np.repeat(apart[which], 2, axis=-1)[..., ::2]
     with pytest.raises(ValueError, match="contiguous"):
-        encode(*apart, *REST)
+        encode(*apart, *SETTINGS)
 
 
 @pytest.mark.parametrize(("which", "end"), [(4, 4), (6, 4), (1, 3)])
 def test_no_table_reaches_outside_the_grid(which: int, end: int) -> None:
-    places = (255, end) if which == 1 else (-1, end, 2**31 - 1, -(2**31))
-    for place in places:
+    indices = (255, end) if which == 1 else (-1, end, 2**31 - 1, -(2**31))
+    for index in indices:
         wrong = _arguments()
-        wrong[which].flat[-1] = place
-        with pytest.raises(IndexError, match=f"{NAMES[which]}: {place} is outside 0 to {end - 1}"):
-            encode(*wrong, *REST)
+        wrong[which].flat[-1] = index
+        with pytest.raises(IndexError, match=f"{NAMES[which]}: {index} is outside 0 to {end - 1}"):
+            encode(*wrong, *SETTINGS)
 
 
 @pytest.mark.parametrize("which", [2, 3])
-@pytest.mark.parametrize("place", [-1, 7, 2**31 - 1, -(2**31)])
-def test_no_mask_reaches_outside_the_image(which: int, place: int) -> None:
+@pytest.mark.parametrize("value", [-1, 7, 2**31 - 1, -(2**31)])
+def test_no_mask_reaches_outside_the_image(which: int, value: int) -> None:
     for at in range(4):
         wrong = _arguments()
-        wrong[which].flat[at] = place
+        wrong[which].flat[at] = value
         with pytest.raises(IndexError, match=f"mask {at // 2}: .* leave the image"):
-            encode(*wrong, *REST)
+            encode(*wrong, *SETTINGS)
 
 
 def test_counts_that_are_not_those_of_the_tables_are_refused() -> None:
@@ -95,20 +96,17 @@ def test_counts_that_are_not_those_of_the_tables_are_refused() -> None:
         wrong = _arguments()
         wrong[3].flat[at] -= 1
         with pytest.raises(ValueError, match="do not fit"):
-            encode(*wrong, *REST)
+            encode(*wrong, *SETTINGS)
     for height, width in ((-1, 7), (6, -7), (2**31, 7), (6, 2**31)):
         with pytest.raises((ValueError, IndexError), match=r"do not fit|leave the image"):
             encode(*_arguments(), height, width, 0.5, False)
     for missing in range(1, 12):
         with pytest.raises(TypeError):
-            encode(*[*_arguments(), *REST][:missing])
+            encode(*[*_arguments(), *SETTINGS][:missing])
 
 
-def test_tables_of_nonsense_do_no_harm() -> None:
-    """Any weights and cells in any order, NaN and infinity among them: a text that fills the image.
-
-    In a process of its own, that would die of a stray access.
-    """
+def test_random_tables_give_texts_that_fill_the_image() -> None:
+    """Any weights, NaN and infinity among them, and cells in any order, in a child process."""
     script = (
         "import numpy as np\n"
         "from runtime.masks import rle\n"
@@ -123,15 +121,15 @@ def test_tables_of_nonsense_do_no_harm() -> None:
         "    def weights(*shape):\n"
         "        some = rng.random(shape, np.float32)\n"
         "        return np.where(rng.random(shape) < 0.3, rng.choice(odd, shape), some)\n"
-        "    def cell(n):\n"
-        "        found = rng.integers(0, cells - 1, n).astype(np.int32)\n"
-        "        return np.sort(found) if seed % 2 else found\n"
+        "    def sampled(n):\n"
+        "        cell = rng.integers(0, cells - 1, n).astype(np.int32)\n"
+        "        return np.sort(cell) if seed % 2 else cell\n"
         "    columns, rows = (int(n) for n in count.sum(axis=0))\n"
-        "    found = encode(weights(masks, cells, cells), rng.integers(0, 3, masks, np.uint8),\n"
-        "        first.astype(np.int32), count.astype(np.int32), cell(columns),\n"
-        "        weights(2, columns), cell(rows), weights(2, rows), *hw.tolist(),\n"
+        "    texts = encode(weights(masks, cells, cells), rng.integers(0, 3, masks, np.uint8),\n"
+        "        first.astype(np.int32), count.astype(np.int32), sampled(columns),\n"
+        "        weights(2, columns), sampled(rows), weights(2, rows), *hw.tolist(),\n"
         "        float(rng.random()), bool(seed % 3))\n"
-        "    for text in found:\n"
+        "    for text in texts:\n"
         "        rle.decode({'size': hw.tolist(), 'counts': text})\n"
         "print('done')\n"
     )
@@ -147,11 +145,11 @@ def test_other_threads_run_meanwhile() -> None:
     masks = np.random.default_rng(0).random((1, side + 3, side + 3), np.float32)
     cell, half = np.arange(side, dtype=np.int32), np.full((2, side), 0.5, np.float32)
     whole = np.array([[0, 0]], np.int32), np.array([[side, side]], np.int32)
-    seen, stop = [], threading.Event()
+    moments, stop = [], threading.Event()
 
     def watch() -> None:
         while not stop.is_set():
-            seen.append(time.perf_counter())
+            moments.append(time.perf_counter())
             time.sleep(0.0005)
 
     watcher = threading.Thread(target=watch)
@@ -161,15 +159,14 @@ def test_other_threads_run_meanwhile() -> None:
     ended = time.perf_counter()
     stop.set()
     watcher.join()
-    inside = [moment for moment in seen if started < moment < ended]
+    inside = [moment for moment in moments if started < moment < ended]
     silence = np.diff([started, *inside, ended]).max()
-    # A lock that is held is given back at the very end, or at the very start.
+    # A lock held throughout would be released only at the end.
     assert silence < 0.5 * (ended - started), f"{silence:.4f} of {ended - started:.4f} s"
 
 
 @pytest.mark.parametrize("paste", ["integer", "float", "resize"])
-def test_without_it_numpy_does_the_same(paste: str) -> None:
-    """As where there was no compiler: the module is missing."""
+def test_the_fallback_without_the_kernel_gives_the_same_texts(paste: str) -> None:
     script = (
         "import sys; sys.modules['runtime.masks._rle'] = None\n"
         "import numpy as np\n"
@@ -187,3 +184,15 @@ def test_without_it_numpy_does_the_same(paste: str) -> None:
     boxes = np.array([[1, 2, 30, 40], [-5, 9, 80, 33], [4, 4, 5, 5]], np.float32)
     expected = rle_from_masks.encode_pasted(masks, boxes, (50, 60), MaskRule(paste))
     assert done.stdout.strip() == str(expected), done.stderr
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_the_kernels_compile_as_cpp() -> None:
+    code = (
+        '#include "runtime/masks/rle_kernel.h"\n'
+        '#include "runtime/preprocessing/bilinear_kernel.h"\n'
+        "void *kernels[] = {(void *)rle_encode, (void *)bilinear_resize};\n"
+    )
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I.", "-xc++", "-"]
+    done = subprocess.run(["g++", *flags], cwd=ROOT, input=code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The compiled loops of the resize: NumPy's bits, and nothing outside their arrays is touched."""
+"""The C kernel of the resize: NumPy's bits, and no access outside its arrays."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_every_bit_is_numpys(channels: tuple[int, ...], scale: float) -> None:
         for target in TARGETS:
             photo = _photo(*sides)
             ours, numpys = (np.full((3, *target), np.nan, np.float32) for _ in "12")
-            torch_bilinear.in_c(ours, photo, channels, scale)
-            torch_bilinear.with_numpy(numpys, photo, channels, scale)
+            torch_bilinear.resize_c(ours, photo, channels, scale)
+            torch_bilinear.resize_numpy(numpys, photo, channels, scale)
             np.testing.assert_array_equal(ours, numpys, f"{sides} to {target}")
 
 
-def test_a_part_of_a_canvas_and_a_photo_that_lies_askew() -> None:
+def test_a_part_of_a_canvas_and_a_photo_with_negative_strides() -> None:
     whole = np.full((3, 50, 70), 7, np.float32)
     photo = _photo(60, 80)[::-1, 5:, ::-1]
     torch_bilinear.resize_into(whole[:, 3:43, 4:64], photo)
@@ -44,7 +44,7 @@ def test_a_part_of_a_canvas_and_a_photo_that_lies_askew() -> None:
     assert (whole[:, :, :4] == 7).all()
     assert (whole[:, :, 64:] == 7).all()
     expected = np.empty((3, 40, 60), np.float32)
-    torch_bilinear.with_numpy(expected, photo, (0, 1, 2), 1.0)
+    torch_bilinear.resize_numpy(expected, photo, (0, 1, 2), 1.0)
     np.testing.assert_array_equal(whole[:, 3:43, 4:64], expected)
 
 
@@ -74,7 +74,7 @@ def test_other_types_and_shapes_are_refused(which: int) -> None:
         wrong[which] = change(wrong[which])
         with pytest.raises(ValueError, match=f"{NAMES[which]}: expected"):
             resize(*wrong)
-    if which != 1:  # a photo of any size goes
+    if which != 1:  # a photo of any size is valid
         shorter = _arguments()
         shorter[which] = np.ascontiguousarray(shorter[which][:-1])
         with pytest.raises(ValueError, match="do not fit"):
@@ -85,14 +85,14 @@ def test_other_types_and_shapes_are_refused(which: int) -> None:
 def test_no_table_reaches_outside_the_photo(which: int, end: int) -> None:
     from runtime.preprocessing._bilinear import resize
 
-    for place in (-1, end, 2**31 - 1, -(2**31)):
+    for index in (-1, end, 2**31 - 1, -(2**31)):
         wrong = _arguments()
-        wrong[which].flat[-1] = place
-        with pytest.raises(IndexError, match=f"{NAMES[which]}: {place} is outside 0 to {end - 1}"):
+        wrong[which].flat[-1] = index
+        with pytest.raises(IndexError, match=f"{NAMES[which]}: {index} is outside 0 to {end - 1}"):
             resize(*wrong)
 
 
-def test_planes_whose_pixels_lie_apart_or_are_read_only_are_refused() -> None:
+def test_planes_with_a_pixel_stride_or_read_only_are_refused() -> None:
     from runtime.preprocessing._bilinear import resize
 
     apart = _arguments()
@@ -109,11 +109,11 @@ def test_planes_whose_pixels_lie_apart_or_are_read_only_are_refused() -> None:
 
 def test_other_threads_run_meanwhile() -> None:
     photo, resized = _photo(2000, 3000), np.empty((3, 2000, 3000), np.float32)
-    seen, stop = [], threading.Event()
+    moments, stop = [], threading.Event()
 
     def watch() -> None:
         while not stop.is_set():
-            seen.append(time.perf_counter())
+            moments.append(time.perf_counter())
             time.sleep(0.0005)
 
     watcher = threading.Thread(target=watch)
@@ -123,12 +123,11 @@ def test_other_threads_run_meanwhile() -> None:
     ended = time.perf_counter()
     stop.set()
     watcher.join()
-    # A lock that is held to the end lets one through, or two, as it is given back.
-    assert sum(started < moment < ended for moment in seen) >= 5
+    # A lock held throughout would let one or two through as it is released.
+    assert sum(started < moment < ended for moment in moments) >= 5
 
 
-def test_without_it_numpy_does_the_same() -> None:
-    """As where there was no compiler: the module is missing."""
+def test_the_fallback_without_the_kernel_is_equal() -> None:
     script = (
         "import sys; sys.modules['runtime.preprocessing._bilinear'] = None\n"
         "import numpy as np\n"
