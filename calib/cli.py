@@ -166,7 +166,7 @@ def check_run(args: argparse.Namespace) -> None:
     if args.reference is not None and not judged:
         raise UsageError("--reference: nothing is compared; give --budget or --eval-images too")
     if args.reference is not None and not args.reference.is_file():
-        raise ArtifactError(f"--reference {args.reference}: no such file")
+        raise ArtifactError(f"--reference {args.reference}: no such file; check the path")
     if judged and args.format != "int8":
         raise UsageError("--budget and --eval-images: ONNX Runtime has no FP8; use --format int8")
     if args.histograms:
@@ -264,5 +264,5 @@ def _readable(photos: Sequence[Path], model: Path) -> dict[Path, tuple[int, int]
             continue
         found[photo] = (pixels.shape[0], pixels.shape[1])
     if not found:
-        raise UsageError("--eval-images: none of the photos can be decoded")
+        raise UsageError("--eval-images: none of the photos can be decoded; give others")
     return found

@@ -62,7 +62,7 @@ def native_options(
         return None
     if target.lowering != "native":
         said, what = ("--nms-rounds", "rounds") if rounds else ("--max-sampling", "such a limit")
-        raise UsageError(f"{said}: only TensorRT's graph has {what}, not {target.name}'s")
+        raise UsageError(f"{said}: only TensorRT's graph has {what}; leave it out")
     options = NativeOptions()
     if rounds is not None:
         match = _ROUNDS.fullmatch(rounds)

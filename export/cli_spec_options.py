@@ -72,7 +72,9 @@ def _names(text: str) -> tuple[str, ...]:
         try:
             lines = path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--names {text}: not a readable UTF-8 file ({error})") from error
+            raise UsageError(
+                f"--names {text}: expected a UTF-8 text file with one name per line ({error})"
+            ) from error
     elif "," not in text and (path.suffix or path.parent != Path(".")):
         raise UsageError(f"--names {text}: no such file; expected a file, or names like cat,dog")
     else:

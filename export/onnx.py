@@ -178,7 +178,7 @@ def _require_fixed(spec: ModelSpec, shape: GraphShape) -> None:
             f"photos, --size {long}x{short} for portrait ones, or export a file for each"
         )
     if shape.largest_batch is None:
-        raise UsageError("--batch: TensorRT needs a batch, like 1 or 1:4:8")
+        raise UsageError("--batch: TensorRT needs a batch; give 1 or 1:4:8, for instance")
 
 
 def _refuse_overwrite(output: Path, *inputs: str | Path | None) -> None:

@@ -65,7 +65,7 @@ def parse_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected an ONNX file of maskport export")
     if path.stat().st_size > _MAX_BYTES:
-        raise ArtifactError(f"{path}: larger than 2 GiB, which no ONNX file can be")
+        raise ArtifactError(f"{path}: expected an ONNX file, at most 2 GiB, got a larger file")
     try:
         data = path.read_bytes()
         model = onnx.load_model_from_string(data)
@@ -103,7 +103,7 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
         except Exception as error:  # onnx raises types of its own here
             raise ArtifactError(
                 f"{path}: tensor '{tensor.name[:60]}': external data cannot be read "
-                f"({in_brief(error, 120)})"
+                f"({in_brief(error, 120)}); save the model again"
             ) from error
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
@@ -118,11 +118,13 @@ def _check_location(path: Path, folder: Path, name: str, entries: dict[str, str]
     try:
         found = target.lstat()
     except OSError as error:
-        raise ArtifactError(f"{where}: no such file beside the model") from error
+        raise ArtifactError(f"{where}: expected this file beside the model") from error
     is_inside = Path(os.path.realpath(target)) == target
     if not stat.S_ISREG(found.st_mode) or not is_inside or found.st_nlink != 1:
         raise ArtifactError(f"{where}: expected a plain file, not a link or a device; not read")
     for key in ("offset", "length"):
         value = entries.get(key, "0")
         if not value.isdecimal() or len(value) > 19 or int(value) > found.st_size:
-            raise ArtifactError(f"{where}: its {key} '{value[:30]}' is not within that file")
+            raise ArtifactError(
+                f"{where}: its {key} '{value[:30]}' is not within that file; save the model again"
+            )

@@ -74,8 +74,8 @@ class GraphShape:
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and (side % divisor or not divisor <= side <= 16384):
                 raise UsageError(
-                    f"--size: {name} {side} must be a multiple of {divisor} from {divisor} to "
-                    f"16384, for instance {min(max(-(-side // divisor), 1) * divisor, 16384)}"
+                    f"--size: {name}: expected a multiple of {divisor} from {divisor} to 16384, "
+                    f"got {side}; for instance {min(max(-(-side // divisor), 1) * divisor, 16384)}"
                 )
         for batch in self.batch_range or (self.batch,):
             if batch is not None and not 1 <= batch <= 1024:
@@ -199,7 +199,7 @@ def _run_tracer(
         except Exception as error:  # the exporter wraps anything at all
             raise _explain(error) from error
     if program is None:
-        raise ExportError("tracing failed: the exporter answered no program")
+        raise ExportError("tracing failed: expected a program of torch.onnx.export, got none")
     graph_model = program.model
     tag_roles(graph_model, frozenset(name for name, _ in model.named_children()))
     return graph_model
@@ -247,4 +247,7 @@ def _explain(error: BaseException) -> ExportError:
     if isinstance(error, ExportError):
         return error
     message = in_brief(error, 300)
-    return ExportError(f"tracing failed: {type(error).__name__}: {message}")
+    return ExportError(
+        f"tracing failed: {type(error).__name__}: {message}; "
+        "check that the installed torch is one of pyproject.toml's"
+    )

@@ -126,7 +126,9 @@ def _read(dialect: Dialect, tensors: Mapping[str, Tensor], source: Source) -> Re
         return dialect.read(tensors, source)
     except SpecError as error:
         what = "its shapes are" if source.config is None else f"it and {source.config.name} are"
-        raise CheckpointError(f"{source.path}: {what} of no network ({error})") from error
+        raise CheckpointError(
+            f"{source.path}: {what} of no network ({error}); expected weights of a Mask R-CNN"
+        ) from error
 
 
 def _refuse_guesses(assumed: Iterable[Assumption], path: Path) -> None:
@@ -170,7 +172,9 @@ def _network_shapes(spec: ModelSpec, path: Path) -> dict[str, tuple[int, ...]]:
             return {n: tuple(t.shape) for n, t in MaskRCNN(spec).state_dict().items()}
     except (RuntimeError, ValueError) as error:  # sizes that no layer can have
         reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path}: no such network can be built ({reason})") from error
+        raise CheckpointError(
+            f"{path}: no such network can be built ({reason}); correct the sizes in the spec"
+        ) from error
 
 
 def _key_report(

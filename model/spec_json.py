@@ -31,7 +31,7 @@ def from_json(text: str) -> ModelSpec:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"spec: not valid JSON ({error})") from error
+        raise SpecError(f"spec: not valid JSON ({error}); correct it") from error
     if not isinstance(data, dict):
         raise SpecError(f"spec: expected a JSON object, got {type(data).__name__}")
     version = data.pop("schema_version", None)
@@ -103,7 +103,7 @@ def _build(cls: type, data: object, path: str) -> Any:
             raise SpecError(_unknown(key, known, path))
     missing = [name for name in known if name not in data]
     if missing:
-        raise SpecError(f"{path}: missing field '{missing[0]}'")
+        raise SpecError(f"{path}: missing field '{missing[0]}'; add it")
     return cls(**{name: _value(hints[name], data[name], f"{path}.{name}") for name in known})
 
 

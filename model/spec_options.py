@@ -94,7 +94,7 @@ def read_spec_file(path: Path) -> Mapping[str, Any]:
             raise SpecError(f"{path}: no such file; expected JSON with fields of the spec")
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise SpecError(f"{path}: not a readable JSON file ({error})") from error
+        raise SpecError(f"{path}: not a readable JSON file ({error}); correct it") from error
     if not isinstance(data, dict):
         raise SpecError(f"{path}: expected a JSON object, got {type(data).__name__}")
     version = data.pop("schema_version", SCHEMA_VERSION)

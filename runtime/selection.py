@@ -169,7 +169,7 @@ def _require_known(what: str, names: Iterable[str], known: Sequence[str]) -> Non
         close = difflib.get_close_matches(name.casefold(), lower, n=3)
         some = ", ".join([*known[:_SHOWN_NAMES], *(["…"] if len(known) > _SHOWN_NAMES else [])])
         hint = f"closest: {', '.join(lower[k] for k in close)}" if close else f"it has {some}"
-        raise UsageError(f"{what}: the model has no class '{name}' ({hint})")
+        raise UsageError(f"{what}: the model has no class '{name}'; {hint}")
 
 
 def _score_of(name: str) -> str:

@@ -15,9 +15,6 @@ from filelock import FileLock
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint, SpecOptions
 
-# For all tests: those that docs/errors.md names are held to it.
-from tests.provoked import pytest_runtest_call  # noqa: F401
-
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
 

@@ -46,7 +46,7 @@ def open_on_cpu(model: ir.Model, threads: int | None, *, for_inner_tensors: bool
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a type of its own per status code
         raise ArtifactError(
-            f"calibration: ONNX Runtime refuses the graph ({in_brief(error)})"
+            f"calibration: ONNX Runtime refuses the graph ({in_brief(error)}); export it again"
         ) from error
 
 
@@ -61,5 +61,8 @@ def run_on_cpu(
     try:
         answers: list[Any] = session.run(outputs, dict(feed))
     except Exception as error:  # a type of its own per status code
-        raise ArtifactError(f"calibration: ONNX Runtime failed ({in_brief(error)})") from error
+        raise ArtifactError(
+            f"calibration: ONNX Runtime failed ({in_brief(error)}); "
+            "if memory ran out, use smaller photos"
+        ) from error
     return answers

@@ -64,7 +64,7 @@ def count_kernels(path: Path, threads: int | None = None) -> Kernels:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # a type of its own per status code
             raise ArtifactError(
-                f"{path}: ONNX Runtime cannot open it ({in_brief(error)})"
+                f"{path}: ONNX Runtime cannot open it ({in_brief(error)}); export it again"
             ) from error
         kinds = [node.op_type for node in onnx.load(optimised).graph.node]
     return Kernels(

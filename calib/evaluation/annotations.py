@@ -37,11 +37,11 @@ def read_annotations(path: Path) -> Mapping[str, Any]:
             _require(annotation, iscrowd=int)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
-            f"--annotations {path}: not COCO annotations ({in_brief(error, 100)})"
+            f"--annotations {path}: expected COCO annotations ({in_brief(error, 100)})"
         ) from error
     names = [Path(image["file_name"]).name for image in truth["images"]]
     if len(set(names)) < len(names):
-        raise UsageError(f"--annotations {path}: two images have the same file name")
+        raise UsageError(f"--annotations {path}: two images have the same file name; rename one")
     answer: Mapping[str, Any] = truth
     return answer
 
@@ -93,8 +93,8 @@ def require_sizes(shapes: Mapping[Path, tuple[int, int]], truth: Mapping[str, An
                 else "give the photos that were annotated"
             )
             raise UsageError(
-                f"--annotations: {photo.name} is {height} x {width}, they say {wanted_height} x "
-                f"{wanted_width} (height x width): {remedy}"
+                f"--annotations: {photo.name} is {height} x {width}, annotated as "
+                f"{wanted_height} x {wanted_width} (height x width); {remedy}"
             )
 
 
@@ -125,7 +125,7 @@ def require_truth(photos: Sequence[Path], truth: Mapping[str, Any], spec: ModelS
         wrong = _wrong(one, sizes[one["image_id"]], with_outline=spec.mask is not None)
         if wrong is not None:
             named = one.get("id", f"number {number}")
-            raise UsageError(f"--annotations: object {named}: {wrong}")
+            raise UsageError(f"--annotations: object {named}: {wrong}; correct the file")
     bare = sum(not one.get("segmentation") for one in objects)
     if spec.mask is not None and bare:
         raise UsageError(

@@ -68,7 +68,9 @@ class RtxLibrary:
         config.num_compute_capabilities = 1
         capability = self.module.ComputeCapability.__members__[architecture.upper()]
         if not config.set_compute_capability(capability, 0):
-            raise UsageError(f"--gpu {architecture}: refused by TensorRT-RTX {self.version}")
+            raise UsageError(
+                f"--gpu {architecture}: refused by TensorRT-RTX {self.version}; leave it out"
+            )
 
     @property
     def opens_what_it_builds(self) -> bool:

@@ -117,7 +117,7 @@ def with_threshold(source: Path, target: Path, threshold: float) -> None:
             )
             onnx.save(model, target)
             return
-    raise ExportError(f"check: the graph has no initialiser '{THRESHOLD_INITIALISER}'")
+    raise ExportError(f"check: expected an initializer '{THRESHOLD_INITIALISER}' in the graph")
 
 
 @dataclass(frozen=True, slots=True)

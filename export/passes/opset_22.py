@@ -27,7 +27,9 @@ def opset_22(model: ir.Model) -> bool:
         return False
     for node in model.graph.all_nodes():
         if node.op_type in _REFUSED:
-            raise ExportError(f"{node.op_type} '{node.name}': means something else in opset 22")
+            raise ExportError(
+                f"{node.op_type} '{node.name}': means something else in opset 22; export for onnx"
+            )
         if node.op_type == "GridSample" and before < _GRID_SAMPLE_RENAMED:
             mode = node.attributes.get_string("mode", "bilinear")
             node.attributes.add(ir.AttrString("mode", _MODES.get(mode, mode)))

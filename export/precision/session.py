@@ -59,7 +59,7 @@ class EmulatedSession:
             )
         except Exception as error:  # ONNX Runtime raises a type of its own per status code
             raise ArtifactError(
-                f"{path}: the emulated graph does not run ({in_brief(error)})"
+                f"{path}: the emulated graph does not run ({in_brief(error)}); export it again"
             ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -80,7 +80,7 @@ class EmulatedSession:
             values = self._session.run(None, dict(inputs))
         except Exception as error:  # a type of its own per status code
             raise ArtifactError(
-                f"{self._path}: the emulated graph failed ({in_brief(error)})"
+                f"{self._path}: the emulated graph failed ({in_brief(error)}); export it again"
             ) from error
         answer = dict(zip(self._outputs, values, strict=True))
         numbers = answer.pop(RANGES_OUTPUT, None)

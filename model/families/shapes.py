@@ -28,7 +28,9 @@ class Shapes:
         if shape is None:
             close = closest_name(name, self.by_name)
             hint = f" (closest in the file: '{close}')" if close else ""
-            raise CheckpointError(f"{self.path}: tensor '{name}' is missing{hint}")
+            raise CheckpointError(
+                f"{self.path}: tensor '{name}' is missing{hint}; expected all weights of the model"
+            )
         if len(shape) != dims:
             raise CheckpointError(
                 f"{self.path}: tensor '{name}' has shape {shape}, expected {dims} dimensions"

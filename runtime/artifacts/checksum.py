@@ -68,7 +68,9 @@ def require_sound(path: Path, *, alone: bool = True, content: bytes | None = Non
                 file, size - _SEAL_BYTES if is_sealed else size, path if alone else None
             )
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ArtifactError(
+            f"{path}: cannot be read ({error.strerror}); check permissions and disk"
+        ) from error
     if is_sealed and found.encode() != tail[len(_HEAD) :]:
         raise ArtifactError(_changed(path))
     return is_sealed

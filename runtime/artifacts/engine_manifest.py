@@ -143,7 +143,7 @@ def load_checked(engine: Path, sha256: str | None = None) -> tuple[bytes, Engine
     read = read_engine_file(engine)
     try:
         if not engine.is_file():
-            raise ArtifactError(f"{engine}: no such file")
+            raise ArtifactError(f"{engine}: no such file; build the engine again")
         if engine.stat().st_size != read.info.size_bytes:
             raise ArtifactError(
                 f"{engine}: expected {read.info.size_bytes} bytes as its manifest says, got "
@@ -151,7 +151,9 @@ def load_checked(engine: Path, sha256: str | None = None) -> tuple[bytes, Engine
             )
         plan = engine.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{engine}: cannot be read ({error.strerror})") from error
+        raise ArtifactError(
+            f"{engine}: cannot be read ({error.strerror}); check permissions and disk"
+        ) from error
     found = hashlib.sha256(plan).hexdigest()
     for expected, whose in ((read.info.sha256, "its manifest's"), (sha256, "the expected")):
         if expected is not None and found != expected.lower():

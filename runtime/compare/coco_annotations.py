@@ -23,7 +23,9 @@ def read_truth(path: Path) -> Mapping[str, Any]:
     try:
         truth = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not a readable JSON file ({error})") from error
+        raise UsageError(
+            f"{path}: not a readable JSON file ({error}); expected COCO annotations"
+        ) from error
     if not isinstance(truth, dict) or not {"images", "annotations", "categories"} <= set(truth):
         raise UsageError(f"{path}: expected COCO's images, annotations and categories")
     if not all(isinstance(truth[part], list) for part in ("images", "annotations", "categories")):

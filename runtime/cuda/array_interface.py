@@ -74,9 +74,10 @@ def as_device_array(name: str, value: Any, stream: int) -> DeviceArray:
         if hasattr(value, "__cuda_array_interface__"):
             return _from_interface(name, value)
     except (RuntimeError, BufferError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{name}: {type(value).__name__} does not give its memory: {error}") from (
-            error
-        )
+        raise UsageError(
+            f"{name}: cannot access the memory of {type(value).__name__} ({error}); "
+            "copy it into an array of PyTorch or CuPy"
+        ) from error
     raise UsageError(
         f"{name}: expected an array on the GPU (with __cuda_array_interface__ or __dlpack__), got "
         f"{type(value).__name__}"
@@ -125,7 +126,9 @@ def _from_dlpack(name: str, value: Any, stream: int) -> DeviceArray:
         _require_dense(name, shape, tuple(tensor.strides[i] for i in range(tensor.ndim)))
     typestr = _DLPACK_TYPES.get((tensor.code, tensor.bits))
     if typestr is None or tensor.lanes != 1:
-        raise UsageError(f"{name}: element type {tensor.code}/{tensor.bits} of DLPack is not taken")
+        raise UsageError(
+            f"{name}: expected float32, got DLPack type code {tensor.code} with {tensor.bits} bits"
+        )
     address = int(tensor.data or 0) + int(tensor.byte_offset)
     return DeviceArray(address, shape, typestr, (capsule, value))
 

@@ -99,7 +99,10 @@ class CudaRuntime:
             raise DeviceError("no CUDA GPU on this machine; run it where the GPU is")
         if device_index is not None:
             if device_index >= count:
-                raise DeviceError(f"device cuda:{device_index}: this machine has {count} GPUs")
+                raise DeviceError(
+                    f"device cuda:{device_index}: expected cuda:0 to cuda:{count - 1}, "
+                    "the GPUs of this machine"
+                )
             self._call("cudaSetDevice", device_index)
         self._device = self._call("cudaGetDevice")
 

@@ -88,7 +88,7 @@ class DeviceDetections:
                 (0, 1).
         """
         if self.masks is None:
-            raise UsageError("paste: the model has no mask head")
+            raise UsageError("paste: the model has no mask head; use boxes_xyxy")
         if not 0 <= frame < len(self):
             raise UsageError(f"frame: expected 0 to {len(self) - 1}, got {frame}")
         chosen = slice(None) if rows is None else rows

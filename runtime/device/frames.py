@@ -92,9 +92,10 @@ def _adopted(library: Library, value: Any, name: str) -> Array:
     try:
         return library.adopt(value)
     except (RuntimeError, BufferError, TypeError, ValueError) as error:
-        raise UsageError(f"{name}: {type(value).__name__} does not give its memory: {error}") from (
-            error
-        )
+        raise UsageError(
+            f"{name}: cannot access the memory of {type(value).__name__} ({error}); "
+            "copy it into an array of PyTorch or CuPy"
+        ) from error
 
 
 def _layout(name: str, shape: Sequence[int]) -> Layout:

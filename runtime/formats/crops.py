@@ -72,7 +72,9 @@ def write(
             if _OURS.fullmatch(path.name) and path.name not in written:
                 path.unlink()
     except OSError as error:
-        raise ArtifactError(f"cannot write {target}: {error.strerror or error}") from error
+        raise ArtifactError(
+            f"cannot write {target}: {error.strerror or error}; check permissions and disk"
+        ) from error
 
 
 def _cutout(pixels: NDArray[np.uint8], box_xyxy: list[float], crop: MaskCrop | None) -> Image.Image:

@@ -181,7 +181,9 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 if line.endswith(b"\n"):
                     yield _parsed(path, number, line)
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ArtifactError(
+            f"cannot read {path}: {error.strerror or error}; check permissions and disk"
+        ) from error
 
 
 def read_names(path: Path) -> set[str]:

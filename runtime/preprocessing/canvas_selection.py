@@ -48,7 +48,7 @@ def choose_canvas(
         area = 0 if canvas is None else canvas[0] * canvas[1]
         ranked.append((-height * width, area, index))
     if not ranked:
-        raise problem or ImageError("no canvas to put a photo on")
+        raise problem or ImageError("no canvas to put a photo on; open at least one artifact")
     return min(ranked)[2]
 
 

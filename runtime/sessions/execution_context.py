@@ -187,7 +187,8 @@ class ExecutionContext:
         for buffer in self._buffers_of("input"):
             if not self._context.set_input_shape(buffer.info.name, buffer.shape(batch)):
                 raise DeviceError(
-                    f"TensorRT refuses shape {buffer.shape(batch)} for '{buffer.info.name}'"
+                    f"TensorRT refuses shape {buffer.shape(batch)} for '{buffer.info.name}'; "
+                    "build an engine for this batch"
                 )
         self.batch = batch
 
@@ -239,4 +240,4 @@ class ExecutionContext:
 
     def _enqueue(self, stream: int) -> None:
         if not self._context.execute_async_v3(stream):
-            raise DeviceError("TensorRT could not start the network")
+            raise DeviceError("TensorRT could not start the network; check the GPU with nvidia-smi")

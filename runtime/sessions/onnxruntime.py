@@ -97,7 +97,8 @@ class OnnxRuntimeSession:
             values = session.run(None, dict(inputs))
         except Exception as error:
             raise ArtifactError(
-                f"{self._artifact.path}: ONNX Runtime failed ({in_brief(error)})"
+                f"{self._artifact.path}: ONNX Runtime failed ({in_brief(error)}); "
+                "if memory ran out, use a smaller batch or canvas"
             ) from error
         return dict(zip(self._output_names, values, strict=True))
 

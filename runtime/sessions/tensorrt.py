@@ -73,7 +73,10 @@ class TensorRTSession:
         self._runtime: trt.Runtime | None = trt.Runtime(self._logger)
         self._engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise ArtifactError(f"{path}: {self._module.__name__} refuses it ({self._last_error})")
+            raise ArtifactError(
+                f"{path}: {self._module.__name__} refuses it ({self._last_error}); "
+                "build the engine again with the installed version"
+            )
         self._check_tensors()
         self._config = self._runtime_config()
         self._use_graphs = cuda_graphs

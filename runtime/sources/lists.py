@@ -33,7 +33,9 @@ def read_list(path: Path) -> list[Line]:
         with path.open("rb") as file:
             return list(lines(file, str(path), path.parent))
     except OSError as error:
-        raise UsageError(f"{path}: cannot read the list ({error.strerror})") from error
+        raise UsageError(
+            f"{path}: cannot read the list ({error.strerror}); check path and permissions"
+        ) from error
 
 
 def lines(stream: BinaryIO | TextIO, name: str, folder: Path) -> Iterator[Line]:

@@ -65,7 +65,7 @@ def open_sources(
     """
     require_count("every", every)
     if list(places).count(_STDIN) > 1:
-        raise UsageError("-: standard input can be read only once")
+        raise UsageError("-: standard input can be read only once; give one -")
     parts: dict[str, _Part] = {}
     for part in (part for place in places for part in _parts(place, every, stdin)):
         if part.key in parts:

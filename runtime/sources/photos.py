@@ -108,7 +108,9 @@ def _photos_in(folder: Path) -> list[Path]:
     try:
         inside = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be listed ({error.strerror})") from error
+        raise UsageError(
+            f"{folder}: cannot be listed ({error.strerror}); check its permissions"
+        ) from error
     return [p for p in inside if not os.path.isdir(p)]
 
 

@@ -100,7 +100,7 @@ def _rgb(image: Image.Image, where: str) -> UInt8:
         return np.asarray(image)
     if image.mode == "P" and not (image.palette and image.palette.palette):
         # Pillow shows it as black.
-        raise ImageError(f"{where}: a palette image without its palette")
+        raise ImageError(f"{where}: a palette image without its palette; save it again")
     if "transparency" in image.info:
         # Dropped either way; with it Pillow warns of palettes, in a copy the caller's stays.
         image = image.copy()
@@ -131,7 +131,7 @@ def _pillow_errors(where: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{where}: not an image of a known kind ({', '.join(_FORMATS)})"
+            f"{where}: unknown image format; expected one of {', '.join(_FORMATS)}"
         ) from error
     except Image.DecompressionBombError as error:
         # Whoever embeds us may have set Pillow's own limit below ours.
@@ -141,4 +141,6 @@ def _pillow_errors(where: str) -> Iterator[None]:
         raise ImageError(f"{where}: larger than the memory; scale it down") from error
     except Exception as error:
         said = " ".join(str(error).split())
-        raise ImageError(f"{where}: damaged or truncated image ({said})") from error
+        raise ImageError(
+            f"{where}: damaged or truncated image ({said}); save or download it again"
+        ) from error

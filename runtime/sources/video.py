@@ -95,11 +95,12 @@ def _frames(opened: Opener, where: str, every: int, is_live: bool) -> Frames:
                     yield number, _pixels(frame, where)
                 number += 1
         if number == 0:
-            raise ImageError(f"{where}: holds no frame")
+            raise ImageError(f"{where}: expected a video, got no frame")
     except ImageError as error:
         yield number, error
     except MemoryError:
-        yield number, ImageError(f"{where}: frame {number}: larger than the memory")
+        remedy = "scale the video down"
+        yield number, ImageError(f"{where}: frame {number}: larger than the memory; {remedy}")
     except (av.FFmpegError, *_DAMAGE) as error:
         broken = "broke off" if is_live else "damaged or truncated video"
         cannot = "cannot be opened" if is_live else "no video of a known kind, or damaged"
@@ -126,9 +127,11 @@ def _whole_file(av: Any, path: Path) -> Iterator[Any]:
 def _decoded(av: Any, container: Any, where: str, is_live: bool) -> Iterator[Any]:
     stream = next(iter(container.streams.video), None)
     if stream is None:
-        raise ImageError(f"{where}: has no pictures, only sound or other data")
+        raise ImageError(f"{where}: expected a file with a video stream, got one without")
     if stream.codec_context is None:
-        raise ImageError(f"{where}: a video of a kind that this build of PyAV cannot decode")
+        raise ImageError(
+            f"{where}: this build of PyAV cannot decode the video; convert it, say to H.264"
+        )
     _check_size(stream.codec_context, where)
     # Also when the size comes from the packets only, before anything of that size is allocated.
     stream.codec_context.options = LIMITS

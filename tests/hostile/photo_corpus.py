@@ -23,7 +23,7 @@ from tests.hostile.image_files import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA,
 Outcome = NDArray[np.uint8] | str
 Case = tuple[bytes, Outcome]
 
-UNKNOWN = "not an image of a known kind (JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM)"
+UNKNOWN = "unknown image format; expected one of JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM"
 DAMAGED = "damaged or truncated image ("
 BOMB = "more than 178956970 pixels; scale it down"
 COLOURS = ((200, 40, 40), (40, 180, 40), (40, 40, 220), (128, 128, 128))
@@ -193,7 +193,7 @@ def _pngs() -> dict[str, Case]:
         "4-bit.png": (files.png(indices() * 5, 4, GREY), as_rgb(indices() * 85)),
         "palette-transparent.png": (files.png(indices(), 8, PALETTE, [plte, clear]), scene()),
         "palette-missing.png": (
-            files.png(indices(), 8, PALETTE), "a palette image without its palette"
+            files.png(indices(), 8, PALETTE), "a palette image without its palette; save it again"
         ),
         "grey16.png": (files.png(deep, 16, GREY), as_rgb(deep >> 8)),
         "grey16-transparent.png": (

@@ -224,7 +224,7 @@ def test_the_command_itself(place: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == USAGE
     assert done.stdout == ""
-    assert done.stderr.startswith("error: --size: height 100 must be a multiple of 32")
+    assert done.stderr.startswith("error: --size: height: expected a multiple of 32")
     assert done.stderr.count("\n") == 1
     assert _contents(place) == before
 

@@ -115,9 +115,9 @@ def test_videos_that_only_a_broken_decoder_gives() -> None:
     large = SimpleNamespace(streams=streams, demux=refuse(MemoryError()))
     said = [str(error) for one in (unknown, empty, large) for _, error in frames_of(one)]
     assert said == [
-        "clip.mp4: a video of a kind that this build of PyAV cannot decode",
-        "clip.mp4: holds no frame",
-        "clip.mp4: frame 0: larger than the memory",
+        "clip.mp4: this build of PyAV cannot decode the video; convert it, say to H.264",
+        "clip.mp4: expected a video, got no frame",
+        "clip.mp4: frame 0: larger than the memory; scale the video down",
     ]
 
 
@@ -143,7 +143,7 @@ def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_with(monkeypatch, 2)
-    with pytest.raises(DeviceError, match="device cuda:2: this machine has 2 GPUs"):
+    with pytest.raises(DeviceError, match="device cuda:2: expected cuda:0 to cuda:1"):
         CudaRuntime(2)
 
 
@@ -154,7 +154,7 @@ def test_cuda_python_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_frame_that_keeps_its_memory() -> None:
-    with pytest.raises(UsageError, match="frames: Unwilling does not give its memory: not today"):
+    with pytest.raises(UsageError, match=r"frames: .* memory of Unwilling .not today"):
         read_frames(Unwilling(), "hwc")
 
 

@@ -133,7 +133,7 @@ def test_nothing_to_select_from() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"classes": ["persn"]}, r"classes: .* no class 'persn' \(closest: person"),
+        ({"classes": ["persn"]}, r"classes: .* no class 'persn'; closest: person"),
         ({"classes": ["Dog"]}, "closest: dog"),
         ({"classes": ["xyzzy"]}, "it has person, dog, cow"),
         ({"classes": ["background"]}, "no class 'background'"),

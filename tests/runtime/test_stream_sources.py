@@ -170,7 +170,7 @@ def test_frames_of_a_list_on_standard_input(tmp_path: Path) -> None:
     with Predictor(MeanSession()) as predictor:
         results = list(predictor.stream(source, batch_size=2))
     assert levels(results[:4]) == [20, 30, 40, 50]
-    assert str(results[4].error) == "standard input:3: none.png: no such file"
+    assert str(results[4].error) == "standard input:3: none.png: no such file; check the path"
     items = [result.item for result in results if result.item is not None]
     assert [item.name for item in items[:3]] == [f"{path}#{n:06d}" for n in range(3)]
     assert [item.stem for item in items[2:]] == ["clip-000002", "50", "none"]

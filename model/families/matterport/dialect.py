@@ -223,7 +223,7 @@ def _box_head(shapes: Shapes, channels: int) -> BoxHeadSpec:
     side = math.isqrt(values // channels)
     if side * side * channels != values:
         raise CheckpointError(
-            f"{shapes.path}: tensor '{name}' takes {values} values, which is no square grid of "
+            f"{shapes.path}: tensor '{name}' takes {values} values; expected a square grid of "
             f"{channels} channels"
         )
     return BoxHeadSpec(

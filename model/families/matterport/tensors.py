@@ -41,7 +41,9 @@ def layer_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         layer = next((m[1] for group in groups if (m := _LAYER.fullmatch(group))), None)
         key = name if layer is None else f"{layer}/{variable}"
         if key in named:
-            raise CheckpointError(f"{path}: holds '{key}' twice, in different groups")
+            raise CheckpointError(
+                f"{path}: holds '{key}' twice, in different groups; save the weights again"
+            )
         if not key.startswith(_NOT_READ):
             named[key] = tensor
     return named
@@ -66,7 +68,7 @@ def network_layout(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tenso
     except (RuntimeError, IndexError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path}: shapes that are not those of Matterport's Mask R-CNN ({reason})"
+            f"{path}: unexpected shapes ({reason}); expected those of Matterport's Mask R-CNN"
         ) from error
     return layout
 

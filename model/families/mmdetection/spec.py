@@ -115,8 +115,8 @@ class _Builder:
         first = len(channels) - laterals
         if first < 0 or channels[first:] != inputs:
             raise CheckpointError(
-                f"{shapes.path}: the pyramid's lateral convolutions take {inputs} channels, which "
-                f"are not the last stages of a body with {channels}"
+                f"{shapes.path}: the pyramid's lateral convolutions take {inputs} channels; "
+                f"expected those of the body's last stages, {channels}"
             )
         return tuple(range(first, len(channels)))
 
@@ -199,7 +199,7 @@ class _Builder:
         side = math.isqrt(values // inputs)
         if side < 1 or side * side * inputs != values:
             raise CheckpointError(
-                f"{shapes.path}: tensor '{first}' takes {values} values, which is no square grid "
+                f"{shapes.path}: tensor '{first}' takes {values} values; expected a square grid "
                 f"of {inputs} channels"
             )
         return BoxHeadSpec(

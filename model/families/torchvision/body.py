@@ -104,8 +104,8 @@ def _match_outputs(channels: Sequence[int], shapes: Shapes) -> tuple[int, ...]:
         if list(channels[start : start + len(inputs)]) == inputs:
             return tuple(range(start, start + len(inputs)))
     raise CheckpointError(
-        f"{shapes.path}: the pyramid's lateral convolutions take {inputs} channels, which are no "
-        f"consecutive stages of a body with {list(channels)}"
+        f"{shapes.path}: the pyramid's lateral convolutions take {inputs} channels; expected "
+        f"those of consecutive stages of the body, {list(channels)}"
     )
 
 
@@ -146,6 +146,6 @@ def _closest_mobilenet(shapes: Shapes, norm_eps: float) -> tuple[MobileNetV3Spec
     if best is not None:
         return best
     raise CheckpointError(
-        f"{shapes.path}: a MobileNet whose widths are none of MobileNet-V3-large at "
+        f"{shapes.path}: a MobileNet of unknown widths; expected MobileNet-V3-large at "
         f"{', '.join(map(str, _MOBILENET_WIDTHS))}"
     )

@@ -82,7 +82,9 @@ class TorchvisionDialect:
         """Old names to new ones."""
         modern = {_modern(name): tensor for name, tensor in tensors.items()}
         if len(modern) < len(tensors):
-            raise CheckpointError(f"{path}: holds tensors twice, under their old and new names")
+            raise CheckpointError(
+                f"{path}: holds tensors twice, under their old and new names; remove the old ones"
+            )
         return modern
 
     def original(self, name: str, spec: ModelSpec) -> str:
@@ -189,7 +191,7 @@ def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: floa
     side = math.isqrt(values // inputs)
     if side * side * inputs != values:
         raise CheckpointError(
-            f"{shapes.path}: tensor '{first}' takes {values} values, which is no square grid of "
+            f"{shapes.path}: tensor '{first}' takes {values} values; expected a square grid of "
             f"{inputs} channels"
         )
     widths = tuple(shapes.of(f"{found[i]}.weight", 2)[0] for i in sorted(found))

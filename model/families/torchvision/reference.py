@@ -151,7 +151,7 @@ def _poolers(spec: ModelSpec) -> list[PoolerSpec]:
 
 def _pyramid(spec: ModelSpec) -> FpnSpec:
     if spec.fpn is None:
-        raise SpecError(f"{spec.architecture}: torchvision has no model without a pyramid")
+        raise SpecError(f"{spec.architecture}: expected a model with a pyramid, got one without")
     return spec.fpn
 
 

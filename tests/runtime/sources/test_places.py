@@ -136,7 +136,7 @@ def test_list_file(tmp_path: Path) -> None:
     error = items[4].photo
     assert isinstance(error, ImageError)
     where = f"{tmp_path / 'in' / 'list.TXT'}:8: {tmp_path / 'in' / 'none.png'}"
-    assert str(error) == f"{where}: no such file"
+    assert str(error) == f"{where}: no such file; check the path"
     assert items[4].name == str(tmp_path / "in" / "none.png")
     assert items[4].stem == "none"
 
@@ -178,7 +178,7 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert source.count is None
     items = list(source)
     assert _stems(items) == ["b", "a", "none"]
-    assert str(items[2].photo) == "standard input:3: none.png: no such file"
+    assert str(items[2].photo) == "standard input:3: none.png: no such file; check the path"
 
 
 def test_standard_input_is_read_as_it_arrives(tmp_path: Path) -> None:

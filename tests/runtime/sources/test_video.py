@@ -248,7 +248,8 @@ def test_sound_only(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
-    assert _split(_items(path)) == ([], [f"{path}: has no pictures, only sound or other data"])
+    without = "expected a file with a video stream, got one without"
+    assert _split(_items(path)) == ([], [f"{path}: {without}"])
 
 
 def test_no_frame(tmp_path: Path) -> None:
@@ -267,7 +268,7 @@ def test_other_things_of_that_name(tmp_path: Path) -> None:
         f"{tmp_path / 'pipe.mp4'}: a pipe or a device; expected a video file"
     ]
     assert _split(_items(tmp_path / "nowhere.mp4"))[1] == [
-        f"{tmp_path / 'nowhere.mp4'}: no such file"
+        f"{tmp_path / 'nowhere.mp4'}: no such file; check the path"
     ]
 
 
