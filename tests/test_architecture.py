@@ -1,11 +1,15 @@
-"""What the folders promise: import direction, lazy imports, the command table, file lengths."""
+"""What the folders promise: sizes, import direction, no circles, light imports, the commands."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,107 +17,156 @@ import pytest
 from maskport import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("model", "runtime", "export", "calib")
-# Each package may import those before it; of `model`, `runtime` may import only these modules,
-# and `runtime/sessions/torch.py` more.
-ALLOWED = {
-    "model": {"model"},
-    "runtime": {"runtime"},
-    "export": {"export", "runtime", "model"},
-    "calib": {"calib", "export", "runtime", "model"},
+# The most files at a package's root, and the packages that it may import.
+PACKAGES = {
+    "model": (12, {"model"}),
+    "runtime": (13, {"runtime"}),
+    "export": (14, {"export", "runtime", "model"}),
+    "calib": (6, {"calib", "export", "runtime", "model"}),
 }
-TORCH_FREE = ("model.spec", "model.errors", "model.spec_json")
+# All that `runtime` may import of `model`; only the file that runs a checkpoint may import more.
+TORCH_FREE = ("model.spec", "model.errors", "model.spec_json", "model.arrays")
 REACHES_THE_NETWORK = Path("runtime/sessions/torch.py")
 MAX_LINES = 400
+HEAVY = {
+    "torch", "torchvision", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "cv2",
+    "matplotlib", "pycocotools", "scipy",
+}  # fmt: skip
+DOCUMENT = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- folders: REWRITE=1 pytest tests/test_architecture.py -->\n", "<!-- end -->\n"
 
 
 def _sources(*folders: str) -> list[Path]:
-    return [p for f in folders for p in sorted((ROOT / f).rglob("*.py"))]
+    """Python files, relative to the root of the project."""
+    return [p.relative_to(ROOT) for f in folders for p in sorted((ROOT / f).rglob("*.py"))]
 
 
-def _imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text("utf-8"))
-    found: set[str] = set()
-    for node in ast.walk(tree):
+def _tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text("utf-8"))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, inside functions too."""
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            is_package = (ROOT / node.module.replace(".", "/")).is_dir()
-            names = {f"{node.module}.{a.name}" for a in node.names} if is_package else set()
-            found |= names or {node.module}
-    return found
+            folder = ROOT / node.module.replace(".", "/")
+            for alias in node.names:
+                is_module = (folder / alias.name).is_dir() or (
+                    folder / f"{alias.name}.py"
+                ).is_file()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
-@pytest.mark.parametrize("path", _sources(*PACKAGES), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    relative = path.relative_to(ROOT)
-    package = relative.parts[0]
-    for name in _imports(path):
-        head = name.split(".")[0]
-        if head not in PACKAGES:
-            continue
-        if package == "runtime" and head == "model":
-            is_free = any(name == free or name.startswith(f"{free}.") for free in TORCH_FREE)
-            assert is_free or relative == REACHES_THE_NETWORK, name
-        else:
-            assert head in ALLOWED[package], f"{relative} imports {name}"
+def _is_allowed(path: Path, name: str) -> bool:
+    package, imported = path.parts[0], name.split(".")[0]
+    if package == "runtime" and imported == "model":
+        is_free = any(name == free or name.startswith(f"{free}.") for free in TORCH_FREE)
+        return is_free or path == REACHES_THE_NETWORK
+    return imported not in PACKAGES or imported in PACKAGES[package][1]
+
+
+def test_imports_point_one_way() -> None:
+    assert not [
+        f"{path} imports {name}"
+        for path in _sources(*PACKAGES)
+        for name in _imports(path)
+        if not _is_allowed(path, name)
+    ]
+
+
+def test_no_circle_of_imports_among_folders() -> None:
+    """A package's own root is left out: its files use the folders, and folders use its data."""
+    graph: dict[Path, set[Path]] = {}
+    for path in _sources(*PACKAGES):
+        for name in _imports(path):
+            module = Path(*name.split("."))
+            folder = module if (ROOT / module).is_dir() else module.parent
+            is_ours = folder.parts[0] in PACKAGES and folder != path.parent
+            if is_ours and min(len(path.parent.parts), len(folder.parts)) > 1:
+                graph.setdefault(path.parent, set()).add(folder)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(map(str, error.args[1])))
 
 
 def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-@pytest.mark.parametrize(
-    "path", _sources(*PACKAGES, "bench", "examples"), ids=lambda p: str(p.relative_to(ROOT))
-)
-def test_private_names_stay_in_their_file(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
+def _private_names(path: Path) -> Iterator[str]:
+    """Private names of other modules that a file uses."""
+    tree = _tree(path)
     names = [a for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names]
-    assert not [alias.name for alias in names if _is_private(alias.name)]
+    yield from (alias.name for alias in names if _is_private(alias.name))
     modules = {alias.asname or alias.name for alias in names if alias.name.islower()}
-    reached = [
+    yield from (
         f"{node.value.id}.{node.attr}"
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id in modules and _is_private(node.attr)
-    ]
-    assert not reached
+    )
+
+
+def test_private_names_stay_in_their_file() -> None:
+    paths = _sources(*PACKAGES, "bench", "examples")
+    assert not [f"{path}: {name}" for path in paths for name in _private_names(path)]
 
 
 def test_oracles_import_nothing_of_ours() -> None:
-    for path in _sources("tests/oracles"):
-        heads = {name.split(".")[0] for name in _imports(path)}
-        assert not heads & {*PACKAGES, "torch", "torchvision"}, path.name
+    ours = {*PACKAGES, "torch", "torchvision"}
+    paths = _sources("tests/oracles")
+    assert not [p for p in paths if {name.split(".")[0] for name in _imports(p)} & ours]
 
 
-@pytest.mark.parametrize(
-    "path",
-    _sources(*PACKAGES, "bench", "examples", "tests"),
-    ids=lambda p: str(p.relative_to(ROOT)),
-)
-def test_a_file_holds_one_idea(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
-
-
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_every_command_has_a_main_that_explains_itself(
-    verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    module = importlib.import_module(COMMANDS[verb][0])
-    with pytest.raises(SystemExit) as left:
-        module.main(["--help"])
-    assert left.value.code == 0
-    assert f"maskport {verb}" in capsys.readouterr().out
-
-
-def test_no_command_module_is_missing_from_the_table() -> None:
-    modules = {module for module, _ in COMMANDS.values()}
-    with_main = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in _sources(*PACKAGES)
-        if "\ndef main(argv" in path.read_text("utf-8")
+def test_a_file_holds_one_idea() -> None:
+    lengths = {
+        path: len((ROOT / path).read_text("utf-8").splitlines())
+        for path in _sources(*PACKAGES, "bench", "examples", "tests")
     }
-    assert with_main == modules
+    assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
+
+
+def test_a_package_has_few_files_at_its_root() -> None:
+    counts = {name: len(list((ROOT / name).glob("*.py"))) for name in PACKAGES}
+    assert not {name: count for name, count in counts.items() if count > PACKAGES[name][0]}
+
+
+def test_the_document_has_the_folders_own_descriptions() -> None:
+    """`docs/architecture.md` between its marks; `REWRITE=1` writes it."""
+    text = DOCUMENT.read_text("utf-8")
+    head, _, rest = text.partition(BEGIN)
+    expected = "".join([head, BEGIN, *_folder_sections(), END, rest.partition(END)[2]])
+    if os.environ.get("REWRITE"):
+        DOCUMENT.write_text(expected, "utf-8")
+    assert text == expected, "REWRITE=1 pytest tests/test_architecture.py"
+
+
+def _folder_sections() -> Iterator[str]:
+    for path in _sources(*PACKAGES):
+        if path.name == "__init__.py":
+            text = re.sub(
+                r"^`?([\w/]+)`?: ", r"- `\1`: ", ast.get_docstring(_tree(path)) or "", flags=re.M
+            )
+            yield f"### {path.parent}/\n\n{text}\n\n"
+
+
+def test_every_command_explains_itself_and_is_in_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for verb, (name, _) in COMMANDS.items():
+        with pytest.raises(SystemExit) as left:
+            importlib.import_module(name).main(["--help"])
+        assert left.value.code == 0
+        assert f"maskport {verb}" in capsys.readouterr().out
+    with_main = {
+        ".".join(path.with_suffix("").parts)
+        for path in _sources(*PACKAGES)
+        if "\ndef main(argv" in (ROOT / path).read_text("utf-8")
+    }
+    assert with_main == {name for name, _ in COMMANDS.values()}
 
 
 def _loaded_by(statement: str) -> set[str]:
@@ -124,15 +177,9 @@ def _loaded_by(statement: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-@pytest.mark.parametrize(
-    "module", ["runtime.predictor", "runtime.predict", "runtime.compare.attribution", "maskport"]
-)
-def test_embedding_loads_numpy_and_pillow_only(module: str) -> None:
-    heavy = {
-        "torch", "torchvision", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "cv2",
-        "matplotlib", "pycocotools", "scipy",
-    }  # fmt: skip
-    assert not _loaded_by(f"import {module}") & heavy
+def test_embedding_loads_numpy_and_pillow_only() -> None:
+    modules = "maskport, runtime.predictor, runtime.predict, runtime.compare.attribution"
+    assert not _loaded_by(f"import {modules}") & HEAVY
 
 
 def test_export_help_needs_no_torch() -> None:
