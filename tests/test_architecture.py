@@ -83,8 +83,8 @@ def test_no_circle_of_imports_among_folders() -> None:
         for name in _imports(path):
             module = Path(*name.split("."))
             folder = module if (ROOT / module).is_dir() else module.parent
-            is_ours = folder.parts[0] in PACKAGES and folder != path.parent
-            if is_ours and min(len(path.parent.parts), len(folder.parts)) > 1:
+            is_room = len(folder.parts) > 1 and folder.parts[0] in PACKAGES
+            if is_room and len(path.parent.parts) > 1 and folder != path.parent:
                 graph.setdefault(path.parent, set()).add(folder)
     try:
         TopologicalSorter(graph).prepare()
@@ -97,16 +97,17 @@ def _is_private(name: str) -> bool:
 
 
 def _private_names(path: Path) -> Iterator[str]:
-    """Private names of other modules that a file uses."""
+    """Private names of other modules that a file uses; a C kernel belongs to its folder."""
     tree = _tree(path)
+    kernels = {kernel.stem for kernel in (ROOT / path.parent).glob("*.c")}
     names = [a for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names]
-    yield from (alias.name for alias in names if _is_private(alias.name))
+    yield from {a.name for a in names if _is_private(a.name)} - kernels
     modules = {alias.asname or alias.name for alias in names if alias.name.islower()}
     yield from (
         f"{node.value.id}.{node.attr}"
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        if node.value.id in modules and _is_private(node.attr)
+        if node.value.id in modules - kernels and _is_private(node.attr)
     )
 
 
@@ -147,9 +148,8 @@ def test_the_document_has_the_folders_own_descriptions() -> None:
 def _folder_sections() -> Iterator[str]:
     for path in _sources(*PACKAGES):
         if path.name == "__init__.py":
-            text = re.sub(
-                r"^`?([\w/]+)`?: ", r"- `\1`: ", ast.get_docstring(_tree(path)) or "", flags=re.M
-            )
+            text = ast.get_docstring(_tree(path)) or ""
+            text = re.sub(r"(?<=\n)`?([\w/]+)`?: ", r"- `\1`: ", text)
             yield f"### {path.parent}/\n\n{text}\n\n"
 
 

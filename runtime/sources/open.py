@@ -155,7 +155,7 @@ class _Missing(_NamedByPath):
 
     path: Path
     where: str
-    why: str = "no such file"
+    why: str = "no such file; check the path"
     count: int | None = 1
     needs_pyav: bool = False
 
