@@ -101,7 +101,7 @@ class ExecutionContext:
 
     def _bind(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise DeviceError(f"TensorRT refuses an address for '{name}'")
+            raise DeviceError(f"TensorRT refuses an address for '{name}'; build the engine again")
 
     def run(self, inputs: Inputs, batch: int) -> Outputs:
         """Host arrays in, host arrays out."""

@@ -21,7 +21,9 @@ def read_verified(path: Path, sha256: str | None = None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ArtifactError(
+            f"{path}: cannot be read ({error.strerror}); check permissions and disk"
+        ) from error
     if sha256 is not None:
         _compare(path, hashlib.sha256(content).hexdigest(), sha256)
     return content

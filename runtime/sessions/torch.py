@@ -183,7 +183,7 @@ class TorchSession:
         if stream is None:
             return nullcontext()
         if self._device.type != "cuda":
-            raise UsageError(f"stream: the session is on {self._device}, which has no streams")
+            raise UsageError(f"stream: device {self._device} has no streams; leave it out")
         import torch
 
         cuda: Any = torch.cuda

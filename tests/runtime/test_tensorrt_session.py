@@ -273,7 +273,7 @@ def test_only_tensorrt_rtx_has_kernels_to_keep(
     library.__name__ = "tensorrt"
     monkeypatch.setitem(sys.modules, "tensorrt", library)  # type: ignore[arg-type]
     engine = write_engine(demo_rtx_onnx, tmp_path / "shapes.engine", library="tensorrt")
-    with pytest.raises(UsageError, match="runtime_cache: only TensorRT-RTX has such a cache"):
+    with pytest.raises(UsageError, match="runtime_cache: only TensorRT-RTX compiles kernels"):
         TensorRTSession(engine, runtime_cache=tmp_path / "kernels.cache", cuda=cuda)
 
 

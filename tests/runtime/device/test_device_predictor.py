@@ -328,7 +328,7 @@ def test_an_array_of_another_device_is_refused() -> None:
     ):
         pass
     with (
-        pytest.raises(UsageError, match="on cpu, which has no streams"),
+        pytest.raises(UsageError, match="device cpu has no streams"),
         session("boxes").on_device({}, 3),
     ):
         pass
