@@ -235,7 +235,7 @@ def _compare(
         if row.run is None:
             continue
         verdict = check([compare(reference, detections(row), row.name)])
-        # A decision within rounding may fall otherwise on another library; a witness is not asked.
+        # Decisions within rounding may differ in another library; they are not attributed here.
         row.is_equal = verdict.equal_detections >= 0.97 * verdict.detections
         row.parity = (
             f"{verdict.equal_detections} of {verdict.detections}, score "

@@ -150,8 +150,8 @@ def _with_noise(canvas: Canvas) -> Canvas:
 
 def _report(rows: Sequence[tuple[str, Tally, Verdict, Verdict]], args: argparse.Namespace) -> None:
     columns = (
-        "photos", "what", "detections", "equal", "score", "box px", "mask IoU", "witnessed",
-        "unwitnessed", "nms_open", "candidates_cut", "changed by noise in the padding", "verdict",
+        "photos", "what", "detections", "equal", "score", "box px", "mask IoU", "near ties",
+        "unexplained", "nms_open", "candidates_cut", "changed by noise in the padding", "verdict",
     )  # fmt: skip
     cells: list[list[str]] = []
     for name, tally, verdict, unpadded in rows:
@@ -162,8 +162,8 @@ def _report(rows: Sequence[tuple[str, Tally, Verdict, Verdict]], args: argparse.
                 count,
                 "native graph in ONNX Runtime, eager on the same canvas",
                 *_numbers(verdict),
-                str(verdict.witnessed_rows),
-                str(verdict.unwitnessed_rows),
+                str(verdict.near_tie_rows),
+                str(verdict.unexplained_rows),
                 str(tally.nms_open),
                 str(tally.candidates_cut),
                 f"{tally.changed_by_noise} of {tally.noisy_padding}",
@@ -182,7 +182,7 @@ def _report(rows: Sequence[tuple[str, Tally, Verdict, Verdict]], args: argparse.
     excesses = [f"- {e}" for _, _, verdict, _ in rows for e in verdict.excesses]
     body = results.table(columns, cells)
     if excesses:
-        body += "\n\nExcesses and their witnesses:\n\n" + "\n".join(excesses)
+        body += "\n\nDifferences beyond the limits:\n\n" + "\n".join(excesses)
     data: dict[str, Any] = {"rows": [dict(zip(columns, c, strict=True)) for c in cells]}
     results.write("The native graph on real photos", body, data, args.json, args.markdown)
 

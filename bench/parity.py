@@ -190,13 +190,13 @@ def _ap(rows: list[Comparison], spec: ModelSpec) -> dict[str, tuple[float, float
 
 def _report(outcomes: list[Outcome], args: argparse.Namespace) -> None:
     columns = (
-        "what", "detections", "equal", "score", "box px", "mask IoU", "witnessed", "unwitnessed",
+        "what", "detections", "equal", "score", "box px", "mask IoU", "near ties", "unexplained",
         "box AP (torchvision)", "mask AP (torchvision)", "controls refused", "verdict",
     )  # fmt: skip
     table = results.table(columns, [_row(o) for o in outcomes])
     excesses = [f"- {e}" for o in outcomes for e in o.verdict.excesses]
     body = "\n\n".join(
-        [table, *(["Excesses and their witnesses:", "\n".join(excesses)] if excesses else [])]
+        [table, *(["Differences beyond the limits:", "\n".join(excesses)] if excesses else [])]
     )
     data = {"rows": [dict(zip(columns, _row(o), strict=True)) for o in outcomes]}
     results.write("Parity with torchvision's eager model", body, data, args.json, args.markdown)
@@ -212,8 +212,8 @@ def _row(outcome: Outcome) -> list[str]:
         f"{v.worst_score_diff or 0:.1e}",
         f"{v.worst_box_diff_px or 0:.5f}",
         f"{1 if v.worst_mask_iou is None else v.worst_mask_iou:.5f}",
-        str(v.witnessed_rows),
-        str(v.unwitnessed_rows),
+        str(v.near_tie_rows),
+        str(v.unexplained_rows),
         *ap,
         ", ".join(outcome.refused),
         "equal" if outcome.passed else "DIFFERENT",

@@ -206,7 +206,7 @@ def _passed(row: Row) -> bool:
 def _report(rows: list[Row], judged: list[Judged], args: argparse.Namespace) -> None:
     columns = (
         "lowering", "precision", "photos", "eager rows", "box AP", "box AP50", "mask AP",
-        "mask AP50", "COCO box AP", "COCO mask AP", "repeated", "worst photo", "s/photo", "MB",
+        "mask AP50", "COCO box AP", "COCO mask AP", "reproduced", "worst photo", "s/photo", "MB",
     )  # fmt: skip
     sizes = {one.lowering: one.size_mb for one in judged}
     cells = [_cells(row, sizes[row.lowering][row.precision]) for row in rows]
@@ -222,7 +222,7 @@ def _report(rows: list[Row], judged: list[Judged], args: argparse.Namespace) -> 
             results.table(columns, cells),
             f"Box AP to mask AP50: agreement with the eager model's rows of score "
             f"{TRUTH_SCORE} and more. COCO AP, and in brackets its change from the eager model's. "
-            "`repeated` and `worst photo`: the measure of an export's check "
+            "`reproduced` and `worst photo`: the measure of an export's check "
             "(`runtime/compare/half_limits.py`), over all photos and of the worst one. "
             f"`{WEIGHTS_ALONE}`: the FP16 file in ONNX Runtime, in float32 but for its weights.",
             "Ranges, over all photos:\n\n" + "\n".join(ranges),
@@ -244,7 +244,7 @@ def _cells(row: Row, size_mb: float) -> list[str]:
     limits = HALF_LIMITS["bf16" if row.precision == "bf16" else "fp16"]
     pairs = zip(row.eager, row.found, row.names, strict=True)
     compared = [compare(eager, found, name) for eager, found, name in pairs]
-    shares = [check_half_run([c], limits).share for c in compared]
+    shares = [check_half_run([c], limits).fraction for c in compared]
     return [
         row.lowering,
         row.precision,
@@ -252,7 +252,7 @@ def _cells(row: Row, size_mb: float) -> list[str]:
         str(confident),
         *(f"{value:.2f}" for value in row.agreement),
         *ap,
-        f"{100 * check_half_run(compared, limits).share:.1f} %",
+        f"{100 * check_half_run(compared, limits).fraction:.1f} %",
         f"{100 * min(shares):.1f} %",
         f"{row.seconds / len(row.names):.1f}",
         f"{size_mb:.0f}",

@@ -1,8 +1,17 @@
-"""The only place that matches and scores results.
+"""Compare and score results: against the eager model, labels or each other.
 
-`matching` pairs the rows of two results and measures their differences; `limits` holds every
-limit with its reason and lists what exceeds it; `decisions` says which outcomes of a run noise
-can turn; `witness` excuses an excess only by such an outcome at that row, with `mask_witness` and
-`keypoint_witness` for what score and box do not tell; `coco_ap` scores against labels, `agreement`
-against the eager model's own detections.
+result_protocol: the interface of a result that can be compared or scored.
+matching: matches the rows of two results and measures their differences.
+limits: every limit with its reason, and the check that lists what exceeds it.
+half_limits: the same for files in half precision: how many eager rows they reproduce.
+noise: how much rounding alone changes a model's results, and limits that allow for it.
+borderline: which discrete decisions of a run (NMS, top-k, levels) noise can change.
+attribution: attributes a difference beyond its limit to a near tie of the eager run.
+mask_attribution: near ties that explain a mask alone.
+keypoint_attribution: near ties that explain a keypoint alone.
+topk_displacement: rows at the end of a full result that another row displaces.
+agreement: COCO AP with the eager model's detections as ground truth.
+coco_annotations: COCO annotations and the photos that they name.
+coco_ap: COCO average precision by pycocotools.
+bootstrap: confidence intervals over photos.
 """

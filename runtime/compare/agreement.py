@@ -1,7 +1,6 @@
-"""Agreement AP: how well a result repeats the eager model's own detections.
+"""Agreement AP: COCO AP with the eager model's detections as ground truth.
 
-Unlike AP against labels it needs no labels and is not blurred by the model's mistakes: an exact
-copy scores 1.
+It needs no labels and does not depend on the model's mistakes: an exact copy scores 1.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from model.errors import UsageError
 from runtime.compare.coco_ap import ApResult, IouType, evaluate, shape_area_px
 from runtime.compare.result_protocol import DetectionResult
 
-# Below it the eager model itself is unsure, and ranks turn on noise.
+# Below it the eager model is unsure, and ranks depend on noise.
 TRUTH_SCORE = 0.3
 
 
@@ -31,12 +30,12 @@ def agreement_ap(
     candidates: Sequence[DetectionResult],
     truth_score: float = TRUTH_SCORE,
 ) -> Agreement:
-    """COCO AP of all detections of `candidates` against those of `references`.
+    """Compute COCO AP of all detections of `candidates` against those of `references`.
 
     Args:
         references: The eager model's results; rows with a score of at least `truth_score` are
             the ground truth.
-        candidates: The results to be judged, of the same images in the same order.
+        candidates: The results to be scored, of the same images in the same order.
         truth_score: Smallest score that counts as true.
 
     Raises:
@@ -51,7 +50,7 @@ def agreement_ap(
     with_masks = {result.mask_probs is not None for result in (*references, *candidates)}
     if len(with_masks) > 1:
         raise UsageError(
-            "agreement: expected masks in all results or in none, got both kinds; compare results "
+            "agreement: expected masks in all results or in none, got both; compare results "
             "of the same model"
         )
     return Agreement(
@@ -88,7 +87,7 @@ def _agreement(
 
 
 def _rows(results: Sequence[DetectionResult], iou_type: IouType) -> Iterator[dict[str, Any]]:
-    """COCO result rows; `category_id` is the label, `image_id` the place in the sequence."""
+    """COCO result rows; `category_id` is the label, `image_id` the index in the sequence."""
     for image_id, result in enumerate(results):
         shapes: Sequence[Any] = result.rle() if iou_type == "segm" else _xywh(result)
         for label, score, shape in zip(result.labels, result.scores, shapes, strict=True):

@@ -1,11 +1,21 @@
-"""Excuse an excess only by a decision that the eager run nearly took otherwise, at that row.
+"""Attribute a difference beyond its limit to a near tie of the eager run, at that row.
 
-A witness is local. A score at the threshold excuses the row that has this score; NMS, the top-k
-cuts and the minimum sizes excuse rows whose own candidate box, or a proposal that covers the same
-place, has an open fate (`runtime.compare.borderline`); the level rule excuses rows whose proposal
-stands at a boundary. A mask alone is excused only while its probabilities agree, by pixels at the
-threshold or by a paste edge at an integer, and only if these reproduce the other mask; a keypoint
-alone, by a place that is nearly the peak of its heat map.
+A near tie explains only rows that depend on it:
+
+- a score at the threshold or a side at the minimum size: the row with this score or side;
+- NMS, the top-k cuts and the minimum sizes: rows whose own candidate box, or a proposal that
+  overlaps it, is undecided (`runtime.compare.borderline`);
+- the level rule: rows whose proposal is at a level boundary;
+- a mask alone (score and box agree): pixels at the threshold or a paste edge at an integer, if
+  they reproduce the other mask;
+- a keypoint alone: a pixel that is nearly the peak of its heat map.
+
+Example: the eager run keeps boxes A (score 0.90) and B (0.80) of one class, whose IoU is 0.4999997
+at an NMS limit of 0.5. In the exported file the IoU is 0.5000001, NMS drops B, and B is an
+unmatched row of the reference, beyond the limits. IoUs move by up to 1e-5 with another convolution
+library, so B is undecided, and the difference is attributed to "NMS IoU 0.4999997 is 3e-07 from
+0.5 (epsilon 1e-05) at candidate 0 and 1". Had the IoU been 0.48, nothing would explain it, and the
+check would fail.
 
 Module legend: P proposals before NMS, R after it, K candidate rows (proposal, class), all of one
 image; boxes are xyxy in canvas pixels.
@@ -21,26 +31,26 @@ from numpy.typing import NDArray
 
 from model.spec import ModelSpec
 from runtime.compare.borderline import (
+    NearTie,
     Selection,
-    Witness,
     class_offset_noise,
-    level_witnesses,
-    presence,
+    filter_outcomes,
+    level_near_ties,
     score_noise,
     select,
     suppression,
 )
-from runtime.compare.displacement import explain_displaced
-from runtime.compare.keypoint_attribution import KeypointTrace, keypoint_witness
+from runtime.compare.keypoint_attribution import KeypointTrace, keypoint_near_tie
 from runtime.compare.limits import Excess, Limits, Verdict
-from runtime.compare.mask_attribution import mask_witness
+from runtime.compare.mask_attribution import mask_near_tie
 from runtime.compare.matching import Bools, Comparison, Floats, Ints, box_iou
 from runtime.compare.result_protocol import DetectionResult
+from runtime.compare.topk_displacement import explain_displaced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EagerTrace:
-    """What one eager run decided about, as plain arrays.
+    """The numbers that one eager run made its decisions from, as plain arrays.
 
     Attributes:
         spec: The model, with the thresholds that the run used.
@@ -54,11 +64,11 @@ class EagerTrace:
             score above the threshold or just below it, before the filters.
         candidate_scores: float32 [K].
         candidate_labels: int64 [K].
-        rpn_kept: bool [P], what filters and NMS kept before the cut at `post_nms`; when given,
-            it must agree with what is certain.
+        rpn_kept: bool [P], what filters and NMS kept before the cut at `post_nms`; if given, it
+            must agree with the certain outcomes.
         class_shift_up_to: Largest number of boxes for which NMS ran over boxes shifted by class
             in float32: 1000 for torchvision's `batched_nms` on a CPU, 25000 on a GPU, 0 for never.
-        keypoints: What the result's keypoints were decoded from.
+        keypoints: Heat maps and boxes that the result's keypoints were decoded from.
 
     Raises:
         ValueError: The arrays do not fit each other.
@@ -95,14 +105,14 @@ class EagerTrace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Openings:
-    """Everything in one eager run that noise can turn."""
+class Borderline:
+    """All decisions of one eager run that noise can change."""
 
     trace: EagerTrace
     limits: Limits
     proposals: Selection
     detections: Selection
-    levels: tuple[tuple[int, Witness], ...]
+    levels: tuple[tuple[int, NearTie], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,35 +125,39 @@ class _Row:
     score: NDArray[np.float32]
 
 
-def weigh(trace: EagerTrace, limits: Limits) -> Openings:
-    """Find every decision of one eager run that noise can turn.
+def find_borderline(trace: EagerTrace, limits: Limits) -> Borderline:
+    """Find every decision of one eager run that noise can change.
 
     Raises:
-        ValueError: The trace contradicts what is certain, so the run that it tells of follows
-            other rules than its spec's.
+        ValueError: The trace contradicts certain outcomes, so the run did not follow its spec.
     """
     pooler = trace.spec.box.pooler
-    levels = level_witnesses(trace.proposals, pooler, limits.epsilons, "proposal")
-    return Openings(
-        trace, limits, _weigh_rpn(trace, limits), _weigh_box_head(trace, limits), tuple(levels)
+    levels = level_near_ties(trace.proposals, pooler, limits.epsilons, "proposal")
+    return Borderline(
+        trace,
+        limits,
+        _proposal_selection(trace, limits),
+        _detection_selection(trace, limits),
+        tuple(levels),
     )
 
 
-def _weigh_rpn(trace: EagerTrace, limits: Limits) -> Selection:
+def _proposal_selection(trace: EagerTrace, limits: Limits) -> Selection:
     spec, boxes, scores = trace.spec.rpn, trace.rpn_boxes, trace.rpn_scores
     eps, what = limits.epsilons, "RPN box"
     rounding = _rounding(trace, boxes, trace.rpn_levels)
     pairs = suppression(boxes, scores, trace.rpn_levels, spec.nms_iou, eps, rounding)
-    is_absent, uncertain = presence(boxes, scores, spec.min_size, spec.score_threshold, eps, what)
-    uncertain |= dict(_at_level_cut(trace, limits, what))
-    chosen = select(what, spec.post_nms, pairs, scores, is_absent, uncertain, eps)
-    kept = trace.rpn_kept
-    if kept is not None and ((chosen.fates.kept & ~kept) | (chosen.fates.dropped & kept)).any():
+    filters = (spec.min_size, spec.score_threshold)
+    is_absent, near_ties = filter_outcomes(boxes, scores, *filters, eps, what)
+    near_ties |= dict(_at_level_cut(trace, limits, what))
+    selection = select(what, spec.post_nms, pairs, scores, is_absent, near_ties, eps)
+    kept, certain = trace.rpn_kept, selection.outcomes
+    if kept is not None and ((certain.kept & ~kept) | (certain.dropped & kept)).any():
         raise ValueError(
             "eager trace: rpn_kept contradicts the spec's filters and NMS beyond all noise; "
             "record the boxes before the filters, and the spec that the run used"
         )
-    return chosen
+    return selection
 
 
 def _rounding(trace: EagerTrace, boxes_xyxy: NDArray[np.float32], groups: Ints) -> Floats:
@@ -152,8 +166,8 @@ def _rounding(trace: EagerTrace, boxes_xyxy: NDArray[np.float32], groups: Ints) 
     return np.zeros(len(boxes_xyxy))
 
 
-def _at_level_cut(trace: EagerTrace, limits: Limits, what: str) -> Iterator[tuple[int, Witness]]:
-    """Boxes that the top-k of their level may cut: those level with its last one."""
+def _at_level_cut(trace: EagerTrace, limits: Limits, what: str) -> Iterator[tuple[int, NearTie]]:
+    """Boxes that the top-k of their level may cut: those nearly equal in score to its last one."""
     scores = trace.rpn_scores.astype(np.float64)
     noise = score_noise(trace.rpn_scores, limits.epsilons.score_logit.value)
     for level in np.unique(trace.rpn_levels):
@@ -165,16 +179,17 @@ def _at_level_cut(trace: EagerTrace, limits: Limits, what: str) -> Iterator[tupl
         for i in np.flatnonzero(scores[members] - scores[last] <= eps):
             box, value = int(members[i]), float(scores[members[i]])
             numbers = (value, float(scores[last]), float(eps[i]))
-            yield box, Witness("score at its level's cut", *numbers, f"{what} {box}")
+            yield box, NearTie("score at its level's cut", *numbers, f"{what} {box}")
 
 
-def _weigh_box_head(trace: EagerTrace, limits: Limits) -> Selection:
+def _detection_selection(trace: EagerTrace, limits: Limits) -> Selection:
     spec, boxes, scores = trace.spec.box, trace.candidate_boxes, trace.candidate_scores
     eps, what = limits.epsilons, "candidate"
     rounding = _rounding(trace, boxes, trace.candidate_labels)
     pairs = suppression(boxes, scores, trace.candidate_labels, spec.nms_iou, eps, rounding)
-    is_absent, uncertain = presence(boxes, scores, spec.min_size, spec.score_threshold, eps, what)
-    return select(what, spec.detections, pairs, scores, is_absent, uncertain, eps)
+    filters = (spec.min_size, spec.score_threshold)
+    is_absent, near_ties = filter_outcomes(boxes, scores, *filters, eps, what)
+    return select(what, spec.detections, pairs, scores, is_absent, near_ties, eps)
 
 
 def explain(
@@ -182,54 +197,56 @@ def explain(
     comparisons: Sequence[Comparison],
     trace_of: Callable[[str], EagerTrace | None],
 ) -> Verdict:
-    """Give each excess of a verdict its witness, where there is one.
+    """Set the near tie of each excess of a verdict, where there is one.
 
     Args:
         verdict: Of `limits.check` over `comparisons`.
         comparisons: The same as were checked.
-        trace_of: The eager run of an image by its name, or None; asked only where needed.
+        trace_of: Returns the eager run of an image by its name, or None; called only for images
+            with an excess.
     """
     by_name = {comparison.image: comparison for comparison in comparisons}
-    openings: dict[str, Openings | None] = {}
-    explained = []
+    excesses: dict[str, list[Excess]] = {}
     for excess in verdict.excesses:
-        image = excess.image
-        if image not in openings:
-            trace = trace_of(image)
-            openings[image] = weigh(trace, verdict.limits) if trace is not None else None
-        known = openings[image]
-        witness = find_witness(excess, by_name[image], known) if known is not None else None
-        explained.append(replace(excess, witness=str(witness)) if witness else excess)
-    for image, known in openings.items():
-        if known is not None:
-            of_image = [excess for excess in explained if excess.image == image]
-            others = [excess for excess in explained if excess.image != image]
-            quota = known.trace.spec.box.detections
-            explained = [*others, *explain_displaced(of_image, by_name[image], quota)]
+        excesses.setdefault(excess.image, []).append(excess)
+    explained: list[Excess] = []
+    for image, of_image in excesses.items():
+        trace = trace_of(image)
+        if trace is not None:
+            borderline = find_borderline(trace, verdict.limits)
+            of_image = [_explained(excess, by_name[image], borderline) for excess in of_image]
+            of_image = explain_displaced(of_image, by_name[image], trace.spec.box.detections)
+        explained += of_image
     return replace(verdict, excesses=tuple(explained))
 
 
-def find_witness(excess: Excess, comparison: Comparison, openings: Openings) -> Witness | None:
-    """The near decision of the eager run that excuses one excess; None where nothing does.
+def _explained(excess: Excess, comparison: Comparison, borderline: Borderline) -> Excess:
+    near_tie = find_near_tie(excess, comparison, borderline)
+    return excess if near_tie is None else replace(excess, near_tie=str(near_tie))
+
+
+def find_near_tie(excess: Excess, comparison: Comparison, borderline: Borderline) -> NearTie | None:
+    """The near tie of the eager run that explains one excess; None where there is none.
 
     Args:
-        excess: One row's.
+        excess: Of one row.
         comparison: Of the excess's image.
-        openings: Of the same image, by `weigh`.
+        borderline: Of the same image, by `find_borderline`.
     """
-    trace, limits = openings.trace, openings.limits
+    trace, limits = borderline.trace, borderline.limits
     rows = _rows(excess, comparison, trace)
     if excess.quantity == "mask_iou" and _same_box(excess.pair, comparison, limits):
-        return mask_witness(excess.pair, comparison, trace.spec, rows[0].canvas_xyxy, limits)
+        return mask_near_tie(excess.pair, comparison, trace.spec, rows[0].canvas_xyxy, limits)
     if excess.keypoint >= 0 and _same_box(excess.pair, comparison, limits):
         scale_xy = trace.canvas_scale_xy
-        return keypoint_witness(excess, comparison, trace.spec, trace.keypoints, scale_xy, limits)
-    found = _candidate_witness(rows, openings, is_pair=excess.pair >= 0)
+        return keypoint_near_tie(excess, comparison, trace.spec, trace.keypoints, scale_xy, limits)
+    near_tie = _candidate_near_tie(rows, borderline, is_pair=excess.pair >= 0)
     for row in rows:
         if excess.quantity == "unmatched":
-            found = found or _own_witness(row, openings)
-        found = found or _proposal_witness(row, openings) or _level_witness(row, openings)
-    return found
+            near_tie = near_tie or _filter_near_tie(row, borderline)
+        near_tie = near_tie or _proposal_near_tie(row, borderline)
+        near_tie = near_tie or _level_near_tie(row, borderline)
+    return near_tie
 
 
 def _rows(excess: Excess, comparison: Comparison, trace: EagerTrace) -> list[_Row]:
@@ -256,27 +273,27 @@ def _same_box(pair: int, comparison: Comparison, limits: Limits) -> bool:
     )
 
 
-def _candidate_witness(rows: list[_Row], openings: Openings, is_pair: bool) -> Witness | None:
-    """An open fate of a candidate that is one of the rows.
+def _candidate_near_tie(rows: list[_Row], borderline: Borderline, is_pair: bool) -> NearTie | None:
+    """An undecided candidate that equals one of the rows.
 
-    Another outcome of NMS answers with another candidate of the same run, so every row, the
-    other side's too, must equal one. The cut at the quota takes rows away and changes none, so
-    it does not explain a pair.
+    Another outcome of NMS returns another candidate of the same run, so every row, of the other
+    side too, must equal a candidate. The top-k cut removes rows and changes none, so it does not
+    explain a pair.
     """
-    own = [_own_candidates(row, openings) for row in rows]
+    own = [_own_candidates(row, borderline) for row in rows]
     if not all(candidates.size for candidates in own):
         return None
-    stage = openings.detections
-    turning = stage.is_open & stage.fates.is_open if is_pair else stage.is_open
-    together = np.concatenate(own)
-    for candidate in together[turning[together]]:
-        return stage.witness(int(candidate))
+    stage = borderline.detections
+    undecided = stage.undecided & stage.outcomes.undecided if is_pair else stage.undecided
+    candidates = np.concatenate(own)
+    for candidate in candidates[undecided[candidates]]:
+        return stage.near_tie(int(candidate))
     return None
 
 
-def _own_candidates(row: _Row, openings: Openings) -> Ints:
+def _own_candidates(row: _Row, borderline: Borderline) -> Ints:
     """The run's candidates that equal the row within the limits."""
-    trace, limits = openings.trace, openings.limits
+    trace, limits = borderline.trace, borderline.limits
     boxes = trace.candidate_boxes * np.tile(trace.canvas_scale_xy, 2)
     box_diff_px = np.abs(boxes - row.original_xyxy).max(axis=1)
     score_diff = np.abs(trace.candidate_scores.astype(np.float64) - row.score)
@@ -287,27 +304,26 @@ def _own_candidates(row: _Row, openings: Openings) -> Ints:
     )
 
 
-def _own_witness(row: _Row, openings: Openings) -> Witness | None:
-    """The row's own score at the threshold, or its own side at the minimum size."""
-    spec, epsilons = openings.trace.spec.box, openings.limits.epsilons
-    _, uncertain = presence(
+def _filter_near_tie(row: _Row, borderline: Borderline) -> NearTie | None:
+    """The row's own score at the threshold, or its side at the minimum size."""
+    spec, epsilons = borderline.trace.spec.box, borderline.limits.epsilons
+    _, near_ties = filter_outcomes(
         row.canvas_xyxy, row.score, spec.min_size, spec.score_threshold, epsilons, "this row"
     )
-    return uncertain.get(0)
+    return near_ties.get(0)
 
 
-def _proposal_witness(row: _Row, openings: Openings) -> Witness | None:
-    """A proposal at the row's place that noise adds or removes."""
-    turning = np.flatnonzero(openings.proposals.is_open)
-    overlap = box_iou(openings.trace.rpn_boxes[turning], row.canvas_xyxy)[:, 0]
-    for box in turning[overlap >= openings.limits.epsilons.local_iou.value]:
-        return openings.proposals.witness(int(box))
+def _proposal_near_tie(row: _Row, borderline: Borderline) -> NearTie | None:
+    """A proposal over the row that noise adds or removes."""
+    undecided = np.flatnonzero(borderline.proposals.undecided)
+    overlap = box_iou(borderline.trace.rpn_boxes[undecided], row.canvas_xyxy)[:, 0]
+    for box in undecided[overlap >= borderline.limits.epsilons.local_iou.value]:
+        return borderline.proposals.near_tie(int(box))
     return None
 
 
-def _level_witness(row: _Row, openings: Openings) -> Witness | None:
-    """A proposal at the row's place that noise moves to another pyramid level."""
-    overlap = box_iou(openings.trace.proposals, row.canvas_xyxy)[:, 0]
-    local = openings.limits.epsilons.local_iou.value
-    near = (witness for box, witness in openings.levels if overlap[box] >= local)
-    return next(near, None)
+def _level_near_tie(row: _Row, borderline: Borderline) -> NearTie | None:
+    """A proposal over the row that noise moves to another pyramid level."""
+    overlap = box_iou(borderline.trace.proposals, row.canvas_xyxy)[:, 0]
+    local = borderline.limits.epsilons.local_iou.value
+    return next((tie for box, tie in borderline.levels if overlap[box] >= local), None)

@@ -1,4 +1,4 @@
-"""How far a number over photos hangs on which photos they were."""
+"""Bootstrap confidence intervals over photos."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def interval(
     statistic: Callable[[Sequence[int]], float],
     count: int,
     resamples: int,
-    share: float = 0.95,
+    level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The middle share of a statistic over draws with replacement.
+    """Percentile interval of a statistic over draws of photos with replacement.
 
     Args:
-        statistic: of a sequence of places, each below `count`, in which some come twice.
+        statistic: of a sequence of indices below `count`, with repetitions.
         count: of photos.
-        resamples: draws.
-        share: of the draws that lie within the answer.
+        resamples: number of draws.
+        level: fraction of the draws within the interval.
         seed: of the draws; the same seed draws the same photos.
 
     Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, sec. 10.4
@@ -28,8 +28,8 @@ def interval(
     """
     random = np.random.default_rng(seed)
     draws = [random.integers(0, count, count).tolist() for _ in range(resamples)]
-    found = [value for value in map(statistic, draws) if np.isfinite(value)]
-    if not found:
+    values = [value for value in map(statistic, draws) if np.isfinite(value)]
+    if not values:
         return float("nan"), float("nan")
-    low, high = np.quantile(found, [(1 - share) / 2, (1 + share) / 2])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

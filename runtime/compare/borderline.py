@@ -1,11 +1,12 @@
-"""Which outcomes of a run's decisions numerical noise can turn.
+"""Which of a run's discrete decisions numerical noise can change.
 
 Greedy NMS, a top-k cut, a minimum size and the pyramid level rule map continuous numbers to
-discrete answers. Given how far the numbers may move, every outcome is certain or *open*. This is
-interval arithmetic over the decision itself, not a search for near ties anywhere in the image: a
-box is open only where its own fate can turn.
+discrete results. Given bounds of the noise, each result is certain or *undecided*. This is interval
+arithmetic over the decision itself, not a search for near ties anywhere in the image: a box is
+undecided only where its own result can change.
 
-Module legend: K boxes of one image, xyxy in canvas pixels; E pairs of boxes that may suppress.
+Module legend: K boxes of one image, xyxy in canvas pixels; E pairs of which one box may suppress
+the other.
 """
 
 from __future__ import annotations
@@ -20,29 +21,28 @@ from model.spec import PoolerSpec
 from runtime.compare.limits import Epsilons
 from runtime.compare.matching import Bools, Floats, Ints, box_iou
 
-# A wider band would excuse boxes that do not even touch; only boxes thinner than a pixel reach it.
+# A wider band would include boxes that do not touch; only boxes thinner than a pixel reach it.
 _MAX_IOU_EPS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
-    """A quantity of the eager run that stands within `epsilon` of a decision."""
+class NearTie:
+    """A quantity of the eager run within `epsilon` of the threshold of a decision."""
 
     quantity: str
     value: float
-    decision: float
+    threshold: float
     epsilon: float
     where: str
 
     @property
     def distance(self) -> float:
-        """How far the value stands from the decision."""
-        return abs(self.value - self.decision)
+        """Distance of the value from the threshold."""
+        return abs(self.value - self.threshold)
 
     def __str__(self) -> str:
-        """One line for a person."""
         return (
-            f"{self.quantity} {self.value:.9g} stands {self.distance:.2g} from {self.decision:.9g} "
+            f"{self.quantity} {self.value:.9g} is {self.distance:.2g} from {self.threshold:.9g} "
             f"(epsilon {self.epsilon:.2g}) at {self.where}"
         )
 
@@ -51,8 +51,8 @@ class Witness:
 class Suppression:
     """Pairs of boxes, each array of length E: box `source` may suppress box `target`.
 
-    `score_lead` is how far the source's score is above the target's (negative where noise may
-    turn the order), `lead_eps` and `iou_eps` what noise can do to each.
+    `score_lead` is the source's score minus the target's (negative where noise may change the
+    order); `lead_eps` and `iou_eps` bound the noise of each.
     """
 
     source: Ints
@@ -65,34 +65,34 @@ class Suppression:
 
     @property
     def is_certain(self) -> Bools:
-        """Bool [E]: the source suppresses the target if it is kept, whatever the noise."""
+        """Bool [E]: a kept source suppresses the target under any noise."""
         return (self.score_lead > self.lead_eps) & (self.iou > self.limit + self.iou_eps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fates:
-    """Bool [K] each: certain to be kept, certain to be dropped, or neither."""
+class Outcomes:
+    """Bool [K] each: certainly kept, certainly dropped, or undecided."""
 
     kept: Bools
     dropped: Bools
 
     @property
-    def is_open(self) -> Bools:
-        """Bool [K]: noise decides."""
+    def undecided(self) -> Bools:
+        """Bool [K]: depends on noise."""
         return ~self.kept & ~self.dropped
 
 
 def score_noise(scores: NDArray[np.floating], logit_eps: float) -> Floats:
-    """How far probabilities move when their logits move by `logit_eps`; float64, same shape.
+    """Change of probabilities when their logits change by `logit_eps`; float64, same shape.
 
-    A saturated score moves by its float32 step, however far its logit is.
+    At least one float32 step, for saturated scores.
     """
     p, step = scores.astype(np.float64), np.spacing(scores.astype(np.float32))
     return logit_eps * p * (1.0 - p) + step
 
 
 def edge_noise(boxes_xyxy: NDArray[np.floating], epsilons: Epsilons) -> Floats:
-    """How far a box's edges move, float64 [K] in the boxes' own pixels.
+    """Noise of a box's edges, float64 [K] in the boxes' own pixels.
 
     Regressed offsets are relative to the box, so the noise grows with its longer side.
     """
@@ -124,22 +124,22 @@ def suppression(
     epsilons: Epsilons,
     edge_rounding_px: Floats,
 ) -> Suppression:
-    """All pairs within a group in which one box may suppress the other.
+    """Return all pairs within a group in which one box may suppress the other.
 
     Args:
         boxes_xyxy: float [K, 4].
         scores: float [K], probabilities.
-        groups: int64 [K]; boxes of different groups never meet.
+        groups: int64 [K]; only boxes of one group suppress each other.
         limit: A box is dropped at an IoU above this with a kept box of a higher score.
         epsilons: Noise of IoUs and scores.
         edge_rounding_px: float64 [K], further noise of each box's edges; zeros for none.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     eps = epsilons.nms_iou.value
-    found = [_pairs_of_group(boxes_xyxy, m, limit, eps, edge_rounding_px) for m in members]
+    pairs = [_pairs_of_group(boxes_xyxy, m, limit, eps, edge_rounding_px) for m in members]
     empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
     source, target, iou, iou_eps = (
-        np.concatenate(parts) for parts in zip(empty, *found, strict=True)
+        np.concatenate(parts) for parts in zip(empty, *pairs, strict=True)
     )
     noise, exact = score_noise(scores, epsilons.score_logit.value), scores.astype(np.float64)
     lead, lead_eps = exact[source] - exact[target], noise[source] + noise[target]
@@ -159,8 +159,8 @@ def _pairs_of_group(
     boxes, rounding = boxes_xyxy[members], edge_rounding_px[members]
     iou = box_iou(boxes, boxes)
     aspect = _aspect(boxes)
-    # Boxes whose IoU is near the limit have nearly the same shape; the rounder of the two keeps
-    # an empty box at the border from looking uncertain towards everything.
+    # Boxes whose IoU is near the limit have nearly the same shape. The smaller aspect of the two
+    # keeps an empty box at the border from being uncertain against all others.
     eps = iou_eps * np.minimum(aspect[:, None], aspect[None]) + _iou_rounding(boxes, rounding)
     eps = np.minimum(eps, _MAX_IOU_EPS)
     near = iou >= limit - eps
@@ -170,14 +170,14 @@ def _pairs_of_group(
 
 
 def _aspect(boxes_xyxy: NDArray[np.floating]) -> Floats:
-    """Longer over shorter side, [K]: noise follows the longer side, an IoU feels the shorter."""
+    """Longer over shorter side, [K]: noise scales with the longer, IoU with the shorter side."""
     wh = sides_wh(boxes_xyxy).clip(1e-6)
     aspect: Floats = wh.max(axis=1) / wh.min(axis=1)
     return aspect
 
 
 def _iou_rounding(boxes_xyxy: NDArray[np.floating], edge_px: Floats) -> Floats:
-    """Bound of what moving every edge by `edge_px` does to the IoU of each pair, [K, K].
+    """Bound of the change of each pair's IoU when every edge moves by `edge_px`, [K, K].
 
     An area changes by at most its perimeter times the shift, the intersection by no more than the
     smaller perimeter times it, and the union is no smaller than the larger box.
@@ -188,12 +188,12 @@ def _iou_rounding(boxes_xyxy: NDArray[np.floating], edge_px: Floats) -> Floats:
     return np.where(change.any(), 2.0 * (change[:, None] + change[None]) / larger, 0.0)
 
 
-def nms_fates(pairs: Suppression, is_absent: Bools, may_be_absent: Bools) -> Fates:
-    """What greedy NMS does to each box under every noise within the epsilons.
+def nms_outcomes(pairs: Suppression, is_absent: Bools, may_be_absent: Bools) -> Outcomes:
+    """Result of greedy NMS for each box under all noise within the epsilons.
 
-    A box is dropped for certain when a box that is kept for certain suppresses it for certain;
-    it is kept for certain when every box that may suppress it is dropped for certain. Both rules
-    only ever add boxes, so the loop ends.
+    A box is certainly dropped when a certainly kept box certainly suppresses it; it is certainly
+    kept when every box that may suppress it is certainly dropped. Both rules only add boxes, so
+    the loop ends.
 
     Args:
         pairs: Of `suppression`.
@@ -208,128 +208,136 @@ def nms_fates(pairs: Suppression, is_absent: Bools, may_be_absent: Bools) -> Fat
         blocked[pairs.target[~now_dropped[pairs.source]]] = True
         now_kept = ~blocked & ~may_be_absent & ~now_dropped
         if (now_dropped == dropped).all() and (now_kept == kept).all():
-            return Fates(kept, dropped)
+            return Outcomes(kept, dropped)
         kept, dropped = now_kept, now_dropped
 
 
-def presence(
+def filter_outcomes(
     boxes_xyxy: NDArray[np.floating],
     scores: NDArray[np.floating],
     min_size: float,
     score_threshold: float,
     epsilons: Epsilons,
     what: str,
-) -> tuple[Bools, dict[int, Witness]]:
-    """Which boxes the filters before NMS certainly remove, bool [K], and which they may."""
+) -> tuple[Bools, dict[int, NearTie]]:
+    """Boxes that the filters before NMS certainly remove, bool [K], and those they may remove."""
     size, size_eps = sides_wh(boxes_xyxy).min(axis=1), edge_noise(boxes_xyxy, epsilons)
     exact = scores.astype(np.float64)
     score_eps = score_noise(scores, epsilons.score_logit.value)
     is_absent = (size < min_size - size_eps) | (exact < score_threshold - score_eps)
-    uncertain: dict[int, Witness] = {}
-    for name, value, decision, eps in (
+    near_ties: dict[int, NearTie] = {}
+    for name, value, threshold, eps in (
         ("box side", size, min_size, size_eps),
         ("score", exact, score_threshold, score_eps),
     ):
-        for box in np.flatnonzero((np.abs(value - decision) <= eps) & ~is_absent):
-            where = f"{what} {box}"
-            uncertain[int(box)] = Witness(name, float(value[box]), decision, float(eps[box]), where)
-    return is_absent, uncertain
+        for box in np.flatnonzero((np.abs(value - threshold) <= eps) & ~is_absent):
+            numbers = (float(value[box]), threshold, float(eps[box]))
+            near_ties[int(box)] = NearTie(name, *numbers, f"{what} {box}")
+    return is_absent, near_ties
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """One stage of a run, filters, NMS and the cut at `quota` rows, under noise.
+    """Filters, NMS and the top-k cut of one stage of a run, under noise.
 
-    `at_least` and `at_most`, int64 [K], bound how many other survivors stand above each box.
-    `uncertain` holds the boxes that may be absent before NMS, each with its reason.
+    Attributes:
+        what: name of a box in messages.
+        top_k: number of boxes kept.
+        pairs: of boxes that may suppress each other.
+        outcomes: of NMS.
+        filter_ties: near ties of the boxes that the filters before NMS may remove.
+        min_above: int64 [K], fewest other survivors of NMS with a higher score.
+        max_above: int64 [K], most of them.
     """
 
     what: str
-    quota: int
+    top_k: int
     pairs: Suppression
-    fates: Fates
-    uncertain: Mapping[int, Witness]
-    at_least: Ints
-    at_most: Ints
+    outcomes: Outcomes
+    filter_ties: Mapping[int, NearTie]
+    min_above: Ints
+    max_above: Ints
 
     @property
-    def is_open(self) -> Bools:
-        """Bool [K]: noise decides whether the stage answers with this box."""
-        near_cut = self.at_most >= self.quota
-        reachable = ~self.fates.dropped & (self.at_least < self.quota)
-        return reachable & (self.fates.is_open | near_cut)
+    def undecided(self) -> Bools:
+        """Bool [K]: noise decides whether the stage returns this box."""
+        near_cut = self.max_above >= self.top_k
+        reachable = ~self.outcomes.dropped & (self.min_above < self.top_k)
+        return reachable & (self.outcomes.undecided | near_cut)
 
-    def witness(self, box: int) -> Witness | None:
-        """The near decision that leaves `box` open; None where its fate is certain."""
-        if not self.is_open[box]:
+    def near_tie(self, box: int) -> NearTie | None:
+        """The near tie that leaves `box` undecided; None where it is certain."""
+        if not self.undecided[box]:
             return None
-        return self._nms_witness(box) if self.fates.is_open[box] else self._rank_witness(box)
+        return self._nms_near_tie(box) if self.outcomes.undecided[box] else self._rank_near_tie(box)
 
-    def _nms_witness(self, box: int) -> Witness | None:
-        """Follow the open boxes that reach `box` back to the near decision they start from."""
-        queue, seen = [box], {box}
-        is_certain, is_open = self.pairs.is_certain, self.fates.is_open
+    def _nms_near_tie(self, box: int) -> NearTie | None:
+        """Follow undecided suppressors of `box` back to the near tie that they depend on."""
+        queue, visited = [box], {box}
+        is_certain, undecided = self.pairs.is_certain, self.outcomes.undecided
         for target in queue:
-            if target in self.uncertain:
-                return self.uncertain[target]
+            if target in self.filter_ties:
+                return self.filter_ties[target]
             into = np.flatnonzero(
-                (self.pairs.target == target) & ~self.fates.dropped[self.pairs.source]
+                (self.pairs.target == target) & ~self.outcomes.dropped[self.pairs.source]
             )
             direct = into[~is_certain[into]]
             if direct.size:
-                return _pair_witness(self.pairs, int(direct[0]), self.what)
-            fresh = {int(source) for source in self.pairs.source[into] if is_open[source]} - seen
-            queue += sorted(fresh)
-            seen |= fresh
+                return _pair_near_tie(self.pairs, int(direct[0]), self.what)
+            sources = self.pairs.source[into]
+            new = {int(source) for source in sources if undecided[source]} - visited
+            queue += sorted(new)
+            visited |= new
         return None
 
-    def _rank_witness(self, box: int) -> Witness:
-        rank, spread = int(self.at_most[box]) + 1, int(self.at_most[box] - self.at_least[box])
-        where = f"{self.what} {box}"
-        return Witness("lowest rank", rank, self.quota, spread, where)
+    def _rank_near_tie(self, box: int) -> NearTie:
+        rank, spread = int(self.max_above[box]) + 1, int(self.max_above[box] - self.min_above[box])
+        return NearTie("lowest rank", rank, self.top_k, spread, f"{self.what} {box}")
 
 
 def select(
     what: str,
-    quota: int,
+    top_k: int,
     pairs: Suppression,
     scores: NDArray[np.floating],
     is_absent: Bools,
-    uncertain: Mapping[int, Witness],
+    filter_ties: Mapping[int, NearTie],
     epsilons: Epsilons,
 ) -> Selection:
-    """Run filters, NMS and cut under noise; arguments as in `Selection` and `presence`."""
+    """Run filters, NMS and cut under noise; arguments as in `Selection` and `filter_outcomes`."""
     may_be_absent = np.zeros_like(is_absent)
-    may_be_absent[list(uncertain)] = True
-    fates = nms_fates(pairs, is_absent, may_be_absent)
-    bounds = rank_bounds(fates, scores, epsilons.score_logit.value)
-    return Selection(what, quota, pairs, fates, uncertain, *bounds)
+    may_be_absent[list(filter_ties)] = True
+    outcomes = nms_outcomes(pairs, is_absent, may_be_absent)
+    bounds = rank_bounds(outcomes, scores, epsilons.score_logit.value)
+    return Selection(what, top_k, pairs, outcomes, filter_ties, *bounds)
 
 
-def rank_bounds(fates: Fates, scores: NDArray[np.floating], logit_eps: float) -> tuple[Ints, Ints]:
-    """How many other survivors stand above each box at least, and at most; int64 [K] each."""
+def rank_bounds(
+    outcomes: Outcomes, scores: NDArray[np.floating], logit_eps: float
+) -> tuple[Ints, Ints]:
+    """Fewest and most other survivors with a higher score than each box; int64 [K] each."""
     exact, noise = scores.astype(np.float64), score_noise(scores, logit_eps)
     low, high = exact - noise, exact + noise
-    surely, maybe = np.sort(low[fates.kept]), np.sort(high[~fates.dropped])
-    itself = (~fates.dropped).astype(np.int64)
-    at_least = surely.size - np.searchsorted(surely, high, side="right")
-    at_most = maybe.size - np.searchsorted(maybe, low, side="left") - itself
-    return at_least.astype(np.int64), at_most.astype(np.int64)
+    certain, possible = np.sort(low[outcomes.kept]), np.sort(high[~outcomes.dropped])
+    itself = (~outcomes.dropped).astype(np.int64)
+    min_above = certain.size - np.searchsorted(certain, high, side="right")
+    max_above = possible.size - np.searchsorted(possible, low, side="left") - itself
+    return min_above.astype(np.int64), max_above.astype(np.int64)
 
 
-def _pair_witness(pairs: Suppression, pair: int, what: str) -> Witness:
+def _pair_near_tie(pairs: Suppression, pair: int, what: str) -> NearTie:
     where = f"{what} {int(pairs.source[pair])} and {int(pairs.target[pair])}"
     iou, iou_eps = float(pairs.iou[pair]), float(pairs.iou_eps[pair])
     if abs(iou - pairs.limit) <= iou_eps:
-        return Witness("NMS IoU", iou, pairs.limit, iou_eps, where)
+        return NearTie("NMS IoU", iou, pairs.limit, iou_eps, where)
     lead, lead_eps = float(pairs.score_lead[pair]), float(pairs.lead_eps[pair])
-    return Witness("score lead", lead, 0.0, lead_eps, f"{where}, IoU {iou:.4f}")
+    return NearTie("score lead", lead, 0.0, lead_eps, f"{where}, IoU {iou:.4f}")
 
 
-def level_witnesses(
+def level_near_ties(
     boxes_xyxy: NDArray[np.floating], pooler: PoolerSpec, epsilons: Epsilons, what: str
-) -> Iterator[tuple[int, Witness]]:
-    """Boxes whose pyramid level noise can turn, with the argument of the level rule.
+) -> Iterator[tuple[int, NearTie]]:
+    """Boxes whose pyramid level noise can change, with the argument of the level rule.
 
     Source: Feature Pyramid Networks, eq. 1, with the epsilons of `PoolerSpec`.
     """
@@ -343,5 +351,5 @@ def level_witnesses(
     step = np.round(argument)
     near = (np.abs(argument - step) <= eps) & (step > lowest) & (step <= highest)
     for box in np.flatnonzero(near):
-        value, decision, epsilon = (float(numbers[box]) for numbers in (argument, step, eps))
-        yield int(box), Witness("level rule", value, decision, epsilon, f"{what} {box}")
+        value, threshold, epsilon = (float(numbers[box]) for numbers in (argument, step, eps))
+        yield int(box), NearTie("level rule", value, threshold, epsilon, f"{what} {box}")

@@ -1,7 +1,7 @@
-"""COCO average precision through pycocotools, without its prints and its traps.
+"""COCO average precision by pycocotools, without its output and its pitfalls.
 
-The traps: it fails on an empty list of results; it writes into the caller's annotations and rows;
-a row with both a box and a mask has its size class judged by the box even for masks.
+pycocotools fails on an empty list of results, modifies the caller's annotations and rows, and takes
+the size class of a row with a box and a mask from the box even for masks.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def evaluate(
     """Score results against annotations; neither is changed.
 
     Args:
-        ground_truth: COCO JSON with `images`, `annotations` (crowds included: they absorb
-            detections and count for nothing) and `categories`.
+        ground_truth: COCO JSON with `images`, `annotations` (including crowds, whose detections
+            are ignored) and `categories`.
         results: COCO result rows: `image_id`, `category_id`, `score`, and `bbox` (xywh, pixels)
             or `segmentation` (compressed RLE), as `iou_type` needs.
         iou_type: Overlap of boxes or of masks.
-        image_ids: Images that count, one or more; results of others are ignored.
+        image_ids: Images to score, one or more; results of others are ignored.
 
     Raises:
         UsageError: An image of `image_ids` is not in the ground truth, or a row lacks its field.
@@ -60,10 +60,10 @@ def evaluate(
     """
     coco, cocoeval, _ = _pycocotools()
     images = _named_images(ground_truth, image_ids)
-    wanted = {image["id"] for image in images}
-    truth = [dict(a) for a in ground_truth["annotations"] if a["image_id"] in wanted]
-    found = [row for row in results if row["image_id"] in wanted]
-    rows = [_row(number, row, iou_type) for number, row in enumerate(found, start=1)]
+    ids = {image["id"] for image in images}
+    truth = [dict(a) for a in ground_truth["annotations"] if a["image_id"] in ids]
+    of_images = [row for row in results if row["image_id"] in ids]
+    rows = [_row(number, row, iou_type) for number, row in enumerate(of_images, start=1)]
     categories = [dict(category) for category in ground_truth["categories"]]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = cocoeval.COCOeval(
@@ -79,19 +79,19 @@ def evaluate(
 
 def _named_images(ground_truth: Json, image_ids: Sequence[int]) -> list[Json]:
     known = {image["id"]: image for image in ground_truth["images"]}
-    wanted = sorted(set(image_ids))
-    missing = [image_id for image_id in wanted if image_id not in known]
-    if missing or not wanted:
+    ids = sorted(set(image_ids))
+    missing = [image_id for image_id in ids if image_id not in known]
+    if missing or not ids:
         raise UsageError(
             f"evaluate: expected one or more ids of the {len(known)} annotated images, got "
-            f"{len(wanted)}, not annotated: {missing[:3]}; evaluate the images of this annotation "
+            f"{len(ids)}, not annotated: {missing[:3]}; evaluate the images of this annotation "
             "file"
         )
-    return [known[image_id] for image_id in wanted]
+    return [known[image_id] for image_id in ids]
 
 
 def shape_area_px(shape: Any, iou_type: IouType) -> float:
-    """Area of a box (xywh) or of a mask (compressed RLE), which decides COCO's size class."""
+    """Area of a box (xywh) or a mask (compressed RLE), for COCO's size class."""
     if iou_type == "bbox":
         return float(shape[2] * shape[3])
     return float(_pycocotools()[2].area(shape))
@@ -102,8 +102,7 @@ def _pycocotools() -> tuple[Any, Any, Any]:
         from pycocotools import coco, cocoeval, mask
     except ImportError as error:
         raise MissingDependencyError(
-            "COCO AP: expected pycocotools, found none; install it with: "
-            "pip install 'maskport[eval]'"
+            "COCO AP needs pycocotools, which is not installed; pip install 'maskport[eval]'"
         ) from error
     return coco, cocoeval, mask
 
@@ -111,7 +110,7 @@ def _pycocotools() -> tuple[Any, Any, Any]:
 def _indexed(
     coco: Any, images: Sequence[Json], categories: Sequence[Json], rows: Sequence[Json]
 ) -> Any:
-    """A COCO object of these annotations; `loadRes` is not used, for it fails on none."""
+    """A COCO object of these annotations; `loadRes` fails on an empty list."""
     indexed = coco.COCO()
     indexed.dataset = {"images": images, "categories": categories, "annotations": rows}
     indexed.createIndex()
@@ -119,14 +118,14 @@ def _indexed(
 
 
 def _row(number: int, row: Json, iou_type: IouType) -> dict[str, Any]:
-    """A result row as an annotation, with the area of what is compared."""
+    """A result row as an annotation, with the area of its box or mask."""
     key = "bbox" if iou_type == "bbox" else "segmentation"
     if key not in row:
         raise UsageError(
             f"evaluate: expected '{key}' in result row {number}, got {sorted(row)}; predict with a "
-            "model that has it, or evaluate the other kind"
+            "model that has it, or evaluate the other IoU type"
         )
     shape = row[key]
-    kept = {name: row[name] for name in ("image_id", "category_id", "score")}
+    fields = {name: row[name] for name in ("image_id", "category_id", "score")}
     area_px = shape_area_px(shape, iou_type)
-    return {**kept, key: shape, "area": area_px, "iscrowd": 0, "id": number}
+    return {**fields, key: shape, "area": area_px, "iscrowd": 0, "id": number}

@@ -1,4 +1,4 @@
-"""Every limit and every epsilon, in one table with its reason, and what exceeds it.
+"""Every limit and epsilon with its reason, and the check that lists what exceeds them.
 
 Module legend: a *row* is one detection of one image; scores are probabilities; boxes are in
 original-image pixels unless a name says canvas.
@@ -31,7 +31,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Epsilons:
-    """How near to a decision the eager run must stand to excuse a row there."""
+    """How near to its threshold a decision of the eager run is a near tie."""
 
     nms_iou: Limit
     score_logit: Limit
@@ -43,7 +43,7 @@ class Epsilons:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one kind of artifact."""
+    """The limits of one type of artifact."""
 
     name: str
     score: Limit
@@ -51,12 +51,12 @@ class Limits:
     mask_iou: Limit
     mask_iou_small: Limit
     small_mask_px: Limit
-    witnessed_share: Limit
-    witnessed_floor: Limit
-    unwitnessed: Limit
+    near_tie_fraction: Limit
+    near_tie_floor: Limit
+    unexplained: Limit
     keypoint_px: Limit
     keypoint_score: Limit
-    keypoint_share: Limit
+    keypoint_fraction: Limit
     epsilons: Epsilons
 
 
@@ -90,8 +90,8 @@ FP32_EPSILONS = Epsilons(
     local_iou=Limit(
         "IoU that makes a proposal local to a row",
         0.5,
-        "a proposal that shares less than half with a row rarely becomes it; of 1235 real rows, "
-        "each removed in turn, 12 find a witness at this value, so it excuses next to nothing",
+        "a proposal that overlaps a row by less than half rarely becomes it; of 1235 real rows, "
+        "each removed in turn, 12 have a near tie at this value, so it explains next to nothing",
     ),
     keypoint_logit=Limit(
         "gap of two keypoint logits over their map's largest",
@@ -103,33 +103,33 @@ FP32_EPSILONS = Epsilons(
 
 FP32_ONNX = Limits(
     name="fp32-onnx",
-    score=Limit("score", 5e-5, "twelve times what a prototype reached (4e-6)"),
-    box_px=Limit("box, px", 0.01, "a prototype reached 4e-4 px; nobody sees a hundredth"),
-    mask_iou=Limit("mask IoU", 0.999, "one pixel in a thousand may stand at the threshold"),
+    score=Limit("score", 5e-5, "twelve times the difference of a prototype (4e-6)"),
+    box_px=Limit("box, px", 0.01, "a prototype differed by 4e-4 px; a hundredth is invisible"),
+    mask_iou=Limit("mask IoU", 0.999, "one pixel in a thousand may be at the threshold"),
     mask_iou_small=Limit(
         "mask IoU, small", 0.99, "below the area of `small_mask_px` one pixel is over 0.5 %"
     ),
     small_mask_px=Limit("small mask area, px", 200, "there one pixel of IoU is 0.005"),
-    witnessed_share=Limit(
-        "witnessed rows / detections",
+    near_tie_fraction=Limit(
+        "rows from near ties / detections",
         0.005,
-        "4e-4 px of box noise moves 0.2 % of integer paste boxes; the rest is room for near ties",
+        "4e-4 px of box noise moves 0.2 % of integer paste boxes; 0.3 % are for other near ties",
     ),
-    witnessed_floor=Limit(
-        "witnessed rows of a small run",
+    near_tie_floor=Limit(
+        "rows from near ties in a small run",
         2,
-        "one near tie turns two rows, the one that comes and the one that it pushes out; a share "
-        "of one photo's rows would be less than one row",
+        "one near tie changes two rows, the one that enters and the one that it displaces; the "
+        "fraction above would be less than one row of a photo",
     ),
-    unwitnessed=Limit("unwitnessed rows", 0, "a difference that nothing explains is a defect"),
+    unexplained=Limit("unexplained rows", 0, "a difference that nothing explains is a defect"),
     keypoint_px=Limit(
-        "keypoint, px", 0.01, "a keypoint is a pixel of its box's grid: it moves as the box does"
+        "keypoint, px", 0.01, "a keypoint is a pixel of its box's grid and moves with the box"
     ),
     keypoint_score=Limit(
         "keypoint score", 5e-4, _KEYPOINT_NOISE + "peaks of up to 12 moved by up to 1.2e-4"
     ),
-    keypoint_share=Limit(
-        "witnessed keypoints / keypoints",
+    keypoint_fraction=Limit(
+        "keypoints from near ties / keypoints",
         0.002,
         _KEYPOINT_NOISE + "4 of 27,200 peaks went to another pixel, in boxes of 70 to 1300 px",
     ),
@@ -141,9 +141,17 @@ FP32_ONNX = Limits(
 class Excess:
     """One quantity of one row beyond its limit.
 
-    `row` counts in the result of `side`; a pair is named by its reference row and `pair`, its
-    index in the comparison (-1 for an unmatched row, whose `got` is its score). `witness` is the
-    line that explains it, empty where nothing does. `keypoint` is which one, -1 for none.
+    Attributes:
+        image: its name.
+        side: of the row.
+        row: index in the result of `side`; of a pair the reference row.
+        pair: index in the comparison, -1 for an unmatched row.
+        label: of the row.
+        quantity: that is beyond its limit.
+        got: the difference or IoU; of an unmatched row its score.
+        limit: for `got`.
+        near_tie: text of the near tie that explains it, empty where nothing does.
+        keypoint: index of the keypoint, -1 for none.
     """
 
     image: str
@@ -154,11 +162,10 @@ class Excess:
     quantity: Quantity
     got: float
     limit: float
-    witness: str = ""
+    near_tie: str = ""
     keypoint: int = -1
 
     def __str__(self) -> str:
-        """One line for a person."""
         where = f", keypoint {self.keypoint}" if self.keypoint >= 0 else ""
         what = (
             f"unmatched, score {self.got:.6f}"
@@ -167,7 +174,7 @@ class Excess:
         )
         return (
             f"{self.image}: {self.side} row {self.row}, label {self.label}{where}: {what}; "
-            f"{'witness: ' + self.witness if self.witness else 'no witness'}"
+            f"{'near tie: ' + self.near_tie if self.near_tie else 'unexplained'}"
         )
 
 
@@ -193,27 +200,27 @@ class Verdict:
         return {(e.image, e.side, e.row) for e in excesses}
 
     @property
-    def unwitnessed_rows(self) -> int:
+    def unexplained_rows(self) -> int:
         """Rows of either side with at least one excess that nothing explains."""
-        return len(self._rows([e for e in self.excesses if not e.witness]))
+        return len(self._rows([e for e in self.excesses if not e.near_tie]))
 
     @property
-    def witnessed_rows(self) -> int:
-        """Rows of either side beyond a limit, every excess of which is explained.
+    def near_tie_rows(self) -> int:
+        """Rows of either side beyond a limit whose excesses are all explained.
 
-        Rows of which only keypoints are beyond theirs are not counted here.
+        Rows with only keypoints beyond a limit are not counted.
         """
         rows = self._rows([e for e in self.excesses if e.keypoint < 0])
-        return len(rows - self._rows([e for e in self.excesses if not e.witness]))
+        return len(rows - self._rows([e for e in self.excesses if not e.near_tie]))
 
     @property
-    def witnessed_keypoints(self) -> int:
+    def near_tie_keypoints(self) -> int:
         """Keypoints beyond a limit and explained, in rows that are within every other limit."""
         rows = self._rows([e for e in self.excesses if e.keypoint < 0])
-        turned = {
-            (e.image, e.row, e.keypoint) for e in self.excesses if e.keypoint >= 0 and e.witness
+        explained = {
+            (e.image, e.row, e.keypoint) for e in self.excesses if e.keypoint >= 0 and e.near_tie
         }
-        return sum((image, "reference", row) not in rows for image, row, _ in turned)
+        return sum((image, "reference", row) not in rows for image, row, _ in explained)
 
     @property
     def equal_detections(self) -> int:
@@ -224,14 +231,14 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether all counts stand within their limits."""
-        floor = self.limits.witnessed_floor.value
-        rows = max(self.limits.witnessed_share.value * self.detections, floor)
-        keypoints = max(self.limits.keypoint_share.value * self.keypoints, floor)
+        """Whether all counts are within their limits."""
+        floor = self.limits.near_tie_floor.value
+        rows = max(self.limits.near_tie_fraction.value * self.detections, floor)
+        keypoints = max(self.limits.keypoint_fraction.value * self.keypoints, floor)
         return (
-            self.unwitnessed_rows <= self.limits.unwitnessed.value
-            and self.witnessed_rows <= rows
-            and self.witnessed_keypoints <= keypoints
+            self.unexplained_rows <= self.limits.unexplained.value
+            and self.near_tie_rows <= rows
+            and self.near_tie_keypoints <= keypoints
         )
 
     def __str__(self) -> str:
@@ -245,16 +252,16 @@ class Verdict:
             parts.append(f"mask IoU {self.worst_mask_iou:.4f}")
         if self.worst_keypoint_diff_px is not None:
             parts.append(f"keypoint {self.worst_keypoint_diff_px:.4f} px")
-        if self.witnessed_keypoints:
-            parts.append(f"{self.witnessed_keypoints} of {self.keypoints} keypoints turned")
+        if self.near_tie_keypoints:
+            parts.append(f"{self.near_tie_keypoints} of {self.keypoints} keypoints from near ties")
         if self.excesses:
-            parts.append(f"{self.witnessed_rows} witnessed")
-            parts.append(f"{self.unwitnessed_rows} unwitnessed")
+            parts.append(f"{self.near_tie_rows} from near ties")
+            parts.append(f"{self.unexplained_rows} unexplained")
         return " · ".join(parts)
 
 
 def check(comparisons: Sequence[Comparison], limits: Limits = FP32_ONNX) -> Verdict:
-    """List every excess of a run, none of them witnessed yet (`witness.explain` does that).
+    """List every excess of a run, not yet explained: `attribution.explain` does that.
 
     Raises:
         UsageError: there is nothing to check, or two images have one name.
@@ -283,7 +290,7 @@ def check(comparisons: Sequence[Comparison], limits: Limits = FP32_ONNX) -> Verd
 
 def _known_max(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    # numpy, because Python's max drops a NaN.
+    # numpy, because Python's max may drop a NaN.
     return float(np.max(known)) if known else None
 
 
@@ -332,10 +339,10 @@ def mask_limits(area_px: NDArray[np.int64], limits: Limits) -> NDArray[np.float6
 def _unmatched(comparison: Comparison) -> Iterator[Excess]:
     sides: tuple[Side, Side] = ("reference", "candidate")
     matching = comparison.matching
-    rests = (matching.unmatched_reference, matching.unmatched_candidate)
-    for side, rest in zip(sides, rests, strict=True):
+    unmatched = (matching.unmatched_reference, matching.unmatched_candidate)
+    for side, indices in zip(sides, unmatched, strict=True):
         rows = comparison.reference if side == "reference" else comparison.candidate
-        for row in rest:
+        for row in indices:
             yield Excess(
                 image=comparison.image,
                 side=side,

@@ -1,7 +1,7 @@
-"""Excuse a pair whose pasted masks differ although score and box agree.
+"""Near ties that explain a pair whose pasted masks differ although score and box agree.
 
-A pasted mask follows from M x M probabilities and a box, so only three decisions can part two
-masks: a pixel's probability against the threshold, the integer that a paste edge is truncated to,
+A pasted mask follows from M x M probabilities and a box, so only three decisions can make two masks
+differ: a pixel's probability against the threshold, the integer that a paste edge is truncated to,
 and the pyramid level of the mask's RoI. The first two are accepted only if they reproduce the
 candidate's mask from the reference's probabilities.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.spec import MaskHeadSpec, ModelSpec
-from runtime.compare.borderline import Witness, edge_noise, level_witnesses, sides_wh
+from runtime.compare.borderline import NearTie, edge_noise, level_near_ties, sides_wh
 from runtime.compare.limits import Epsilons, Limits
 from runtime.compare.matching import Bools, Comparison, Floats
 from runtime.masks.paste import MaskRule, paste_crops
@@ -23,30 +23,30 @@ from runtime.masks.paste import MaskRule, paste_crops
 _PASTE_ROUNDING = 1e-6
 
 
-def mask_witness(
+def mask_near_tie(
     pair: int, comparison: Comparison, spec: ModelSpec, canvas_xyxy: Floats, limits: Limits
-) -> Witness | None:
-    """The near decision that excuses the masks of one pair.
+) -> NearTie | None:
+    """The near tie that explains the masks of one pair.
 
     Args:
         pair: Index in the comparison.
         comparison: Both results, with mask probabilities on both sides.
         spec: The eager model.
         canvas_xyxy: float64 [1, 4], the reference row's box on the canvas.
-        limits: Whose epsilons apply.
+        limits: The epsilons are used.
     """
     if spec.mask is None or comparison.mask_prob_diff is None:
         return None
     prob_diff = float(comparison.mask_prob_diff[pair])
     if not prob_diff <= limits.epsilons.mask_probability.value:
         what = "mask RoI of this row,"
-        turning = level_witnesses(canvas_xyxy, spec.mask.pooler, limits.epsilons, what)
-        return next((witness for _, witness in turning), None)
+        levels = level_near_ties(canvas_xyxy, spec.mask.pooler, limits.epsilons, what)
+        return next((near_tie for _, near_tie in levels), None)
     row, column = (int(index) for index in comparison.matching.pairs[pair])
     sides = _Sides.of(comparison, row, column)
     if sides is None:
         return None
-    return _pixel_witness(sides, prob_diff, spec.mask, limits.epsilons) or _edge_witness(
+    return _pixel_near_tie(sides, prob_diff, spec.mask, limits.epsilons) or _edge_near_tie(
         sides, prob_diff, spec.mask, limits.epsilons
     )
 
@@ -80,20 +80,20 @@ class _Sides:
 
     @property
     def mask_side(self) -> int:
-        """M."""
+        """Side of the probabilities, M."""
         return int(self.reference_probs.shape[-1])
 
-    def explains(self, box_xyxy: NDArray[np.float32], rule: MaskHeadSpec, reach: float) -> bool:
-        """Whether the reference's probabilities give the candidate's mask within `reach`.
+    def reproduces(self, box_xyxy: NDArray[np.float32], rule: MaskHeadSpec, margin: float) -> bool:
+        """Whether the reference's probabilities give the candidate's mask within `margin`.
 
-        That is: pasted into `box_xyxy` and cut `reach` above and below the threshold, they
-        enclose the candidate's mask.
+        Pasted into `box_xyxy` and cut at the threshold plus and minus `margin`, they must enclose
+        the candidate's mask.
         """
-        if not 0.0 < rule.threshold - reach < rule.threshold + reach < 1.0:
+        if not 0.0 < rule.threshold - margin < rule.threshold + margin < 1.0:
             return False
         inner, outer = (
             self._pasted(box_xyxy, rule, threshold)
-            for threshold in (rule.threshold + reach, rule.threshold - reach)
+            for threshold in (rule.threshold + margin, rule.threshold - margin)
         )
         mask = self.candidate_mask
         return not ((inner & ~mask).any() or (mask & ~outer).any())
@@ -107,52 +107,52 @@ class _Sides:
         return dense
 
 
-def _pixel_witness(
+def _pixel_near_tie(
     sides: _Sides, prob_diff: float, rule: MaskHeadSpec, epsilons: Epsilons
-) -> Witness | None:
-    """Every pixel that differs stands near the threshold in the reference's pasted mask."""
-    reach, eps = prob_diff + _PASTE_ROUNDING, epsilons.mask_probability.value + _PASTE_ROUNDING
+) -> NearTie | None:
+    """Every pixel that differs is near the threshold in the reference's pasted mask."""
+    margin, eps = prob_diff + _PASTE_ROUNDING, epsilons.mask_probability.value + _PASTE_ROUNDING
     if rule.paste == "float":
-        # A box that moves takes the sampling points along: M cells per box side, and a
-        # probability changes by at most 1 from cell to cell.
+        # Sampling points move with the box: M cells per box side, and a probability changes by
+        # at most 1 from cell to cell.
         cells_per_px = float((sides.mask_side / sides_wh(sides.reference_xyxy).clip(1e-6)).sum())
         box_diff = float(np.abs(sides.reference_xyxy - sides.candidate_xyxy).max())
-        reach += cells_per_px * box_diff
+        margin += cells_per_px * box_diff
         eps += cells_per_px * float(edge_noise(sides.reference_xyxy, epsilons)[0])
-    if reach > eps or not sides.explains(sides.reference_xyxy, rule, reach):
+    if margin > eps or not sides.reproduces(sides.reference_xyxy, rule, margin):
         return None
     where = f"the farthest differing pixel of row {sides.row}, at most"
-    return Witness("mask probability", rule.threshold + reach, rule.threshold, eps, where)
+    return NearTie("mask probability", rule.threshold + margin, rule.threshold, eps, where)
 
 
-def _edge_witness(
+def _edge_near_tie(
     sides: _Sides, prob_diff: float, rule: MaskHeadSpec, epsilons: Epsilons
-) -> Witness | None:
-    """A coordinate of the grown box stands near an integer, and the candidate's is beyond it."""
-    reach = prob_diff + _PASTE_ROUNDING
-    if rule.paste != "integer" or not sides.explains(sides.candidate_xyxy, rule, reach):
+) -> NearTie | None:
+    """A coordinate of the expanded box is near an integer, and the candidate's is beyond it."""
+    margin = prob_diff + _PASTE_ROUNDING
+    if rule.paste != "integer" or not sides.reproduces(sides.candidate_xyxy, rule, margin):
         return None
-    grown, other = (
-        _grown(box[0], sides.mask_side) for box in (sides.reference_xyxy, sides.candidate_xyxy)
+    expanded, other = (
+        _expanded(box[0], sides.mask_side) for box in (sides.reference_xyxy, sides.candidate_xyxy)
     )
-    # The paste grows boxes in float32, which by itself moves a coordinate by a few steps.
-    step = 4.0 * np.spacing(np.abs(grown).astype(np.float32)).astype(np.float64)
-    low, high = np.minimum(grown, other) - step, np.maximum(grown, other) + step
+    # The paste expands boxes in float32, which alone moves a coordinate by a few steps.
+    step = 4.0 * np.spacing(np.abs(expanded).astype(np.float32)).astype(np.float64)
+    low, high = np.minimum(expanded, other) - step, np.maximum(expanded, other) + step
     moved = np.trunc(low) != np.trunc(high)
     if not moved.any():
         return None
-    distance = np.where(moved, np.abs(grown - np.round(grown)), -1.0)
+    distance = np.where(moved, np.abs(expanded - np.round(expanded)), -1.0)
     farthest = int(distance.argmax())
-    value = float(grown[farthest])
+    value = float(expanded[farthest])
     eps = float(edge_noise(sides.reference_xyxy, epsilons)[0] + step[farthest])
     if distance[farthest] > eps:
         return None
-    where = f"{('x0', 'y0', 'x1', 'y1')[farthest]} of the grown box of row {sides.row}"
-    return Witness("paste edge", value, float(np.round(value)), eps, where)
+    where = f"{('x0', 'y0', 'x1', 'y1')[farthest]} of the expanded box of row {sides.row}"
+    return NearTie("paste edge", value, float(np.round(value)), eps, where)
 
 
-def _grown(box_xyxy: NDArray[np.float32], side: int) -> Floats:
-    """The box about its centre, (M + 2) / M times as large: torchvision's `expand_boxes`."""
+def _expanded(box_xyxy: NDArray[np.float32], side: int) -> Floats:
+    """The box scaled about its center by (M + 2) / M: torchvision's `expand_boxes`."""
     low, high = box_xyxy[:2].astype(np.float64), box_xyxy[2:].astype(np.float64)
-    centre, reach = (low + high) / 2.0, (high - low) / 2.0 * (side + 2) / side
-    return np.concatenate((centre - reach, centre + reach))
+    center, half = (low + high) / 2.0, (high - low) / 2.0 * (side + 2) / side
+    return np.concatenate((center - half, center + half))

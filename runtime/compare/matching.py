@@ -1,9 +1,9 @@
-"""Pair the rows of two results one to one, and measure how far each pair is apart.
+"""Match the rows of two results one to one, and measure the differences of each pair.
 
-Row order is no contract: equal scores may swap. Rows can pair only within a label.
+Row order is ignored, because rows of equal score may swap. Only rows of one label can match.
 
-The assignment is solved here, not by scipy: the check at the end of an export runs where only the
-`export` extra is installed, and eligible rows fall into tiny connected components, nearly all 1x1.
+The assignment is solved here, not by scipy, which the `export` extra does not install. Eligible
+rows fall into tiny connected components, nearly all 1x1.
 
 Module legend: D detections, P pairs, M mask side, J keypoints; boxes are xyxy in original-image
 pixels.
@@ -25,13 +25,13 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MIN_IOU = 0.5
-# Small enough that likeness of scores and masks never outweighs a real difference of boxes.
-_LIKENESS_WEIGHT = 0.05
+# Small enough that similar scores and masks never outweigh a real difference of boxes.
+_SIMILARITY_WEIGHT = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matching:
-    """`pairs` int64 [P, 2] of (reference row, candidate row) by reference row, and the rest."""
+    """`pairs` int64 [P, 2] of (reference row, candidate row), and the unmatched rows of each."""
 
     pairs: Ints
     unmatched_reference: Ints
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def extremes(self) -> Extremes:
-        """The worst pair in each quantity; a NaN anywhere shows."""
+        """The worst pair in each quantity; NaN where any pair has NaN."""
         return Extremes(
             score_diff=_worst(self.score_diff, np.max),
             box_diff_px=_worst(self.box_diff_px, np.max),
@@ -122,7 +122,7 @@ def match(
 ) -> Matching:
     """Assign rows of equal label and box IoU >= `min_iou` to each other, at most once each.
 
-    The sum of IoU beyond `min_iou` is maximal; among rows whose boxes coincide, the likeness of
+    The sum of IoU beyond `min_iou` is maximal; among rows with equal boxes, the similarity of
     scores and mask probabilities decides.
     """
     iou = box_iou(reference.boxes, candidate.boxes)
@@ -130,16 +130,18 @@ def match(
     pairs: list[tuple[int, int]] = []
     for rows, columns in _components(iou >= min_iou):
         block = iou[np.ix_(rows, columns)]
-        value = block - min_iou + _LIKENESS_WEIGHT * _likeness(reference, candidate, rows, columns)
+        value = (
+            block - min_iou + _SIMILARITY_WEIGHT * _similarity(reference, candidate, rows, columns)
+        )
         value[~(block >= min_iou)] = 0.0
         pairs += [
             (int(rows[i]), int(columns[j])) for i, j in assign(value) if block[i, j] >= min_iou
         ]
-    found = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+    matched = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
     return Matching(
-        found,
-        np.setdiff1d(np.arange(len(reference)), found[:, 0]),
-        np.setdiff1d(np.arange(len(candidate)), found[:, 1]),
+        matched,
+        np.setdiff1d(np.arange(len(reference)), matched[:, 0]),
+        np.setdiff1d(np.arange(len(candidate)), matched[:, 1]),
     )
 
 
@@ -159,18 +161,18 @@ def _components(eligible: Bools) -> Iterator[tuple[Ints, Ints]]:
         free = free & ~rows
 
 
-def _likeness(
+def _similarity(
     reference: DetectionResult, candidate: DetectionResult, rows: Ints, columns: Ints
 ) -> Floats:
-    """Between 1 and 3 for every pair: pairing at all, equal scores, equal masks count 1 each."""
+    """Between 1 and 3 for every pair: 1, plus 1 each for equal scores and equal masks."""
     scores = reference.scores[rows, None].astype(np.float64) - candidate.scores[columns]
-    likeness = 3.0 - np.abs(scores)
+    similarity = 3.0 - np.abs(scores)
     a, b = reference.mask_probs, candidate.mask_probs
     if a is not None and b is not None and len(rows) * len(columns) > 1:
         others = b[columns]
-        likeness -= [np.abs(a[row] - others).mean(axis=(1, 2), dtype=np.float64) for row in rows]
-    # A NaN has no order, and the search below needs one; `compare` still shows it.
-    return np.nan_to_num(likeness, nan=1.0)
+        similarity -= [np.abs(a[row] - others).mean(axis=(1, 2), dtype=np.float64) for row in rows]
+    # The assignment needs an order, which NaN has not; `compare` still reports it.
+    return np.nan_to_num(similarity, nan=1.0)
 
 
 def assign(value: Floats) -> list[tuple[int, int]]:
@@ -197,7 +199,7 @@ def assign(value: Floats) -> list[tuple[int, int]]:
 def _augment(
     cost: Floats, row_price: Floats, column_price: Floats, row_of: Ints, start: int
 ) -> None:
-    """Give row `start` a column along the cheapest alternating path; update the dual prices."""
+    """Assign row `start` along the cheapest alternating path; update the dual prices."""
     distance = np.full(cost.shape[1], np.inf)
     came_from = np.full(cost.shape[1], -1)
     done = np.zeros(cost.shape[1], dtype=np.bool_)
@@ -225,8 +227,8 @@ def compare(reference: DetectionResult, candidate: DetectionResult, image: str =
 
     Args:
         reference: Usually the eager model's result.
-        candidate: The result to be judged.
-        image: A name for messages; unique within one check.
+        candidate: The result to be compared with it.
+        image: Its name in messages; unique within one check.
 
     Raises:
         UsageError: the two are of images, or have masks, of different sizes.
@@ -263,7 +265,7 @@ def _require_same_frame(reference: DetectionResult, candidate: DetectionResult, 
         )
     parts = (
         ("masks of one side length", reference.mask_probs, candidate.mask_probs),
-        ("as many keypoints", reference.keypoints, candidate.keypoints),
+        ("equal numbers of keypoints", reference.keypoints, candidate.keypoints),
     )
     for what, a, b in parts:
         if a is not None and b is not None and a.shape[1:] != b.shape[1:]:
@@ -301,7 +303,7 @@ def _mask_overlap(
 def _keypoint_diff(
     a: NDArray[np.float32] | None, b: NDArray[np.float32] | None, rows: Ints, columns: Ints
 ) -> tuple[Floats | None, Floats | None]:
-    """Distance in pixels and of the scores of each keypoint of each pair, [P, J]."""
+    """Difference in pixels and in score of each keypoint of each pair, [P, J]."""
     if a is None or b is None:
         present = a if b is None else b
         if present is None:

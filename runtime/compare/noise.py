@@ -1,9 +1,9 @@
-"""How much rounding alone moves a model's results, and limits that allow for it.
+"""How much rounding alone changes a model's results, and limits that allow for it.
 
-The limits of `runtime.compare.limits` were measured on trained networks. One with wilder weights
-makes more of the same rounding: its eager run differs from itself, with another convolution
-library or in float64, by more than those limits. What a file may differ by is then three times
-that, and never more than what a framework is known to differ from itself by.
+The limits of `runtime.compare.limits` were measured on trained networks. Other weights may amplify
+the same rounding: the eager run differs from itself, with another convolution library or in
+float64, by more than those limits. A file may then differ by three times that noise, but never by
+more than a framework is known to differ from itself.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from runtime.compare.limits import FP32_ONNX, Limit, Limits
 from runtime.compare.matching import Comparison
 
-_TIMES = 3.0
-# What detectron2's recorded outputs are held to; it differs from itself by 2.6e-4 in score,
-# 0.017 px and 5.1e-3 in mask probability.
-_MOST_SCORE, _MOST_BOX_PX, _MOST_MASK_PROBABILITY, _LEAST_MASK_IOU = 1e-3, 0.05, 1e-2, 0.99
-_MOST_LOGIT, _MOST_EDGE = 1e-2, 1e-3
-_MOST_KEYPOINT_SCORE, _MOST_KEYPOINT_SHARE = 2e-2, 1e-2
-_WITNESSED_ON_A_PHOTO = 5.0
+_NOISE_FACTOR = 3.0
+# The limits of detectron2's recorded outputs; it differs from itself by 2.6e-4 in score, 0.017 px
+# and 5.1e-3 in mask probability.
+_MAX_SCORE, _MAX_BOX_PX, _MAX_MASK_PROBABILITY, _MIN_MASK_IOU = 1e-3, 0.05, 1e-2, 0.99
+_MAX_LOGIT, _MAX_EDGE = 1e-2, 1e-3
+_MAX_KEYPOINT_SCORE, _MAX_KEYPOINT_FRACTION = 2e-2, 1e-2
+_NEAR_TIES_PER_PHOTO = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Noise:
 
 
 def largest(noises: Sequence[Noise]) -> Noise:
-    """Of several measurements, the largest of each quantity."""
+    """The largest of each quantity over several measurements."""
     return Noise(*(max(values) for values in zip(*map(astuple, noises), strict=True)))
 
 
 def measure(comparison: Comparison) -> Noise:
-    """What moved between two eager runs of one photo; zeros where no row matched."""
+    """Differences between two eager runs of one photo; zeros where no row matched."""
     rows, columns = comparison.matching.pairs.T
     reference, candidate = comparison.reference, comparison.candidate
     logits = [
@@ -75,52 +75,52 @@ def measure(comparison: Comparison) -> Noise:
 
 
 def widened(limits: Limits, noise: Noise) -> Limits:
-    """Limits for a model that rounding moves so much; never narrower than they were."""
+    """Limits for a model with this noise, never below the given ones."""
     eps = limits.epsilons
-    edge = _wider(eps.edge_relative, noise.edge_relative, _MOST_EDGE)
+    edge = _wider(eps.edge_relative, noise.edge_relative, _MAX_EDGE)
     growth = edge.value / eps.edge_relative.value
-    mask = _wider(eps.mask_probability, noise.mask_probability, _MOST_MASK_PROBABILITY)
-    logit = _wider(eps.score_logit, noise.score_logit, _MOST_LOGIT)
-    loudness = max(growth, logit.value / eps.score_logit.value)
+    mask = _wider(eps.mask_probability, noise.mask_probability, _MAX_MASK_PROBABILITY)
+    logit = _wider(eps.score_logit, noise.score_logit, _MAX_LOGIT)
+    factor = max(growth, logit.value / eps.score_logit.value)
     is_wide = mask.value > eps.mask_probability.value or growth > 1
-    box_px = _wider(limits.box_px, noise.box_px, _MOST_BOX_PX)
+    box_px = _wider(limits.box_px, noise.box_px, _MAX_BOX_PX)
     return replace(
         limits,
-        name=f"{limits.name}, for a model that rounding moves by {noise}",
-        score=_wider(limits.score, noise.score, _MOST_SCORE),
+        name=f"{limits.name}, for a model with rounding noise of {noise}",
+        score=_wider(limits.score, noise.score, _MAX_SCORE),
         box_px=box_px,
-        mask_iou=replace(limits.mask_iou, value=_LEAST_MASK_IOU) if is_wide else limits.mask_iou,
-        # One photo has few rows: a share of them is less than the near ties that it may hold.
-        witnessed_floor=replace(limits.witnessed_floor, value=_WITNESSED_ON_A_PHOTO),
+        mask_iou=replace(limits.mask_iou, value=_MIN_MASK_IOU) if is_wide else limits.mask_iou,
+        # One photo has few rows: a fraction of them is less than the near ties that it may have.
+        near_tie_floor=replace(limits.near_tie_floor, value=_NEAR_TIES_PER_PHOTO),
         keypoint_px=replace(limits.keypoint_px, value=max(limits.keypoint_px.value, box_px.value)),
-        keypoint_score=_times(limits.keypoint_score, loudness, _MOST_KEYPOINT_SCORE),
-        keypoint_share=_times(limits.keypoint_share, loudness, _MOST_KEYPOINT_SHARE),
+        keypoint_score=_times(limits.keypoint_score, factor, _MAX_KEYPOINT_SCORE),
+        keypoint_fraction=_times(limits.keypoint_fraction, factor, _MAX_KEYPOINT_FRACTION),
         epsilons=replace(
             eps,
             score_logit=logit,
-            keypoint_logit=_times(eps.keypoint_logit, loudness, _MOST_LOGIT),
+            keypoint_logit=_times(eps.keypoint_logit, factor, _MAX_LOGIT),
             edge_relative=edge,
-            # IoUs move as the edges do that they are made of.
+            # The noise of IoUs grows with that of edges.
             nms_iou=replace(eps.nms_iou, value=eps.nms_iou.value * growth),
             mask_probability=mask,
         ),
     )
 
 
-def _times(limit: Limit, loudness: float, most: float) -> Limit:
-    """Heat maps are as loud as scores and boxes are."""
-    return replace(limit, value=max(limit.value, min(limit.value * loudness, most)))
+def _times(limit: Limit, factor: float, upper: float) -> Limit:
+    """The noise of heat maps grows with that of scores and boxes."""
+    return replace(limit, value=max(limit.value, min(limit.value * factor, upper)))
 
 
-def _wider(limit: Limit, noise: float, most: float) -> Limit:
-    value = max(limit.value, min(_TIMES * noise, most))
+def _wider(limit: Limit, noise: float, upper: float) -> Limit:
+    value = max(limit.value, min(_NOISE_FACTOR * noise, upper))
     if value == limit.value:
         return limit
-    reason = f"{_TIMES:g} times what this model's own eager runs differ by, {noise:.2g}"
-    return Limit(limit.name, value, f"{reason}, at most {most:g}")
+    reason = f"{_NOISE_FACTOR:g} times the difference of this model's own eager runs, {noise:.2g}"
+    return Limit(limit.name, value, f"{reason}, at most {upper:g}")
 
 
-# For outputs that a framework recorded elsewhere: other convolutions, another processor.
+# For outputs that a framework recorded with other convolutions on another processor.
 RECORDED = replace(
     widened(FP32_ONNX, Noise(np.inf, np.inf, np.inf, np.inf, np.inf)), name="recorded outputs"
 )

@@ -128,7 +128,7 @@ def _require_equal(
         )
     assert verdict.detections >= 20
     # Neighbours' quantised RoIs are one RoI: scores that are equal to the bit have no order.
-    has_ties = kind == "roi-pool" and verdict.unwitnessed_rows == 0
+    has_ties = kind == "roi-pool" and verdict.unexplained_rows == 0
     assert verdict.passed or has_ties, "\n".join(map(str, [verdict, *verdict.excesses]))
     assert verdict.equal_detections >= 0.9 * verdict.detections
     spread = np.concatenate([run.detections.scores for run in runs.values()])

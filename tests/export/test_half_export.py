@@ -84,7 +84,7 @@ def test_a_file_in_half_precision(
     assert report.check.verdict.passed
     verdict = report.half_check.verdict
     assert (verdict.rows, verdict.limits.name) == (20, precision)
-    assert verdict.repeated >= (20 if precision == "fp16" else 17)
+    assert verdict.reproduced >= (20 if precision == "fp16" else 17)
     assert report.half_check.ranges.overflowed == ()
     assert len(report.half_check.ranges.tensors) > 50
     before = (demo_onnx if lowering == "standard" else demo_rtx_onnx).stat().st_size

@@ -124,14 +124,14 @@ def _agree(
     """Hold results to the eager model's of the same batch; answers how many detections.
 
     A photo of one pixel is of one colour: scores tie, and rounding decides most of its rows. Each
-    of them needs its witness all the same.
+    of them needs a near tie all the same.
     """
     runs = eager.run_batch(photos, threshold)
     pairs = enumerate(zip(runs, found, strict=True))
     compared = [compare(r.detections, d, str(i)) for i, (r, d) in pairs]
     verdict = explain(check(compared), compared, lambda name: runs[int(name)].trace)
     is_flat = all(p.shape[:2] == (1, 1) for p in photos)
-    has_passed = all(e.witness for e in verdict.excesses) if is_flat else verdict.passed
+    has_passed = all(e.near_tie for e in verdict.excesses) if is_flat else verdict.passed
     assert has_passed, "\n".join(map(str, [verdict, *verdict.excesses]))
     assert [d.image_hw for d in found] == [p.shape[:2] for p in photos]
     return verdict.detections

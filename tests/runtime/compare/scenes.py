@@ -1,4 +1,4 @@
-"""Small results, their corruptions and a trace in which nothing stands near a decision."""
+"""Small results, their corruptions and a trace without near ties."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def scene(seed: int = 0, with_masks: bool = True) -> Detections:
 
 
 def benign_trace(result: Detections, spec: ModelSpec = SPEC) -> EagerTrace:
-    """A run that led to `result` with nothing near a decision; the canvas is the image."""
+    """A run that led to `result` without near ties; the canvas is the image."""
     return EagerTrace(
         spec=replace(spec, box=replace(spec.box, detections=100)),
         canvas_scale_xy=(1.0, 1.0),

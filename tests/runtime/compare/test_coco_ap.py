@@ -42,7 +42,7 @@ def _object(number: int, image: int, box: Box, crowd: int = 0) -> Any:
     }
 
 
-def _found(image: int, box: Box, score: float) -> Any:
+def _result(image: int, box: Box, score: float) -> Any:
     return {
         "image_id": image,
         "category_id": 7,
@@ -66,19 +66,19 @@ TWO = _truth(_object(1, 1, A), _object(2, 1, B))
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("results", "expected"),
     [
-        pytest.param([_found(1, A, 0.9), _found(1, B, 0.8)], 1.0, id="all"),
+        pytest.param([_result(1, A, 0.9), _result(1, B, 0.8)], 1.0, id="all"),
         # Precision 1 at the 51 recall thresholds 0, 0.01, ... 0.50, and 0 at the other 50.
-        pytest.param([_found(1, A, 0.9)], 51 / 101, id="half"),
+        pytest.param([_result(1, A, 0.9)], 51 / 101, id="half"),
         pytest.param(
-            [_found(1, ELSEWHERE, 0.9), _found(1, A, 0.8)], 51 / 101 / 2, id="half, after a miss"
+            [_result(1, ELSEWHERE, 0.9), _result(1, A, 0.8)], 51 / 101 / 2, id="half, after a miss"
         ),
         pytest.param([], 0.0, id="nothing"),
     ],
 )
-def test_hand_computed_ap(iou_type: IouType, found: list[Any], expected: float) -> None:
-    result = evaluate(TWO, found, iou_type, [1])
+def test_hand_computed_ap(iou_type: IouType, results: list[Any], expected: float) -> None:
+    result = evaluate(TWO, results, iou_type, [1])
     assert result.ap == pytest.approx(expected, abs=1e-12)
     assert result.ap_small == -1.0
     assert result.ap_medium == pytest.approx(expected, abs=1e-12)
@@ -92,50 +92,50 @@ def test_all_twelve_numbers_are_coco_s() -> None:
     boxes = np.concatenate((rng.integers(0, 45, (20, 2)), rng.integers(5, 55, (20, 2))), axis=1)
     near = boxes + rng.integers(-2, 1, boxes.shape) * [0, 0, 1, 1]
     truth = _truth(*(_object(i + 1, 1 + i % 2, _box(b)) for i, b in enumerate(boxes)))
-    found = [_found(1 + i % 2, _box(b), float(rng.uniform())) for i, b in enumerate(near)]
+    results = [_result(1 + i % 2, _box(b), float(rng.uniform())) for i, b in enumerate(near)]
     plain = COCO()
     plain.dataset = copy.deepcopy(truth)
     plain.createIndex()
-    evaluation = COCOeval(plain, plain.loadRes(copy.deepcopy(found)), "bbox")
+    evaluation = COCOeval(plain, plain.loadRes(copy.deepcopy(results)), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
     assert 0.1 < evaluation.stats[0] < 0.9
-    assert list(astuple(evaluate(truth, found, "bbox", [1, 2]))) == list(evaluation.stats)
+    assert list(astuple(evaluate(truth, results, "bbox", [1, 2]))) == list(evaluation.stats)
 
 
 def test_a_crowd_absorbs_detections() -> None:
     crowd = _truth(_object(1, 1, A), _object(2, 1, (50, 50, 50, 50), crowd=1))
-    inside = [_found(1, (60, 60, 10, 10), 0.99), _found(1, A, 0.9)]
+    inside = [_result(1, (60, 60, 10, 10), 0.99), _result(1, A, 0.9)]
     assert evaluate(crowd, inside, "bbox", [1]).ap == pytest.approx(1.0)
     assert evaluate(_truth(_object(1, 1, A)), inside, "bbox", [1]).ap == pytest.approx(0.5)
 
 
 def test_only_the_named_images_count() -> None:
     truth = _truth(_object(1, 1, A), _object(2, 2, A))
-    found = [_found(1, A, 0.9)]
-    assert evaluate(truth, found, "bbox", [1]).ap == pytest.approx(1.0)
-    assert evaluate(truth, found, "bbox", [1, 2]).ap == pytest.approx(51 / 101)
+    results = [_result(1, A, 0.9)]
+    assert evaluate(truth, results, "bbox", [1]).ap == pytest.approx(1.0)
+    assert evaluate(truth, results, "bbox", [1, 2]).ap == pytest.approx(51 / 101)
 
 
 def test_masks_are_sized_by_their_own_area() -> None:
     # The box of a diagonal line is medium, the line itself small: a small false alarm.
     diagonal = dict(encode(np.eye(60, dtype=np.bool_), 40, 0, (100, 100)))
-    stray = {**_found(1, (40, 0, 60, 60), 0.95), "segmentation": diagonal}
-    result = evaluate(TWO, [stray, _found(1, A, 0.9), _found(1, B, 0.8)], "segm", [1])
+    stray = {**_result(1, (40, 0, 60, 60), 0.95), "segmentation": diagonal}
+    result = evaluate(TWO, [stray, _result(1, A, 0.9), _result(1, B, 0.8)], "segm", [1])
     assert result.ap_medium == pytest.approx(1.0)
     assert result.ap < 1.0
 
 
 def test_without_objects_there_is_no_ap() -> None:
-    assert set(astuple(evaluate(_truth(), [_found(1, A, 0.9)], "bbox", [1]))) == {-1.0}
+    assert set(astuple(evaluate(_truth(), [_result(1, A, 0.9)], "bbox", [1]))) == {-1.0}
 
 
 def test_inputs_are_left_alone_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    truth, found = copy.deepcopy(TWO), [_found(1, A, 0.9)]
-    before = copy.deepcopy((truth, found))
-    evaluate(truth, found, "segm", [1])
-    assert (truth, found) == before
+    truth, results = copy.deepcopy(TWO), [_result(1, A, 0.9)]
+    before = copy.deepcopy((truth, results))
+    evaluate(truth, results, "segm", [1])
+    assert (truth, results) == before
     assert capsys.readouterr() == ("", "")
 
 

@@ -1,4 +1,4 @@
-"""What counts as repeated, how many rows must be, and that a broken result fails."""
+"""Which rows count as reproduced, how many must be, and that a broken result fails."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ def _scene(count: int = 30) -> Detections:
     return detections(boxes, scores.tolist(), [i % 9 + 1 for i in range(count)], probabilities)
 
 
-def _judge(found: Detections, reference: Detections | None = None) -> HalfVerdict:
-    return check_half_run([compare(_scene() if reference is None else reference, found, "a")], FP16)
+def _check(result: Detections, reference: Detections | None = None) -> HalfVerdict:
+    return check_half_run(
+        [compare(_scene() if reference is None else reference, result, "a")], FP16
+    )
 
 
-def test_a_copy_repeats_every_row() -> None:
-    verdict = _judge(_scene())
-    assert (verdict.rows, verdict.repeated, verdict.passed) == (30, 30, True)
-    assert "30 of 30 eager detections repeated" in str(verdict)
+def test_a_copy_reproduces_every_row() -> None:
+    verdict = _check(_scene())
+    assert (verdict.rows, verdict.reproduced, verdict.passed) == (30, 30, True)
+    assert "30 of 30 eager detections reproduced" in str(verdict)
 
 
 def test_three_of_thirty_may_differ_and_four_may_not() -> None:
     scene = _scene()
-    assert _judge(rows_of(scene, range(3, 30))).passed
-    four = _judge(rows_of(scene, range(4, 30)))
-    assert (four.repeated, four.passed) == (26, False)
+    assert _check(rows_of(scene, range(3, 30))).passed
+    four = _check(rows_of(scene, range(4, 30)))
+    assert (four.reproduced, four.passed) == (26, False)
 
 
 @pytest.mark.parametrize(
@@ -52,27 +54,27 @@ def test_three_of_thirty_may_differ_and_four_may_not() -> None:
     ],
 )
 def test_a_broken_result_fails(change: object) -> None:
-    verdict = _judge(change(_scene()))  # type: ignore[operator]
+    verdict = _check(change(_scene()))  # type: ignore[operator]
     assert not verdict.passed
-    assert verdict.share < 0.2
+    assert verdict.fraction < 0.2
 
 
 def test_small_changes_pass() -> None:
     scene = _scene()
     moved = replace(scene, boxes=scene.boxes + np.float32(2), scores=scene.scores - np.float32(0.1))
-    assert _judge(moved).repeated == 30
+    assert _check(moved).reproduced == 30
 
 
 def test_unsure_rows_count_only_where_there_are_few() -> None:
     scene = _scene()
     unsure = replace(scene, scores=scene.scores * np.float32(0.3))
-    assert _judge(unsure, unsure).rows == 20
+    assert _check(unsure, unsure).rows == 20
 
 
 def test_no_rows_and_no_images() -> None:
     empty = rows_of(_scene(), [])
-    verdict = _judge(empty, empty)
-    assert (verdict.rows, verdict.share, verdict.passed) == (0, 1.0, True)
+    verdict = _check(empty, empty)
+    assert (verdict.rows, verdict.fraction, verdict.passed) == (0, 1.0, True)
     with pytest.raises(UsageError, match="at least one image"):
         check_half_run([], FP16)
 
@@ -82,5 +84,5 @@ def test_keypoints() -> None:
     points = np.zeros((5, 4, 3), np.float32)
     reference = replace(scene, keypoints=points, keypoint_names=tuple("abcd"))
     near, far = points + np.float32(1.9), points + np.float32(2.1)  # 5 % of 40 px are 2 px
-    assert _judge(replace(reference, keypoints=near), reference).repeated == 5
-    assert _judge(replace(reference, keypoints=far), reference).repeated == 0
+    assert _check(replace(reference, keypoints=near), reference).reproduced == 5
+    assert _check(replace(reference, keypoints=far), reference).reproduced == 0

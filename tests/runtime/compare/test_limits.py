@@ -23,9 +23,9 @@ from tests.runtime.compare.scenes import detections, dropped, flipped, relabelle
 
 
 def _excess(
-    row: int, quantity: Quantity = "score", side: Side = "reference", witness: str = ""
+    row: int, quantity: Quantity = "score", side: Side = "reference", near_tie: str = ""
 ) -> Excess:
-    return Excess("a", side, row, 0, 1, quantity, 1.0, 0.0, witness)
+    return Excess("a", side, row, 0, 1, quantity, 1.0, 0.0, near_tie)
 
 
 def _verdict(count: int, *excesses: Excess) -> Verdict:
@@ -50,7 +50,7 @@ def test_equal_results_pass() -> None:
     )
 
 
-def test_nothing_found_on_either_side_passes() -> None:
+def test_no_detections_on_either_side_pass() -> None:
     empty = detections(np.zeros((0, 4)), [], [])
     verdict = check([compare(empty, empty, "a")])
     assert verdict.passed
@@ -120,27 +120,27 @@ def test_small_masks_have_their_own_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("witnessed", "unwitnessed", "passed"),
+    ("near_tie", "unexplained", "passed"),
     [
         pytest.param(0, 0, True, id="none"),
-        pytest.param(2, 0, True, id="half a percent witnessed"),
-        pytest.param(3, 0, False, id="more witnessed"),
-        pytest.param(0, 1, False, id="one unwitnessed"),
+        pytest.param(2, 0, True, id="half a percent from near ties"),
+        pytest.param(3, 0, False, id="more from near ties"),
+        pytest.param(0, 1, False, id="one unexplained"),
     ],
 )
-def test_verdict_counts_rows(witnessed: int, unwitnessed: int, passed: bool) -> None:
-    excesses = [_excess(row, witness="near") for row in range(witnessed)]
-    excesses += [_excess(100 + row) for row in range(unwitnessed)]
+def test_verdict_counts_rows(near_tie: int, unexplained: int, passed: bool) -> None:
+    excesses = [_excess(row, near_tie="near") for row in range(near_tie)]
+    excesses += [_excess(100 + row) for row in range(unexplained)]
     verdict = _verdict(400, *excesses)
-    assert (verdict.witnessed_rows, verdict.unwitnessed_rows) == (witnessed, unwitnessed)
+    assert (verdict.near_tie_rows, verdict.unexplained_rows) == (near_tie, unexplained)
     assert verdict.passed is passed
 
 
-def test_a_row_counts_once_and_needs_a_witness_for_each_excess() -> None:
-    half = (_excess(1, "score", witness="near"), _excess(1, "box_px"))
-    assert (_verdict(9, *half).witnessed_rows, _verdict(9, *half).unwitnessed_rows) == (0, 1)
-    whole = (_excess(1, "score", witness="near"), _excess(1, "box_px", witness="near"))
-    assert (_verdict(9, *whole).witnessed_rows, _verdict(9, *whole).unwitnessed_rows) == (1, 0)
+def test_a_row_counts_once_and_needs_a_near_tie_for_each_excess() -> None:
+    half = (_excess(1, "score", near_tie="near"), _excess(1, "box_px"))
+    assert (_verdict(9, *half).near_tie_rows, _verdict(9, *half).unexplained_rows) == (0, 1)
+    whole = (_excess(1, "score", near_tie="near"), _excess(1, "box_px", near_tie="near"))
+    assert (_verdict(9, *whole).near_tie_rows, _verdict(9, *whole).unexplained_rows) == (1, 0)
 
 
 def test_an_extra_row_leaves_the_reference_equal() -> None:
@@ -149,9 +149,9 @@ def test_an_extra_row_leaves_the_reference_equal() -> None:
     assert not verdict.passed
 
 
-def test_a_small_run_may_hold_one_near_tie_and_no_more() -> None:
-    """One tie turns two rows; of 50 rows the share alone would allow none."""
-    near = [_excess(row, witness="near") for row in range(3)]
+def test_a_small_run_may_have_one_near_tie_and_no_more() -> None:
+    """One tie changes two rows; of 50 rows the fraction alone would allow none."""
+    near = [_excess(row, near_tie="near") for row in range(3)]
     assert _verdict(50, *near[:2]).passed
     assert not _verdict(50, *near).passed
     assert not _verdict(50, _excess(1)).passed

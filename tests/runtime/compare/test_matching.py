@@ -106,8 +106,8 @@ def test_a_good_pair_is_not_traded_for_two_poor_ones() -> None:
     ("reference", "candidate", "missing", "extra"),
     [
         pytest.param(EMPTY, EMPTY, 0, 0, id="both empty"),
-        pytest.param(scene(), EMPTY, 12, 0, id="nothing found"),
-        pytest.param(EMPTY, scene(), 0, 12, id="found in nothing"),
+        pytest.param(scene(), EMPTY, 12, 0, id="no candidates"),
+        pytest.param(EMPTY, scene(), 0, 12, id="no references"),
     ],
 )
 def test_empty_results(

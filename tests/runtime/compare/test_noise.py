@@ -12,7 +12,7 @@ from runtime.compare.matching import compare
 from runtime.compare.noise import RECORDED, Noise, largest, measure, widened
 from runtime.detections import Detections
 
-QUIET = Noise(1e-6, 1e-6, 1e-4, 1e-7, 1e-6)
+SMALL = Noise(1e-6, 1e-6, 1e-4, 1e-7, 1e-6)
 
 
 def _detections(shift_px: float = 0.0, score: float = 0.0, mask: float = 0.0) -> Detections:
@@ -33,45 +33,45 @@ def test_what_is_measured() -> None:
     assert noise.mask_probability == pytest.approx(2e-4, rel=1e-3)
 
 
-def test_nothing_matched_is_no_noise() -> None:
+def test_no_matched_rows_give_no_noise() -> None:
     far = replace(_detections(), labels=np.array([5, 6]))
     assert measure(compare(_detections(), far)) == Noise(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def test_a_quiet_model_keeps_its_limits() -> None:
-    kept = widened(FP32_ONNX, QUIET)
-    plain = replace(kept, name=FP32_ONNX.name, witnessed_floor=FP32_ONNX.witnessed_floor)
+def test_a_model_with_little_noise_keeps_its_limits() -> None:
+    limits = widened(FP32_ONNX, SMALL)
+    plain = replace(limits, name=FP32_ONNX.name, near_tie_floor=FP32_ONNX.near_tie_floor)
     assert plain == FP32_ONNX
-    assert kept.witnessed_floor.value == 5  # of one photo's rows, all with a witness
+    assert limits.near_tie_floor.value == 5  # of one photo's rows, all from near ties
 
 
-def test_a_loud_model_has_three_times_its_noise() -> None:
-    loud = widened(FP32_ONNX, replace(QUIET, score=1e-4, box_px=0.01, mask_probability=1e-3))
-    assert loud.score.value == pytest.approx(3e-4)
-    assert loud.box_px.value == pytest.approx(0.03)
-    assert loud.epsilons.mask_probability.value == pytest.approx(3e-3)
-    assert loud.mask_iou.value == 0.99
-    assert "eager runs differ" in loud.score.reason
-    assert loud.epsilons.nms_iou == FP32_ONNX.epsilons.nms_iou
-    assert loud.keypoint_px.value == loud.box_px.value
+def test_a_model_with_much_noise_has_three_times_it() -> None:
+    wide = widened(FP32_ONNX, replace(SMALL, score=1e-4, box_px=0.01, mask_probability=1e-3))
+    assert wide.score.value == pytest.approx(3e-4)
+    assert wide.box_px.value == pytest.approx(0.03)
+    assert wide.epsilons.mask_probability.value == pytest.approx(3e-3)
+    assert wide.mask_iou.value == 0.99
+    assert "own eager runs" in wide.score.reason
+    assert wide.epsilons.nms_iou == FP32_ONNX.epsilons.nms_iou
+    assert wide.keypoint_px.value == wide.box_px.value
 
 
-def test_heat_maps_are_as_loud_as_edges_and_scores() -> None:
-    loud = widened(FP32_ONNX, replace(QUIET, edge_relative=1e-5))
-    assert loud.epsilons.keypoint_logit.value == pytest.approx(4.5e-4)
-    assert loud.epsilons.nms_iou.value == pytest.approx(3e-5)
-    assert loud.keypoint_share.value == pytest.approx(6e-3)
-    assert loud.mask_iou.value == 0.99
+def test_noise_of_heat_maps_grows_with_that_of_edges_and_scores() -> None:
+    wide = widened(FP32_ONNX, replace(SMALL, edge_relative=1e-5))
+    assert wide.epsilons.keypoint_logit.value == pytest.approx(4.5e-4)
+    assert wide.epsilons.nms_iou.value == pytest.approx(3e-5)
+    assert wide.keypoint_fraction.value == pytest.approx(6e-3)
+    assert wide.mask_iou.value == 0.99
 
 
-def test_there_is_a_most() -> None:
-    chaos = widened(FP32_ONNX, Noise(1.0, 1.0, 1e3, 1.0, 1.0))
-    assert (chaos.score.value, chaos.box_px.value) == (1e-3, 0.05)
-    assert chaos.epsilons.mask_probability.value == 1e-2
+def test_limits_have_a_maximum() -> None:
+    widest = widened(FP32_ONNX, Noise(1.0, 1.0, 1e3, 1.0, 1.0))
+    assert (widest.score.value, widest.box_px.value) == (1e-3, 0.05)
+    assert widest.epsilons.mask_probability.value == 1e-2
     assert (RECORDED.score.value, RECORDED.box_px.value) == (1e-3, 0.05)
-    assert chaos.unwitnessed.value == 0
+    assert widest.unexplained.value == 0
 
 
 def test_the_largest_of_each() -> None:
-    other = replace(QUIET, score=1.0, box_px=0.0)
-    assert largest([QUIET, other]) == replace(QUIET, score=1.0)
+    other = replace(SMALL, score=1.0, box_px=0.0)
+    assert largest([SMALL, other]) == replace(SMALL, score=1.0)

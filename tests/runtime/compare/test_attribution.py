@@ -1,4 +1,4 @@
-"""A witness excuses its own row, and nothing excuses a defect."""
+"""A near tie explains its own row, and nothing explains a defect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from model.spec import ModelSpec
-from runtime.compare.attribution import EagerTrace, explain, weigh
+from runtime.compare.attribution import EagerTrace, explain, find_borderline
 from runtime.compare.limits import FP32_ONNX, Verdict, check
 from runtime.compare.matching import compare
 from runtime.detections import Detections
@@ -30,7 +30,7 @@ from tests.runtime.compare.scenes import (
 FAR = [200.0, 150.0, 260.0, 210.0]
 
 
-def _judge(reference: Detections, candidate: Detections, trace: EagerTrace | None) -> Verdict:
+def _check(reference: Detections, candidate: Detections, trace: EagerTrace | None) -> Verdict:
     comparison = compare(reference, candidate, "a")
     return explain(check([comparison]), [comparison], lambda _: trace)
 
@@ -61,23 +61,23 @@ def _trace(
 @pytest.mark.parametrize("row", range(12))
 def test_negative_controls_fail(corrupt: Callable[[Detections, int], Detections], row: int) -> None:
     result = scene()
-    verdict = _judge(result, corrupt(result, row), benign_trace(result))
+    verdict = _check(result, corrupt(result, row), benign_trace(result))
     assert verdict.excesses
-    assert verdict.unwitnessed_rows >= 1
-    assert verdict.witnessed_rows == 0
+    assert verdict.unexplained_rows >= 1
+    assert verdict.near_tie_rows == 0
     assert not verdict.passed
 
 
-def test_benign_trace_has_nothing_open() -> None:
-    openings = weigh(benign_trace(scene()), FP32_ONNX)
-    assert not openings.proposals.is_open.any()
-    assert not openings.detections.is_open.any()
-    assert openings.levels == ()
+def test_a_benign_trace_has_nothing_undecided() -> None:
+    borderline = find_borderline(benign_trace(scene()), FP32_ONNX)
+    assert not borderline.proposals.undecided.any()
+    assert not borderline.detections.undecided.any()
+    assert borderline.levels == ()
 
 
-def test_without_a_trace_nothing_is_excused() -> None:
+def test_without_a_trace_nothing_is_explained() -> None:
     result = scene()
-    assert _judge(result, dropped(result), None).unwitnessed_rows == 1
+    assert _check(result, dropped(result), None).unexplained_rows == 1
 
 
 def test_the_trace_is_asked_only_for_images_with_an_excess() -> None:
@@ -93,32 +93,32 @@ def test_the_trace_is_asked_only_for_images_with_an_excess() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "excused"),
+    ("row", "explained"),
     [pytest.param(11, True, id="its own"), pytest.param(4, False, id="another row's")],
 )
-def test_score_at_the_threshold_excuses_its_own_row(row: int, excused: bool) -> None:
+def test_score_at_the_threshold_explains_its_own_row(row: int, explained: bool) -> None:
     result = scene()
     scores = result.scores.copy()
     scores[11] = 0.0500001
     result = replace(result, scores=scores)
-    verdict = _judge(result, dropped(result, row), benign_trace(result))
-    assert [bool(e.witness) for e in verdict.excesses] == [excused]
-    if excused:
-        assert verdict.excesses[0].witness.startswith("score 0.0500001")
-        assert "from 0.05 (epsilon 2.9e-06)" in verdict.excesses[0].witness
+    verdict = _check(result, dropped(result, row), benign_trace(result))
+    assert [bool(e.near_tie) for e in verdict.excesses] == [explained]
+    if explained:
+        assert verdict.excesses[0].near_tie.startswith("score 0.0500001")
+        assert "from 0.05 (epsilon 2.9e-06)" in verdict.excesses[0].near_tie
 
 
 @pytest.mark.parametrize(
-    ("row", "excused"),
+    ("row", "explained"),
     [pytest.param(11, True, id="its own"), pytest.param(4, False, id="another row's")],
 )
-def test_minimum_size_excuses_its_own_row(row: int, excused: bool) -> None:
+def test_minimum_size_explains_its_own_row(row: int, explained: bool) -> None:
     result = scene()
     boxes = result.boxes.copy()
     boxes[11] = [0.0, 200.0, 0.0101, 230.0]
     result = replace(result, boxes=boxes)
-    verdict = _judge(result, dropped(result, row), benign_trace(result))
-    assert [e.witness.startswith("box side 0.010") for e in verdict.excesses] == [excused]
+    verdict = _check(result, dropped(result, row), benign_trace(result))
+    assert [e.near_tie.startswith("box side 0.010") for e in verdict.excesses] == [explained]
 
 
 # Two boxes of IoU 0.5 in both of which NMS at 0.5 is undecided about the second.
@@ -126,110 +126,114 @@ TIED = [[10.0, 10.0, 60.0, 60.0], [10.0, 10.0, 110.0, 60.0]]
 
 
 @pytest.mark.parametrize(
-    ("row", "excused"),
+    ("row", "explained"),
     [pytest.param(1, True, id="the tied row"), pytest.param(2, False, id="a row elsewhere")],
 )
-def test_nms_tie_excuses_only_the_row_it_turns(row: int, excused: bool) -> None:
+def test_nms_tie_explains_only_the_row_that_depends_on_it(row: int, explained: bool) -> None:
     result = detections([*TIED, FAR], [0.9, 0.8, 0.7], [1, 1, 1])
     trace = _trace(result.boxes, result.scores, result.labels)
-    verdict = _judge(result, dropped(result, row), trace)
-    assert [e.witness.startswith("NMS IoU 0.5 stands 0") for e in verdict.excesses] == [excused]
+    verdict = _check(result, dropped(result, row), trace)
+    assert [e.near_tie.startswith("NMS IoU 0.5 is 0") for e in verdict.excesses] == [explained]
 
 
-def test_nms_tie_of_another_class_excuses_nothing() -> None:
+def test_nms_tie_of_another_class_explains_nothing() -> None:
     result = detections(TIED, [0.9, 0.8], [1, 2])
     trace = _trace(result.boxes, result.scores, result.labels)
-    assert _judge(result, dropped(result, 1), trace).unwitnessed_rows == 1
+    assert _check(result, dropped(result, 1), trace).unexplained_rows == 1
 
 
-def test_nms_tie_does_not_excuse_a_row_that_is_no_candidate() -> None:
+def test_nms_tie_does_not_explain_a_row_that_is_no_candidate() -> None:
     result = detections([*TIED, FAR], [0.9, 0.8, 0.7], [1, 1, 1])
     trace = _trace(result.boxes, result.scores, result.labels)
-    assert _judge(result, shifted(result, 1), trace).unwitnessed_rows == 1
+    assert _check(result, shifted(result, 1), trace).unexplained_rows == 1
 
 
-def test_tied_scores_excuse_the_other_choice() -> None:
+def test_tied_scores_explain_the_other_choice() -> None:
     one, other = [10.0, 10.0, 60.0, 60.0], [10.0, 10.0, 62.0, 60.0]
     trace = _trace([one, other], [0.8, 0.8], [1, 1])
-    verdict = _judge(detections(one, [0.8], [1]), detections(other, [0.8], [1]), trace)
+    verdict = _check(detections(one, [0.8], [1]), detections(other, [0.8], [1]), trace)
     assert [e.quantity for e in verdict.excesses] == ["box_px"]
-    assert verdict.excesses[0].witness.startswith("score lead 0 stands 0 from 0")
+    assert verdict.excesses[0].near_tie.startswith("score lead 0 is 0 from 0")
 
 
-def test_tie_at_the_quota_excuses_both_rows_at_the_cut() -> None:
+def test_tie_at_the_top_k_cut_explains_both_rows() -> None:
     spec = replace(SPEC, box=replace(SPEC.box, detections=2))
     boxes = [[0.0, 0, 40, 40], [100.0, 0, 140, 40], [200.0, 0, 240, 40]]
     all_rows = detections(boxes, [0.9, 0.5, 0.5], [1, 1, 1])
     trace = _trace(all_rows.boxes, all_rows.scores, all_rows.labels, spec=spec)
-    swapped = _judge(rows_of(all_rows, [0, 1]), rows_of(all_rows, [0, 2]), trace)
-    assert [e.witness.startswith("lowest rank 3") for e in swapped.excesses] == [True, True]
-    lost = _judge(rows_of(all_rows, [0, 1]), rows_of(all_rows, [1, 2]), trace)
-    assert [bool(e.witness) for e in lost.excesses] == [False, True]
+    swapped = _check(rows_of(all_rows, [0, 1]), rows_of(all_rows, [0, 2]), trace)
+    assert [e.near_tie.startswith("lowest rank 3") for e in swapped.excesses] == [True, True]
+    lost = _check(rows_of(all_rows, [0, 1]), rows_of(all_rows, [1, 2]), trace)
+    assert [bool(e.near_tie) for e in lost.excesses] == [False, True]
     # A cut takes rows away; it changes none.
     kept = rows_of(all_rows, [0, 1])
-    assert _judge(kept, shifted(kept, 1), trace).unwitnessed_rows == 1
+    assert _check(kept, shifted(kept, 1), trace).unexplained_rows == 1
 
 
 @pytest.mark.parametrize(
-    ("row", "excused"),
+    ("row", "explained"),
     [pytest.param(0, True, id="at its place"), pytest.param(1, False, id="elsewhere")],
 )
 @pytest.mark.parametrize("corrupt", [shifted, relabelled, dropped])
-def test_proposal_tie_excuses_rows_at_its_place(
-    corrupt: Callable[[Detections, int], Detections], row: int, excused: bool
+def test_proposal_tie_explains_rows_that_overlap_it(
+    corrupt: Callable[[Detections, int], Detections], row: int, explained: bool
 ) -> None:
     result = detections([[10.0, 10, 78, 60], FAR], [0.9, 0.8], [1, 1])
     # IoU 0.7 of the first two, the limit of the RPN's NMS.
     rpn = [[10.0, 10, 80, 60], [10.0, 10, 110, 60], FAR]
     trace = _trace(result.boxes, result.scores, result.labels, rpn, [0.9, 0.8, 0.7])
-    verdict = _judge(result, corrupt(result, row), trace)
-    assert {e.witness.startswith("NMS IoU 0.7") for e in verdict.excesses} == {excused}
+    verdict = _check(result, corrupt(result, row), trace)
+    assert {e.near_tie.startswith("NMS IoU 0.7") for e in verdict.excesses} == {explained}
 
 
 @pytest.mark.parametrize(
-    ("last_score", "excused"),
+    ("last_score", "explained"),
     [pytest.param(0.01, True, id="tied"), pytest.param(0.02, False, id="clear")],
 )
-def test_cut_before_the_rpn_nms(last_score: float, excused: bool) -> None:
+def test_the_cut_before_the_rpn_nms(last_score: float, explained: bool) -> None:
     spec = replace(SPEC, rpn=replace(SPEC.rpn, pre_nms=3))
     result = detections([[10.0, 10, 60, 60], FAR], [0.9, 0.8], [1, 1])
     rpn = [[100.0, 10, 150, 60], [10.0, 10, 60, 60], FAR]
     scores = [0.9, last_score, 0.01]
     trace = _trace(result.boxes, result.scores, result.labels, rpn, scores, spec=spec)
-    verdict = _judge(result, dropped(result, 0), trace)
-    assert [e.witness.startswith("score at its level's cut") for e in verdict.excesses] == [excused]
+    verdict = _check(result, dropped(result, 0), trace)
+    assert [e.near_tie.startswith("score at its level's cut") for e in verdict.excesses] == [
+        explained
+    ]
 
 
 @pytest.mark.parametrize(
-    ("side_px", "row", "excused"),
+    ("side_px", "row", "explained"),
     [
         pytest.param(112.0, 0, True, id="at a boundary"),
         pytest.param(112.0, 1, False, id="another row"),
         pytest.param(113.0, 0, False, id="off the boundary"),
     ],
 )
-def test_level_rule_excuses_rows_of_its_proposal(side_px: float, row: int, excused: bool) -> None:
+def test_level_rule_explains_rows_of_its_proposal(
+    side_px: float, row: int, explained: bool
+) -> None:
     result = detections([[10.0, 10, 120, 120], FAR], [0.9, 0.8], [1, 1])
     proposals = [[8, 8, 8 + side_px, 8 + side_px], FAR]
     trace = _trace(result.boxes, result.scores, result.labels, proposals=proposals)
-    verdict = _judge(result, shifted(result, row), trace)
-    assert [e.witness.startswith("level rule 3") for e in verdict.excesses] == [excused]
+    verdict = _check(result, shifted(result, row), trace)
+    assert [e.near_tie.startswith("level rule 3") for e in verdict.excesses] == [explained]
 
 
 def test_boxes_are_compared_on_the_canvas() -> None:
     result = detections([[20, 40, 156, 240]], [0.9], [1])
     rpn = [[10, 10, 80, 60], [10, 10, 110, 60]]
     trace = _trace(rpn_boxes=rpn, rpn_scores=[0.9, 0.8])
-    far = _judge(result, dropped(result, 0), trace)
-    near = _judge(result, dropped(result, 0), replace(trace, canvas_scale_xy=(2.0, 4.0)))
-    assert (far.unwitnessed_rows, near.unwitnessed_rows) == (1, 0)
+    far = _check(result, dropped(result, 0), trace)
+    near = _check(result, dropped(result, 0), replace(trace, canvas_scale_xy=(2.0, 4.0)))
+    assert (far.unexplained_rows, near.unexplained_rows) == (1, 0)
 
 
 def test_a_trace_that_contradicts_its_spec_is_refused() -> None:
     trace = benign_trace(scene())
     wrong = replace(trace, rpn_kept=np.zeros(12, dtype=np.bool_))
     with pytest.raises(ValueError, match="rpn_kept contradicts the spec"):
-        weigh(wrong, FP32_ONNX)
+        find_borderline(wrong, FP32_ONNX)
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:

@@ -19,7 +19,7 @@ BOX = (20.3, 20.3, 100.3, 100.3)
 
 
 def _probs(plateau: float) -> NDArray[np.float32]:
-    """A mask whose middle third stands at `plateau`, its left above and its right below 0.5."""
+    """A mask whose middle third is at `plateau`, its left above and its right below 0.5."""
     row = np.array([0.9] * 3 + [plateau] * 2 + [0.1] * 3, dtype=np.float32)
     return np.broadcast_to(row, (1, SIDE, SIDE)).copy()
 
@@ -32,7 +32,7 @@ def _result(
     return replace(detections([box], [0.9], [1], probs), paste=paste)
 
 
-def _judge(
+def _check(
     reference: Detections,
     candidate: Detections,
     paste: Literal["integer", "float"] = "integer",
@@ -46,12 +46,12 @@ def _judge(
 
 
 @pytest.mark.parametrize("paste", ["integer", "float"])
-def test_pixels_at_the_threshold_excuse(paste: Literal["integer", "float"]) -> None:
+def test_pixels_at_the_threshold_explain(paste: Literal["integer", "float"]) -> None:
     above, below = (_result(_probs(p), paste=paste) for p in (0.50001, 0.49999))
-    verdict = _judge(above, below, paste)
+    verdict = _check(above, below, paste)
     assert [e.quantity for e in verdict.excesses] == ["mask_iou"]
     assert verdict.excesses[0].got < 0.9
-    assert verdict.excesses[0].witness.startswith("mask probability 0.5000")
+    assert verdict.excesses[0].near_tie.startswith("mask probability 0.5000")
 
 
 @pytest.mark.parametrize(
@@ -62,61 +62,61 @@ def test_pixels_at_the_threshold_excuse(paste: Literal["integer", "float"]) -> N
         pytest.param(_probs(0.1), _probs(0.1)[:, :, ::-1], id="flipped"),
     ],
 )
-def test_other_probabilities_are_not_excused(
+def test_other_probabilities_are_not_explained(
     reference: NDArray[np.float32], candidate: NDArray[np.float32]
 ) -> None:
-    verdict = _judge(_result(reference), _result(candidate))
-    assert [bool(e.witness) for e in verdict.excesses] == [False]
+    verdict = _check(_result(reference), _result(candidate))
+    assert [bool(e.near_tie) for e in verdict.excesses] == [False]
 
 
-# Grown by 10 / 8 about its centre, the left edge comes to stand at 10.
+# Expanded by 10 / 8 about its center, the left edge is at 10.
 EDGE = (20.0, 20.3, 100.0, 100.3)
 
 
 @pytest.mark.parametrize(
-    ("by_px", "witness"),
+    ("by_px", "near_tie"),
     [
-        pytest.param(-2e-4, "paste edge 10 stands 0 from 10", id="over the integer"),
+        pytest.param(-2e-4, "paste edge 10 is 0 from 10", id="over the integer"),
         pytest.param(2e-4, None, id="on the same side"),
     ],
 )
-def test_paste_edge_at_an_integer(by_px: float, witness: str | None) -> None:
+def test_paste_edge_at_an_integer(by_px: float, near_tie: str | None) -> None:
     moved = (EDGE[0] + by_px, EDGE[1], EDGE[2] + by_px, EDGE[3])
-    verdict = _judge(_result(_probs(0.1), EDGE), _result(_probs(0.1), moved))
-    if witness is None:
+    verdict = _check(_result(_probs(0.1), EDGE), _result(_probs(0.1), moved))
+    if near_tie is None:
         assert verdict.excesses == ()
     else:
         assert [e.quantity for e in verdict.excesses] == ["mask_iou"]
-        assert verdict.excesses[0].witness.startswith(witness)
-        assert "x0 of the grown box" in verdict.excesses[0].witness
+        assert verdict.excesses[0].near_tie.startswith(near_tie)
+        assert "x0 of the expanded box" in verdict.excesses[0].near_tie
 
 
-def test_paste_edge_far_from_an_integer_is_no_excuse() -> None:
+def test_paste_edge_far_from_an_integer_does_not_explain() -> None:
     start = (20.005, 20.3, 100.005, 100.3)
     moved = (19.997, 20.3, 99.997, 100.3)
-    verdict = _judge(_result(_probs(0.1), start), _result(_probs(0.1), moved))
-    assert [(e.quantity, bool(e.witness)) for e in verdict.excesses] == [("mask_iou", False)]
+    verdict = _check(_result(_probs(0.1), start), _result(_probs(0.1), moved))
+    assert [(e.quantity, bool(e.near_tie)) for e in verdict.excesses] == [("mask_iou", False)]
 
 
-def test_paste_edge_does_not_excuse_another_mask() -> None:
+def test_paste_edge_does_not_explain_another_mask() -> None:
     moved = (EDGE[0] - 2e-4, EDGE[1], EDGE[2] - 2e-4, EDGE[3])
     other = np.ascontiguousarray(_probs(0.1)[:, :, ::-1])
-    verdict = _judge(_result(_probs(0.1), EDGE), _result(other, moved))
-    assert verdict.unwitnessed_rows == 1
+    verdict = _check(_result(_probs(0.1), EDGE), _result(other, moved))
+    assert verdict.unexplained_rows == 1
 
 
 @pytest.mark.parametrize(
-    ("side_px", "excused"),
+    ("side_px", "explained"),
     [pytest.param(112.0, True, id="boundary"), pytest.param(120.0, False, id="inside a level")],
 )
-def test_level_of_the_mask_roi(side_px: float, excused: bool) -> None:
+def test_level_of_the_mask_roi(side_px: float, explained: bool) -> None:
     box = (20.25, 20.25, 20.25 + side_px, 20.25 + side_px)
-    verdict = _judge(_result(_probs(0.6), box), _result(_probs(0.4), box))
+    verdict = _check(_result(_probs(0.6), box), _result(_probs(0.4), box))
     assert [e.quantity for e in verdict.excesses] == ["mask_iou"]
-    assert ("level rule" in verdict.excesses[0].witness) is excused
-    assert ("mask RoI" in verdict.excesses[0].witness) is excused
+    assert ("level rule" in verdict.excesses[0].near_tie) is explained
+    assert ("mask RoI" in verdict.excesses[0].near_tie) is explained
 
 
-def test_masks_on_one_side_only_are_not_excused() -> None:
-    verdict = _judge(_result(_probs(0.1)), replace(_result(_probs(0.1)), mask_probs=None))
-    assert verdict.unwitnessed_rows == 1
+def test_masks_on_one_side_only_are_not_explained() -> None:
+    verdict = _check(_result(_probs(0.1)), replace(_result(_probs(0.1)), mask_probs=None))
+    assert verdict.unexplained_rows == 1

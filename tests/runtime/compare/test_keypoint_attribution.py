@@ -43,7 +43,7 @@ def _result(
     return replace(detections([box], [0.9], [1]), keypoints=keypoints, keypoint_names=NAMES)
 
 
-def _judge(
+def _check(
     reference: Detections, candidate: Detections, maps: NDArray[np.float32] | None
 ) -> Verdict:
     trace = benign_trace(reference, replace(SPEC, keypoint=HEAD))
@@ -61,7 +61,7 @@ def _moved(result: Detections, by: tuple[float, float, float], keypoint: int = 0
 
 
 def test_equal_keypoints_pass() -> None:
-    verdict = _judge(_result(_maps()), _result(_maps()), _maps())
+    verdict = _check(_result(_maps()), _result(_maps()), _maps())
     assert verdict.passed
     assert (verdict.excesses, verdict.keypoints, verdict.worst_keypoint_diff_px) == ((), 2, 0.0)
     assert str(verdict).endswith("box 0.0000 px · keypoint 0.0000 px")
@@ -79,15 +79,15 @@ def test_equal_keypoints_pass() -> None:
     ],
 )
 @pytest.mark.parametrize("keypoint", [0, 1])
-def test_a_difference_is_reported_at_its_keypoint_and_not_excused(
+def test_a_difference_is_reported_at_its_keypoint_and_not_explained(
     by: tuple[float, float, float], quantities: list[str], keypoint: int
 ) -> None:
     result = _result(_maps())
-    verdict = _judge(result, _moved(result, by, keypoint), _maps())
+    verdict = _check(result, _moved(result, by, keypoint), _maps())
     assert [e.quantity for e in verdict.excesses] == quantities
-    assert all(e.keypoint == keypoint and not e.witness for e in verdict.excesses)
+    assert all(e.keypoint == keypoint and not e.near_tie for e in verdict.excesses)
     assert verdict.passed == (not quantities)
-    assert verdict.unwitnessed_rows == bool(quantities)
+    assert verdict.unexplained_rows == bool(quantities)
     if quantities:
         assert f"row 0, label 1, keypoint {keypoint}: keypoint_" in str(verdict.excesses[0])
 
@@ -103,27 +103,27 @@ def _tied(lead: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize(
-    ("lead", "excused"),
+    ("lead", "explained"),
     [pytest.param(2e-5, True, id="tied"), pytest.param(5e-3, False, id="apart")],
 )
-def test_peaks_that_are_nearly_equal_excuse(lead: float, excused: bool) -> None:
+def test_peaks_that_are_nearly_equal_explain(lead: float, explained: bool) -> None:
     first, second = _tied(lead)
-    verdict = _judge(_result(first), _result(second), first)
+    verdict = _check(_result(first), _result(second), first)
     moved = [e for e in verdict.excesses if e.quantity == "keypoint_px"]
-    assert [(e.keypoint, e.got > 30, bool(e.witness)) for e in moved] == [(0, True, excused)]
-    assert verdict.passed == excused
-    if excused:
-        assert moved[0].witness.startswith("keypoint peak 3.999")
-        assert "at keypoint 0 of row 0" in moved[0].witness
-        assert (verdict.witnessed_rows, verdict.witnessed_keypoints) == (0, 1)
-        assert "1 of 2 keypoints turned" in str(verdict)
+    assert [(e.keypoint, e.got > 30, bool(e.near_tie)) for e in moved] == [(0, True, explained)]
+    assert verdict.passed == explained
+    if explained:
+        assert moved[0].near_tie.startswith("keypoint peak 3.999")
+        assert "at keypoint 0 of row 0" in moved[0].near_tie
+        assert (verdict.near_tie_rows, verdict.near_tie_keypoints) == (0, 1)
+        assert "1 of 2 keypoints from near ties" in str(verdict)
 
 
-def test_only_the_place_of_the_other_peak_is_excused() -> None:
+def test_only_the_pixel_of_the_other_peak_is_explained() -> None:
     first, second = _tied(2e-5)
-    verdict = _judge(_result(first), _moved(_result(second), (5, 0, 0)), first)
-    assert [bool(e.witness) for e in verdict.excesses] == [False]
-    assert _judge(_result(first), _result(second), None).unwitnessed_rows == 1
+    verdict = _check(_result(first), _moved(_result(second), (5, 0, 0)), first)
+    assert [bool(e.near_tie) for e in verdict.excesses] == [False]
+    assert _check(_result(first), _result(second), None).unexplained_rows == 1
 
 
 # A side of 80 + 1e-4 px is resized to 81 pixels, one of 80 to 80.
@@ -131,27 +131,27 @@ AT_INTEGER = (20.0, 30.0, 100.0001, 70.6)
 
 
 @pytest.mark.parametrize(
-    ("wider", "excused"),
+    ("wider", "explained"),
     [pytest.param(100.0, True, id="an-integer"), pytest.param(100.0 - 0.4, False, id="inside")],
 )
-def test_a_side_near_an_integer_excuses_another_grid(wider: float, excused: bool) -> None:
+def test_a_side_near_an_integer_explains_another_grid(wider: float, explained: bool) -> None:
     other = (20.0, 30.0, wider, 70.6)
     reference = _result(_maps(), AT_INTEGER, AT_INTEGER)
     candidate = _result(_maps(), AT_INTEGER, other)
-    verdict = _judge(reference, candidate, _maps())
+    verdict = _check(reference, candidate, _maps())
     assert verdict.excesses
-    assert {bool(e.witness) for e in verdict.excesses} == {excused}
-    if excused:
-        assert verdict.excesses[0].witness.startswith("box side 80.0000992 stands")
+    assert {bool(e.near_tie) for e in verdict.excesses} == {explained}
+    if explained:
+        assert verdict.excesses[0].near_tie.startswith("box side 80.0000992 is")
 
 
-@pytest.mark.parametrize(("side_px", "excused"), [(112.0, True), (120.0, False)])
-def test_a_level_boundary_excuses_any_heat_map(side_px: float, excused: bool) -> None:
+@pytest.mark.parametrize(("side_px", "explained"), [(112.0, True), (120.0, False)])
+def test_a_level_boundary_explains_any_heat_map(side_px: float, explained: bool) -> None:
     box = (20.0, 30.0, 20.0 + side_px, 30.0 + side_px)
     reference = _result(_maps(), box, box)
-    verdict = _judge(reference, _moved(reference, (9.0, 4.0, 2.0)), _maps())
+    verdict = _check(reference, _moved(reference, (9.0, 4.0, 2.0)), _maps())
     assert {e.quantity for e in verdict.excesses} == {"keypoint_px", "keypoint_score"}
-    assert {bool(e.witness) for e in verdict.excesses} == {excused}
+    assert {bool(e.near_tie) for e in verdict.excesses} == {explained}
 
 
 def test_keypoints_of_one_side_only_are_an_excess() -> None:
@@ -168,26 +168,26 @@ def test_results_of_two_models_are_refused() -> None:
     result = _result(_maps())
     assert result.keypoints is not None
     other = replace(result, keypoints=result.keypoints[:, :1], keypoint_names=("head",))
-    with pytest.raises(UsageError, match="expected as many keypoints"):
+    with pytest.raises(UsageError, match="expected equal numbers of keypoints"):
         compare(result, other)
 
 
-def test_only_a_small_share_of_keypoints_may_turn() -> None:
+def test_only_a_small_fraction_of_keypoints_may_change() -> None:
     maps, other = (np.repeat(m, 3, axis=0) for m in _tied(2e-5))
     boxes = np.array([BOX, BOX, BOX], np.float32) + 100 * np.arange(3, dtype=np.float32)[:, None]
 
     def result(from_maps: NDArray[np.float32]) -> Detections:
-        found = detections(boxes, [0.9, 0.8, 0.7], [1, 1, 1], image_hw=(400, 400))
-        return replace(found, keypoints=decode(from_maps, boxes), keypoint_names=NAMES)
+        result = detections(boxes, [0.9, 0.8, 0.7], [1, 1, 1], image_hw=(400, 400))
+        return replace(result, keypoints=decode(from_maps, boxes), keypoint_names=NAMES)
 
     reference = result(maps)
     trace = replace(
         benign_trace(reference, replace(SPEC, keypoint=HEAD)), keypoints=KeypointTrace(maps, boxes)
     )
-    for turned, passed in ((2, True), (3, False)):
-        mixed = np.concatenate((other[:turned], maps[turned:]))
+    for changed, passed in ((2, True), (3, False)):
+        mixed = np.concatenate((other[:changed], maps[changed:]))
         comparison = compare(reference, result(mixed), "a")
         verdict = explain(check([comparison]), [comparison], lambda _: trace)
-        assert (verdict.witnessed_keypoints, verdict.unwitnessed_rows) == (turned, 0)
+        assert (verdict.near_tie_keypoints, verdict.unexplained_rows) == (changed, 0)
         assert verdict.passed is passed
-    assert FP32_ONNX.keypoint_share.value * verdict.keypoints < 1
+    assert FP32_ONNX.keypoint_fraction.value * verdict.keypoints < 1

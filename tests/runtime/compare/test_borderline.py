@@ -1,4 +1,4 @@
-"""Fates under noise: sound against every perturbation tried, and certain away from ties."""
+"""Outcomes under noise: sound against every perturbation tried, and certain away from ties."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from model.spec import PoolerSpec
 from runtime.compare.borderline import (
-    Fates,
+    Outcomes,
     class_offset_noise,
-    level_witnesses,
-    nms_fates,
-    presence,
+    filter_outcomes,
+    level_near_ties,
+    nms_outcomes,
     rank_bounds,
     select,
     suppression,
@@ -26,58 +26,58 @@ Floats = NDArray[np.float64]
 LIMIT = 0.5
 
 
-def _fates(
+def _outcomes(
     boxes: Floats, scores: Floats, groups: NDArray[np.int64], epsilons: Epsilons = FP32_EPSILONS
-) -> Fates:
+) -> Outcomes:
     pairs = suppression(boxes, scores, groups, LIMIT, epsilons, np.zeros(len(boxes)))
-    nobody = np.zeros(len(boxes), dtype=np.bool_)
-    return nms_fates(pairs, nobody, nobody)
+    none = np.zeros(len(boxes), dtype=np.bool_)
+    return nms_outcomes(pairs, none, none)
 
 
 def _crowd(rng: np.random.Generator, count: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Heaps of near-square boxes, two groups, some scores tied."""
-    centre = rng.integers(0, 3, (count, 2)) * 100.0 + rng.normal(0, 8, (count, 2))
+    center = rng.integers(0, 3, (count, 2)) * 100.0 + rng.normal(0, 8, (count, 2))
     half = rng.uniform(25, 35, (count, 2))
-    boxes = np.concatenate((centre - half, centre + half), axis=1)
+    boxes = np.concatenate((center - half, center + half), axis=1)
     return boxes, rng.choice(rng.uniform(0.1, 0.9, count), count), rng.integers(0, 2, count)
 
 
-def test_without_noise_every_fate_is_that_of_greedy_nms() -> None:
+def test_without_noise_every_outcome_is_that_of_greedy_nms() -> None:
     rng = np.random.default_rng(0)
     boxes, _, groups = _crowd(rng, 80)
     scores = rng.permutation(80) / 100 + 0.1
-    fates = _fates(boxes, scores, groups)
-    assert not fates.is_open.any()
-    assert (fates.kept == greedy_nms(boxes, scores, groups, LIMIT)).all()
-    assert 0 < fates.kept.sum() < 80
+    outcomes = _outcomes(boxes, scores, groups)
+    assert not outcomes.undecided.any()
+    assert (outcomes.kept == greedy_nms(boxes, scores, groups, LIMIT)).all()
+    assert 0 < outcomes.kept.sum() < 80
 
 
-def test_no_perturbation_within_epsilon_turns_a_certain_fate() -> None:
+def test_no_perturbation_within_epsilon_changes_a_certain_outcome() -> None:
     rng = np.random.default_rng(1)
-    # Wide epsilons, so that many fates are open and the claim is tried often.
+    # Wide epsilons, so that many outcomes are undecided.
     coarse = replace(
         FP32_EPSILONS,
         nms_iou=replace(FP32_EPSILONS.nms_iou, value=0.02),
         score_logit=replace(FP32_EPSILONS.score_logit, value=0.1),
     )
-    turned = certain = 0
+    changed = certain = 0
     for _ in range(80):
         boxes, scores, groups = _crowd(rng, 40)
-        fates = _fates(boxes, scores, groups, coarse)
+        outcomes = _outcomes(boxes, scores, groups, coarse)
         # 0.1 px on every edge of a box of 50 px or more moves an IoU by less than 0.02.
         noisy_boxes = boxes + rng.uniform(-0.1, 0.1, boxes.shape)
         logits = np.log(scores / (1 - scores)) + rng.uniform(-0.09, 0.09, scores.shape)
         now = greedy_nms(noisy_boxes, 1 / (1 + np.exp(-logits)), groups, LIMIT)
-        turned += int((now != greedy_nms(boxes, scores, groups, LIMIT)).sum())
-        certain += int((~fates.is_open).sum())
-        assert now[fates.kept].all()
-        assert not now[fates.dropped].any()
-    assert turned > 20
+        changed += int((now != greedy_nms(boxes, scores, groups, LIMIT)).sum())
+        certain += int((~outcomes.undecided).sum())
+        assert now[outcomes.kept].all()
+        assert not now[outcomes.dropped].any()
+    assert changed > 20
     assert certain > 400
 
 
 @pytest.mark.parametrize(
-    ("second", "scores", "open_rows"),
+    ("second", "scores", "undecided_rows"),
     [
         pytest.param([0, 0, 100, 50], [0.9, 0.8], [1], id="IoU at the limit"),
         pytest.param([0, 0, 100.1, 50], [0.9, 0.8], [], id="IoU below"),
@@ -87,67 +87,69 @@ def test_no_perturbation_within_epsilon_turns_a_certain_fate() -> None:
         pytest.param([100, 0, 160, 50], [0.8, 0.8], [], id="equal scores, boxes apart"),
     ],
 )
-def test_open_fates_of_two_boxes(
-    second: list[float], scores: list[float], open_rows: list[int]
+def test_undecided_outcomes_of_two_boxes(
+    second: list[float], scores: list[float], undecided_rows: list[int]
 ) -> None:
     boxes = np.array([[0, 0, 50, 50], second], dtype=np.float64)
-    fates = _fates(boxes, np.array(scores), np.zeros(2, dtype=np.int64))
-    assert np.flatnonzero(fates.is_open).tolist() == open_rows
+    outcomes = _outcomes(boxes, np.array(scores), np.zeros(2, dtype=np.int64))
+    assert np.flatnonzero(outcomes.undecided).tolist() == undecided_rows
 
 
-def test_a_near_tie_with_a_box_that_is_certainly_dropped_opens_nothing() -> None:
-    # The second box stands at IoU 0.5 with the third, but the first one drops it for certain.
+def test_a_near_tie_with_a_box_that_is_certainly_dropped_decides_nothing() -> None:
+    # The second box is at IoU 0.5 with the third, but the first one drops it for certain.
     boxes = np.array([[0, 0, 52, 50], [0, 0, 50, 50], [0, 0, 25, 50]], dtype=np.float64)
-    fates = _fates(boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, dtype=np.int64))
-    assert fates.kept.tolist() == [True, False, True]
-    assert not fates.is_open.any()
+    outcomes = _outcomes(boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, dtype=np.int64))
+    assert outcomes.kept.tolist() == [True, False, True]
+    assert not outcomes.undecided.any()
 
 
-def test_an_open_box_opens_what_it_alone_would_drop() -> None:
+def test_a_box_that_only_an_undecided_box_drops_is_undecided() -> None:
     boxes = np.array([[0, 0, 50, 50], [0, 0, 100, 50], [20, 0, 120, 50]], dtype=np.float64)
     scores, groups = np.array([0.9, 0.8, 0.7]), np.zeros(3, dtype=np.int64)
     pairs = suppression(boxes, scores, groups, LIMIT, FP32_EPSILONS, np.zeros(3))
-    nobody = np.zeros(3, dtype=np.bool_)
-    chosen = select("box", 10, pairs, scores, nobody, {}, FP32_EPSILONS)
-    assert chosen.is_open.tolist() == [False, True, True]
-    witness = chosen.witness(2)
-    assert witness is not None
-    assert (witness.quantity, witness.value, witness.where) == ("NMS IoU", 0.5, "box 0 and 1")
-    assert chosen.witness(0) is None
+    none = np.zeros(3, dtype=np.bool_)
+    selection = select("box", 10, pairs, scores, none, {}, FP32_EPSILONS)
+    assert selection.undecided.tolist() == [False, True, True]
+    near_tie = selection.near_tie(2)
+    assert near_tie is not None
+    assert (near_tie.quantity, near_tie.value, near_tie.where) == ("NMS IoU", 0.5, "box 0 and 1")
+    assert selection.near_tie(0) is None
 
 
 @pytest.mark.parametrize(
-    ("third", "open_rows"),
+    ("third", "undecided_rows"),
     [
         pytest.param(0.7, [1, 2], id="tie at the cut"),
         pytest.param(0.69, [], id="clear cut"),
     ],
 )
-def test_the_cut_opens_only_ranks_that_tie(third: float, open_rows: list[int]) -> None:
+def test_only_ranks_that_tie_at_the_cut_are_undecided(
+    third: float, undecided_rows: list[int]
+) -> None:
     boxes = np.arange(4)[:, None] * 100.0 + np.array([0.0, 0.0, 50.0, 50.0])
     scores, groups = np.array([0.9, 0.7, third, 0.5]), np.zeros(4, dtype=np.int64)
     pairs = suppression(boxes, scores, groups, LIMIT, FP32_EPSILONS, np.zeros(4))
-    chosen = select("box", 2, pairs, scores, np.zeros(4, np.bool_), {}, FP32_EPSILONS)
-    assert np.flatnonzero(chosen.is_open).tolist() == open_rows
-    for row in open_rows:
-        witness = chosen.witness(row)
-        assert witness is not None
-        assert (witness.value, witness.decision, witness.distance) == (3, 2, 1)
+    selection = select("box", 2, pairs, scores, np.zeros(4, np.bool_), {}, FP32_EPSILONS)
+    assert np.flatnonzero(selection.undecided).tolist() == undecided_rows
+    for row in undecided_rows:
+        near_tie = selection.near_tie(row)
+        assert near_tie is not None
+        assert (near_tie.value, near_tie.threshold, near_tie.distance) == (3, 2, 1)
 
 
 def test_rank_bounds_count_certain_and_possible_survivors() -> None:
-    fates = Fates(np.array([True, False, True, False]), np.array([False, False, False, True]))
-    at_least, at_most = rank_bounds(fates, np.array([0.9, 0.8, 0.7, 0.6]), 1e-5)
-    assert at_least[:3].tolist() == [0, 1, 1]
-    assert at_most[:3].tolist() == [0, 1, 2]
+    outcomes = Outcomes(np.array([True, False, True, False]), np.array([False, False, False, True]))
+    min_above, max_above = rank_bounds(outcomes, np.array([0.9, 0.8, 0.7, 0.6]), 1e-5)
+    assert min_above[:3].tolist() == [0, 1, 1]
+    assert max_above[:3].tolist() == [0, 1, 2]
 
 
-def test_presence_names_what_the_filters_may_remove() -> None:
+def test_filters_report_what_they_may_remove() -> None:
     boxes = np.array([[0, 0, 1, 9], [0, 0, 1.00001, 9], [0, 0, 0.9, 9], [0, 0, 5, 9], [0, 0, 5, 9]])
     scores = np.array([0.9, 0.9, 0.9, 0.05, 0.04])
-    is_absent, uncertain = presence(boxes, scores, 1.0, 0.05, FP32_EPSILONS, "box")
+    is_absent, near_ties = filter_outcomes(boxes, scores, 1.0, 0.05, FP32_EPSILONS, "box")
     assert is_absent.tolist() == [False, False, True, False, True]
-    assert {box: w.quantity for box, w in uncertain.items()} == {
+    assert {box: near_tie.quantity for box, near_tie in near_ties.items()} == {
         0: "box side",
         1: "box side",
         3: "score",
@@ -167,21 +169,21 @@ def test_presence_names_what_the_filters_may_remove() -> None:
 )
 def test_level_rule_boundaries(side_px: float, expected: list[float]) -> None:
     boxes = np.array([[7.0, 9.0, 7.0 + side_px, 9.0 + side_px]])
-    found = list(level_witnesses(boxes, PoolerSpec(), FP32_EPSILONS, "proposal"))
-    assert [witness.decision for _, witness in found] == expected
+    near_ties = level_near_ties(boxes, PoolerSpec(), FP32_EPSILONS, "proposal")
+    assert [near_tie.threshold for _, near_tie in near_ties] == expected
 
 
 def test_a_single_level_has_no_level_rule() -> None:
     boxes = np.array([[0.0, 0.0, 224.0, 224.0]])
-    assert not list(level_witnesses(boxes, PoolerSpec(strides=(16,)), FP32_EPSILONS, "proposal"))
+    assert not list(level_near_ties(boxes, PoolerSpec(strides=(16,)), FP32_EPSILONS, "proposal"))
 
 
-def test_class_shift_opens_what_its_rounding_can_turn() -> None:
+def test_rounding_of_class_shifted_boxes_leaves_near_ties_undecided() -> None:
     boxes = np.array([[0, 0, 50, 50], [0, 0, 100.005, 50]], dtype=np.float32)
     scores, groups = np.array([0.9, 0.8]), np.array([90, 90])
-    nobody = np.zeros(2, dtype=np.bool_)
+    none = np.zeros(2, dtype=np.bool_)
     rounding = class_offset_noise(boxes, groups)
     assert rounding == pytest.approx(2.0**-11)
-    for noise, is_open in ((np.zeros(2), False), (rounding, True)):
+    for noise, undecided in ((np.zeros(2), False), (rounding, True)):
         pairs = suppression(boxes, scores, groups, LIMIT, FP32_EPSILONS, noise)
-        assert nms_fates(pairs, nobody, nobody).is_open[1] == is_open
+        assert nms_outcomes(pairs, none, none).undecided[1] == undecided
