@@ -1,4 +1,4 @@
-"""Errors that a user can act on. Each message says what, where, expected, got and what to do."""
+"""Errors that a user can act on: each message has what, where, expected, got and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class UsageError(MaskportError):
 
 
 class CheckpointError(MaskportError):
-    """A weights file cannot be read, is unsafe, or is not of a dialect that is known."""
+    """A weights file cannot be read, is unsafe, or is of an unknown dialect."""
 
 
 class SpecError(MaskportError):
@@ -20,7 +20,7 @@ class SpecError(MaskportError):
 
 
 class ArtifactError(MaskportError):
-    """A deployable file is damaged, is not ours, or does not fit the request."""
+    """A deployable file is damaged, was not made by maskport, or does not fit the request."""
 
 
 class ImageError(MaskportError):
@@ -28,7 +28,7 @@ class ImageError(MaskportError):
 
 
 class MissingDependencyError(MaskportError):
-    """An optional library is needed; the message says what to install."""
+    """An optional library is missing; the message has the package to install."""
 
 
 class ExportError(MaskportError):
@@ -36,7 +36,7 @@ class ExportError(MaskportError):
 
 
 class EngineBuildError(MaskportError):
-    """A compiler refused the graph or failed; names the node and what to do, where known."""
+    """A compiler rejected the graph or failed; names the node and what to do, if known."""
 
 
 class DeviceError(MaskportError):
@@ -44,5 +44,5 @@ class DeviceError(MaskportError):
 
 
 def in_brief(error: BaseException, most: int = 200) -> str:
-    """A library's own words as one line of at most so many characters, to stand in brackets."""
+    """A library's message as one line of at most `most` characters, for use in parentheses."""
     return " ".join(str(error).split())[:most]

@@ -1,4 +1,4 @@
-"""The network, written once: static counts, a validity mask instead of dropped rows.
+"""The network: static counts, and a validity mask instead of dropped rows.
 
 Legend: N images, H x W canvas, D detections per image, M mask side, J keypoints, S map side.
 """
@@ -19,18 +19,18 @@ from model.heads.mask import MaskHead
 from model.heads.rpn import RegionProposalNetwork
 from model.heads.selection import DetectionSelector, Selection
 from model.ops import Operators, RoIPooler
-from model.placement import Windows, windows
+from model.placement import Windows, image_windows
 from model.spec import ModelSpec, PreprocessSpec, ResNetSpec
 
 
 class Outputs(NamedTuple):
-    """What the graph answers; the same fields, in this order, in every exported file.
+    """Outputs of the network; every exported file has the same fields in this order.
 
     boxes float32 [N, D, 4] xyxy canvas pixels; scores float32 [N, D]; labels int32 [N, D];
-    masks float32 [N, D, M, M] probabilities (None for a model without masks); keypoint_heatmaps
-    float32 [N, D, J, S, S] logits (None for one without keypoints); counts int32 [N], the valid
-    rows, which come first; nms_open, candidates_cut, samples_cut int32 [N], 0 where the result is
-    the exact one.
+    masks float32 [N, D, M, M] probabilities (None without a mask head); keypoint_heatmaps
+    float32 [N, D, J, S, S] logits (None without a keypoint head); counts int32 [N], the valid
+    rows, which come first; nms_open, candidates_cut, samples_cut int32 [N], 0 if the result is
+    exact.
     """
 
     boxes: Tensor
@@ -44,8 +44,8 @@ class Outputs(NamedTuple):
     samples_cut: Tensor
 
 
-class Normalise(nn.Module):
-    """(image - mean) / std inside each image; the padding is zero after that, or before it."""
+class Normalize(nn.Module):
+    """(image - mean) / std inside each image; the padding is zero after or before that."""
 
     mean: Tensor
     std: Tensor
@@ -56,10 +56,10 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor, places: Windows) -> Tensor:
+    def forward(self, images: Tensor, windows: Windows) -> Tensor:
         """Map float32 [N, 3, H, W] to the same shape."""
-        # Most eager models pad after they normalise: the padding is zero then.
-        inside = places.inside()[:, None]
+        # Most eager models normalize before they pad, so that the padding is zero.
+        inside = windows.inside()[:, None]
         if self.pads_first:
             return (torch.where(inside, images, 0.0) - self.mean) / self.std
         return torch.where(inside, (images - self.mean) / self.std, 0.0)
@@ -68,16 +68,16 @@ class Normalise(nn.Module):
 class MaskRCNN(nn.Module):
     """Mask R-CNN, Faster R-CNN and Keypoint R-CNN as a spec describes them.
 
-    The names of the children are the roles that the exported graph's nodes carry.
+    The names of the children are the roles of the exported graph's nodes, stored in every file.
 
-    Source: Mask R-CNN; torchvision `GeneralizedRCNN` with its transform taken out: the resize is
-    the runtime's work, normalisation is done here.
+    Source: Mask R-CNN; torchvision `GeneralizedRCNN` without its transform: the runtime resizes,
+    the network normalizes.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.normalise = Normalise(spec.preprocess)
+        self.normalise = Normalize(spec.preprocess)
         is_resnet = isinstance(spec.body, ResNetSpec)
         self.body = ResNetBody(spec.body) if is_resnet else MobileNetV3Body(spec.body)  # type: ignore[arg-type]
         self.fpn = None if spec.fpn is None else FeaturePyramid(self.body.channels, spec.fpn)
@@ -106,74 +106,75 @@ class MaskRCNN(nn.Module):
             self.keypoint_head = KeypointHead(channels, spec.keypoint)
 
     def forward(self, images: Tensor, image_hw: Tensor) -> Outputs:
-        """Detect.
+        """Detect objects.
 
         Args:
             images: float32 [N, 3, H, W], resized, in the spec's channel order and value range,
-                each where the spec places it on the canvas; what lies outside it is ignored.
+                placed on the canvas as the spec has it; pixels outside the images are ignored.
             image_hw: float32 [N, 2], height and width of each image on the canvas, in pixels.
         """
-        places = windows(
-            image_hw, (images.shape[2], images.shape[3]), self.spec.preprocess.placement
-        )
-        features = self.features(images, places)
-        proposals, valid, rpn_open = self.rpn(features, places)
+        canvas_hw = images.shape[2], images.shape[3]
+        windows = image_windows(image_hw, canvas_hw, self.spec.preprocess.placement)
+        features = self.features(images, windows)
+        proposals, valid, rpn_open = self.rpn(features, windows)
         pooled, box_cut = self.box_pool(features, proposals, valid)
-        logits, deltas = self.box_head(self._staged(pooled))
-        # Scores and coordinates are float32 whatever type the heads ran in.
-        found = self.select(logits.float(), deltas.float(), proposals, valid, places)
-        masks, mask_cut = self._masks(features, found)
-        heatmaps, keypoint_cut = self._heatmaps(features, found)
+        logits, deltas = self.box_head(self._run_roi_stage(pooled))
+        # Scores and coordinates are float32 in every precision of the heads.
+        selection = self.select(logits.float(), deltas.float(), proposals, valid, windows)
+        masks, mask_cut = self._masks(features, selection)
+        heatmaps, keypoint_cut = self._heatmaps(features, selection)
         cuts = [box_cut, *(cut for cut in (mask_cut, keypoint_cut) if cut is not None)]
         return Outputs(
-            found.boxes,
-            found.scores,
-            found.labels.to(torch.int32),
+            selection.boxes,
+            selection.scores,
+            selection.labels.to(torch.int32),
             masks,
             heatmaps,
-            found.valid.sum(dim=1).to(torch.int32),
-            rpn_open + found.nms_open,
-            found.candidates_cut,
+            selection.valid.sum(dim=1).to(torch.int32),
+            rpn_open + selection.nms_open,
+            selection.candidates_cut,
             torch.stack(cuts).sum(dim=0).to(torch.int32),
         )
 
     def use_operators(self, operators: Operators) -> None:
-        """Pool and suppress in another way from now on, for instance `StaticOperators`."""
+        """Replace pooling and NMS, for instance by `StaticOperators`."""
         for module in self.modules():
             if isinstance(module, RoIPooler | RegionProposalNetwork | DetectionSelector):
                 module.operators = operators
 
-    def features(self, images: Tensor, places: Windows) -> list[Tensor]:
-        """Normalise, zero the padding, and answer one float32 [N, C, H_l, W_l] per level."""
-        body: list[Tensor] = self.body(self.normalise(images, places))
+    def features(self, images: Tensor, windows: Windows) -> list[Tensor]:
+        """Normalize, zero the padding, and compute float32 [N, C, H_l, W_l] per level."""
+        body: list[Tensor] = self.body(self.normalise(images, windows))
         return body if self.fpn is None else self.fpn(body)
 
-    def _staged(self, pooled: Tensor) -> Tensor:
+    def _run_roi_stage(self, pooled: Tensor) -> Tensor:
         return pooled if self.roi_stage is None else self.roi_stage(pooled)
 
     def _masks(
-        self, features: list[Tensor], found: Selection
+        self, features: list[Tensor], selection: Selection
     ) -> tuple[Tensor | None, Tensor | None]:
         if self.mask_head is None:
             return None, None
-        pooled, cut = self.mask_pool(features, found.boxes, found.valid)
-        masks = self.mask_head(self._staged(pooled), found.labels.reshape(-1))
-        masks = torch.where(found.valid.reshape(-1, 1, 1), masks, 0.0)
-        return masks.reshape(*found.valid.shape, masks.shape[1], masks.shape[2]), cut
+        valid = selection.valid
+        pooled, cut = self.mask_pool(features, selection.boxes, valid)
+        masks = self.mask_head(self._run_roi_stage(pooled), selection.labels.reshape(-1))
+        masks = torch.where(valid.reshape(-1, 1, 1), masks, 0.0)
+        return masks.reshape(*valid.shape, masks.shape[1], masks.shape[2]), cut
 
     def _heatmaps(
-        self, features: list[Tensor], found: Selection
+        self, features: list[Tensor], selection: Selection
     ) -> tuple[Tensor | None, Tensor | None]:
         if self.keypoint_head is None:
             return None, None
-        pooled, cut = self.keypoint_pool(features, found.boxes, found.valid)
+        valid = selection.valid
+        pooled, cut = self.keypoint_pool(features, selection.boxes, valid)
         heatmaps = self.keypoint_head(pooled)
-        heatmaps = torch.where(found.valid.reshape(-1, 1, 1, 1), heatmaps, 0.0)
-        return heatmaps.reshape(*found.valid.shape, *heatmaps.shape[1:]), cut
+        heatmaps = torch.where(valid.reshape(-1, 1, 1, 1), heatmaps, 0.0)
+        return heatmaps.reshape(*valid.shape, *heatmaps.shape[1:]), cut
 
 
 def _level_strides(spec: ModelSpec) -> tuple[int, ...]:
-    """Nominal strides of the levels that the RPN sees."""
+    """Nominal strides of the RPN's levels."""
     strides = spec.box.pooler.strides
     has_extra = spec.fpn is not None and spec.fpn.extra_level == "pool"
     return (*strides, 2 * strides[-1]) if has_extra else strides

@@ -1,7 +1,7 @@
-"""The two opaque operators of the network and their eager bodies.
+"""The two opaque operators of the network and their eager implementations.
 
-torch.export keeps each as one node, and every target lowers that node in its own way
-(`export/lowering`). The eager body is the definition that all lowerings are held to.
+torch.export keeps each as one node, which every target lowers in its own way (`export/lowering`).
+The eager implementation defines the result that all lowerings must reproduce.
 
 Legend: N images, R RoIs per image, K boxes per problem, B independent NMS problems,
 C channels, P pooled side.
@@ -34,10 +34,10 @@ def pyramid_levels(
 
     Args:
         rois: float32 [..., 4] xyxy, canvas pixels.
-        num_levels: how many levels there are.
+        num_levels: number of levels.
         finest_level: log2 of the finest level's stride.
-        canonical_size: side in pixels of a box that belongs to `canonical_level`.
-        canonical_level: level of that box.
+        canonical_size: side in pixels of a box that is assigned to `canonical_level`.
+        canonical_level: log2 of that level's stride.
         inner_eps: added inside the logarithm (detectron2: 1e-8).
         outer_eps: added outside it (torchvision: 1e-6).
 
@@ -50,12 +50,12 @@ def pyramid_levels(
     side = torch.sqrt((rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1]))
     level = torch.log2(side / canonical_size + inner_eps)
     if canonical_level == finest_level:
-        # MMDetection counts from the finest level: its float32 sum has no offset in it, which
-        # would round other areas up to the next level.
+        # MMDetection counts from the finest level. Adding the offset before rounding, in float32,
+        # would move other areas to the next level.
         level = torch.floor(level + outer_eps) + finest_level
     else:
         level = torch.floor(canonical_level + level + outer_eps)
-    # clamp() maps the NaN of a degenerate RoI nowhere defined; such rows are never valid.
+    # clamp() leaves the NaN of a degenerate RoI undefined; such rows are never valid.
     level = torch.nan_to_num(level, nan=float(finest_level))
     return level.clamp(finest_level, finest_level + num_levels - 1).long() - finest_level
 
@@ -69,12 +69,12 @@ def pyramid_pool(
     Args:
         features: one float32 [N, C, H_l, W_l] per level, finest first.
         rois: float32 [N, R, 4] xyxy, canvas pixels.
-        valid: bool [N, R]; a row that is False is not pooled and answers zeros.
+        valid: bool [N, R]; rows that are False are not pooled and become zeros.
         pooler: a `PoolerSpec` as `model.spec_json` writes it.
 
     Returns:
-        pooled, float32 [N * R, C, P, P], image-major; samples_cut, int32 [N], the RoIs that would
-        have needed more samples than they were given (always 0 here).
+        pooled, float32 [N * R, C, P, P], image-major; samples_cut, int32 [N], the number of RoIs
+        that need more samples than they got (always 0 here).
 
     Source: Mask R-CNN, sec. 3; torchvision `MultiScaleRoIAlign`; the poolers of `model.pooling`.
     """
@@ -97,7 +97,7 @@ def _levels(rois: Tensor, spec: PoolerSpec) -> Tensor:
     if len(spec.strides) == 1:
         return torch.zeros(rois.shape[0], dtype=torch.int64, device=rois.device)
     finest, coarsest = spec.strides[0].bit_length() - 1, spec.strides[-1].bit_length() - 1
-    # Equal strides (MobileNet-V3) leave one level to choose from, as in torchvision.
+    # With equal strides (MobileNet-V3) there is one level to choose from, as in torchvision.
     return pyramid_levels(
         rois,
         coarsest - finest + 1,
@@ -126,15 +126,15 @@ def nms_keep(
 
     Args:
         boxes: float32 [B, K, 4] xyxy, canvas pixels, best first; ties go to the first.
-        valid: bool [B, K]; other rows neither stay nor suppress.
-        groups: int64 [B, K] in [0, num_groups); boxes of different groups do not meet.
-        num_groups: number of groups; 1 means that `groups` is not looked at.
-        iou: a box goes when its IoU with a kept one is strictly greater.
-        stage: "proposals" or "detections", which NMS of the network this is; it says nothing
-            about the answer, a lowering may spend differently on the two.
+        valid: bool [B, K]; other rows are neither kept nor suppress any.
+        groups: int64 [B, K] in [0, num_groups); boxes suppress only boxes of their group.
+        num_groups: number of groups; `groups` is ignored if it is 1.
+        iou: a box is removed if its IoU with a kept one is strictly greater.
+        stage: "proposals" or "detections", the network's NMS that this is. It does not change the
+            result; a lowering may use other limits for each.
 
     Returns:
-        keep, bool [B, K]; open, int32 [B], the boxes left undecided (always 0 here).
+        keep, bool [B, K]; open, int32 [B], the number of undecided boxes (always 0 here).
 
     Source: torchvision `nms` per group.
     """
@@ -158,21 +158,21 @@ def _(
 
 
 class Operators(Protocol):
-    """How the network pools and suppresses: by the opaque operators, or in another way."""
+    """An implementation of the network's pooling and NMS."""
 
     def pyramid_pool(
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
     ) -> tuple[Tensor, Tensor]:
-        """As the operator of that name, with the numbers of a spec."""
+        """See the operator `pyramid_pool`; its numbers come from `spec`."""
 
     def nms_keep(
         self, boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
     ) -> tuple[Tensor, Tensor]:
-        """As the operator of that name."""
+        """See the operator `nms_keep`."""
 
 
 class OpaqueOperators:
-    """The two operators as single nodes: what is exported, and what runs eagerly."""
+    """The two operators as single nodes, for export and for eager runs."""
 
     def pyramid_pool(
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
@@ -196,7 +196,7 @@ OPAQUE = OpaqueOperators()
 class RoIPooler(nn.Module):
     """`pyramid_pool` with the numbers of a spec.
 
-    A module, so that every node of the exported graph knows which pooling it belongs to.
+    A module, so that the nodes of the exported graph have its name as their role.
     """
 
     def __init__(self, spec: PoolerSpec) -> None:

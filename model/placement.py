@@ -1,4 +1,4 @@
-"""Where a photo stands on its canvas.
+"""The window of each image on the canvas.
 
 Legend: N images, H x W canvas, K boxes.
 """
@@ -14,12 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Each image's place on the canvas.
+    """Size and position of each image on the canvas.
 
     Attributes:
-        image_hw: float32 [N, 2], each image's size on the canvas, in pixels.
-        origin_yx: float32 [N, 2], its first row and column; None for the top left corner.
-        canvas_hw: sides of the canvas in pixels, possibly symbolic.
+        image_hw: float32 [N, 2], size on the canvas, in pixels.
+        origin_yx: float32 [N, 2], first row and column; None for the top left corner.
+        canvas_hw: height and width of the canvas in pixels, possibly symbolic.
     """
 
     image_hw: Tensor
@@ -27,7 +27,7 @@ class Windows:
     canvas_hw: tuple[int, int]
 
     def inside(self) -> Tensor:
-        """Bool [N, H, W], the pixels that belong to an image."""
+        """Bool [N, H, W]: the pixels inside the image."""
         y = torch.arange(self.canvas_hw[0], device=self.image_hw.device)[None, :, None]
         x = torch.arange(self.canvas_hw[1], device=self.image_hw.device)[None, None, :]
         end = self.image_hw if self.origin_yx is None else self.origin_yx + self.image_hw
@@ -42,8 +42,8 @@ class Windows:
 
         Args:
             boxes: float32 [N, K, 4] xyxy, canvas pixels.
-            to: what to clip to.
-            end_shift: added to the far edges (see `model.spec.AnchorSpec`).
+            to: the region to clip to.
+            end_shift: added to the right and bottom edges (see `model.spec.AnchorSpec`).
         """
         if to == "canvas":
             one = boxes.new_ones(1)  # a side may be symbolic: a product with it is a tensor
@@ -59,7 +59,7 @@ class Windows:
         return torch.minimum(torch.maximum(boxes, start), end)
 
 
-def windows(
+def image_windows(
     image_hw: Tensor, canvas_hw: tuple[int, int], placement: Literal["top-left", "centred"]
 ) -> Windows:
     """Place images of these sizes; "centred" rounds towards the top left (Matterport)."""

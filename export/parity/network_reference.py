@@ -23,7 +23,7 @@ from export.parity.torchvision_reference import EagerRun, TorchvisionEager
 from model.checkpoint import Checkpoint
 from model.heads.selection import DetectionSelector
 from model.mask_rcnn import Outputs
-from model.placement import Windows, windows
+from model.placement import Windows, image_windows
 from model.spec import ModelSpec
 from runtime.compare.attribution import EagerTrace
 from runtime.compare.keypoint_attribution import KeypointTrace
@@ -110,7 +110,7 @@ class NetworkEager:
         (features, _), (proposals, valid, _) = self._seen["rpn"]
         logits, deltas = self._seen["box_head"][1]
         canvas_hw = canvas.images.shape[2], canvas.images.shape[3]
-        places = windows(image_hw, canvas_hw, spec.preprocess.placement)
+        places = image_windows(image_hw, canvas_hw, spec.preprocess.placement)
         boxes, kept = self.model.rpn.candidates(features, places)
         levels = torch.arange(boxes.shape[1]) // spec.rpn.pre_nms
         candidates = _candidates(spec, logits, deltas, proposals, valid, places)

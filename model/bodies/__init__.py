@@ -1,1 +1,7 @@
-"""Feature extractors, one file each."""
+"""Feature extractors.
+
+fpn: the feature pyramid
+mobilenet: torchvision's MobileNet-V3-large
+norm: the normalization after a convolution
+resnet: ResNet and ResNeXt, and the RoI stage of C4
+"""

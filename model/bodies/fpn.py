@@ -13,12 +13,12 @@ from model.spec import FpnSpec
 
 
 class FeaturePyramid(nn.Module):
-    """Top-down pathway and lateral connections; answers one level more than it is given, or not.
+    """Top-down pathway and lateral connections, with an optional coarser extra level.
 
     Names of the children are torchvision's.
 
     Source: Feature Pyramid Networks, sec. 3; torchvision `FeaturePyramidNetwork`, whose
-    interpolation to the finer level's size is detectron2's doubling where that size is even.
+    interpolation to the finer level's size equals detectron2's doubling if that size is even.
     """
 
     def __init__(self, channels: Sequence[int], spec: FpnSpec) -> None:

@@ -11,7 +11,7 @@ from model.spec import MobileNetV3Spec
 
 
 class MobileNetV3Body(nn.Sequential):
-    """The `features` of `mobilenet_v3_large`; answers the blocks named in `spec.outputs`."""
+    """The `features` of `mobilenet_v3_large`; returns the blocks in `spec.outputs`."""
 
     def __init__(self, spec: MobileNetV3Spec) -> None:
         trunk = mobilenet_v3_large(

@@ -1,4 +1,4 @@
-"""The normalisation that follows a convolution."""
+"""The normalization after a convolution."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from model.spec.body import GROUPS_OF_GROUP_NORM, NormKind
 Norm = Callable[[int], nn.Module]
 
 
-def norm_layer(kind: NormKind, eps: float) -> Norm | None:
-    """What makes a layer for so many channels; None where the convolution has a bias instead.
+def norm_layer(norm: NormKind, eps: float) -> Norm | None:
+    """The layer's constructor, from channels; None if the convolution has a bias instead.
 
     FrozenBatchNorm and SyncBatchNorm are BatchNorm at inference; detectron2 and MMDetection give
     GroupNorm 32 groups.
     """
-    if kind == "batch_norm":
+    if norm == "batch_norm":
         return partial(nn.BatchNorm2d, eps=eps)
-    if kind == "group_norm":
+    if norm == "group_norm":
         return partial(nn.GroupNorm, GROUPS_OF_GROUP_NORM, eps=eps)
     return None

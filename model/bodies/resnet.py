@@ -1,7 +1,7 @@
-"""ResNet and ResNeXt bodies whose every width is free, because checkpoints decide them.
+"""ResNet and ResNeXt bodies of any widths, which come from the checkpoint.
 
-torchvision's blocks tie a stage's inner width to its output and always stride the 3x3
-convolution; detectron2's checkpoints do neither, hence blocks of our own with the same names.
+torchvision's blocks derive a stage's inner width from its output and always stride the 3x3
+convolution. detectron2's checkpoints do neither, so these blocks differ but keep the names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from model.spec import ResNetSpec, RoIStageSpec
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One stage: what its blocks have in common."""
+    """What the blocks of a stage have in common."""
 
     width: int
     outputs: int
@@ -29,21 +29,21 @@ class Layout:
     norm: Norm | None
 
     def conv(self, inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
-        """A 1x1 or 3x3 convolution that keeps the sides, but for its stride."""
+        """A 1x1 or 3x3 convolution, padded so that only the stride changes the sides."""
         dilation, groups = (self.dilation, self.groups) if side == 3 else (1, 1)
         padding, bias = dilation * (side // 2), self.norm is None
         return nn.Conv2d(inputs, outputs, side, stride, padding, dilation, groups, bias)
 
-    def normalise(self, channels: int) -> nn.Module:
-        """What follows a convolution."""
+    def norm_after(self, channels: int) -> nn.Module:
+        """The normalization after a convolution."""
         return nn.Identity() if self.norm is None else self.norm(channels)
 
     def shortcut(self, inputs: int, stride: int) -> nn.Sequential | None:
-        """A projection where shapes differ."""
+        """A projection, if the block changes the shape."""
         if stride == 1 and inputs == self.outputs:
             return None
         projection = self.conv(inputs, self.outputs, 1, stride)
-        return nn.Sequential(projection, self.normalise(self.outputs))
+        return nn.Sequential(projection, self.norm_after(self.outputs))
 
 
 class BasicBlock(nn.Module):
@@ -52,9 +52,9 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, layout: Layout, stride: int) -> None:
         super().__init__()
         self.conv1 = layout.conv(inputs, layout.width, 3, stride)
-        self.bn1 = layout.normalise(layout.width)
+        self.bn1 = layout.norm_after(layout.width)
         self.conv2 = layout.conv(layout.width, layout.outputs, 3)
-        self.bn2 = layout.normalise(layout.outputs)
+        self.bn2 = layout.norm_after(layout.outputs)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = layout.shortcut(inputs, stride)
 
@@ -67,18 +67,18 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a shortcut (fig. 5 right); grouped 3x3 for ResNeXt."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut (fig. 5 right); grouped 3x3 for ResNeXt."""
 
     def __init__(self, inputs: int, layout: Layout, stride: int) -> None:
         super().__init__()
         width = layout.width
         first, second = (stride, 1) if layout.stride_in_1x1 else (1, stride)
         self.conv1 = layout.conv(inputs, width, 1, first)
-        self.bn1 = layout.normalise(width)
+        self.bn1 = layout.norm_after(width)
         self.conv2 = layout.conv(width, width, 3, second)
-        self.bn2 = layout.normalise(width)
+        self.bn2 = layout.norm_after(width)
         self.conv3 = layout.conv(width, layout.outputs, 1)
-        self.bn3 = layout.normalise(layout.outputs)
+        self.bn3 = layout.norm_after(layout.outputs)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = layout.shortcut(inputs, stride)
 
@@ -92,7 +92,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNetBody(nn.Module):
-    """Stem and stages; answers the outputs that the spec asks for, finest first."""
+    """Stem and stages; returns the stages in `spec.outputs`, finest first."""
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class ResNetBody(nn.Module):
 
 
 class RoIStage(nn.Sequential):
-    """A stage of bottlenecks that runs on every pooled RoI (C4's res5).
+    """A stage of bottlenecks that runs on every pooled RoI (res5 of C4).
 
     Maps [R, inputs, P, P] to [R, channels, P / stride, P / stride].
 
@@ -144,21 +144,19 @@ class RoIStage(nn.Sequential):
 
 
 class _EndPaddedPool(nn.Module):
-    """3x3 max pooling by 2, padded as TensorFlow's "SAME" pads even sides: at the end only."""
+    """3x3 max pooling with stride 2, padded at the end only, as TensorFlow's "SAME"."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # What is pooled went through a ReLU: zeros never win where there is a pixel.
+        # The input went through a ReLU, so that zero padding never exceeds a pixel.
         return functional.max_pool2d(functional.pad(x, (0, 1, 0, 1)), 3, 2)
 
 
 def _stage(
     inputs: int, layout: Layout, block: Literal["basic", "bottleneck"], count: int, stride: int
 ) -> OrderedDict[str, nn.Module]:
-    made = BasicBlock if block == "basic" else Bottleneck
+    block_class = BasicBlock if block == "basic" else Bottleneck
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    for index in range(count):
-        first = index == 0
-        blocks[str(index)] = made(
-            inputs if first else layout.outputs, layout, stride if first else 1
-        )
+    blocks["0"] = block_class(inputs, layout, stride)
+    for index in range(1, count):
+        blocks[str(index)] = block_class(layout.outputs, layout, 1)
     return blocks

@@ -15,7 +15,7 @@ from model.spec import BoxHeadSpec
 
 
 class BoxHead(nn.Module):
-    """Pooled features, or those of a RoI stage, to class logits and box deltas.
+    """Pooled features, or the features of a RoI stage, to class logits and box deltas.
 
     Names of the children are torchvision's.
 
@@ -41,7 +41,7 @@ class BoxHead(nn.Module):
 
 
 def _layers(channels: int, side: int, spec: BoxHeadSpec) -> tuple[OrderedDict[str, nn.Module], int]:
-    """The layers by torchvision's names, and how many numbers the last one answers."""
+    """The layers by torchvision's names, and the width of the last one's output."""
     norm = norm_layer(spec.norm, spec.norm_eps)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, width in enumerate(spec.conv_widths):
@@ -57,13 +57,13 @@ def _layers(channels: int, side: int, spec: BoxHeadSpec) -> tuple[OrderedDict[st
 
 
 def linear_name(spec: BoxHeadSpec, index: int) -> str:
-    """Torchvision counts fully connected layers from `fc6`, and after convolutions by place."""
+    """Torchvision numbers linear layers from `fc6`; after convolutions, by index in the trunk."""
     convs = len(spec.conv_widths)
     return str(convs + 1 + 2 * index) if convs else f"fc{6 + index}"
 
 
 def delta_groups(spec: BoxHeadSpec, num_foreground: int) -> int:
-    """Boxes regressed per proposal: with the background first, one for it as well."""
+    """Boxes regressed per proposal; a background that comes first also has one."""
     if spec.class_agnostic:
         return 1
     return num_foreground + (spec.background == "first")

@@ -1,4 +1,4 @@
-"""The keypoint head: one heat map per keypoint and detection.
+"""The keypoint head: one heatmap per keypoint and detection.
 
 Legend: N images, D detections, P pooled side, J keypoints.
 """
@@ -13,10 +13,10 @@ from model.spec import KeypointHeadSpec
 
 
 class KeypointHead(nn.Module):
-    """Convolutions, a deconvolution to twice the side, a bilinear resize to four times.
+    """Convolutions, a deconvolution to twice the side, a bilinear resize to four times the side.
 
     Source: Mask R-CNN, sec. 5; torchvision `KeypointRCNNHeads`, `KeypointRCNNPredictor`;
-    detectron2 `KRCNNConvDeconvUpsampleHead` is the same network.
+    detectron2 `KRCNNConvDeconvUpsampleHead`, the same network.
     """
 
     def __init__(self, channels: int, spec: KeypointHeadSpec) -> None:

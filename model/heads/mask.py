@@ -15,7 +15,7 @@ from model.spec import MaskHeadSpec
 
 
 class MaskHead(nn.Module):
-    """Probabilities of the predicted class alone; classes do not compete.
+    """Mask probabilities of the predicted class only; classes do not compete.
 
     Source: Mask R-CNN, sec. 3 and fig. 4; torchvision `MaskRCNNHeads`, `MaskRCNNPredictor`.
     """
@@ -44,7 +44,7 @@ class MaskHead(nn.Module):
         bias = predictor.mask_fcn_logits.bias
         if self.class_agnostic:
             channel = torch.zeros_like(channel)
-        # One channel a row is asked for; the convolution would compute those of all classes.
+        # Each row needs one channel; the convolution would compute those of all classes.
         row_weight = embedding(channel, weight)[:, None]  # [N * D, 1, C]
         logits = torch.bmm(row_weight, hidden.flatten(2))[:, 0]  # [N * D, M * M]
         logits = logits + embedding(channel, bias[:, None])

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from model.anchors import cell_anchors, grid_anchors
-from model.box_coding import decode, is_large_enough
+from model.heads.anchors import cell_anchors, grid_anchors
+from model.heads.box_coding import decode, is_large_enough
 from model.heads.rpn_head import RpnHead
 from model.ops import OPAQUE, Operators
 from model.placement import Windows
@@ -21,7 +21,7 @@ from model.spec import AnchorSpec, RpnSpec
 
 
 class RegionProposalNetwork(nn.Module):
-    """Proposals with static counts: always R rows, of which some may be invalid.
+    """Proposals with static counts: always R rows, some of which may be invalid.
 
     Source: Faster R-CNN, sec. 3.1; torchvision `RegionProposalNetwork.filter_proposals`.
     """
@@ -45,44 +45,44 @@ class RegionProposalNetwork(nn.Module):
 
         Args:
             features: one float32 [N, C, H_l, W_l] per level, finest first.
-            windows: each image's place on the canvas.
+            windows: of the images on the canvas.
 
         Returns:
             boxes float32 [N, R, 4] xyxy canvas pixels, best first; valid bool [N, R]; nms_open
             int32 [N].
         """
-        boxes, kept = self.candidates(features, windows)
+        boxes, logits = self.candidates(features, windows)
         valid = is_large_enough(boxes, self.spec.min_size, self.spec.min_size_inclusive)
-        # Logits rank as probabilities do, without their ties: float32 sigmoids are all 1 above
-        # a logit of 17, and ONNX Runtime's are all alike below -18.
-        valid = valid & (kept > float("-inf"))
+        # Logits rank like probabilities but without their ties: float32 sigmoids are all 1 above
+        # a logit of 17, and ONNX Runtime's are all equal below -18.
+        valid = valid & (logits > float("-inf"))
         if self.spec.score_threshold > 0:
-            valid = valid & (torch.sigmoid(kept) >= self.spec.score_threshold)
-        return self._suppress(boxes, kept, valid)
+            valid = valid & (torch.sigmoid(logits) >= self.spec.score_threshold)
+        return self._suppress(boxes, logits, valid)
 
     def candidates(self, features: Sequence[Tensor], windows: Windows) -> tuple[Tensor, Tensor]:
-        """What reaches the filters and NMS: the K best anchors of each level, or of all.
+        """The K best anchors of each level, or of all levels: the input of the filters and NMS.
 
         Returns:
             boxes float32 [N, L * K, 4] xyxy canvas pixels, decoded and clipped; logits float32
-            [N, L * K], -inf in rows that only fill a level up.
+            [N, L * K], -inf in padding rows.
         """
         logits, deltas = self.head(features)
-        every = [
-            self._anchors_of(level, logits[level].float(), deltas[level].float(), windows.canvas_hw)
+        levels = [
+            self._flatten(level, logits[level].float(), deltas[level].float(), windows.canvas_hw)
             for level in range(len(features))
         ]
         if self.spec.top_over == "all":
-            every = [_together(every)]
-        chosen = [self._best(*one) for one in every]
-        picked, anchors, kept = (torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True))
-        boxes = decode(picked, anchors, self.spec.box_weights, self.spec.size_clamp)
-        return windows.clip(boxes, self.spec.clip_to, self.anchors.end_shift), kept
+            levels = [_concatenated(levels)]
+        best = [self._best(*level) for level in levels]
+        top_deltas, anchors, top_logits = (torch.cat(t, dim=1) for t in zip(*best, strict=True))
+        boxes = decode(top_deltas, anchors, self.spec.box_weights, self.spec.size_clamp)
+        return windows.clip(boxes, self.spec.clip_to, self.anchors.end_shift), top_logits
 
-    def _anchors_of(
+    def _flatten(
         self, level: int, logits: Tensor, deltas: Tensor, canvas_hw: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All anchors of one level, anchor by anchor within a cell, cell by cell in row order.
+        """All anchors of one level, cell by cell in row order.
 
         Returns:
             logits float32 [N, n]; deltas float32 [N, n, 4]; anchors float32 [n, 4].
@@ -100,13 +100,13 @@ class RegionProposalNetwork(nn.Module):
             deltas float32 [N, K, 4]; anchors float32 [N, K, 4]; logits float32 [N, K].
         """
         top, count = self.spec.pre_nms, flat.shape[0]
-        # A level may have fewer than K anchors; rows of -inf stand in and stay invalid.
+        # A level may have fewer than K anchors; it is padded with -inf, which is never valid.
         padded = torch.cat([flat, flat.new_full((count, top), float("-inf"))], dim=1)
         values, index = padded.topk(top, dim=1)
         index = index.clamp(max=flat.shape[1] - 1)
-        picked = torch.gather(deltas, 1, index[:, :, None].expand(-1, -1, 4))
+        top_deltas = torch.gather(deltas, 1, index[:, :, None].expand(-1, -1, 4))
         # `embedding` is a row lookup, in every framework one plain Gather.
-        return picked, embedding(index, anchors), values
+        return top_deltas, embedding(index, anchors), values
 
     def _anchors(self, level: int, grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Tensor:
         stride = self.strides[level]
@@ -119,7 +119,7 @@ class RegionProposalNetwork(nn.Module):
     def _suppress(
         self, boxes: Tensor, logits: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """NMS per level, or over all, then the best R of all levels together."""
+        """NMS per level or over all levels, then the best R of all levels."""
         top = self.spec.pre_nms
         levels = boxes.shape[1] // top
         flat_valid = valid.reshape(-1, top)
@@ -131,13 +131,13 @@ class RegionProposalNetwork(nn.Module):
         best, index = kept.topk(min(self.spec.post_nms, levels * top), dim=1)
         proposals = torch.gather(boxes, 1, index[:, :, None].expand(-1, -1, 4))
         is_valid = best > float("-inf")
-        # Dropped rows must not carry NaN or Inf coordinates into the pooling.
+        # Invalid rows may have NaN or Inf coordinates, which must not reach the pooling.
         proposals = torch.where(is_valid[:, :, None], proposals, 0.0)
         nms_open = undecided.reshape(-1, levels).sum(dim=1).to(torch.int32)
         return proposals, is_valid, nms_open
 
 
-def _together(levels: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+def _concatenated(levels: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     """All levels as one."""
     logits, deltas, anchors = zip(*levels, strict=True)
     return torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors, dim=0)

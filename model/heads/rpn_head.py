@@ -13,8 +13,8 @@ class RpnHead(nn.Module):
 
     Names of the children are torchvision's.
 
-    Source: Faster R-CNN, sec. 3.1; torchvision `RPNHead`, detectron2 `StandardRPNHead` (whose
-    widths are free).
+    Source: Faster R-CNN, sec. 3.1; torchvision `RPNHead`; detectron2 `StandardRPNHead`, whose
+    convolutions may have any width.
     """
 
     def __init__(self, channels: int, widths: Sequence[int], per_cell: int) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.box_coding import decode, is_large_enough
+from model.heads.box_coding import decode, is_large_enough
 from model.ops import OPAQUE, Operators
 from model.placement import Windows
 from model.spec import BoxHeadSpec
@@ -33,10 +33,11 @@ class Selection(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The K best (proposal, class) pairs, best first, and what was left out.
+    """The K best (proposal, class) pairs, best first.
 
     scores float32 [N, K]; row int64 [N, K], the proposal; group int64 [N, K], the class counted
-    from the first foreground one; above int64 [N], pairs of all that pass the threshold.
+    from the first foreground class; above int64 [N], the number of all pairs that pass the
+    threshold.
     """
 
     scores: Tensor
@@ -46,11 +47,11 @@ class Candidates(NamedTuple):
 
 
 class DetectionSelector(nn.Module):
-    """Score, choose, decode, suppress, and keep the best D.
+    """Score, select candidates, decode, suppress, and keep the best D.
 
-    Only the K best (proposal, class) pairs are decoded and reach NMS. Greedy NMS never looks
-    down the score order, so the cut can matter only if fewer than D of the K survive; then
-    `candidates_cut` counts the pairs left out, else it is 0.
+    Only the K best (proposal, class) pairs are decoded and reach NMS. In greedy NMS a box depends
+    only on boxes with higher scores, so the limit K matters only if fewer than D of the K survive;
+    then `candidates_cut` counts the pairs above the threshold that were left out, else it is 0.
 
     Source: Fast R-CNN, sec. 3.2; torchvision `RoIHeads.postprocess_detections`; detectron2
     `fast_rcnn_inference`; Matterport `refine_detections_graph` ("best-class").
@@ -65,7 +66,7 @@ class DetectionSelector(nn.Module):
         self.end_shift = end_shift
         self.first_class = 1 if spec.background == "first" else 0
         self.operators: Operators = OPAQUE
-        # A buffer, so that it is a named initialiser of the exported graph and can be changed.
+        # A buffer, so that it is a named initializer of the exported graph and can be changed.
         self.register_buffer(
             "score_threshold", torch.tensor(spec.score_threshold), persistent=False
         )
@@ -73,14 +74,14 @@ class DetectionSelector(nn.Module):
     def forward(
         self, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, windows: Windows
     ) -> Selection:
-        """Select.
+        """Select the detections.
 
         Args:
             logits: float32 [N * R, C + 1].
             deltas: float32 [N * R, 4 * groups].
             proposals: float32 [N, R, 4] xyxy, canvas pixels.
             valid: bool [N, R].
-            windows: each image's place on the canvas.
+            windows: of the images on the canvas.
         """
         spec = self.spec
         best = self.candidates(logits, valid)
@@ -91,8 +92,8 @@ class DetectionSelector(nn.Module):
         keep, nms_open = self.operators.nms_keep(
             boxes, eligible, best.group, self.classes, spec.nms_iou, "detections"
         )
-        left_out = best.above - passed.sum(dim=1)
-        cut = torch.where(keep.sum(dim=1) < spec.detections, left_out, 0).to(torch.int32)
+        omitted = best.above - passed.sum(dim=1)
+        cut = torch.where(keep.sum(dim=1) < spec.detections, omitted, 0).to(torch.int32)
         labels = best.group + self.first_class
         return _best(boxes, best.scores, labels, keep, nms_open, cut, spec.detections)
 
@@ -104,7 +105,7 @@ class DetectionSelector(nn.Module):
     def candidates(self, logits: Tensor, valid: Tensor) -> Candidates:
         """The K best (proposal, class) pairs."""
         if self.spec.choice == "best-class":
-            return self._best_class_each(logits, valid)
+            return self._best_class_of_each(logits, valid)
         count, num_proposals = valid.shape
         is_softmax = self.spec.scoring == "softmax"
         scores = torch.softmax(logits, dim=-1) if is_softmax else torch.sigmoid(logits)
@@ -118,8 +119,8 @@ class DetectionSelector(nn.Module):
         above = self._passes(flat).sum(dim=1)
         return Candidates(ranked, row, index - row * self.classes, above)
 
-    def _best_class_each(self, logits: Tensor, valid: Tensor) -> Candidates:
-        """One candidate per proposal, none where the background is best."""
+    def _best_class_of_each(self, logits: Tensor, valid: Tensor) -> Candidates:
+        """One candidate per proposal, none if the background is best."""
         scores, label = torch.softmax(logits, dim=-1).max(dim=-1)
         group = (label - self.first_class).reshape(valid.shape)
         is_object = valid & (group >= 0) & (group < self.classes)
@@ -132,13 +133,13 @@ class DetectionSelector(nn.Module):
         """Boxes of candidates, float32 [N, K, 4] xyxy canvas pixels, not clipped."""
         count, num_proposals = proposals.shape[:2]
         groups = deltas.shape[1] // 4
-        entry = best.row
+        index = best.row
         if not self.spec.class_agnostic:
-            entry = best.row * groups + best.group + self.first_class
-        table = deltas.reshape(count, num_proposals * groups, 4)
-        picked = torch.gather(table, 1, entry[:, :, None].expand(-1, -1, 4))  # [N, K, 4]
+            index = best.row * groups + best.group + self.first_class
+        flat = deltas.reshape(count, num_proposals * groups, 4)
+        selected = torch.gather(flat, 1, index[:, :, None].expand(-1, -1, 4))  # [N, K, 4]
         reference = torch.gather(proposals, 1, best.row[:, :, None].expand(-1, -1, 4))
-        return decode(picked, reference, self.spec.box_weights, self.spec.size_clamp)
+        return decode(selected, reference, self.spec.box_weights, self.spec.size_clamp)
 
 
 def _best(
@@ -150,14 +151,14 @@ def _best(
     cut: Tensor,
     detections: int,
 ) -> Selection:
-    """The first D kept rows; candidates are sorted already, so order decides and ties cannot."""
+    """The first D kept rows; candidates are sorted, so that their order breaks all ties."""
     top = boxes.shape[1]
     position = torch.arange(top, 0, -1, device=boxes.device).to(boxes.dtype)
     rank, index = torch.where(keep, position, 0.0).topk(min(detections, top), dim=1)
     valid = rank > 0
-    chosen = torch.gather(boxes, 1, index[:, :, None].expand(-1, -1, 4))
+    selected = torch.gather(boxes, 1, index[:, :, None].expand(-1, -1, 4))
     return Selection(
-        torch.where(valid[:, :, None], chosen, 0.0),
+        torch.where(valid[:, :, None], selected, 0.0),
         torch.where(valid, torch.gather(scores, 1, index), 0.0),
         torch.where(valid, torch.gather(labels, 1, index), 0),
         valid,

@@ -13,7 +13,7 @@ import torch
 from export.tracing import GraphShape, trace
 from model.checkpoint import Checkpoint, SpecOptions, load
 from model.ops import OPAQUE
-from model.placement import windows
+from model.placement import image_windows
 from runtime.preprocessing.canvas import to_canvas
 from tests.keras_matterport import Widths, random_weights, write_h5
 from tests.lively import picture
@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def test_the_operator_pools_as_the_oracle_does(checkpoint: Checkpoint) -> None:
     network = checkpoint.build()
     canvas = to_canvas([picture(*PHOTOS_HW[0], 1)], checkpoint.spec.preprocess)
-    places = windows(torch.from_numpy(canvas.image_hw), (SIDE, SIDE), "centred")
+    places = image_windows(torch.from_numpy(canvas.image_hw), (SIDE, SIDE), "centred")
     with torch.no_grad():
         features = network.features(torch.from_numpy(canvas.images), places)
         rois, valid, _ = network.rpn(features, places)

@@ -16,7 +16,7 @@ from model.families.dialect import Source
 from model.families.matterport.dialect import DIALECT
 from model.files.weights_file import read_tensors
 from model.mask_rcnn import MaskRCNN
-from model.placement import windows
+from model.placement import image_windows
 from tests.keras_forward import KerasNetwork
 from tests.keras_matterport import (
     FULL,
@@ -71,7 +71,7 @@ def test_the_network_computes_what_keras_layers_do(
     keras, network = KerasNetwork(weights), checkpoint.build().double()
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, SIDE, SIDE, generator=rng, dtype=torch.float64) * 255
-    places = windows(torch.tensor([[192.0, 255.0]]), (SIDE, SIDE), "centred")
+    places = image_windows(torch.tensor([[192.0, 255.0]]), (SIDE, SIDE), "centred")
     inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     inside[32:224, 0:255] = True
     mean = torch.tensor([123.7, 116.8, 103.9])[:, None, None]

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.checkpoint import SpecOptions, load
 from model.mask_rcnn import MaskRCNN, Outputs
 from model.ops import OpaqueOperators, pyramid_levels
-from model.placement import Windows, windows
+from model.placement import Windows, image_windows
 from model.spec import PoolerSpec
 from runtime.detections import Detections
 from runtime.postprocessing.from_raw import RawDetections, from_raw
@@ -93,7 +93,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     network.use_operators(OracleCrops())
     canvas = to_canvas([picture(*PHOTO_HW, 1)], checkpoint.spec.preprocess)
     images, image_hw = torch.from_numpy(canvas.images), torch.from_numpy(canvas.image_hw)
-    places = windows(image_hw, (SIDE, SIDE), "centred")
+    places = image_windows(image_hw, (SIDE, SIDE), "centred")
     with torch.no_grad():
         features = network.features(images, places)
         outputs = network(images, image_hw)

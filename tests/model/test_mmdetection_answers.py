@@ -178,7 +178,7 @@ def test_the_level_rule_is_the_oracles(pooler: PoolerSpec) -> None:
 
 @pytest.mark.parametrize("level", range(5))
 def test_anchors(level: int) -> None:
-    from model.anchors import cell_anchors, grid_anchors
+    from model.heads.anchors import cell_anchors, grid_anchors
     from model.families.dialect import Source
 
     spec = DIALECT.read(state_of(Network(), "meta"), Source(Path("w.pth"), "")).spec.anchors
@@ -189,7 +189,7 @@ def test_anchors(level: int) -> None:
 
 def test_a_move_that_shrinks_is_bounded_too() -> None:
     """detectron2 and torchvision bound growth only."""
-    from model.box_coding import decode
+    from model.heads.box_coding import decode
 
     box, delta = torch.tensor([[0.0, 0.0, 1000.0, 1000.0]]), torch.tensor([[0.0, 0.0, -9.0, 9.0]])
     expected = oracle.decode(box[0].numpy(), delta[0].numpy(), (1, 1, 1, 1), (10**6, 10**6))

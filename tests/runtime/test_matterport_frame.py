@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.errors import ImageError
-from model.placement import windows
+from model.placement import image_windows
 from model.spec import BoxHeadSpec, ClassSpec, MaskHeadSpec, ModelSpec, PreprocessSpec, ResNetSpec
 from runtime.detections import Detections
 from runtime.masks import rle
@@ -107,7 +107,7 @@ def test_sizes_and_places_follow_the_rule() -> None:
         hw = int(rng.integers(20, 3000)), int(rng.integers(20, 3000))
         molded = oracle.mold(hw, 800, 1024)
         assert resized_hw(hw, PREPROCESS) == resized_hw(hw, PREPROCESS, (1024, 1024)) == molded.hw
-        place = windows(torch.tensor([molded.hw]).float(), (1024, 1024), "centred").origin_yx
+        place = image_windows(torch.tensor([molded.hw]).float(), (1024, 1024), "centred").origin_yx
         assert place is not None
         assert tuple(place[0].int().tolist()) == molded.window[:2]
         moved += molded.window[0] > 0

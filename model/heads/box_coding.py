@@ -1,4 +1,4 @@
-"""Boxes as deltas from a reference box, and the filters that every stage applies to boxes."""
+"""Boxes as deltas from a reference box, and the size filter of every stage."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def decode(
         deltas: float32 [..., 4], dx dy dw dh.
         reference: float32 [..., 4] xyxy, pixels.
         weights: divisors of dx, dy, dw, dh.
-        size_clamp: whether dw and dh are bounded, from above (torchvision, detectron2), on both
-            sides (MMDetection) or not (Matterport).
+        size_clamp: bound on dw and dh: "upper" (torchvision, detectron2), "both" (MMDetection) or
+            "none" (Matterport).
 
     Returns:
         float32 [..., 4] xyxy, in the reference's frame, not clipped.
 
-    Source: Fast R-CNN, appendix C of R-CNN; torchvision `BoxCoder.decode_single`, operation by
-    operation, so that float32 results agree.
+    Source: R-CNN, appendix C; torchvision `BoxCoder.decode_single`, operation by operation, so
+    that float32 results agree.
     """
     start, end = reference[..., :2], reference[..., 2:]
     size = end - start
     center = start + 0.5 * size
-    move, grow = deltas[..., :2], deltas[..., 2:]
-    center = _divide(move, weights[:2]) * size + center
-    grow = _divide(grow, weights[2:])
+    center = _divide(deltas[..., :2], weights[:2]) * size + center
+    log_ratio = _divide(deltas[..., 2:], weights[2:])
     if size_clamp != "none":
-        grow = grow.clamp(min=-MAX_LOG_RATIO if size_clamp == "both" else None, max=MAX_LOG_RATIO)
-    half = 0.5 * (torch.exp(grow) * size)
+        lowest = -MAX_LOG_RATIO if size_clamp == "both" else None
+        log_ratio = log_ratio.clamp(min=lowest, max=MAX_LOG_RATIO)
+    half = 0.5 * (torch.exp(log_ratio) * size)
     return torch.cat([center - half, center + half], dim=-1)
 
 
@@ -53,6 +53,6 @@ def _divide(deltas: Tensor, weights: tuple[float, ...]) -> Tensor:
 
 
 def is_large_enough(boxes: Tensor, min_size: float, inclusive: bool) -> Tensor:
-    """Bool [...] of the boxes whose two sides reach `min_size` pixels (exceed it if exclusive)."""
+    """Bool [...]: both sides are at least `min_size` pixels, or above it if not `inclusive`."""
     shorter = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1)
     return shorter >= min_size if inclusive else shorter > min_size

@@ -9,7 +9,7 @@ from model.spec import AnchorSpec
 
 
 def cell_anchors(spec: AnchorSpec, level: int) -> Tensor:
-    """Anchors of one cell, centred on the origin.
+    """Anchors of one cell, centered on the origin.
 
     Returns:
         float32 [A, 4] xyxy, canvas pixels; ratio is height / width.
@@ -39,7 +39,7 @@ def grid_anchors(
         cell: float32 [A, 4].
         grid_hw: rows and columns of the level, possibly symbolic.
         stride_yx: canvas pixels per row and column, possibly symbolic.
-        offset: centre of the first cell, in strides.
+        offset: center of the first cell, in strides.
 
     Returns:
         float32 [H * W * A, 4] xyxy, canvas pixels, cell by cell in row order.
