@@ -14,8 +14,8 @@ from model.errors import ExportError
 from model.native.level_rule import level_areas
 from model.native.options import NativeOptions
 from model.pooling.packing import Packing, pack
-from model.pooling.places import level_rows, sample_places
 from model.pooling.plan import SamplePlan, sample_budget, sample_plan
+from model.pooling.sample_grid import level_rows, sample_grid
 from model.spec import PoolerSpec
 
 
@@ -50,21 +50,21 @@ def pool_packed(
     plan = sample_plan(spec, budget, options.max_sampling)
     canvas = assemble(packing, used)
     row = _level_row(rois, areas, packing, spec)
-    places = sample_places(GRAPH, rois, valid, row, spec, plan)
+    samples = sample_grid(GRAPH, rois, valid, row, spec, plan)
     count, channels = int(rois.shape[1]), int(used[0].shape[1])
     at_once = max(options.chunk_bytes // (4 * batch * channels * plan.samples), 1)
     weights: list[Value | None] = [None] * count
-    if places.weight is not None:
-        weights = [piece for piece, _ in cut(places.weight, count, at_once, 1)]
+    if samples.weight is not None:
+        weights = [piece for piece, _ in cut(samples.weight, count, at_once, 1)]
     pieces = [
         _sample(canvas, grid, weight, plan)
-        for (grid, _), weight in zip(cut(places.grid, count, at_once, 1), weights, strict=False)
+        for (grid, _), weight in zip(cut(samples.grid, count, at_once, 1), weights, strict=False)
     ]
     pooled = op.Concat(*pieces, axis=1) if len(pieces) > 1 else pieces[0]  # [N, R, C, P * P]
-    if places.share is not None:
-        pooled = op.Mul(pooled, places.share)
+    if samples.factor is not None:
+        pooled = op.Mul(pooled, samples.factor)
     together = op.Reshape(pooled, ints(-1, channels, spec.output_size, spec.output_size))
-    return together, none_open(valid) if places.cut is None else _counted(places.cut)
+    return together, none_open(valid) if samples.cut is None else _counted(samples.cut)
 
 
 def _counted(cut_rows: Value) -> Value:

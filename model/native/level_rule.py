@@ -1,8 +1,8 @@
-"""Where each pyramid level begins, as an area.
+"""The smallest RoI area of each pyramid level.
 
-The level rule rises with a RoI's area, so each level begins at one float32 area. That area is
-looked for with the eager rule itself: what compares areas needs no logarithm, and agrees with the
-eager model on every RoI, at the boundaries too.
+The level rule is monotonic in a RoI's area, so each level starts at one float32 area, found here
+by bisection of the eager rule. Comparing areas needs no logarithm and gives the eager model's
+level for every RoI, also at the boundaries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from model.spec import PoolerSpec
 
 
 def level_areas(spec: PoolerSpec) -> list[float]:
-    """Smallest area, in square canvas pixels, of each level but the finest; [] for one level.
+    """Smallest area, in square canvas pixels, of each level except the finest; [] for one level.
 
     Source: `model.ops.pyramid_levels`, bisected over all float32 numbers.
     """
@@ -30,7 +30,7 @@ def _level_areas(spec: PoolerSpec) -> tuple[float, ...]:
     count = coarsest - finest + 1
     starts = []
     for level in range(1, count):
-        # Positive floats are in the order of their bits.
+        # Positive floats have the order of their bits.
         below, above = 0, int(np.array(np.finfo(np.float32).max).view(np.int32))
         while above - below > 1:
             middle = (below + above) // 2

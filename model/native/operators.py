@@ -1,8 +1,8 @@
-"""The two operators with static shapes, in PyTorch: what `torch.compile` and CUDA graphs take.
+"""The two operators with static shapes, in PyTorch, for `torch.compile` and CUDA graphs.
 
-The eager bodies look at their data to choose rows, which a CUDA graph cannot record. These compute
-what the `native` lowering writes: one sampling of a canvas that holds all levels, and NMS as a
-fixed-point iteration. docs/tensorrt.md explains both.
+The eager implementations select rows by their data, which a CUDA graph cannot record. These
+compute the same as the `native` lowering: one sampling of a canvas that holds all levels, and NMS
+as a fixed-point iteration. docs/tensorrt.md explains both.
 
 Legend: B NMS problems, K boxes.
 """
@@ -48,11 +48,11 @@ class StaticOperators:
         size = self.options.block_size(total)
         kept: list[Tensor] = []
         undecided: list[Tensor] = []
-        pieces = [slice(start, start + size) for start in range(0, total, size)]
-        for place, rows in enumerate(pieces):
+        blocks = [slice(start, start + size) for start in range(0, total, size)]
+        for index, rows in enumerate(blocks):
             candidates = valid[:, rows, None].half()
             group = groups if num_groups > 1 else None
-            for earlier, keep in zip(pieces[:place], kept, strict=True):
+            for earlier, keep in zip(blocks[:index], kept, strict=True):
                 matrix = _removals(boxes, group, rows, earlier, iou)
                 candidates = functional.relu(candidates - matrix @ keep)
             own = _removals(boxes, group, rows, rows, iou).tril(-1)
@@ -61,11 +61,11 @@ class StaticOperators:
                 before, keep = keep, functional.relu(candidates - own @ keep)
             kept.append(keep)
             changed = (keep != before).sum(dim=(1, 2))
-            if undecided:  # what builds on a block that is open is open as a whole
+            if undecided:  # a block after an undecided one is undecided as a whole
                 changed = torch.where(undecided[-1] > 0, keep.shape[1], changed)
             undecided.append(changed)
-        together = torch.cat(kept, dim=1)[:, :, 0] > 0
-        return together, torch.stack(undecided).sum(dim=0).to(torch.int32)
+        keep_all = torch.cat(kept, dim=1)[:, :, 0] > 0
+        return keep_all, torch.stack(undecided).sum(dim=0).to(torch.int32)
 
 
 def _removals(
@@ -73,16 +73,15 @@ def _removals(
 ) -> Tensor:
     """Half [B, b, b']: 1 where the column's box would suppress the row's."""
     row, column = boxes[:, rows, None], boxes[:, None, columns]
-    low, high = (
-        torch.maximum(row[..., :2], column[..., :2]),
-        torch.minimum(row[..., 2:], column[..., 2:]),
-    )
+    low = torch.maximum(row[..., :2], column[..., :2])
+    high = torch.minimum(row[..., 2:], column[..., 2:])
     sides = (high - low).clamp(min=0)
-    shared = sides[..., 0] * sides[..., 1]
-    meets = shared / (_area(column) + _area(row) - shared) > largest_float32_not_above(iou)
+    overlap = sides[..., 0] * sides[..., 1]
+    ious = overlap / (_area(column) + _area(row) - overlap)
+    removes = ious > largest_float32_not_above(iou)
     if groups is not None:
-        meets = meets & (groups[:, rows, None] == groups[:, None, columns])
-    return meets.half()
+        removes = removes & (groups[:, rows, None] == groups[:, None, columns])
+    return removes.half()
 
 
 def _area(boxes: Tensor) -> Tensor:

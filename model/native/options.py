@@ -1,4 +1,4 @@
-"""What the static forms of the two operators may spend."""
+"""Limits of the static forms of the two operators."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class NativeOptions:
-    """Rounds and sizes of NMS as a fixed-point iteration, and of RoI samples.
+    """Iterations and sizes of NMS, and the number of RoI samples.
 
-    What real photos need is in docs/results/rounds.md; the defaults are at most twice that.
+    docs/results/rounds.md has the iterations that real photos need; the defaults are at most
+    twice as many.
 
     Attributes:
-        proposal_rounds: NMS iterations per block of proposals; `open` says when they were too few.
+        proposal_rounds: NMS iterations per block of proposals; `nms_open` counts the boxes that
+            are undecided after them.
         detection_rounds: NMS iterations per block of detections.
-        nms_block: the most boxes of one block.
-        chunk_bytes: the most that one tensor of RoI samples may take, where more than one RoI
-            fits.
-        max_sampling: M; where the number of samples depends on the RoI, a bin has M * M, and
-            `samples_cut` counts the RoIs that need more. None: as many as any RoI inside the
-            canvas needs.
+        nms_block: maximum number of boxes in a block.
+        chunk_bytes: maximum size of one tensor of RoI samples; one RoI is always allowed.
+        max_sampling: M, for poolers whose number of samples depends on the RoI: a bin has M * M
+            samples, and `samples_cut` counts the RoIs that need more. None: as many as any RoI
+            inside the canvas needs.
     """
 
     proposal_rounds: int = 64
@@ -29,14 +30,14 @@ class NativeOptions:
     max_sampling: int | None = None
 
     def rounds(self, stage: str) -> int:
-        """Of "proposals" or "detections"."""
+        """NMS iterations of "proposals" or "detections"."""
         return {"proposals": self.proposal_rounds, "detections": self.detection_rounds}[stage]
 
     def block_size(self, boxes: int) -> int:
-        """Boxes of a block when so many are cut into few; the last block may be shorter."""
+        """Boxes per block, for as few and as equal blocks as possible."""
         return even_size(boxes, self.nms_block)
 
 
 def even_size(length: int, at_most: int) -> int:
-    """Size of the pieces when a length is cut into as few and as equal ones as possible."""
+    """Size of the parts if `length` is split into as few and as equal parts as possible."""
     return -(-length // -(-length // at_most))

@@ -6,7 +6,6 @@ Legend: N images, R RoIs per image, C channels, P pooled side, S samples of a Ro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,8 +15,8 @@ from model.native.level_rule import level_areas
 from model.native.options import NativeOptions
 from model.pooling.arithmetic import TorchArithmetic
 from model.pooling.packing import pack
-from model.pooling.places import Places, level_rows, sample_places
 from model.pooling.plan import SamplePlan, sample_budget, sample_plan
+from model.pooling.sample_grid import SampleGrid, level_rows, sample_grid
 from model.spec import PoolerSpec
 
 _Sides = tuple[tuple[int, int], ...]
@@ -37,32 +36,34 @@ def pool_static(
     budget = _budget(spec, sides_hw, options.max_sampling)
     plan = sample_plan(spec, budget, options.max_sampling)
     canvas = _assemble(used)
-    row = functional.embedding(_level(rois, areas), _level_table(sides_hw, spec, rois.device))
     xp = TorchArithmetic(rois.device)
-    places = sample_places(xp, rois, valid, row[:, :, None], spec, plan)
+    row = functional.embedding(_level(rois, areas), xp.numbers(_level_rows(sides_hw, spec)))
+    samples = sample_grid(xp, rois, valid, row[:, :, None], spec, plan)
     sample_bytes = 4 * rois.shape[0] * canvas.shape[1] * plan.samples
     rois_at_once = max(options.chunk_bytes // sample_bytes, 1)
-    pieces = [
+    chunks = [
         _sample(canvas, grid, weight, plan)
-        for grid, weight in zip(*_split(places, rois_at_once), strict=True)
+        for grid, weight in zip(*_split(samples, rois_at_once), strict=True)
     ]
-    pooled = torch.cat(pieces, dim=1)  # [N, R, C, P * P]
-    if places.share is not None:
-        pooled = pooled * places.share.to(pooled.dtype)
+    pooled = torch.cat(chunks, dim=1)  # [N, R, C, P * P]
+    if samples.factor is not None:
+        pooled = pooled * samples.factor.to(pooled.dtype)
     cut = rois.new_zeros(rois.shape[0], dtype=torch.int32)
-    if places.cut is not None:
-        cut = places.cut.sum(dim=(1, 2, 3)).to(torch.int32)
+    if samples.cut is not None:
+        cut = samples.cut.sum(dim=(1, 2, 3)).to(torch.int32)
     return pooled.reshape(-1, canvas.shape[1], spec.output_size, spec.output_size), cut
 
 
-def _split(places: Places, rois_at_once: int) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
-    grids = torch.split(places.grid, rois_at_once, dim=1)
-    if places.weight is None:
+def _split(
+    samples: SampleGrid, rois_at_once: int
+) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+    grids = torch.split(samples.grid, rois_at_once, dim=1)
+    if samples.weight is None:
         return grids, [None] * len(grids)
-    return grids, torch.split(places.weight, rois_at_once, dim=1)
+    return grids, torch.split(samples.weight, rois_at_once, dim=1)
 
 
-# Plain numbers, which depend on the spec and the canvas alone: a compiler need not look inside.
+# Plain numbers that depend only on the spec and the canvas; a compiler need not trace them.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _areas(spec: PoolerSpec) -> list[float]:
     return level_areas(spec)
@@ -74,22 +75,10 @@ def _budget(spec: PoolerSpec, sides_hw: _Sides, max_sampling: int | None) -> int
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _places(sides_hw: _Sides) -> list[int]:
+def _layout(sides_hw: _Sides) -> list[int]:
     """Height and width of the canvas, then row and column of each level."""
     packing = pack(sides_hw)
     return [*packing.canvas_hw, *(side for origin in packing.origins_yx for side in origin)]
-
-
-def _level_table(sides_hw: _Sides, spec: PoolerSpec, device: torch.device) -> Tensor:
-    if torch.compiler.is_compiling():  # a compiler keeps constants itself
-        return torch.tensor(_level_rows(sides_hw, spec), device=device)
-    return _kept_table(sides_hw, spec, device)
-
-
-# A CUDA graph cannot record a copy from the host; the rehearsal before it makes the copy.
-@cache
-def _kept_table(sides_hw: _Sides, spec: PoolerSpec, device: torch.device) -> Tensor:
-    return torch.tensor(_level_rows(sides_hw, spec), device=device)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -110,7 +99,7 @@ def _level(rois: Tensor, areas: Sequence[float]) -> Tensor:
 def _assemble(features: Sequence[Tensor]) -> Tensor:
     """All levels on one [N, C, H, W] canvas, zero between them."""
     sides_hw = tuple((f.shape[2], f.shape[3]) for f in features)
-    height, width, *origins = _places(sides_hw)
+    height, width, *origins = _layout(sides_hw)
     canvas = features[0].new_zeros(*features[0].shape[:2], height, width)
     for level, feature in enumerate(features):
         top, left = origins[2 * level : 2 * level + 2]

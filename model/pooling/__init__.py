@@ -1,15 +1,22 @@
-"""The pooling family in eager form, one pooler per file; the static forms share `places`.
+"""RoI poolers of one pyramid level; `model.ops.pyramid_pool` chooses the level.
 
-All of them pool on one level; `model.ops.pyramid_pool` chooses the level. The fields of
-`model.spec.PoolerSpec` say which member it is.
+Eager poolers:
+crop_and_resize: TensorFlow's, not quantized
+prroi_pool: IoU-Net's, an integral instead of samples, not quantized
+product_grid: bilinear samples of the poolers with a fixed number of samples
+roi_align: Mask R-CNN's, not quantized
+roi_pool: Fast R-CNN's, RoI and bins quantized
+roi_warp: MNC's, RoI quantized
 
-| file | kind | first and second quantisation |
-|---|---|---|
-| `roi_align` | Mask R-CNN's | none |
-| `roi_pool` | Fast R-CNN's | RoI, bins |
-| `roi_warp` | MNC's | RoI |
-| `crop_and_resize` | TensorFlow's | none |
-| `prroi_pool` | IoU-Net's, an integral instead of samples | none |
+Static forms, as tensors (`model.native.pooling`) and as a graph (`export.lowering`):
+arithmetic: the operations that both provide
+budget: the number of samples that a bin may need
+frame: a RoI in cells of its level
+joint: samples, if their number depends on the RoI
+packing: all levels on one canvas
+plan: the layout of a RoI's samples
+sample_grid: positions of a RoI's samples on the canvas
+steps: samples, if every RoI has the same number
 """
 
 from __future__ import annotations
@@ -45,7 +52,7 @@ def pool(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor
         feature: float32 [N, C, H, W].
         rois: float32 [R, 5]: image index, then xyxy in canvas pixels.
         stride: canvas pixels per cell.
-        spec: kind, bins and samples.
+        spec: of the pooler.
 
     Returns:
         float32 [R, C, P, P].

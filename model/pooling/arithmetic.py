@@ -1,10 +1,10 @@
-"""The few operations in which sample places are written, once for PyTorch and once for a graph.
+"""The operations in sample formulas, for PyTorch and for a traced graph.
 
-`model.pooling.frame`, `fixed` and `joint` are formulas over arrays of either kind: tensors, or the
-traced values of a lowering (`export.lowering.arithmetic`). Both know + - * / and comparisons.
+`model.pooling.frame`, `joint` and `sample_grid` are formulas over tensors or over the traced values
+of a lowering (`export.lowering.arithmetic`). Both have + - * / and comparisons.
 """
 
-# The protocol says what each operation does.
+# The protocol documents each operation.
 # ruff: noqa: D102
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-# A tensor, or a traced value, whose type is the tracer's own affair.
+# A tensor, or a traced value, whose type is private to the tracer.
 Array = Any
 Numbers = Sequence[Any]  # numbers, or sequences of them, nested to the rank of a constant
 
 
 class Arithmetic(Protocol):
-    """What is spelt differently; `b` and `otherwise` may be plain numbers."""
+    """The operations with different names; `b` may be a plain number."""
 
     def numbers(self, values: Numbers) -> Array:
         """A float32 constant."""
 
     def floor(self, a: Array) -> Array:
-        """Whole numbers below."""
+        """Round down."""
 
     def ceil(self, a: Array) -> Array:
-        """Whole numbers above."""
+        """Round up."""
 
     def absolute(self, a: Array) -> Array:
-        """Without the sign."""
+        """Absolute value."""
 
     def minimum(self, a: Array, b: Array | float) -> Array:
-        """The smaller one."""
+        """Elementwise minimum."""
 
     def maximum(self, a: Array, b: Array | float) -> Array:
-        """The greater one."""
+        """Elementwise maximum."""
 
     def largest(self, a: Array, axis: int) -> Array:
-        """Maximum along an axis, which stays with length 1."""
+        """Maximum along an axis, which is kept with length 1."""
 
     def where(self, condition: Array, a: Array | float, b: Array | float) -> Array:
-        """`a` where the condition holds; at least one of the two is an array."""
+        """`a` where the condition is true, else `b`; at least one of the two is an array."""
 
     def either(self, a: Array, b: Array) -> Array:
         """Logical or."""
@@ -59,16 +59,16 @@ class Arithmetic(Protocol):
         """Logical not."""
 
     def split(self, a: Array, count: int, axis: int) -> Sequence[Array]:
-        """So many equal parts."""
+        """Split into `count` equal parts."""
 
     def join(self, parts: Sequence[Array], axis: int) -> Array:
-        """The parts one after the other."""
+        """Concatenate."""
 
     def unsqueeze(self, a: Array, *axes: int) -> Array:
-        """With further axes of length 1, which are counted in the result."""
+        """Insert axes of length 1; `axes` are indices in the result."""
 
     def squeeze_last(self, a: Array) -> Array:
-        """Without the last axis, which has length 1."""
+        """Remove the last axis, of length 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class TorchArithmetic:
     device: torch.device
 
     def numbers(self, values: Numbers) -> Tensor:
-        if torch.compiler.is_compiling():  # a compiler keeps constants itself
+        if torch.compiler.is_compiling():  # a compiler stores constants itself
             return torch.tensor(values, dtype=torch.float32, device=self.device)
-        return _kept(_nested_tuple(values), self.device)
+        return _constant(_nested_tuple(values), self.device)
 
     def floor(self, a: Tensor) -> Tensor:
         return torch.floor(a)
@@ -101,8 +101,8 @@ class TorchArithmetic:
         return a.amax(axis, keepdim=True)
 
     def where(self, condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
-        chosen: Tensor = torch.where(condition, a, b)
-        return chosen
+        selected: Tensor = torch.where(condition, a, b)
+        return selected
 
     def either(self, a: Tensor, b: Tensor) -> Tensor:
         return a | b
@@ -128,9 +128,9 @@ class TorchArithmetic:
         return a.squeeze(-1)
 
 
-# A CUDA graph cannot record a copy from the host; the rehearsal before it makes the copy.
+# A CUDA graph cannot record a copy from the host; the warm-up run before it makes the copy.
 @cache
-def _kept(values: tuple[Any, ...], device: torch.device) -> Tensor:
+def _constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 

@@ -1,4 +1,4 @@
-"""How many samples a bin can need where that depends on the RoI.
+"""The number of samples that a bin can need, if it depends on the RoI.
 
 Legend: g, samples (or pieces, or cells) of a bin along one axis; P, bins per side.
 """
@@ -15,7 +15,7 @@ _SLACK = 1e-4
 
 
 def depends_on_the_roi(spec: PoolerSpec) -> bool:
-    """Whether the number of samples of a bin is a matter of the RoI."""
+    """Whether the number of samples in a bin depends on the RoI."""
     adaptive = spec.kind == "roi_align" and spec.sampling_ratio == 0
     return adaptive or spec.kind in ("roi_pool", "prroi_pool")
 
@@ -23,10 +23,10 @@ def depends_on_the_roi(spec: PoolerSpec) -> bool:
 def worst_case(
     spec: PoolerSpec, sides_hw: Sequence[tuple[int, int]], level_areas: Sequence[float]
 ) -> int:
-    """The most samples that a bin of a RoI inside the canvas needs.
+    """The maximum number of samples that a bin of a RoI inside the canvas needs.
 
-    A RoI that is just wider than a cells and just higher than b cells has g(a) x g(b) samples,
-    and belongs to a level only if a x b is below the area where the next level begins. All a are
+    A RoI slightly wider than a cells and higher than b cells has g(a) x g(b) samples. It is
+    assigned to a level only if a x b is below the smallest area of the next level. All a are
     tried, each with the largest b that the canvas and that area allow.
 
     Args:
@@ -50,11 +50,11 @@ def worst_case(
 
 
 def _counts(spec: PoolerSpec, sides: int) -> list[int]:
-    """List the g of a RoI whose side is at most, or just above, 0, 1, … cells; it rises."""
+    """List g of a RoI whose side is at most, or just above, 0, 1, … cells, in ascending order."""
     size = spec.output_size
     if spec.kind == "roi_align":
         return [side // size + 1 for side in range(sides)]
-    if spec.kind == "prroi_pool":  # a bin of the length k + a bit may touch k + 2 cells
+    if spec.kind == "prroi_pool":  # a bin slightly longer than k cells may touch k + 2 cells
         return [side // size + 2 for side in range(sides)]
     if spec.quantise == "floor":
         return [max((side + 1) // size, 1) for side in range(sides)]
@@ -63,5 +63,5 @@ def _counts(spec: PoolerSpec, sides: int) -> list[int]:
 
 
 def _most_cells(cells: int, size: int) -> int:
-    """Of `roi_pool`'s bins over so many cells, the cells of the longest; bins overlap."""
+    """The cells of the longest of `roi_pool`'s bins over `cells` cells; bins overlap."""
     return max(-(-(i + 1) * cells // size) - i * cells // size for i in range(size))

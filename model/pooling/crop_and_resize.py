@@ -1,4 +1,4 @@
-"""Crop-and-resize: points from corner to corner, of 2P x 2P the greatest of each 2 x 2."""
+"""Crop-and-resize: points from corner to corner; of 2P x 2P points, the maximum of each 2 x 2."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from model.spec import PoolerSpec
 def crop_and_resize(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor:
     """See `model.pooling.pool`; a point outside the level is 0.
 
-    The first and the last point stand on the RoI's edges, where cell i is at i; one point alone
-    stands in the middle. `model.pooling.frame` says what an edge's place in cells is.
+    The first and the last point are on the RoI's edges; a single point is at its center. Cell i
+    is at coordinate i (`model.pooling.frame`).
 
     Source: TensorFlow `tf.image.crop_and_resize`, "bilinear", extrapolation value 0.
     """

@@ -1,4 +1,4 @@
-"""Where a RoI stands among the cells of its level, for every kind of pooler."""
+"""A RoI in cells of its level, for every pooler."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from model.spec import PoolerSpec
 def in_cells(
     xp: Arithmetic, low: Array, high: Array, scale: Array | float, spec: PoolerSpec
 ) -> tuple[Array, Array]:
-    """A RoI's corner and its sides; where `aligned`, cell i has its centre at i.
+    """A RoI's corner and sides; if `aligned`, cell i has its center at i.
 
     Args:
         xp: the arithmetic of the arrays.
         low: float32 [..., 2], the RoI's upper left corner in canvas pixels.
-        high: float32 [..., 2], the lower right one.
+        high: float32 [..., 2], the lower right corner.
         scale: cells per pixel.
-        spec: kind, quantisation, alignment.
+        spec: kind, quantization, alignment.
 
     Returns:
-        corner and sides, float32 [..., 2] in cells. `roi_align` without `aligned` has sides of at
-        least 1, as torchvision has it, and so have the kinds that quantise.
+        corner and sides, float32 [..., 2] in cells. Sides are at least 1 for `roi_align` without
+        `aligned`, as in torchvision, and for the poolers that quantize.
     """
     half = 0.5 if spec.aligned else 0.0
     start, end = low * scale, high * scale
     if spec.kind in ("roi_pool", "roi_warp"):
-        start, sides = _quantised(xp, start, end, spec)
+        start, sides = _quantized(xp, start, end, spec)
         return (start - half if spec.kind == "roi_warp" and half else start), sides
     if spec.kind == "crop_and_resize":
         return start, end - start
@@ -37,8 +37,8 @@ def in_cells(
     return start, sides
 
 
-def _quantised(xp: Arithmetic, start: Array, end: Array, spec: PoolerSpec) -> tuple[Array, Array]:
-    """First cell and number of cells; "round" counts the last cell, as Fast R-CNN does."""
+def _quantized(xp: Arithmetic, start: Array, end: Array, spec: PoolerSpec) -> tuple[Array, Array]:
+    """First cell and number of cells; "round" includes the last cell, as in Fast R-CNN."""
     if spec.quantise == "floor":
         first = xp.floor(start)
         return first, xp.maximum(xp.floor(end) - first, 1.0)
@@ -47,7 +47,7 @@ def _quantised(xp: Arithmetic, start: Array, end: Array, spec: PoolerSpec) -> tu
 
 
 def round_half_away(xp: Arithmetic, a: Array) -> Array:
-    """To the nearest whole number, halves away from zero, as C's `round`; float32 is exact."""
+    """Round to the nearest integer, halves away from zero, as C's `round`; exact in float32."""
     size = xp.absolute(a)
     below = xp.floor(size)
     rounded = xp.where(size - below < 0.5, below, below + 1.0)
@@ -55,9 +55,10 @@ def round_half_away(xp: Arithmetic, a: Array) -> Array:
 
 
 def cells_per_pixel(spec: PoolerSpec, stride: int, side_hw: tuple[int, int]) -> tuple[float, float]:
-    """Of a level along y and x: 1 / stride, or from the canvas's last pixel to the last cell.
+    """A level's cells per canvas pixel, along y and x.
 
-    The canvas is taken to have side * stride pixels.
+    1 / stride; with `crop_frame` "image" the last pixel maps to the last cell, for a canvas of
+    side * stride pixels.
     """
     if spec.kind == "crop_and_resize" and spec.crop_frame == "image":
         y, x = ((side - 1) / max(side * stride - 1, 1) for side in side_hw)

@@ -1,7 +1,7 @@
-"""Samples where their number depends on the RoI: one budget of B for each bin, shared by y and x.
+"""Samples of poolers whose number of samples depends on the RoI: B per bin, for y and x jointly.
 
 A RoI that needs g_y x g_x samples in a bin uses the first g_y * g_x of the B, row by row, so that
-a long RoI needs no more than a round one.
+an elongated RoI needs no more samples than a square one of the same area.
 
 Legend: N images, R RoIs, Q = P * P bins, B samples of a bin, x before y throughout.
 """
@@ -21,27 +21,30 @@ class JointSamples:
     """Samples in cells of a level.
 
     Attributes:
-        samples: float32 [N, R, Q, B, 2]; what is outside the level is still to be clamped.
-        absent: bool [N, R, Q, B or 1, 2], samples that count 0; one axis is enough.
-        cut: bool [N, R, 1, 1], RoIs that need more than B.
-        weight: float32 [N, R, Q, B], or None where all samples count alike.
-        share: float32 [N, R, 1, 1] by which a bin's sum becomes its average, or None.
+        samples: float32 [N, R, Q, B, 2], not yet clamped to the level.
+        absent: bool [N, R, Q, B or 1, 2], samples that count 0, if true along either axis.
+        cut: bool [N, R, 1, 1], RoIs that need more than B samples.
+        weight: float32 [N, R, Q, B], or None if all samples have equal weights.
+        factor: float32 [N, R, 1, 1], which turns a bin's sum into its average, or None.
     """
 
     samples: Array
     absent: Array
     cut: Array
     weight: Array | None = None
-    share: Array | None = None
+    factor: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Shared:
-    """How a RoI uses the budget.
+class _Allocation:
+    """How a RoI uses the budget of B samples per bin.
 
-    `index` [N, R, 1, B, 2] counts from 0 along x and y, `count` [N, R, 1, 1, 2] says how far that
-    goes, at least 1; `used` [N, R, 1, B, 1] which of the B samples it takes; `total`
-    [N, R, 1, 1] how many; `cut` [N, R, 1, 1, 1] whether it needs more.
+    Attributes:
+        index: float32 [N, R, 1, B, 2], of a sample along x and y, from 0.
+        count: float32 [N, R, 1, 1, 2], samples along x and y, at least 1.
+        used: bool [N, R, 1, B, 1], the samples that the RoI uses.
+        total: float32 [N, R, 1, 1], the number of those.
+        cut: bool [N, R, 1, 1, 1], whether it needs more than B.
     """
 
     index: Array
@@ -54,9 +57,9 @@ class _Shared:
 def joint_samples(
     xp: Arithmetic, start: Array, sides: Array, side: Array, spec: PoolerSpec, plan: SamplePlan
 ) -> JointSamples:
-    """The samples of a RoI from `start` on, as long as `sides`, on a level of `side` cells.
+    """The samples of RoIs with corner `start` and lengths `sides` on a level of `side` cells.
 
-    All are float32 [N, R, 1, 1, 2].
+    All are float32 [N, R, 1, 1, 2], in cells.
     """
     write: Callable[..., JointSamples] = {
         "roi_align": _adaptive, "roi_pool": _cells, "prroi_pool": _pieces
@@ -64,42 +67,42 @@ def joint_samples(
     return write(xp, start, sides, side, spec, plan)
 
 
-def _share_out(xp: Arithmetic, wanted: Array, plan: SamplePlan) -> _Shared:
-    """`wanted` float32 [N, R, 1, 1, 2]: whole numbers from 0."""
-    x, y = xp.split(wanted, 2, 4)
+def _allocate(xp: Arithmetic, needed: Array, plan: SamplePlan) -> _Allocation:
+    """Distribute the budget; `needed` float32 [N, R, 1, 1, 2] has whole numbers from 0."""
+    x, y = xp.split(needed, 2, 4)
     cut = x * y > float(plan.budget)
-    got = xp.where(cut, xp.minimum(wanted, float(plan.most_per_axis)), wanted)
-    x, y = xp.split(got, 2, 4)
+    granted = xp.where(cut, xp.minimum(needed, float(plan.most_per_axis)), needed)
+    x, y = xp.split(granted, 2, 4)
     rank = xp.numbers([[float(i)] for i in range(plan.budget)])  # [B, 1]
-    count = xp.maximum(got, 1.0)
+    count = xp.maximum(granted, 1.0)
     columns, _ = xp.split(count, 2, 4)
-    # Half a step away from every whole number, so that float32 cannot miss the row.
+    # Half a step away from every whole number, so that float32 rounding cannot change the row.
     row = xp.floor((rank + 0.5) / columns)
     index = xp.join([rank - row * columns, row], 4)
     total = x * y
-    return _Shared(index, count, rank < total, xp.squeeze_last(total), cut)
+    return _Allocation(index, count, rank < total, xp.squeeze_last(total), cut)
 
 
 def _adaptive(
     xp: Arithmetic, start: Array, sides: Array, side: Array, spec: PoolerSpec, plan: SamplePlan
 ) -> JointSamples:
-    """RoIAlign with ceil(bin) samples along each axis; none where the RoI is empty.
+    """RoIAlign with ceil(bin length) samples along each axis; none in an empty RoI.
 
     Source: torchvision `roi_align`, `sampling_ratio` 0.
     """
     length = sides / float(spec.output_size)
-    shared = _share_out(xp, xp.maximum(xp.ceil(length), 0.0), plan)
-    samples = start + length * (_bins(xp, spec) + (shared.index + 0.5) / shared.count)
+    allocation = _allocate(xp, xp.maximum(xp.ceil(length), 0.0), plan)
+    samples = start + length * (_bins(xp, spec) + (allocation.index + 0.5) / allocation.count)
     outside = xp.either(samples < -1.0, samples > side)
-    absent = xp.either(outside, xp.invert(shared.used))
-    share = xp.numbers([1.0]) / xp.maximum(shared.total, 1.0)
-    return JointSamples(samples, absent, xp.squeeze_last(shared.cut), share=share)
+    absent = xp.either(outside, xp.invert(allocation.used))
+    factor = xp.numbers([1.0]) / xp.maximum(allocation.total, 1.0)
+    return JointSamples(samples, absent, xp.squeeze_last(allocation.cut), factor=factor)
 
 
 def _cells(
     xp: Arithmetic, start: Array, sides: Array, side: Array, spec: PoolerSpec, plan: SamplePlan
 ) -> JointSamples:
-    """RoIPool: the cells of each bin. Samples that a bin does not need repeat its last cell.
+    """RoIPool: the cells of each bin; unneeded samples repeat its last cell.
 
     Source: Fast R-CNN, sec. 2.1; torchvision `roi_pool` ("round").
     """
@@ -112,35 +115,37 @@ def _cells(
     first = xp.minimum(xp.maximum(first + start, 0.0), side)
     end = xp.minimum(xp.maximum(end + start, 0.0), side)
     cells = end - first  # [N, R, Q, 1, 2]
-    shared = _share_out(xp, xp.largest(cells, 2), plan)
-    # Where every cell gets a sample this visits all; else it is spread over them.
-    cell = first + xp.floor((shared.index + 0.5) * cells / shared.count)
-    return JointSamples(xp.minimum(cell, end - 1.0), cells < 1.0, xp.squeeze_last(shared.cut))
+    allocation = _allocate(xp, xp.largest(cells, 2), plan)
+    # This visits every cell if there are enough samples; otherwise they are spread evenly.
+    cell = first + xp.floor((allocation.index + 0.5) * cells / allocation.count)
+    return JointSamples(xp.minimum(cell, end - 1.0), cells < 1.0, xp.squeeze_last(allocation.cut))
 
 
 def _pieces(
     xp: Arithmetic, start: Array, sides: Array, side: Array, spec: PoolerSpec, plan: SamplePlan
 ) -> JointSamples:
-    """PrRoIPool: a bin is cut at the cells' centres into pieces on which the surface is bilinear.
+    """PrRoIPool: a bin is split at the cells' centers into pieces with a bilinear surface.
 
-    The mean of such a piece is its value in the middle. A RoI over the budget is cut into equal
-    pieces, on which that is not exact.
+    The mean of such a piece is the value at its center. A RoI over the budget is split into equal
+    pieces, for which that is not exact.
 
     Source: Acquisition of Localization Confidence for Accurate Object Detection, sec. 3.3.
     """
     length = sides / float(spec.output_size)
     begin = start + length * _bins(xp, spec)  # [N, R, Q, 1, 2]
     cell = xp.floor(begin)
-    wanted = xp.maximum(xp.largest(xp.ceil(begin + length) - cell, 2), 0.0)
-    shared = _share_out(xp, wanted, plan)
+    needed = xp.maximum(xp.largest(xp.ceil(begin + length) - cell, 2), 0.0)
+    allocation = _allocate(xp, needed, plan)
     divisor = xp.maximum(length, 1e-30)
 
-    def cut_at(index: Array) -> Array:
-        """Where piece `index` begins, from 0 to 1 over the bin: tiny bins keep their precision."""
-        place = xp.where(shared.cut, index / shared.count, (cell + index - begin) / divisor)
-        return xp.minimum(xp.maximum(place, 0.0), 1.0)
+    def piece_start(index: Array) -> Array:
+        """Start of a piece, from 0 to 1 over the bin, which keeps the precision of tiny bins."""
+        position = xp.where(
+            allocation.cut, index / allocation.count, (cell + index - begin) / divisor
+        )
+        return xp.minimum(xp.maximum(position, 0.0), 1.0)
 
-    lower, upper = cut_at(shared.index), cut_at(shared.index + 1.0)
+    lower, upper = piece_start(allocation.index), piece_start(allocation.index + 1.0)
     samples = begin + length * ((lower + upper) * 0.5)
     # Outside the level the surface falls to 0 over one cell; the sample is clamped to the edge.
     outside = xp.maximum(xp.maximum(-samples, samples - (side - 1.0)), 0.0)
@@ -150,12 +155,12 @@ def _pieces(
     return JointSamples(
         samples,
         outside > 1.0,
-        xp.squeeze_last(shared.cut),
+        xp.squeeze_last(allocation.cut),
         weight=xp.squeeze_last(x * y),
     )
 
 
 def _bins(xp: Arithmetic, spec: PoolerSpec) -> Array:
-    """Float32 [Q, 1, 2]: the number of each bin along x and y; y runs slower."""
+    """Float32 [Q, 1, 2]: the index of each bin along x and y, x varying fastest."""
     size = range(spec.output_size)
     return xp.numbers([[[float(x), float(y)]] for y in size for x in size])

@@ -1,4 +1,4 @@
-"""Where the levels of a pyramid stand on one canvas, and how a level's cells map to it."""
+"""The layout of all pyramid levels on one canvas, and the map from a level's cells to it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Groups of levels: columns beside one another, or rows below one another.
+    """Levels in adjacent columns, or in adjacent rows.
 
-    A sampling grid says positions in [-1, 1] of the canvas. On a side of 2^k the middle of every
-    cell is a float32 number there, so that a sample on a tile's last cell stays on it; on another
-    side it may land 6e-5 cells outside and read its neighbour. Hence `canvas_hw` are powers of
-    two, unless there is one level, which has no neighbour.
+    A sampling grid has positions from -1 to 1. If a canvas side is 2^k cells, every cell center is
+    an exact float32 position, so that a sample on a tile's last cell stays there; otherwise it may
+    be 6e-5 cells outside and read the adjacent tile. So `canvas_hw` are powers of two, except for
+    a single level, which has no neighbor.
 
     Attributes:
         sides_hw: rows and columns of each level, in cells.
-        groups: level indices, in their order on the canvas.
+        groups: the level indices of each row or column, in their order on the canvas.
         in_rows: whether a group is a row (levels from left to right) or a column.
     """
 
@@ -51,24 +51,24 @@ class Packing:
         return tuple(origins[level] for level in range(len(self.sides_hw)))
 
     def length(self, group: Sequence[int]) -> int:
-        """Cells that the levels of a group take one after the other."""
+        """Cells of a group along its levels."""
         return sum(self._side(level, along=True) for level in group)
 
     def breadth(self, group: Sequence[int]) -> int:
-        """Cells that its broadest level takes across."""
+        """Cells of a group's widest level across."""
         return max(self._side(level, along=False) for level in group)
 
     def level_table(
         self, cells_per_pixel: Sequence[tuple[float, float]]
     ) -> npt.NDArray[np.float32]:
-        """What a sampler needs of each level, x before y.
+        """The constants of each level for sampling, x before y.
 
         Args:
-            cells_per_pixel: of each level along y and x, as `model.pooling.frame` answers.
+            cells_per_pixel: of each level along y and x, see `model.pooling.frame`.
 
         Returns:
-            float32 [L, 8]: cells per pixel, sides, and the slope and shift that take a cell of the
-            level to [-1, 1] of the canvas.
+            float32 [L, 8]: cells per pixel, sides, and the slope and shift from a cell of the
+            level to a position from -1 to 1 on the canvas.
         """
         canvas = np.array(self.canvas_hw[::-1], np.float64)
         rows = []
@@ -84,17 +84,17 @@ class Packing:
 
 
 def pack(sides_hw: Sequence[tuple[int, int]]) -> Packing:
-    """Fill columns, or rows, whichever makes the smaller canvas.
+    """Fill columns or rows, whichever gives the smaller canvas.
 
-    The coarsest level comes first: float32 is finest near the canvas's left and top, and a coarse
-    level's cells are the ones whose positions it would blur most.
+    The coarsest level comes first: float32 is most precise near the canvas's left and top, and
+    the positions in a coarse level lose most by rounding.
     """
-    choices = [_filled(tuple(sides_hw), in_rows) for in_rows in (False, True)]
-    return min(choices, key=lambda packing: packing.canvas_hw[0] * packing.canvas_hw[1])
+    packings = [_fill(tuple(sides_hw), in_rows) for in_rows in (False, True)]
+    return min(packings, key=lambda packing: packing.canvas_hw[0] * packing.canvas_hw[1])
 
 
-def _filled(sides_hw: tuple[tuple[int, int], ...], in_rows: bool) -> Packing:
-    """Groups as long as the longest level; equal levels stand side by side."""
+def _fill(sides_hw: tuple[tuple[int, int], ...], in_rows: bool) -> Packing:
+    """Groups as long as the longest level; equal levels are adjacent."""
     longest = max(sides[in_rows] for sides in sides_hw)
     groups: list[list[int]] = []
     used = longest

@@ -1,7 +1,7 @@
-"""How the samples of a RoI are laid out, and what becomes of those of a bin.
+"""The layout of a RoI's samples and the reduction of each bin.
 
-Both static forms of pooling, the graph of `export.lowering.packed_pool` and the tensors of
-`model.native.pooling`, follow a plan; `model.pooling.places` says where its samples stand.
+Both static forms of pooling use it: the graph of `export.lowering.packed_pool` and the tensors of
+`model.native.pooling`. `model.pooling.sample_grid` computes the positions.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from model.spec import PoolerSpec
 
 @dataclass(frozen=True, slots=True)
 class SamplePlan:
-    """Samples of a RoI: `rows` x `columns`, of which `kernel_hw` make a bin.
+    """Samples of a RoI, `rows` x `columns`; a bin has `kernel_hw` of them.
 
     Attributes:
-        rows: P * n where a bin has n x n samples, else P * P: one row for each bin.
+        rows: P * n if a bin has n x n samples, else P * P, one row per bin.
         columns: P * n, else the budget.
         kernel_hw: n x n, else 1 x budget.
-        budget: samples of a bin, which a RoI shares out among y and x as it needs them; 0 where
-            all RoIs have the same n x n.
-        most_per_axis: samples along an axis of a RoI that needs more than the budget.
-        reduce: what becomes of the samples of a bin; "sum" is a weighted one.
-        nearest: whether samples stand on cells and are not interpolated.
+        budget: samples in a bin, distributed over y and x for each RoI; 0 if all RoIs have the
+            same n x n.
+        most_per_axis: samples along each axis of a RoI that needs more than the budget.
+        reduce: the reduction of a bin; "sum" is weighted.
+        nearest: whether samples are cells, which need no interpolation.
     """
 
     rows: int
@@ -49,8 +49,8 @@ def sample_plan(spec: PoolerSpec, budget: int, max_sampling: int | None) -> Samp
 
     Args:
         spec: of the pooler.
-        budget: as `sample_budget` answers.
-        max_sampling: as in `model.native.options.NativeOptions`.
+        budget: of `sample_budget`.
+        max_sampling: see `model.native.options.NativeOptions`.
     """
     size, ratio = spec.output_size, spec.sampling_ratio
     if budget:
@@ -71,9 +71,9 @@ def sample_budget(
     level_areas: Sequence[float],
     max_sampling: int | None,
 ) -> int:
-    """Samples of a bin: `max_sampling` squared, or what every RoI on the canvas can do with.
+    """Samples in a bin: `max_sampling` squared, or as many as any RoI on the canvas needs.
 
-    0 where the number of samples does not depend on the RoI.
+    0 if the number of samples does not depend on the RoI.
     """
     if not depends_on_the_roi(spec):
         return 0

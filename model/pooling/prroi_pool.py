@@ -1,7 +1,7 @@
 """PrRoIPool: the exact mean of the bilinear surface over each bin.
 
-Along an axis the surface is a sum of hats, one on each cell's centre, so the integral over a bin
-is a difference of the hats' antiderivatives, and a bin of two axes a product of two such weights.
+Along an axis the surface is a sum of hat functions, one on each cell's center. The integral over a
+bin is a difference of their antiderivatives, and a bin in two axes has the product of two weights.
 
 Legend: R RoIs, C channels, P bins along an axis, L cells along an axis.
 """
@@ -17,7 +17,7 @@ from model.spec import PoolerSpec
 
 
 def prroi_pool(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor:
-    """See `model.pooling.pool`; the surface falls to 0 over one cell outside, an empty RoI is 0.
+    """See `model.pooling.pool`; outside, the surface falls to 0 over one cell; an empty RoI is 0.
 
     Source: Acquisition of Localization Confidence for Accurate Object Detection, sec. 3.3.
     """
@@ -39,11 +39,11 @@ def prroi_pool(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> 
 
 
 def _weights(start: Tensor, side: Tensor, cells: int, size: int) -> Tensor:
-    """Float64 [R, P, L]: what a cell counts in the mean over a bin; 0 for an empty RoI."""
+    """Float64 [R, P, L]: the weight of a cell in the mean over a bin; 0 for an empty RoI."""
     edges = torch.arange(size + 1, device=start.device)
     edges = start[:, None] + side[:, None] / size * edges  # [R, P + 1]
-    centres = torch.arange(cells, device=start.device)
-    integral = _hat_integral(edges[:, :, None] - centres)  # [R, P + 1, L]
+    centers = torch.arange(cells, device=start.device)
+    integral = _hat_integral(edges[:, :, None] - centers)  # [R, P + 1, L]
     length = (side / size)[:, None, None]
     mean = (integral[:, 1:] - integral[:, :-1]) / length.clamp(min=1e-30)
     return torch.where(length > 0, mean, 0.0)
@@ -56,6 +56,6 @@ def _hat_integral(u: Tensor) -> Tensor:
 
 
 def _touched(weights: Tensor) -> slice:
-    """The cells of [P, L] from the first to the last one that counts."""
-    counting = torch.nonzero(weights.any(dim=0)).squeeze(1)
-    return slice(int(counting[0]), int(counting[-1]) + 1) if len(counting) else slice(0, 0)
+    """The cells of [P, L] from the first to the last one with a weight."""
+    cells = torch.nonzero(weights.any(dim=0)).squeeze(1)
+    return slice(int(cells[0]), int(cells[-1]) + 1) if len(cells) else slice(0, 0)

@@ -1,4 +1,4 @@
-"""RoIAlign: the average, or the greatest, of bilinear samples; nothing is quantised."""
+"""RoIAlign: the average or the maximum of bilinear samples; nothing is quantized."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.spec import PoolerSpec
 
 
 def roi_align(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor:
-    """See `model.pooling.pool`. Averages of centred samples are torchvision's own.
+    """See `model.pooling.pool`; torchvision computes averages of centered samples.
 
     Source: Mask R-CNN, sec. 3; torchvision `roi_align`.
     """

@@ -1,4 +1,4 @@
-"""RoIPool: the RoI and its bins are both quantised to cells; a bin is the greatest of its cells."""
+"""RoIPool: the RoI and its bins are quantized to cells; a bin is the maximum of its cells."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from model.spec import PoolerSpec
 def roi_pool(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor:
     """See `model.pooling.pool`; a bin without a cell of the level is 0.
 
-    "round" is torchvision's: edges are rounded, the last cell counts, bins overlap by a cell where
-    they must. "floor" cuts everything off: start and end, and the bin to a whole number of cells,
-    at least one; what is left over at the end is lost.
+    "round" is torchvision's: edges are rounded, the last cell is included, and bins may overlap by
+    a cell. "floor" rounds down start and end, and the bin to a whole number of cells, at least
+    one; cells left at the end are ignored.
 
     Source: Fast R-CNN, sec. 2.1; torchvision `roi_pool`.
     """
@@ -25,7 +25,7 @@ def roi_pool(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Te
         return pooled
     xp = TorchArithmetic(rois.device)
     start, sides = in_cells(xp, rois[:, 1:3], rois[:, 3:5], 1.0 / stride, spec)
-    # P bins of a whole number of cells: nothing is left for torchvision to round.
+    # P bins of a whole number of cells: torchvision has nothing to round.
     cells = spec.output_size * xp.maximum(xp.floor(sides / spec.output_size), 1.0)
     whole = torch.cat([rois[:, :1], start, start + cells - 1.0], dim=1)
     floored: Tensor = ops.roi_pool(feature, whole, spec.output_size, 1.0)

@@ -1,4 +1,4 @@
-"""RoIWarp: the RoI is quantised to cells, its bins are not."""
+"""RoIWarp: the RoI is quantized to cells, its bins are not."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from model.spec import PoolerSpec
 
 
 def roi_warp(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor:
-    """See `model.pooling.pool`; bilinear samples as in RoIAlign, averaged or their greatest.
+    """See `model.pooling.pool`; the average or the maximum of bilinear samples, as in RoIAlign.
 
-    Source: Instance-aware Semantic Segmentation via Multi-task Network Cascades, sec. 3.2; the
-    quantisation is RoIPool's, see `model.pooling.frame`.
+    Source: Instance-aware Semantic Segmentation via Multi-task Network Cascades, sec. 3.2;
+    quantized as RoIPool, see `model.pooling.frame`.
     """
     return pool_product_grid(feature, rois, stride, spec)
