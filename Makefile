@@ -8,6 +8,9 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 BUILT_FROM := pyproject.toml constraints.txt runtime/buffer_checks.h \
   $(wildcard runtime/*/_*.c runtime/*/*_kernel.h)
 
+# Files whose tests share exported models stay with one worker; tests/conftest.py names them.
+WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
+
 TENSORRT_VERSIONS := 10.16.1.11 11.4.0.106
 TENSORRT_CODE := -p export.builders -p runtime.sessions -m export.engine
 
@@ -17,10 +20,10 @@ demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.dev lint typecheck
-	$(PY) -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
+	$(PY) -m pytest $(WORKERS) -m "not slow and not gpu"
 
 test-all: $(VENV)/.dev
-	$(PY) -m pytest -n 2 --dist worksteal
+	$(PY) -m pytest $(WORKERS)
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

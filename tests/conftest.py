@@ -1,4 +1,4 @@
-"""What several folders of tests share: the demo model, the real photos, what may be skipped."""
+"""Fixtures that several folders share: the demo model, the real photos. How tests are run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_configure() -> None:
     import torch
 
     class OneThread(onnxruntime.SessionOptions):
-        """Unless a session is told otherwise."""
+        """The default of every session."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -39,16 +39,24 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that tests start
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need a GPU where there is none."""
-    wanting = [item for item in items if item.get_closest_marker("gpu")]
-    if not wanting:
-        return
-    import torch
+# Files of these folders export models that their tests share: one worker per file.
+ONE_WORKER_PER_FILE = ("calib", "export")
 
-    if not torch.cuda.is_available():
-        for item in wanting:
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `--dist loadgroup`; skip tests that need a GPU where there is none."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for item in items:
+            path = item.path.relative_to(ROOT / "tests")
+            if path.parts[0] in ONE_WORKER_PER_FILE:
+                item.add_marker(pytest.mark.xdist_group(str(path)))
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(scope="session")
