@@ -1,1 +1,5 @@
-"""CUDA memory, streams and graphs without PyTorch."""
+"""CUDA without PyTorch.
+
+driver: memory, streams, events and graphs through cuda-python
+array_interface: imports and exports device arrays without a copy
+"""

@@ -1,7 +1,7 @@
-"""Arrays in GPU memory, taken from and shown to other libraries without a copy.
+"""Device arrays of other libraries, imported and exported without a copy.
 
-Taken by `__cuda_array_interface__` (CuPy, Numba, PyTorch) or DLPack (all of them, JAX too);
-shown by `__cuda_array_interface__`.
+Import is by DLPack (CuPy, Numba, PyTorch, JAX) or `__cuda_array_interface__` (the first three);
+export is by `__cuda_array_interface__`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from model.errors import UsageError
 
 _CUDA, _CUDA_MANAGED = 2, 13
-DEFAULT_STREAM = 1  # as both protocols name it; 0 is ambiguous and forbidden there
+DEFAULT_STREAM = 1  # in both protocols, which forbid the ambiguous 0
 _DLPACK_TYPES = {(2, 32): "<f4", (2, 16): "<f2", (0, 32): "<i4", (0, 64): "<i8", (1, 8): "|u1"}
 
 
@@ -25,9 +25,9 @@ class DeviceArray:
     Attributes:
         address: of the first element.
         shape: sides.
-        typestr: NumPy's type text, like "<f4".
-        owner: kept alive as long as this is.
-        stream: where its contents are produced; None when they are ready.
+        typestr: NumPy's dtype string, like "<f4".
+        owner: object that holds the memory alive.
+        stream: CUDA stream that produces the contents; None when they are ready.
     """
 
     address: int
@@ -55,20 +55,20 @@ class DeviceArray:
 
 
 def as_device_array(name: str, value: Any, stream: int) -> DeviceArray:
-    """See another library's device array as ours.
+    """Import another library's device array.
 
     Args:
         name: for messages.
         value: anything with `__cuda_array_interface__` or `__dlpack__`.
-        stream: ours; a DLPack producer makes its contents ready for it.
+        stream: that will read the array; a DLPack producer synchronizes with it.
 
     Raises:
-        UsageError: no such protocol, memory that is not the GPU's, or an array with gaps.
+        UsageError: neither protocol, host memory, or an array that is not dense.
     """
     if isinstance(value, DeviceArray):
         return value
     try:
-        # DLPack first: its producer makes the contents ready for our stream.
+        # DLPack first: its producer synchronizes with our stream.
         if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
             return _from_dlpack(name, value, stream)
         if hasattr(value, "__cuda_array_interface__"):
@@ -85,16 +85,16 @@ def as_device_array(name: str, value: Any, stream: int) -> DeviceArray:
 
 
 def _from_interface(name: str, value: Any) -> DeviceArray:
-    said = value.__cuda_array_interface__
-    shape = tuple(int(side) for side in said["shape"])
-    typestr = str(said["typestr"])
+    interface = value.__cuda_array_interface__
+    shape = tuple(int(side) for side in interface["shape"])
+    typestr = str(interface["typestr"])
     item = int(typestr[2:])
-    strides = said.get("strides")
+    strides = interface.get("strides")
     if strides is not None:
         _require_dense(name, shape, tuple(int(s) // item for s in strides))
-    # Before version 3 nothing is said of streams: what made it may be on the default one.
-    stream = said.get("stream", DEFAULT_STREAM)
-    return DeviceArray(int(said["data"][0]), shape, typestr, value, stream)
+    # Before version 3 there is no stream field: the producer may use the default stream.
+    stream = interface.get("stream", DEFAULT_STREAM)
+    return DeviceArray(int(interface["data"][0]), shape, typestr, value, stream)
 
 
 class _DLTensor(ctypes.Structure):
@@ -113,7 +113,7 @@ class _DLTensor(ctypes.Structure):
 
 
 def _from_dlpack(name: str, value: Any, stream: int) -> DeviceArray:
-    """Read the tensor of a capsule, which we keep and never consume: its owner frees it."""
+    """Read the tensor of a capsule and hold the capsule unconsumed: its owner frees it."""
     if int(value.__dlpack_device__()[0]) not in (_CUDA, _CUDA_MANAGED):
         raise UsageError(f"{name}: expected GPU memory, got an array on the host")
     capsule = value.__dlpack__(stream=stream)

@@ -1,8 +1,15 @@
-"""Frames and results that stay on a GPU: device arrays in, device arrays out, on one stream.
+"""Inference on frames in GPU memory: device arrays in, device arrays out, on one CUDA stream.
 
-`frames` reads what a caller gives, `resize` brings it to the canvas, `results` the network's
-answer to the frame, `paste` the masks; `predictor` is the way in. `library` holds what the array
-API leaves to PyTorch, CuPy and NumPy, `taps` the index tables, which are made on the host from
-sizes alone, `workspace` what is kept from call to call. `arrays` shows addresses to other
-libraries, `keypoints` decodes heat maps.
+predictor: `DevicePredictor`, the entry point
+session: the protocol of a session on device arrays, and how to open a file as one
+frames: checks the frames of a call and groups them by size
+resize: uint8 frames to the network's canvas
+taps: source pixels and weights of every resize, as host tables
+results: network outputs in canvas pixels to each frame's pixels
+keypoints: heat maps to keypoints
+paste: M x M mask probabilities to dense masks
+select: `Selection` on the device
+detections: `DeviceDetections`, the results of a batch
+library: operations that the array API leaves to PyTorch, CuPy and NumPy
+workspace: tables and canvases that later calls reuse
 """

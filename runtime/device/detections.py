@@ -1,4 +1,4 @@
-"""What a network found in device frames: device arrays, until a caller asks for a host copy.
+"""Detections of device frames as device arrays, with a copy to the host on request.
 
 Legend: N frames, D rows of each, M side of a mask, J keypoints, H x W a frame.
 """
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from model.errors import UsageError
 from model.spec import KeypointHeadSpec, MaskHeadSpec, ModelSpec
 from runtime.detections import Detections
-from runtime.device.library import Array, Library, clipped
+from runtime.device.library import Array, Library, clipped, zero_unless
 from runtime.device.paste import paste, rows_at_once
 from runtime.masks.paste import MaskRule
 from runtime.postprocessing.from_raw import RawDetections, from_raw
@@ -24,27 +24,26 @@ from runtime.postprocessing.from_raw import RawDetections, from_raw
 class DeviceDetections:
     """The detections of a batch of frames, each in its own pixels.
 
-    Every frame has D rows, of which `valid` says which hold a detection; the others hold zeros,
-    so that sums over rows need no mask. How many there are is known on the device only. The
-    arrays are ready on the stream that `predict` was given, and the caller's: no later call writes
-    to them.
+    Every frame has D rows. `valid` marks the rows that hold a detection; the others hold zeros, so
+    that sums over rows need no mask. Only the device has their number. The arrays are ready on the
+    stream of `predict` and belong to the caller: no later call writes to them.
 
     Attributes:
         boxes: float32 [N, D, 4] xyxy.
-        scores: float32 [N, D], best first as a rule.
+        scores: float32 [N, D], usually in descending order.
         labels: int32 [N, D], the checkpoint's own class indices.
         valid: bool [N, D].
         counts: int32 [N], valid rows of each frame.
         masks: float32 [N, D, M, M] probabilities inside the box; None for a box-only model.
         keypoints: float32 [N, D, J, 3], x, y and score; None for a model without keypoints.
-        dropped: int32 [N], rows that held a NaN or an infinity.
+        dropped: int32 [N], rows with a NaN or an infinity.
         nms_open: int32 [N], boxes that NMS left undecided; 0 certifies the greedy result.
-        candidates_cut: int32 [N], cuts before NMS that may have changed the answer.
-        samples_cut: int32 [N], RoIs that were pooled with fewer samples than they need.
+        candidates_cut: int32 [N], cuts before NMS that may have changed the result.
+        samples_cut: int32 [N], RoIs pooled with fewer samples than they need.
         frames_hw: H and W of each frame.
         spec: the model's.
-        library: that computes on the arrays.
-        mask_threshold: divides foreground from background; None is the model's.
+        library: the arrays' own.
+        mask_threshold: foreground above it; None takes the model's.
     """
 
     boxes: Array
@@ -64,7 +63,7 @@ class DeviceDetections:
     mask_threshold: float | None = None
 
     def __len__(self) -> int:
-        """Frames, N."""
+        """Number of frames, N."""
         return len(self.frames_hw)
 
     def paste(
@@ -91,13 +90,13 @@ class DeviceDetections:
             raise UsageError("paste: the model has no mask head; use boxes_xyxy")
         if not 0 <= frame < len(self):
             raise UsageError(f"frame: expected 0 to {len(self) - 1}, got {frame}")
-        chosen = slice(None) if rows is None else rows
-        if not isinstance(chosen, slice):
-            raise UsageError(f"rows: expected a slice as slice(0, 20), got {chosen!r}")
+        selected = slice(None) if rows is None else rows
+        if not isinstance(selected, slice):
+            raise UsageError(f"rows: expected a slice as slice(0, 20), got {selected!r}")
         return paste(
             self.library.xp,
-            self.masks[frame, chosen, ...],
-            self.boxes[frame, chosen, :],
+            self.masks[frame, selected, ...],
+            self.boxes[frame, selected, :],
             self.frames_hw[frame],
             self._rule(mask_threshold),
         )
@@ -105,17 +104,15 @@ class DeviceDetections:
     def areas(self) -> Array:
         """Area of each row in square pixels of its frame, float64 [N, D]; 0 if it is not valid.
 
-        As `Detections.areas` counts it: the pixels of the mask, or, for a box-only model, the box
-        as far as it lies in the frame. Masks are pasted for it, all D rows of a frame, a few at a
-        time: for 100 rows of full HD that is the work of 100 dense masks.
+        As in `Detections.areas`: the pixels of the mask, or, for a box-only model, the area of the
+        box inside the frame. It pastes the masks of all D rows, a block at a time.
         """
         xp = self.library.xp
         if self.masks is None:
-            each = [_box_areas(xp, self.boxes[i, ...], hw) for i, hw in enumerate(self.frames_hw)]
+            areas = [_box_areas(xp, self.boxes[i, ...], hw) for i, hw in enumerate(self.frames_hw)]
         else:
-            each = [self._mask_areas(frame) for frame in range(len(self))]
-        areas = xp.stack(each)
-        return xp.where(self.valid, areas, xp.zeros_like(areas))
+            areas = [self._mask_areas(frame) for frame in range(len(self))]
+        return zero_unless(xp, self.valid, xp.stack(areas))
 
     def _mask_areas(self, frame: int) -> Array:
         xp, rows = self.library.xp, self.boxes.shape[1]
@@ -127,7 +124,7 @@ class DeviceDetections:
         return xp.concat(parts)
 
     def to_host(self) -> list[Detections]:
-        """Copy to the host, awaiting the device: one `Detections` per frame, valid rows only.
+        """Wait for the device and copy: one `Detections` per frame, valid rows only.
 
         Raises:
             ArtifactError: a label has no class name.
@@ -137,43 +134,40 @@ class DeviceDetections:
             for name in _ARRAYS
             if (value := getattr(self, name)) is not None
         }
-        return [self._on_host(host, frame) for frame in range(len(self))]
+        return [self._frame_on_host(host, frame) for frame in range(len(self))]
 
-    def _on_host(self, host: dict[str, npt.NDArray[Any]], frame: int) -> Detections:
+    def _frame_on_host(self, host: dict[str, npt.NDArray[Any]], frame: int) -> Detections:
         rows = np.flatnonzero(host["valid"][frame])
 
-        def chosen(name: str) -> npt.NDArray[Any] | None:
+        def valid_rows(name: str) -> npt.NDArray[Any] | None:
             return host[name][frame][rows] if name in host else None
 
         raw = RawDetections(
             host["boxes"][frame][rows],
             host["scores"][frame][rows],
             host["labels"][frame][rows],
-            chosen("masks"),
+            valid_rows("masks"),
             nms_open=int(host["nms_open"][frame]),
             candidates_cut=int(host["candidates_cut"][frame]),
             samples_cut=int(host["samples_cut"][frame]),
         )
-        # The boxes have come to the frame already.
+        # The boxes are in frame pixels already.
         spec = replace(self.spec, box=replace(self.spec.box, to_image="scale"), keypoint=None)
         hw = self.frames_hw[frame]
-        found = from_raw(raw, spec, hw, hw)
+        detections = from_raw(raw, spec, hw, hw)
         head: KeypointHeadSpec | None = self.spec.keypoint
         return replace(
-            found,
+            detections,
             dropped=int(host["dropped"][frame]),
             mask_threshold=self._rule(None).threshold,
-            keypoints=chosen("keypoints"),
+            keypoints=valid_rows("keypoints"),
             keypoint_names=() if head is None or self.keypoints is None else head.names,
         )
 
     def _rule(self, mask_threshold: float | None) -> MaskRule:
         head = self.spec.mask or MaskHeadSpec()
-        threshold = next(
-            given
-            for given in (mask_threshold, self.mask_threshold, head.threshold)
-            if given is not None
-        )
+        thresholds = mask_threshold, self.mask_threshold, head.threshold
+        threshold = next(value for value in thresholds if value is not None)
         try:
             return MaskRule(head.paste, threshold, head.threshold_inclusive)
         except ValueError as error:
@@ -187,6 +181,6 @@ def _box_areas(xp: Any, boxes: Array, frame_hw: tuple[int, int]) -> Array:
     return clipped(xp, width, 0) * clipped(xp, height, 0)
 
 
-# Arrays of a value for each row, and all that `to_host` copies.
+# Arrays with a value per row, and all arrays that `to_host` copies.
 ROWS = ("boxes", "scores", "labels", "masks", "keypoints")
 _ARRAYS = (*ROWS, "valid", "dropped", "nms_open", "candidates_cut", "samples_cut")

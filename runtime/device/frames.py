@@ -1,6 +1,6 @@
-"""What a caller may give as frames: one device array or several, channels last or first.
+"""The frames of a call: one device array or several, channels last or first.
 
-Legend: N frames, h, w their sides.
+Legend: N frames, h x w each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EXPECTED = "uint8 [h, w, 3] or [3, h, w], a batch of them, or a list"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Frames of one size: uint8 [N, h, w, 3], or [N, 3, h, w] with layout "chw"."""
+    """Frames of one size: uint8 [N, h, w, 3], or [N, 3, h, w] in layout "chw"."""
 
     pixels: Array
     layout: Layout
@@ -32,7 +32,7 @@ class Group:
 
     @property
     def hw(self) -> tuple[int, int]:
-        """Sides of each."""
+        """Height and width of each."""
         sides = self.pixels.shape[1:3] if self.layout == "hwc" else self.pixels.shape[2:4]
         return int(sides[0]), int(sides[1])
 
@@ -42,7 +42,7 @@ class Frames:
     """All frames of one call, in order.
 
     Attributes:
-        library: which computes on them.
+        library: the arrays' own.
         groups: at least one.
     """
 
@@ -51,33 +51,33 @@ class Frames:
 
     @property
     def hws(self) -> tuple[tuple[int, int], ...]:
-        """Sides of every frame."""
+        """Height and width of every frame."""
         return tuple(group.hw for group in self.groups for _ in range(group.count))
 
 
 def read_frames(frames: Any, layout: Layout | None = None) -> Frames:
-    """See what was given as frames, without a copy.
+    """Check frames and group them by size, without a copy.
 
     Args:
         frames: a device array uint8 [h, w, 3], [3, h, w], [N, h, w, 3] or [N, 3, h, w] of
             PyTorch, CuPy, NumPy, or any library with `__dlpack__` or `__cuda_array_interface__`;
-            or a sequence of single frames, of different sizes if need be.
-        layout: where the channels are; needed only where both ends of a shape are 3.
+            or a list of single frames, which may differ in size.
+        layout: position of the channels; needed only if both ends of a shape are 3.
 
     Raises:
-        UsageError: another shape or type, or nothing.
+        UsageError: another shape or dtype, or an empty list.
         MissingDependencyError: see `library_of`.
     """
-    several = list(frames) if isinstance(frames, list | tuple) else [frames]
-    if not several:
+    is_list = isinstance(frames, list | tuple)
+    values = list(frames) if is_list else [frames]
+    if not values:
         raise UsageError(f"frames: expected {_EXPECTED}, got an empty list")
-    library = library_of(several[0])
+    library = library_of(values[0])
     groups = []
-    for index, value in enumerate(several):
-        name = f"frames[{index}]" if isinstance(frames, list | tuple) else "frames"
-        array = _adopted(library, value, name)
-        most = 3 if isinstance(frames, list | tuple) else 4
-        if array.dtype != library.xp.uint8 or not 3 <= len(array.shape) <= most:
+    for index, value in enumerate(values):
+        name = f"frames[{index}]" if is_list else "frames"
+        array = _adopt(library, value, name)
+        if array.dtype != library.xp.uint8 or not 3 <= len(array.shape) <= (3 if is_list else 4):
             raise UsageError(f"{name}: expected {_EXPECTED}, got {array.dtype} {list(array.shape)}")
         if len(array.shape) == 3:
             array = array[None, ...]
@@ -86,7 +86,7 @@ def read_frames(frames: Any, layout: Layout | None = None) -> Frames:
     return Frames(library, tuple(groups))
 
 
-def _adopted(library: Library, value: Any, name: str) -> Array:
+def _adopt(library: Library, value: Any, name: str) -> Array:
     if not hasattr(value, "__dlpack__") and not hasattr(value, "__cuda_array_interface__"):
         raise UsageError(f"{name}: expected a device array, got {type(value).__name__}")
     try:
@@ -99,19 +99,15 @@ def _adopted(library: Library, value: Any, name: str) -> Array:
 
 
 def _layout(name: str, shape: Sequence[int]) -> Layout:
-    found: list[Layout] = []
-    if shape[3] == 3:
-        found.append("hwc")
-    if shape[1] == 3:
-        found.append("chw")
-    if len(found) == 2:
+    is_hwc, is_chw = shape[3] == 3, shape[1] == 3
+    if is_hwc and is_chw:
         raise UsageError(
-            f"{name}: {list(shape[1:])} may have its channels first or last; say layout='hwc' or "
+            f"{name}: {list(shape[1:])} may have its channels first or last; pass layout='hwc' or "
             "layout='chw'"
         )
-    if not found:
+    if not is_hwc and not is_chw:
         raise UsageError(f"{name}: expected three channels, got {list(shape[1:])}")
-    return found[0]
+    return "hwc" if is_hwc else "chw"
 
 
 def _require_pixels(name: str, group: Group) -> None:

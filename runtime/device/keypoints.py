@@ -1,11 +1,11 @@
-"""Heat maps to keypoints where they are: device arrays in, device arrays out.
+"""Heat maps to keypoints on the device: device arrays in, device arrays out.
 
-How large the boxes are is known only on the device, so each map is resized on a grid as large as
-the canvas, and pixels beyond the box's own are left out. That is many more pixels than
-`runtime.postprocessing.keypoints` looks at, but no host waits for a box.
+Only the device has the box sizes, so each map is resized on a grid of the canvas's size, and the
+pixels outside the box are ignored. That computes many more pixels than
+`runtime.postprocessing.keypoints`, but the host never waits for a box.
 
-Legend: D detections, J keypoints, S side of a heat map, H x W the most pixels that a box has; boxes
-are xyxy in canvas pixels.
+Legend: D detections, J keypoints, S side of a heat map, H x W the largest box; boxes are xyxy in
+canvas pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from runtime.device.library import Array, clipped
 from runtime.postprocessing.bicubic import SHARPNESS
 from runtime.postprocessing.keypoints import KeypointScore
 
-# Pixels that stand in memory at a time: 64 MB.
+# Pixels in memory at a time: 64 MB.
 _BLOCK_PIXELS = 1 << 24
 
 
@@ -27,44 +27,43 @@ def decode_on_device(
     most_hw: tuple[int, int],
     score: KeypointScore = "logit",
 ) -> Array:
-    """Do what `runtime.postprocessing.keypoints.decode` does, on the heat maps' device.
+    """As `runtime.postprocessing.keypoints.decode`, on the heat maps' device.
 
     Args:
         xp: namespace of the arrays.
         heatmaps: float32 [D, J, S, S] logits.
         boxes_xyxy: float32 [D, 4], canvas pixels.
-        most_hw: sides of the canvas, which no box exceeds.
+        most_hw: H and W; no box exceeds them.
         score: see there.
 
     Returns:
-        float32 [D, J, 3]: x, y in canvas pixels, score. Of equal peaks, whichever the library
-        finds.
+        float32 [D, J, 3]: x, y in canvas pixels, score. Of equal peaks, the library's choice.
     """
     import array_api_compat as compat
 
     count, joints, side, _ = heatmaps.shape
     device = compat.device(boxes_xyxy)
-    found = xp.empty((count, joints, 3), dtype=xp.float32, device=device)
+    keypoints = xp.empty((count, joints, 3), dtype=xp.float32, device=device)
     sides = clipped(xp, boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1.0)
-    whole = xp.ceil(sides)
-    step = sides / whole
+    grid_sides = xp.ceil(sides)
+    step = sides / grid_sides
     grid = [xp.arange(most, dtype=xp.float32, device=device) for most in most_hw]
     block = max(1, _BLOCK_PIXELS // (most_hw[0] * most_hw[1]))
     for row in range(count):
-        down, across = (_axis(xp, grid[axis], whole[row, 1 - axis], side) for axis in (0, 1))
+        down, across = (_axis(xp, grid[axis], grid_sides[row, 1 - axis], side) for axis in (0, 1))
         for start in range(0, joints, block):
             some = slice(start, start + block)
-            peaks, places = _peaks(xp, heatmaps[row, some, ...], down, across)
-            third = peaks if score == "logit" else _softmax(xp, heatmaps[row, some, ...], peaks)
-            pixel = xp.stack([places % most_hw[1], places // most_hw[1]], axis=1)
-            centre = xp.astype(pixel, xp.float32) + 0.5
-            found[row, some, :2] = centre * step[row, :] + boxes_xyxy[row, :2]
-            found[row, some, 2] = third
-    return found
+            peaks, indices = _peaks(xp, heatmaps[row, some, ...], down, across)
+            scores = peaks if score == "logit" else _softmax(xp, heatmaps[row, some, ...], peaks)
+            pixel = xp.stack([indices % most_hw[1], indices // most_hw[1]], axis=1)
+            center = xp.astype(pixel, xp.float32) + 0.5
+            keypoints[row, some, :2] = center * step[row, :] + boxes_xyxy[row, :2]
+            keypoints[row, some, 2] = scores
+    return keypoints
 
 
 def _axis(xp: Any, pixel: Array, size: Array, side: int) -> tuple[list[Array], list[Array], Array]:
-    """Torch's bicubic axis: four samples and weights of each pixel, [n]; what lies beyond the box.
+    """Torch's bicubic axis: four samples and weights per pixel, [n], and which lie beyond the box.
 
     See `runtime.postprocessing.bicubic.resize_axis`.
     """
@@ -81,7 +80,7 @@ def _axis(xp: Any, pixel: Array, size: Array, side: int) -> tuple[list[Array], l
 
 
 def _peaks(xp: Any, maps: Array, down: Any, across: Any) -> tuple[Array, Array]:
-    """The largest pixel of each map, [J, S, S], within the box, and its place on the grid: [J]."""
+    """The largest pixel of each map [J, S, S] inside the box, and its flat grid index, both [J]."""
     samples, weights, beyond = across
     lines = xp.take(maps, samples[0], axis=2) * weights[0]  # [J, S, W]
     for sample, weight in zip(samples[1:], weights[1:], strict=True):
@@ -90,7 +89,7 @@ def _peaks(xp: Any, maps: Array, down: Any, across: Any) -> tuple[Array, Array]:
     resized = xp.take(lines, samples[0], axis=1) * weights[0][:, None]
     for sample, weight in zip(samples[1:], weights[1:], strict=True):
         resized += xp.take(lines, sample, axis=1) * weight[:, None]
-    # The weights of pixels beyond the box are those of other points; their sums are finite.
+    # Pixels beyond the box have clamped samples: wrong but finite.
     beyond = below[:, None] | beyond[None, :]
     resized = xp.where(beyond, xp.full_like(resized, -float("inf")), resized)
     flat = xp.reshape(resized, (maps.shape[0], -1))
@@ -98,7 +97,7 @@ def _peaks(xp: Any, maps: Array, down: Any, across: Any) -> tuple[Array, Array]:
 
 
 def _softmax(xp: Any, maps: Array, peaks: Array) -> Array:
-    """Share of each resized peak, [J], in its map's positions, [J, S, S]."""
+    """Softmax of each resized peak [J] over the positions of its map [J, S, S]."""
     logits = xp.reshape(maps, (maps.shape[0], -1))
     highest = xp.max(logits, axis=1)
     return xp.exp(peaks - highest) / xp.sum(xp.exp(logits - highest[:, None]), axis=1)

@@ -1,7 +1,7 @@
-"""The libraries whose arrays are computed with, and what the array API leaves to each of them.
+"""PyTorch, CuPy and NumPy: the operations that the array API leaves to each of them.
 
-Everything else under `runtime/device` is written in the array API, so that it is the same on
-PyTorch, CuPy and NumPy, and the tests of CPU arrays say something about a GPU's.
+The rest of `runtime/device` uses the array API only, so that the same code runs on all three and
+tests on CPU arrays also cover it on a GPU.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ import numpy.typing as npt
 from model.errors import MissingDependencyError, UsageError
 from runtime.cuda.array_interface import DeviceArray
 
-# An array of PyTorch, CuPy or NumPy; their types have no common ancestor.
+# An array of PyTorch, CuPy or NumPy, which share no base class.
 Array = Any
 
 
 class Library(Protocol):
-    """One of the three."""
+    """The operations of one array library."""
 
-    xp: Any  # its namespace, made compatible with the array API
+    xp: Any  # array API namespace
 
     def handle(self, like: Array, stream: Any) -> int | None:
-        """A stream as CUDA names it; the current one for None, None on a CPU."""
+        """The CUDA handle of a stream; None means the current one. None on a CPU."""
 
     def on_stream(self, like: Array, handle: int | None) -> AbstractContextManager[Any]:
-        """What is computed in the block goes to this stream."""
+        """Run the block's work on this stream."""
 
     def upload(self, table: npt.NDArray[Any], like: Array) -> Array:
-        """A host table on the device of `like`, in stream order, without waiting."""
+        """Copy a host table to the device of `like`, in stream order, without a wait."""
 
     def adopt(self, value: Any) -> Array:
-        """Another library's array of the same device, without a copy."""
+        """Import another library's array of the same device, without a copy."""
 
     def download(self, value: Array) -> npt.NDArray[Any]:
-        """Copy to the host; the only way there."""
+        """Copy to the host; nothing else does."""
 
 
 def library_of(value: Any) -> Library:
-    """The library that computes on a frame: its own, or PyTorch, or else CuPy.
+    """The library of a frame: its own, else PyTorch, else CuPy.
 
     Raises:
-        UsageError: no array.
+        UsageError: not a device array.
         MissingDependencyError: array-api-compat, or both PyTorch and CuPy, are not installed.
     """
     try:
@@ -63,7 +63,7 @@ def library_of(value: Any) -> Library:
     if not hasattr(value, "__dlpack__") and not hasattr(value, "__cuda_array_interface__"):
         raise UsageError(
             "frames: expected device arrays (with __dlpack__ or __cuda_array_interface__), got "
-            f"{type(value).__name__}; photos and files are for Predictor"
+            f"{type(value).__name__}; pass photos and files to Predictor"
         )
     for library in (_Torch, _CuPy):
         try:
@@ -71,13 +71,13 @@ def library_of(value: Any) -> Library:
         except ImportError:
             continue
     raise MissingDependencyError(
-        f"frames of {type(value).__module__} are computed with PyTorch or CuPy, and neither is "
-        "installed; pip install one of them"
+        f"frames of {type(value).__module__} need PyTorch or CuPy, and neither is installed; pip "
+        "install one of them"
     )
 
 
 def clipped(xp: Any, values: Array, low: float | None = None, high: float | None = None) -> Array:
-    """`xp.clip` by numbers; array-api-compat's for CuPy indexes by masks, which awaits the GPU."""
+    """`xp.clip` with scalars, without the mask index that makes CuPy's wait for the GPU."""
     if low is not None:
         values = xp.where(values < low, xp.full_like(values, low), values)
     if high is not None:
@@ -85,14 +85,25 @@ def clipped(xp: Any, values: Array, low: float | None = None, high: float | None
     return values
 
 
+def zero_unless(xp: Any, valid: Array, values: Array) -> Array:
+    """A copy of `values` [N, D, ...] with zeros in the rows that are not `valid`, bool [N, D]."""
+    where = xp.reshape(valid, (*valid.shape, *(1,) * (len(values.shape) - 2)))
+    return xp.where(where, values, xp.zeros_like(values))
+
+
+def count_rows(xp: Any, rows: Array) -> Array:
+    """Number of true rows of each frame, int32 [N]."""
+    return xp.sum(xp.astype(rows, xp.int32), axis=1, dtype=xp.int32)
+
+
 def stream_handle(stream: Any) -> int:
-    """A stream as CUDA names it.
+    """The CUDA handle of a stream.
 
     Args:
-        stream: an integer, or a stream of PyTorch, CuPy, or any library with `__cuda_stream__`.
+        stream: an integer, or a stream of PyTorch, CuPy or any library with `__cuda_stream__`.
 
     Raises:
-        UsageError: none of these.
+        UsageError: anything else.
     """
     if hasattr(stream, "__cuda_stream__"):
         return int(stream.__cuda_stream__()[1])
@@ -103,13 +114,13 @@ def stream_handle(stream: Any) -> int:
     return stream
 
 
-def _no_stream(stream: Any) -> None:
+def _require_no_stream(stream: Any) -> None:
     if stream is not None:
-        raise UsageError("stream: the frames are on the CPU, which has none; leave it out")
+        raise UsageError("stream: the frames are on the CPU, which has no streams; leave it out")
 
 
 class _NumPy:
-    """Host arrays: for tests, and for the same code without a GPU."""
+    """Host arrays: for tests and for machines without a GPU."""
 
     def __init__(self) -> None:
         import array_api_compat.numpy as xp
@@ -117,7 +128,7 @@ class _NumPy:
         self.xp: Any = xp
 
     def handle(self, like: Array, stream: Any) -> int | None:
-        _no_stream(stream)
+        _require_no_stream(stream)
         return None
 
     def on_stream(self, like: Array, handle: int | None) -> AbstractContextManager[Any]:
@@ -143,7 +154,7 @@ class _Torch:
 
     def handle(self, like: Array, stream: Any) -> int | None:
         if not like.is_cuda:
-            _no_stream(stream)
+            _require_no_stream(stream)
             return None
         if stream is None:
             return int(self._torch.cuda.current_stream(like.device).cuda_stream)
@@ -164,14 +175,14 @@ class _Torch:
         host = self._torch.from_numpy(table)
         if not like.is_cuda:
             return host
-        # From pageable memory the copy would wait; PyTorch keeps pinned memory until it is read.
+        # A copy from pageable memory waits. PyTorch holds pinned memory until the copy is done.
         return host.pin_memory().to(like.device, non_blocking=True)
 
     def adopt(self, value: Any) -> Array:
         if isinstance(value, self._torch.Tensor):
             return value
         if isinstance(value, DeviceArray):
-            # Its stream is the one at hand.
+            # Its stream is the current one.
             return self._torch.as_tensor(replace(value, stream=None), device="cuda")
         if hasattr(value, "__dlpack__"):
             return self.xp.from_dlpack(value)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from model.errors import DeviceError
 from runtime.artifacts.engine_manifest import TensorInfo
 from runtime.cuda.array_interface import DeviceArray
-from runtime.cuda.driver import Cuda
+from runtime.cuda.driver import CudaRuntime
 from runtime.sessions.session import Inputs, Outputs
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ExecutionContext:
         self,
         context: trt.IExecutionContext,
         tensors: Sequence[TensorInfo],
-        cuda: Cuda,
+        cuda: CudaRuntime,
         largest_batch: int,
         use_graphs: bool,
     ) -> None:

@@ -14,7 +14,7 @@ from model.errors import ArtifactError, UsageError
 from runtime.artifacts.engine_manifest import TYPE_NAMES, EngineFile, TensorInfo, load_checked
 from runtime.artifacts.metadata import Artifact
 from runtime.cuda.array_interface import DEFAULT_STREAM, DeviceArray, as_device_array
-from runtime.cuda.driver import Cuda, CudaRuntime
+from runtime.cuda.driver import CudaRuntime
 from runtime.files import atomic_path
 from runtime.sessions.execution_context import ExecutionContext
 from runtime.sessions.session import Inputs, Outputs
@@ -55,7 +55,7 @@ class TensorRTSession:
         contexts: int = 4,
         cuda_graphs: bool = True,
         runtime_cache: Path | None = None,
-        cuda: Cuda | None = None,
+        cuda: CudaRuntime | None = None,
         device_index: int | None = None,
     ) -> None:
         if contexts < 1:

@@ -301,7 +301,7 @@ def test_no_gpu_is_one_line(
     )
     monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=fake))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake)  # type: ignore[arg-type]
-    with pytest.raises(DeviceError, match=r"no CUDA-capable device.*run it where the GPU is"):
+    with pytest.raises(DeviceError, match=r"no CUDA-capable device.*run on a machine with a GPU"):
         CudaRuntime()
     with pytest.raises(DeviceError):
         Predictor.open(engine)
