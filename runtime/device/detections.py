@@ -71,19 +71,19 @@ class DeviceDetections:
     ) -> Array:
         """Dense masks of one frame, on the device; a row that is not valid is empty.
 
-        The work goes to the current stream of the library: be in the one that `predict` was given.
-        A full-HD mask takes 2 MB: where all rows are too many, paste some at a time.
+        The work goes to the library's current stream, which must be that of `predict`. A full-HD
+        mask takes 2 MB; to limit memory, paste some rows at a time.
 
         Args:
             frame: from 0 to N - 1.
-            rows: which of the D rows, as a slice; None takes all.
+            rows: slice of the D rows; None takes all.
             mask_threshold: in (0, 1); None takes that of these detections.
 
         Returns:
-            Bool [rows, H, W], the pixels of `Detections.masks`.
+            bool [rows, H, W], the pixels of `Detections.masks`.
 
         Raises:
-            UsageError: no such frame, no masks, rows that are no slice, or a threshold outside
+            UsageError: no such frame, no masks, rows that are not a slice, or a threshold outside
                 (0, 1).
         """
         if self.masks is None:

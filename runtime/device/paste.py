@@ -1,12 +1,11 @@
-"""From M x M mask probabilities to dense masks on the device: the pixels of `runtime.masks.paste`.
+"""M x M mask probabilities to dense masks on the device: the pixels of `runtime.masks.paste`.
 
-Which rows are valid, and how large their boxes are, is known only on the device, so every row is
-evaluated on the whole image, a block of rows at a time; a row without a box comes out empty. The
-products and sums are those of `runtime.masks.paste`'s exact evaluation, in its order, so that no
-pixel differs.
+Only the device has the box sizes, so every row is evaluated on the whole image, a block of rows at
+a time; a row without a box comes out empty. Products and sums are those of `runtime.masks.paste`'s
+exact evaluation in the same order, so that no pixel differs.
 
-Legend: D masks, M side of a mask, G = M + 3 cells of a padded one, H x W the image, h, w sides of
-whatever part of it is evaluated.
+Legend: D masks, M side of a mask, G = M + 3 cells of a padded one, H x W the image, h x w the
+evaluated part of it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 from runtime.device.library import Array, clipped
 from runtime.masks.paste import CELLS_AFTER, CELLS_BEFORE, SMALL_KERNEL_PX, MaskRule
 
-# Pixels evaluated at a time; a block needs about forty bytes for each.
+# Pixels per block, about 40 bytes each.
 _BLOCK_PIXELS = 1 << 23
 _LIMIT_PX = 2.0**31
 
@@ -29,10 +28,10 @@ _Corners = tuple[Array, Array, Array, Array]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Axis:
-    """Linear interpolation along one axis of padded masks, for every pixel of an extent.
+    """Linear interpolation along one axis of padded masks, for n pixels.
 
-    cell: int64 [D, n], the lower of two cells; weight0 and weight1: [D, n], of the two, zero or
-    anything outside the box; inside: bool [D, n].
+    cell: int64 [D, n], the lower of two cells; weight0 and weight1: [D, n], their weights,
+    arbitrary outside the box; inside: bool [D, n].
     """
 
     cell: Array
@@ -51,10 +50,10 @@ def paste(
         mask_probs: float32 [D, M, M], probabilities, finite.
         boxes_xyxy: float32 [D, 4], original-image pixels, finite; they may leave the image.
         image_hw: H and W.
-        rule: Paste rule and threshold.
+        rule: paste rule and threshold.
 
     Returns:
-        Bool [D, H, W] on the device; nothing of it is copied or awaited.
+        bool [D, H, W] on the device, without a copy to the host or a wait.
     """
     import array_api_compat as compat
 
@@ -70,12 +69,12 @@ def paste(
 
 
 def rows_at_once(image_hw: tuple[int, int]) -> int:
-    """How many masks are evaluated together."""
+    """Number of masks per block."""
     return max(1, _BLOCK_PIXELS // (image_hw[0] * image_hw[1]))
 
 
 def _padded(xp: Any, masks: Array, device: Any) -> Array:
-    """Zero cells around each mask, float32 [D, M, M] to [D, G, G]."""
+    """Pad each mask with zero cells, float32 [D, M, M] to [D, G, G]."""
     count, side, _ = masks.shape
     cells = side + CELLS_BEFORE + CELLS_AFTER
     grids = xp.zeros((count, cells, cells), dtype=xp.float32, device=device)
@@ -86,13 +85,13 @@ def _padded(xp: Any, masks: Array, device: Any) -> Array:
 def _paste_integer(
     xp: Any, grids: Array, boxes_xyxy: Array, pixels: list[Array], rule: MaskRule
 ) -> Array:
-    """Large boxes along x and then along y; those of the small kernel in a window of their own."""
+    """Large boxes along x and then y; boxes of the small kernel in a window of their own."""
     first, last = _grown_integer_boxes(xp, boxes_xyxy, grids.shape[1] - CELLS_BEFORE - CELLS_AFTER)
     sides = last - first + 1
     small = xp.sum(sides, axis=1) <= SMALL_KERNEL_PX  # [D]
-    places = [pixels[axis] - first[:, 1 - axis, None] for axis in (0, 1)]  # rows, columns
+    offsets = [pixels[axis] - first[:, 1 - axis, None] for axis in (0, 1)]  # rows, columns
     down, across = (
-        _resize_axis(xp, places[axis], sides[:, 1 - axis, None], grids.shape[1], fused=False)
+        _resize_axis(xp, offsets[axis], sides[:, 1 - axis, None], grids.shape[1], fused=False)
         for axis in (0, 1)
     )
     columns = [_take(xp, grids, 2, across.cell + tap) for tap in (0, 1)]  # [D, G, w]
@@ -103,8 +102,8 @@ def _paste_integer(
     bits = _is_foreground(xp, _fma(xp, upper, y0, lower * y1), rule)
     in_window = _small_windows(xp, grids, sides, rule)
     for axis in (0, 1):
-        there = clipped(xp, places[axis], 0, SMALL_KERNEL_PX - 1)
-        in_window = _take(xp, in_window, 1 + axis, there)
+        index = clipped(xp, offsets[axis], 0, SMALL_KERNEL_PX - 1)
+        in_window = _take(xp, in_window, 1 + axis, index)
     bits = xp.where(small[:, None, None], in_window, bits)
     return bits & down.inside[:, :, None] & across.inside[:, None, :]
 
@@ -114,30 +113,30 @@ def _grown_integer_boxes(xp: Any, boxes_xyxy: Array, side: int) -> tuple[Array, 
     boxes = clipped(xp, boxes_xyxy, -_LIMIT_PX, _LIMIT_PX)
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = (high - low) * 0.5 * float(np.float32((side + 2) / side))
-    centre = (high + low) * 0.5
-    return _integers(xp, centre - reach), _integers(xp, centre + reach)
+    center = (high + low) * 0.5
+    return _integers(xp, center - reach), _integers(xp, center + reach)
 
 
 def _integers(xp: Any, boxes_xyxy: Array) -> Array:
     return xp.astype(clipped(xp, boxes_xyxy, -2 * _LIMIT_PX, 2 * _LIMIT_PX), xp.int64)
 
 
-def _resize_axis(xp: Any, place: Array, side: Array, cells: int, fused: bool) -> _Axis:
-    """Torch's bilinear resize; `place` [D, n] counts from the box's first pixel, `side` [D, 1]."""
+def _resize_axis(xp: Any, offset: Array, side: Array, cells: int, fused: bool) -> _Axis:
+    """Torch's bilinear resize; `offset` [D, n] from the box's first pixel, `side` [D, 1]."""
     size_in = cells - 1
     size_out = xp.astype(clipped(xp, side, 1), xp.float32)
-    # A number divided by an array is, in PyTorch, a product with the reciprocal.
+    # PyTorch divides a number by an array as a product with the reciprocal.
     scale = xp.full_like(size_out, size_in) / size_out
-    centre = xp.astype(place, xp.float32) + 0.5
-    source = _fma(xp, centre, scale, -0.5) if fused else centre * scale - 0.5
+    center = xp.astype(offset, xp.float32) + 0.5
+    source = _fma(xp, center, scale, -0.5) if fused else center * scale - 0.5
     source = clipped(xp, source, 0.0)
     cell = clipped(xp, xp.astype(source, xp.int64), high=size_in - 1)
     upper = clipped(xp, source - xp.astype(cell, xp.float32), high=1.0)
-    return _Axis(cell, 1.0 - upper, upper, (place >= 0) & (place < side))
+    return _Axis(cell, 1.0 - upper, upper, (offset >= 0) & (offset < side))
 
 
 def _small_windows(xp: Any, grids: Array, sides: Array, rule: MaskRule) -> Array:
-    """Bool [D, n, n]: each box from its first pixel on, as the small kernel resizes it."""
+    """The small kernel's resize of each box, from its first pixel on, bool [D, n, n]."""
     import array_api_compat as compat
 
     window = xp.arange(SMALL_KERNEL_PX, dtype=xp.int64, device=compat.device(grids))
@@ -161,12 +160,12 @@ def _paste_float(
 
 
 def _sample_axis(xp: Any, low: Array, high: Array, pixel: Array, cells: int) -> _Axis:
-    """Torch's `grid_sample` at the centres of the box's pixels and of one around it."""
+    """Torch's `grid_sample` at the centers of the box's pixels and a one-pixel border."""
     side = cells - CELLS_BEFORE - CELLS_AFTER
-    place = xp.astype(pixel, xp.float32)
-    inside = (place >= xp.floor(low) - 1.0) & (place < xp.ceil(high) + 1.0) & (high > low)
+    position = xp.astype(pixel, xp.float32)
+    inside = (position >= xp.floor(low) - 1.0) & (position < xp.ceil(high) + 1.0) & (high > low)
     extent = xp.where(high > low, high - low, xp.ones_like(low))
-    unit = (place + 0.5 - low) / extent * 2.0 - 1.0
+    unit = (position + 0.5 - low) / extent * 2.0 - 1.0
     source = _fma(xp, unit + 1.0, side / 2, -0.5)
     below = xp.floor(source)
     inside = inside & (below >= -float(CELLS_BEFORE)) & (below <= float(side - CELLS_BEFORE))
@@ -186,7 +185,7 @@ def _paste_resized(
         for axis, low in ((0, 1), (1, 0))
     )
     bits = _is_foreground(xp, _evaluate(xp, grids, down, across, _zoom), rule)
-    # Zeros blend in at the edges, but never below the smallest probability of the mask.
+    # Zeros blend in at the edges, but scikit-image clips to the smallest probability of the mask.
     lowest = xp.min(grids[:, CELLS_BEFORE:-CELLS_AFTER, CELLS_BEFORE:-CELLS_AFTER], axis=(1, 2))
     bits = bits | _is_foreground(xp, lowest, rule)[:, None, None]
     return bits & down.inside[:, :, None] & across.inside[:, None, :]
@@ -194,13 +193,13 @@ def _paste_resized(
 
 def _zoom_axis(xp: Any, first: Array, end: Array, pixel: Array, cells: int) -> _Axis:
     """scikit-image's resize of a mask to the pixels of its box, in float64."""
-    place = pixel - first
-    inside = (place >= 0) & (place < end - first)
+    offset = pixel - first
+    inside = (offset >= 0) & (offset < end - first)
     size = xp.astype(clipped(xp, end - first, 1), xp.float64)
     scale = xp.full_like(size, cells) / size
-    centre = (xp.astype(place, xp.float64) + 0.5) * scale - 0.5
-    before = xp.floor(centre)
-    weight0 = 1.0 - (centre - before)
+    center = (xp.astype(offset, xp.float64) + 0.5) * scale - 0.5
+    before = xp.floor(center)
+    weight0 = 1.0 - (center - before)
     cell = xp.where(inside, before, xp.zeros_like(before))
     return _Axis(xp.astype(cell, xp.int64) + CELLS_BEFORE, weight0, 1.0 - weight0, inside)
 
@@ -218,14 +217,14 @@ def _evaluate(
 
 
 def _take(xp: Any, values: Array, axis: int, index: Array) -> Array:
-    """`values` [D, a, b] at `index` [D, n] along one axis, the same for the whole other one."""
-    # Spread over the other axis by the library, which then needs no such index in memory.
+    """Take from `values` [D, a, b] along one axis at `index` [D, n], for the whole other axis."""
+    # The library broadcasts the index over the other axis without a copy.
     index = index[:, :, None] if axis == 1 else index[:, None, :]
     return xp.take_along_axis(values, index, axis=axis)
 
 
 def _small_resize(xp: Any, corners: _Corners, x0: Array, x1: Array, y0: Array, y1: Array) -> Array:
-    """See `runtime.masks.paste`, which names its sources; so for the two below."""
+    """As in `runtime.masks.paste`, which names the source; also the next two."""
     total = _fma(xp, corners[0], x0 * y0, corners[1] * (x1 * y0))
     return _fma(xp, corners[3], x1 * y1, _fma(xp, corners[2], x0 * y1, total))
 

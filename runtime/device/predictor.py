@@ -1,4 +1,4 @@
-"""`DevicePredictor`: frames in device memory in, detections in device memory out.
+"""`DevicePredictor`: from frames to detections, all in device memory.
 
 Legend: N frames, H x W canvas, in pixels.
 """
@@ -20,10 +20,10 @@ from runtime.device.detections import DeviceDetections
 from runtime.device.frames import ChannelOrder, Frames, read_frames
 from runtime.device.library import Array
 from runtime.device.resize import Layout, resize
-from runtime.device.results import Places, to_frames
+from runtime.device.results import Placements, to_frames
 from runtime.device.select import select
 from runtime.device.session import DeviceSession, open_device_session
-from runtime.device.workspace import Workspace
+from runtime.device.workspace import Workspace, recently_used
 from runtime.preprocessing.canvas import origin_yx, resized_hw, shared_canvas_hw
 from runtime.selection import Selection, Wanted
 
@@ -33,12 +33,12 @@ _MOST_STREAMS = 16
 class DevicePredictor(Closing):
     """A network with its frames and results on one device.
 
-    A call copies nothing to the host and waits for nothing: it gives the stream its work and
-    returns. Only a checkpoint in mode "eager" looks at its own data on the way. Safe to call from
-    several threads and on several streams; each stream has buffers of its own.
+    A call enqueues its work on the stream and returns; it copies nothing to the host and waits for
+    nothing, except for a checkpoint in mode "eager". Safe to call from several threads and on
+    several streams; each stream has its own buffers.
 
     Args:
-        session: an opened network; `TensorRTSession` or `TorchSession`.
+        session: an opened network, `TensorRTSession` or `TorchSession`.
     """
 
     def __init__(self, session: DeviceSession) -> None:
@@ -66,7 +66,7 @@ class DevicePredictor(Closing):
 
     @property
     def spec(self) -> ModelSpec:
-        """What decides the numbers."""
+        """The model's spec."""
         return self._session.artifact.spec
 
     def predict(
@@ -76,82 +76,79 @@ class DevicePredictor(Closing):
         *,
         layout: Layout | None = None,
         channel_order: ChannelOrder = "rgb",
-        **wanted: Unpack[Wanted],
+        **options: Unpack[Wanted],
     ) -> DeviceDetections:
-        """Detect on one frame or several.
+        """Detect objects in one frame or several.
 
-        Frames of one call share a canvas that holds the largest, as photos of one batch do in
+        The frames of a call share a canvas that holds the largest, as a batch of photos does in
         `Predictor.predict`; the results are those of that batch.
 
         Args:
-            frames: see `runtime.device.frames.read_frames`; ready on the stream, and kept until
-                it has read them.
-            stream: of CUDA: an integer, or an object of PyTorch, CuPy or `__cuda_stream__`; None
-                takes the current stream of the frames' library.
-            layout: "hwc" or "chw"; needed only where the shape leaves it open.
+            frames: see `runtime.device.frames.read_frames`; ready on the stream, and unchanged
+                until it has read them.
+            stream: a CUDA stream: an integer, an object of PyTorch or CuPy, or one with
+                `__cuda_stream__`; None takes the current stream of the frames' library.
+            layout: "hwc" or "chw"; needed only if the shape is ambiguous.
             channel_order: of the frames.
-            wanted: as for `Predictor.predict`; rows that it does not keep are not valid.
+            options: as in `Predictor.predict`; rows that are not selected are not valid.
 
         Returns:
-            Arrays of the frames' library (PyTorch's or CuPy's for frames of a third one).
+            Arrays of the frames' library; PyTorch's or CuPy's for frames of a third library.
 
         Raises:
-            UsageError: what is given is none of this, or more than the artifact's batch; a
-                selection that the model cannot serve.
-            ImageError: a frame that the resize rule leaves nothing of.
+            UsageError: invalid frames, stream or layout, more frames than the artifact's batch, or
+                a selection that the model does not support.
+            ImageError: a frame that the resize rule shrinks to nothing.
         """
-        selection = Selection(**wanted)
+        selection = Selection(**options)
         selection.check(self.spec)
         if channel_order not in ("rgb", "bgr") or layout not in (None, "hwc", "chw"):
             raise UsageError(
                 "expected channel_order 'rgb' or 'bgr' and layout 'hwc' or 'chw', got "
                 f"'{channel_order}' and '{layout}'"
             )
-        given = read_frames(frames, layout)
-        like = given.groups[0].pixels
-        handle = given.library.handle(like, stream)
-        # The lock is held while work is given, not while it is done.
-        with self._lock, given.library.on_stream(like, handle):
-            workspace = self._workspace(given, handle)
-            canvas_hw, places = self._places(given)
-            feed = self._feed(given, canvas_hw, places, channel_order, workspace)
-            with self._session.on_device(feed, handle) as answer:
-                adopted = {name: given.library.adopt(value) for name, value in answer.items()}
-                found = to_frames(adopted, self.spec, places, workspace)
-                return select(found, selection, workspace)
+        batch = read_frames(frames, layout)
+        like = batch.groups[0].pixels
+        handle = batch.library.handle(like, stream)
+        # The lock is held while work is enqueued, not while it runs.
+        with self._lock, batch.library.on_stream(like, handle):
+            workspace = self._workspace(batch, handle)
+            canvas_hw, placements = self._placements(batch)
+            inputs = self._inputs(batch, canvas_hw, placements, channel_order, workspace)
+            with self._session.on_device(inputs, handle) as outputs:
+                adopted = {name: batch.library.adopt(value) for name, value in outputs.items()}
+                detections = to_frames(adopted, self.spec, placements, workspace)
+                return select(detections, selection, workspace)
 
     def close(self) -> None:
         """Free the session and the buffers."""
         self._workspaces.clear()
         self._session.close()
 
-    def _workspace(self, given: Frames, handle: int | None) -> Workspace:
+    def _workspace(self, batch: Frames, handle: int | None) -> Workspace:
         import array_api_compat as compat
 
-        like = given.groups[0].pixels
-        key = (given.library.xp.__name__, str(compat.device(like)), handle)
+        like = batch.groups[0].pixels
+        key = (batch.library.xp.__name__, str(compat.device(like)), handle)
         if key not in self._workspaces:
-            self._workspaces[key] = Workspace(given.library, like)
-        self._workspaces.move_to_end(key)
-        while len(self._workspaces) > _MOST_STREAMS:
-            self._workspaces.popitem(last=False)
-        return self._workspaces[key]
+            self._workspaces[key] = Workspace(batch.library, like)
+        return recently_used(self._workspaces, key, _MOST_STREAMS)
 
-    def _places(self, given: Frames) -> tuple[tuple[int, int], Places]:
-        """The canvas, and where each frame stands on it."""
+    def _placements(self, batch: Frames) -> tuple[tuple[int, int], Placements]:
+        """The canvas, and the position of each frame on it."""
         manifest, spec = self.artifact.manifest, self.spec.preprocess
         fixed = None
         if manifest.height is not None and manifest.width is not None:
             fixed = manifest.height, manifest.width
         resized = []
-        for index, hw in enumerate(given.hws):
+        for index, hw in enumerate(batch.hws):
             try:
                 resized.append(resized_hw(hw, spec, fixed))
             except ImageError as error:
                 raise ImageError(f"frame {index}: {error}") from error
         canvas_hw = fixed or shared_canvas_hw(resized, spec)
         origins = tuple(origin_yx(hw, canvas_hw, spec) for hw in resized)
-        return canvas_hw, Places(given.hws, tuple(resized), origins)
+        return canvas_hw, Placements(batch.hws, tuple(resized), origins)
 
     def _rows(self, frames: int) -> int:
         """Rows of the batch."""
@@ -163,20 +160,22 @@ class DevicePredictor(Closing):
             )
         return max(frames, least)
 
-    def _feed(
+    def _inputs(
         self,
-        given: Frames,
+        batch: Frames,
         canvas_hw: tuple[int, int],
-        places: Places,
+        placements: Placements,
         channel_order: ChannelOrder,
         workspace: Workspace,
     ) -> dict[str, Array]:
         """The graph's inputs."""
-        rows, spec = self._rows(len(places.frames_hw)), self.spec.preprocess
-        canvas = workspace.canvas((rows, 3, *canvas_hw), (places.resized_hw, places.origins_yx))
+        rows, spec = self._rows(len(placements.frames_hw)), self.spec.preprocess
+        canvas = workspace.canvas(
+            (rows, 3, *canvas_hw), (placements.resized_hw, placements.origins_yx)
+        )
         first = 0
-        for group in given.groups:
-            (height, width), (y, x) = places.resized_hw[first], places.origins_yx[first]
+        for group in batch.groups:
+            (height, width), (y, x) = placements.resized_hw[first], placements.origins_yx[first]
             planes = resize(
                 group.pixels, group.layout, (height, width), spec, workspace, channel_order
             )
@@ -184,8 +183,8 @@ class DevicePredictor(Closing):
             first += group.count
 
         def image_hw() -> list[np.ndarray[Any, Any]]:
-            filling = [canvas_hw] * (rows - len(places.resized_hw))
-            return [np.array([*places.resized_hw, *filling], np.float32)]
+            padding = [canvas_hw] * (rows - len(placements.resized_hw))
+            return [np.array([*placements.resized_hw, *padding], np.float32)]
 
-        (sizes,) = workspace.tables(("image_hw", places, rows, canvas_hw), image_hw)
+        (sizes,) = workspace.tables(("image_hw", placements, rows, canvas_hw), image_hw)
         return {"images": canvas, "image_hw": sizes}

@@ -1,9 +1,9 @@
-"""uint8 frames to the network's planes on the device: `runtime.preprocessing.canvas`'s numbers.
+"""uint8 frames to the network's planes on the device, as `runtime.preprocessing.canvas` does.
 
-Every sum is made of the same products in the same order, one rounding each, so the float results
-are equal to the bit and the integer ones to the byte.
+Every sum has the same products in the same order with one rounding each: float results are equal to
+the bit, integer ones to the byte.
 
-Legend: N frames of one size, h, w their sides; H, W sides of the result, K taps.
+Legend: N frames of h x w; results are H x W; K taps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runtime.device.workspace import Workspace
 Layout = Literal["hwc", "chw"]
 
 _AXES: dict[Layout, tuple[int, int, int]] = {"hwc": (1, 2, 3), "chw": (2, 3, 1)}
-_MAKERS = {
+_TAPS = {
     "bilinear": taps.torchvision,
     "pillow-bilinear": taps.pillow,
     "opencv-bilinear": taps.opencv,
@@ -37,14 +37,14 @@ def resize(
     workspace: Workspace,
     channel_order: Literal["rgb", "bgr"] = "rgb",
 ) -> Array:
-    """Resize to the graph's channels and value range.
+    """Resize frames and convert them to the graph's channel order and value range.
 
     Args:
         frames: uint8 [N, h, w, 3], or [N, 3, h, w] with layout "chw".
-        layout: where the channels are.
+        layout: position of the channels.
         hw: H and W.
         spec: interpolation, channels and range.
-        workspace: keeps the tables.
+        workspace: caches the tables.
         channel_order: of the frames.
 
     Returns:
@@ -56,7 +56,7 @@ def resize(
         frames = xp.flip(frames, axis=channels)
     factor = float(np.float32(spec.value_range / 255.0))
     if hw == (frames.shape[rows], frames.shape[columns]):
-        resized = frames  # every one of the four leaves it as it is
+        resized = frames  # identity in all four
     else:
         down = _axis(workspace, spec.interpolation, frames.shape[rows], hw[0], rows)
         across = _axis(workspace, spec.interpolation, frames.shape[columns], hw[1], columns)
@@ -71,37 +71,37 @@ def resize(
 
 
 class _Axis:
-    """One axis of an array, with tables that lie along it: K of each."""
+    """Index and weight tables along one axis, K taps each."""
 
     def __init__(self, axis: int, index: Array, weight: Array) -> None:
         self.axis, self.index, self.weight = axis, index, weight
 
     def take(self, xp: Any, source: Array, tap: int, dtype: Any) -> Array:
-        """What each target pixel reads through one tap."""
+        """The source pixels of one tap."""
         return xp.astype(xp.take(source, self.index[tap, ...], axis=self.axis), dtype, copy=False)
 
     def weighted(self, xp: Any, source: Array, dtype: Any) -> Array:
-        """The sum over the taps, in their order."""
+        """The weighted sum over the taps, in order."""
         total = self.take(xp, source, 0, dtype) * self.weight[0, ...]
         for tap in range(1, self.index.shape[0]):
             total += self.take(xp, source, tap, dtype) * self.weight[tap, ...]
         return total
 
 
-def _axis(workspace: Workspace, kind: str, source: int, target: int, axis: int) -> _Axis:
+def _axis(workspace: Workspace, method: str, source: int, target: int, axis: int) -> _Axis:
     def make() -> tuple[npt.NDArray[Any], ...]:
-        made = _MAKERS[kind](source, target)
-        # The weights lie along the axis of a [N, ., ., .] array.
-        shape = [len(made.weight), 1, 1, 1, 1]
+        tables = _TAPS[method](source, target)
+        # Weights broadcast along `axis` of a 4-d array.
+        shape = [len(tables.weight), 1, 1, 1, 1]
         shape[1 + axis] = target
-        return made.index, np.ascontiguousarray(made.weight).reshape(shape)
+        return tables.index, np.ascontiguousarray(tables.weight).reshape(shape)
 
-    index, weight = workspace.tables((kind, source, target, axis), make)
+    index, weight = workspace.tables((method, source, target, axis), make)
     return _Axis(axis, index, weight)
 
 
 def _bilinear(xp: Any, frames: Array, down: _Axis, across: _Axis, factor: float) -> Array:
-    """Rows first, then columns by weights that bring the value range, as the host does it."""
+    """Rows first, then columns with weights scaled to the value range, as on the host."""
     mixed = down.take(xp, frames, 0, xp.float32)
     mixed += (down.take(xp, frames, 1, xp.float32) - mixed) * down.weight[1, ...]
     total = across.take(xp, mixed, 0, xp.float32) * (across.weight[0, ...] * factor)
@@ -118,13 +118,13 @@ def _pillow(xp: Any, frames: Array, down: _Axis, across: _Axis) -> Array:
     for axis in passes:
         total = axis.weighted(xp, resized, xp.int32)
         total += 1 << (taps.PILLOW_BITS - 1)
-        # No weight is below zero and their sum rounds to one: nothing leaves 0 to 255.
+        # Weights are not negative and sum to one after rounding: no value leaves 0 to 255.
         resized = xp.astype(total >> taps.PILLOW_BITS, xp.uint8)
     return resized
 
 
 def _opencv(xp: Any, frames: Array, down: _Axis, across: _Axis) -> Array:
-    """Bits are lost after the columns, and in each of the two rows."""
+    """OpenCV shifts bits out after the columns and in each of the two rows."""
     columns = across.weighted(xp, frames, xp.int32) >> 4
     upper, lower = (
         (down.take(xp, columns, tap, xp.int32) * down.weight[tap, ...]) >> 16 for tap in (0, 1)
@@ -133,7 +133,7 @@ def _opencv(xp: Any, frames: Array, down: _Axis, across: _Axis) -> Array:
 
 
 def _skimage(xp: Any, frames: Array, down: _Axis, across: _Axis) -> Array:
-    """Four products in float64, held to each frame's own range, truncated to bytes."""
+    """Four products in float64, clipped to each frame's range, truncated to bytes."""
     total = None
     for row in (0, 1):
         line = down.take(xp, frames, row, xp.float64) * down.weight[row, ...]

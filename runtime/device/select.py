@@ -1,4 +1,4 @@
-"""`Selection` on the device: rows are not valid in place of removed.
+"""`Selection` on the device: rows become invalid in place of removed.
 
 Legend: N frames, D rows of each.
 """
@@ -15,69 +15,70 @@ import numpy.typing as npt
 
 from model.spec import ModelSpec
 from runtime.device.detections import ROWS, DeviceDetections
-from runtime.device.library import Array, clipped
+from runtime.device.library import Array, clipped, count_rows, zero_unless
 from runtime.device.workspace import Workspace
 from runtime.selection import Selection
 
 
-def select(found: DeviceDetections, selection: Selection, workspace: Workspace) -> DeviceDetections:
-    """The rows that a selection keeps, in the order in which `Selection.apply` looks at them.
+def select(
+    detections: DeviceDetections, selection: Selection, workspace: Workspace
+) -> DeviceDetections:
+    """Apply a selection, in the order of `Selection.apply`.
 
-    A minimal area pastes every row of every frame; see `DeviceDetections.areas`.
+    A minimum area pastes every row of every frame; see `DeviceDetections.areas`.
     """
     if selection == Selection():
-        return found
-    xp, keep = workspace.library.xp, found.valid
+        return detections
+    xp, keep = workspace.library.xp, detections.valid
     if selection.mask_threshold is not None:
-        found = replace(found, mask_threshold=selection.mask_threshold)
+        detections = replace(detections, mask_threshold=selection.mask_threshold)
     if selection.score_threshold is not None or selection.classes is not None:
         (least,) = workspace.tables(
-            ("least", _key(selection)), lambda: [_least_scores(selection, found.spec)]
+            ("score thresholds", _key(selection)),
+            lambda: [_least_scores(selection, detections.spec)],
         )
-        labels = clipped(xp, found.labels, 0, least.shape[0] - 1)
-        of_rows = xp.take(least, xp.reshape(xp.astype(labels, xp.int64), (-1,)))
-        keep = keep & (found.scores >= xp.reshape(of_rows, labels.shape))
+        labels = clipped(xp, detections.labels, 0, least.shape[0] - 1)
+        thresholds = xp.take(least, xp.reshape(xp.astype(labels, xp.int64), (-1,)))
+        keep = keep & (detections.scores >= xp.reshape(thresholds, labels.shape))
     if selection.min_area_px is not None:
-        keep = keep & (found.areas() >= selection.min_area_px)
+        keep = keep & (detections.areas() >= selection.min_area_px)
     if selection.top_k is not None:
-        most = min(selection.top_k, found.scores.shape[1])  # which every integer type holds
-        keep = keep & (_ranks(xp, found.scores, keep) < most)
-    return _only(xp, found, keep)
+        most = min(selection.top_k, detections.scores.shape[1])  # any top_k fits the dtype
+        keep = keep & (_ranks(xp, detections.scores, keep) < most)
+    return _only(xp, detections, keep)
 
 
 def _key(selection: Selection) -> Hashable:
-    """What the table of scores depends on."""
+    """Cache key of the table of thresholds."""
     scores, classes = selection.score_threshold, selection.classes
     by_name = frozenset(scores.items()) if isinstance(scores, Mapping) else scores
     return by_name, None if classes is None else frozenset(classes)
 
 
 def _least_scores(selection: Selection, spec: ModelSpec) -> npt.NDArray[np.float32]:
-    """By label: the threshold, infinite for a class that is not wanted."""
+    """The threshold of each label; infinite for a class that is not selected."""
     names = spec.classes.names
     least = np.full(len(names), -math.inf, np.float32)
     if selection.score_threshold is not None:
         least = selection.thresholds(names)
     if selection.classes is not None:
-        wanted = set(selection.classes)
-        least[[name not in wanted for name in names]] = math.inf
+        selected = set(selection.classes)
+        least[[name not in selected for name in names]] = math.inf
     return least
 
 
 def _ranks(xp: Any, scores: Array, keep: Array) -> Array:
-    """How many rows of a frame come before each one, int64 [N, D]; those not kept come last."""
+    """Rank of each row in its frame by score, int64 [N, D]; rows not in `keep` come last."""
     ranked = xp.where(keep, scores, xp.full_like(scores, -math.inf))
     order = xp.argsort(ranked, axis=1, descending=True, stable=True)
     return xp.argsort(order, axis=1)
 
 
-def _only(xp: Any, found: DeviceDetections, keep: Array) -> DeviceDetections:
+def _only(xp: Any, detections: DeviceDetections, keep: Array) -> DeviceDetections:
     """Zeros in all rows but these."""
-    arrays: dict[str, Array] = {"valid": keep}
-    for name in ROWS:
-        values = getattr(found, name)
-        if values is not None:
-            where = xp.reshape(keep, (*keep.shape, *(1,) * (len(values.shape) - 2)))
-            arrays[name] = xp.where(where, values, xp.zeros_like(values))
-    counts = xp.sum(xp.astype(keep, xp.int32), axis=1, dtype=xp.int32)
-    return replace(found, counts=counts, **arrays)
+    arrays = {
+        name: zero_unless(xp, keep, values)
+        for name in ROWS
+        if (values := getattr(detections, name)) is not None
+    }
+    return replace(detections, valid=keep, counts=count_rows(xp, keep), **arrays)

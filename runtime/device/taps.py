@@ -1,6 +1,6 @@
-"""Which source pixels every target pixel reads, and with what weights: host tables per axis.
+"""Source pixels and weights of every target pixel, as host tables per axis.
 
-They depend on sizes alone, never on pixels, so they are made once per size and uploaded.
+They depend on sizes only, so they are computed once per size and uploaded.
 
 Legend: n target pixels of an axis, K taps.
 """
@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taps:
-    """int64 [K, n] source pixels, and their weights [K, n] in the type of the sum."""
+    """int64 [K, n] source pixels, and their weights [K, n] in the dtype of the sum."""
 
     index: Ints
     weight: npt.NDArray[Any]
@@ -46,7 +46,7 @@ def opencv(source: int, target: int) -> Taps:
 
 
 def skimage(source: int, target: int) -> Taps:
-    """Two float64 taps; what lies beyond the photo weighs nothing, as zeros would."""
+    """Two float64 taps; pixels beyond the image have weight 0."""
     before, upper = skimage_bilinear.taps(np.arange(target), source, target)
     index = np.stack([before, before + 1])
     weight = np.stack([1.0 - upper, 1.0 - (1.0 - upper)])
@@ -55,10 +55,10 @@ def skimage(source: int, target: int) -> Taps:
 
 
 def pillow_goes_down_first(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> bool:
-    """Whether Pillow's pass down the columns comes first; each pass rounds to bytes.
+    """Whether Pillow's vertical pass comes first; each pass rounds to bytes.
 
-    Source: measured with Pillow 13.0: so where it removes more than twice as many rows as columns.
-    Earlier versions always go across first.
+    Source: measured with Pillow 13.0: first if it removes more than twice as many rows as columns.
+    Earlier versions always start with the horizontal pass.
     """
     if int(PIL.__version__.split(".")[0]) < 13:
         return False
@@ -75,14 +75,14 @@ def pillow(source: int, target: int) -> Taps:
     scale = source / target
     reach = max(scale, 1.0)  # of the triangle, whose support is 1
     size = math.ceil(reach) * 2 + 1
-    centre = (np.arange(target) + 0.5) * scale
-    first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
-    end = np.minimum((centre + reach + 0.5).astype(np.int64), source)
+    center = (np.arange(target) + 0.5) * scale
+    first = np.maximum((center - reach + 0.5).astype(np.int64), 0)
+    end = np.minimum((center + reach + 0.5).astype(np.int64), source)
     index = first + np.arange(size)[:, None]  # [K, n]
-    place = np.abs((index - centre + 0.5) * (1.0 / reach))
-    weight = np.where((index < end) & (place < 1.0), 1.0 - place, 0.0)
+    distance = np.abs((index - center + 0.5) * (1.0 / reach))
+    weight = np.where((index < end) & (distance < 1.0), 1.0 - distance, 0.0)
     total = np.zeros(target)
-    for row in weight:  # one after the other, as Pillow adds them
+    for row in weight:  # sequentially, in Pillow's order
         total += row
     weight /= np.where(total == 0.0, 1.0, total)
     fixed = np.trunc(0.5 + weight * (1 << PILLOW_BITS)).astype(np.int32)

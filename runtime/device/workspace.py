@@ -1,6 +1,6 @@
-"""What is kept from call to call: uploaded tables, and the canvas that the network reads.
+"""Device memory that later calls reuse: uploaded tables and the network's canvas.
 
-A workspace belongs to one stream, whose order keeps a call from overwriting what the one before
+A workspace belongs to one stream: stream order keeps a call from overwriting what the previous call
 still reads.
 
 Legend: N images, H x W canvas, in pixels.
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from runtime.device.library import Array, Library
 
-# A camera needs a handful of tables; a folder of photos of all sizes must not fill the memory.
+# A camera needs a few tables; a folder of photos in all sizes must not fill the memory.
 _MOST_TABLES = 256
 _MOST_CANVASES = 4
 _Key = TypeVar("_Key")
@@ -27,12 +27,12 @@ class Workspace:
     """Buffers of one library on one stream.
 
     Args:
-        library: which computes.
-        like: an array of the device that everything here lives on.
+        library: of the frames.
+        like: an array on the device of this workspace.
 
     Attributes:
-        library: which computes.
-        device: as the library names it.
+        library: of the frames.
+        device: the library's own device object.
     """
 
     def __init__(self, library: Library, like: Array) -> None:
@@ -48,31 +48,31 @@ class Workspace:
     def tables(
         self, key: Hashable, make: Callable[[], Sequence[npt.NDArray[Any]]]
     ) -> tuple[Array, ...]:
-        """Tables that depend on `key` only; made and uploaded when they are first asked for."""
+        """Tables that depend on `key` only; computed and uploaded at the first request."""
         if key not in self._tables:
             self._tables[key] = tuple(self.library.upload(t, self._like) for t in make())
-        return _used(self._tables, key, _MOST_TABLES)
+        return recently_used(self._tables, key, _MOST_TABLES)
 
-    def canvas(self, shape: tuple[int, int, int, int], places: Hashable) -> Array:
-        """Float32 [N, 3, H, W], zero wherever photos at `places` do not stand.
+    def canvas(self, shape: tuple[int, int, int, int], placements: Hashable) -> Array:
+        """float32 [N, 3, H, W], zero outside the frames at `placements`.
 
-        The same memory again for the same shape, so what was in it is gone.
+        The memory is reused for the same shape.
         """
-        held = self._canvases.get(shape)
-        if held is None or held[0] != places:
+        cached = self._canvases.get(shape)
+        if cached is None or cached[0] != placements:
             xp = self.library.xp
-            if held is None:
-                fresh = xp.zeros(shape, dtype=xp.float32, device=self.device)
+            if cached is None:
+                canvas = xp.zeros(shape, dtype=xp.float32, device=self.device)
             else:
-                fresh = held[1]
-                fresh[...] = 0.0
-            self._canvases[shape] = (places, fresh)
-        return _used(self._canvases, shape, _MOST_CANVASES)[1]
+                canvas = cached[1]
+                canvas[...] = 0.0
+            self._canvases[shape] = (placements, canvas)
+        return recently_used(self._canvases, shape, _MOST_CANVASES)[1]
 
 
-def _used(held: OrderedDict[_Key, _Value], key: _Key, most: int) -> _Value:
-    """The value of a key, which becomes the last to be dropped."""
-    held.move_to_end(key)
-    while len(held) > most:
-        held.popitem(last=False)
-    return held[key]
+def recently_used(cache: OrderedDict[_Key, _Value], key: _Key, capacity: int) -> _Value:
+    """The value of a key, which becomes the last to be evicted; evicts down to the capacity."""
+    cache.move_to_end(key)
+    while len(cache) > capacity:
+        cache.popitem(last=False)
+    return cache[key]

@@ -23,7 +23,7 @@ from runtime.device.keypoints import decode_on_device
 from runtime.device.library import library_of
 from runtime.device.paste import paste
 from runtime.device.resize import resize
-from runtime.device.results import Places, to_frames
+from runtime.device.results import Placements, to_frames
 from runtime.device.select import select
 from runtime.device.workspace import Workspace
 from runtime.masks.paste import MaskRule
@@ -96,7 +96,7 @@ def test_keypoints(score: Any) -> None:
 def test_results(to_image: Any) -> None:
     spec = models.checkpoint("detectron2").spec
     spec = replace(spec, box=replace(spec.box, to_image=to_image))
-    places = Places(((40, 60),), ((80, 120),), ((0, 0),))
+    places = Placements(((40, 60),), ((80, 120),), ((0, 0),))
     with FakeTensorMode():
         answer = {
             "boxes": torch.empty((1, 8, 4), device="cuda"),

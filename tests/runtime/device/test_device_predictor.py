@@ -246,14 +246,14 @@ HWC = torch.zeros((20, 30, 3), dtype=torch.uint8)
     ("given", "says"),
     [
         pytest.param([], "empty list", id="nothing"),
-        pytest.param("photo.jpg", "got str; photos and files are for Predictor", id="path"),
+        pytest.param("photo.jpg", "got str; pass photos and files to Predictor", id="path"),
         pytest.param([HWC, "x"], r"frames\[1\]: expected a device array, got str", id="mixed"),
         pytest.param(HWC.float(), "uint8.*float32", id="float"),
         pytest.param(HWC[..., 0], r"got .*\[20, 30\]", id="grey"),
         pytest.param(HWC[None, None], r"\[1, 1, 20, 30, 3\]", id="five-axes"),
         pytest.param([HWC[None]], r"frames\[0\].*\[1, 20, 30, 3\]", id="batch-in-a-list"),
         pytest.param(HWC[..., :2], "expected three channels", id="two-channels"),
-        pytest.param(HWC[:3], "say layout=", id="ambiguous"),
+        pytest.param(HWC[:3], "pass layout=", id="ambiguous"),
         pytest.param(HWC[:0], "at least one pixel", id="no-rows"),
         pytest.param(HWC[None][:0], "at least one frame", id="no-frames"),
     ],
@@ -275,7 +275,7 @@ def test_a_layout_can_be_said() -> None:
 
 def test_other_refusals(tmp_path: Path) -> None:
     predictor = DevicePredictor(session("demo"))
-    with pytest.raises(UsageError, match="on the CPU, which has none"):
+    with pytest.raises(UsageError, match="on the CPU, which has no streams"):
         predictor.predict(HWC, stream=7)
     with pytest.raises(UsageError, match="--score-threshold"):
         predictor.predict(HWC, score_threshold=0.001)
@@ -293,7 +293,7 @@ def test_other_refusals(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
         DevicePredictor.open(model)
     model.touch()
-    with pytest.raises(UsageError, match="build an engine of it"):
+    with pytest.raises(UsageError, match="build an engine from it"):
         DevicePredictor.open(model)
 
 

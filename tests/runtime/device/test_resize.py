@@ -125,7 +125,7 @@ def test_tables_are_made_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((source, target))
         return made(source, target)
 
-    monkeypatch.setitem(resize.__globals__["_MAKERS"], "pillow-bilinear", counting)
+    monkeypatch.setitem(resize.__globals__["_TAPS"], "pillow-bilinear", counting)
     spec = PreprocessSpec(interpolation="pillow-bilinear")
     given = frames((20, 30))
     workspace = Workspace(library_of(given), given)
@@ -143,7 +143,7 @@ def test_a_table_that_is_off_by_one_pixel_shows(monkeypatch: pytest.MonkeyPatch)
         good = made(source, target)
         return taps.Taps(np.minimum(good.index + 1, source - 1), good.weight)
 
-    monkeypatch.setitem(resize.__globals__["_MAKERS"], "pillow-bilinear", shifted)
+    monkeypatch.setitem(resize.__globals__["_TAPS"], "pillow-bilinear", shifted)
     spec = PreprocessSpec(interpolation="pillow-bilinear")
     found = resized("numpy", frames((20, 30)), (11, 17), spec)[0]
     assert (found != resize_on_the_host(frames((20, 30))[0], (11, 17), spec)).mean() > 0.5
