@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import results
 from bench.paste import soft_masks
+from model.arrays import Bool, Float32
 from model.spec import PasteRule
 from runtime.detections import Detections
 from runtime.masks.polygons import SAME_PIXELS_PX, Polygon
@@ -32,9 +32,6 @@ CASES = ("blob", "noise", "empty", "full", "pixel", "border")
 _SHARES = (0.4, 0.1, 0.1, 0.05, 0.1, 0.25)
 SIDE, PER_IMAGE = 28, 20
 MIN_AREA_PX, MIN_IOU = 100, 0.98
-
-Bools = NDArray[np.bool_]
-Float32Array = NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -89,7 +86,7 @@ def random_detections(
         )
 
 
-def _box(case: str, image_hw: tuple[int, int], rng: np.random.Generator) -> Float32Array:
+def _box(case: str, image_hw: tuple[int, int], rng: np.random.Generator) -> Float32:
     extent = np.array(image_hw[::-1], np.float64)
     low, high = np.sort(rng.random((2, 2)), axis=0) * extent
     if case == "full":
@@ -108,7 +105,7 @@ def _box(case: str, image_hw: tuple[int, int], rng: np.random.Generator) -> Floa
     return np.concatenate((low, high)).astype(np.float32)
 
 
-def _probs(case: str, blob: Float32Array, rng: np.random.Generator) -> Float32Array:
+def _probs(case: str, blob: Float32, rng: np.random.Generator) -> Float32:
     if case == "noise":
         return rng.random(blob.shape, np.float32)
     if case in ("full", "pixel"):
@@ -154,7 +151,7 @@ def _check_image(detections: Detections, counts: Sequence[Count]) -> None:
             count.worst_iou = min(count.worst_iou, float(iou))
 
 
-def rasterise(polygons: Sequence[Polygon], image_hw: tuple[int, ...]) -> Bools:
+def rasterise(polygons: Sequence[Polygon], image_hw: tuple[int, ...]) -> Bool:
     """Pixels whose centre lies inside, by the even-odd rule, bool [H, W]."""
     height, width = image_hw
     rings = [ring for part in polygons for ring in (part.exterior, *part.holes)]
@@ -171,7 +168,7 @@ def rasterise(polygons: Sequence[Polygon], image_hw: tuple[int, ...]) -> Bools:
     turns = np.zeros((height, width + 1), np.int64)
     np.add.at(turns, (row, turned), 1)
     after = turns[:, ::-1].cumsum(axis=1)[:, ::-1]
-    inside: Bools = after[:, 1:] % 2 == 1
+    inside: Bool = after[:, 1:] % 2 == 1
     return inside
 
 

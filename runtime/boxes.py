@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
+from model.arrays import Float32
 
 
-def clipped(boxes_xyxy: Float32Array, image_hw: tuple[int, int]) -> Float32Array:
+def clipped(boxes_xyxy: Float32, image_hw: tuple[int, int]) -> Float32:
     """Boxes, float32 [D, 4], cut at the borders of the image."""
     height, width = image_hw
     limit = np.array([width, height, width, height], np.float32)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from model.arrays import Bool, Float32, Float64, Int64, UInt8
 from runtime.boxes import clipped
 from runtime.masks import rle
 from runtime.masks.paste import MaskCrop, MaskRule, paste_crops
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
     from runtime.masks.polygons import Polygon
     from runtime.selection import Selection
 
-Float32Array = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 # Default of `dataset_ids`, replaced by the labels.
-_THE_LABELS: Ints = np.empty(0, np.int64)
+_THE_LABELS: Int64 = np.empty(0, np.int64)
 # Half precision rounds a probability by at most this much; a logit or a percentage is further off.
 _UNIT_SLACK = 1e-3
 
@@ -65,20 +64,20 @@ class Detections:
         ValueError: A length, dtype, shape or value does not fit.
     """
 
-    boxes: Float32Array
-    scores: Float32Array
-    labels: Ints
+    boxes: Float32
+    scores: Float32
+    labels: Int64
     names: tuple[str, ...]
-    mask_probs: Float32Array | None
+    mask_probs: Float32 | None
     image_hw: tuple[int, int]
     paste: PasteRule = "integer"
     mask_threshold: float = 0.5
     mask_threshold_inclusive: bool = False
     exact: bool = True
     dropped: int = 0
-    keypoints: Float32Array | None = None
+    keypoints: Float32 | None = None
     keypoint_names: tuple[str, ...] = ()
-    dataset_ids: Ints = field(default_factory=lambda: _THE_LABELS)
+    dataset_ids: Int64 = field(default_factory=lambda: _THE_LABELS)
     first_class: int = 0
     class_names: tuple[str, ...] = ()
 
@@ -121,7 +120,7 @@ class Detections:
         return len(self.names)
 
     @property
-    def masks(self) -> NDArray[np.bool_] | None:
+    def masks(self) -> Bool | None:
         """Dense masks, bool [D, H, W], made anew at each request; None for a box-only model.
 
         `rle()` and `crops()` hold the same pixels in a small part of the memory.
@@ -147,7 +146,7 @@ class Detections:
             return []
         return encode_pasted(self.mask_probs, self.boxes, self.image_hw, self._rule())
 
-    def areas(self) -> NDArray[np.float64]:
+    def areas(self) -> Float64:
         """Area of each row in square pixels of the original image, float64 [D].
 
         Of its mask, counted from the run lengths; of its box, as far as that lies in the image,
@@ -155,7 +154,7 @@ class Detections:
         """
         if self.mask_probs is None:
             boxes = clipped(self.boxes, self.image_hw).astype(np.float64)
-            sides_wh: NDArray[np.float64] = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+            sides_wh: Float64 = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
             return sides_wh[:, 0] * sides_wh[:, 1]
         return np.array([rle.area(text) for text in self.rle()], np.float64)
 
@@ -186,7 +185,7 @@ class Detections:
         """
         return selection.apply(self)
 
-    def take(self, rows: Ints | Sequence[int]) -> Detections:
+    def take(self, rows: Int64 | Sequence[int]) -> Detections:
         """The given rows, in the given order."""
         keep = np.asarray(rows, np.int64)
         return replace(
@@ -200,13 +199,13 @@ class Detections:
             dataset_ids=self.dataset_ids[keep],
         )
 
-    def draw(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+    def draw(self, image: Image.Image | UInt8) -> Image.Image:
         """A copy of `image`, upright, with the detections on it; see `runtime.drawing.overlay`."""
         from runtime.drawing.overlay import draw
 
         return draw(image, self)
 
-    def cutouts(self, image: Image.Image | NDArray[np.uint8]) -> list[Image.Image]:
+    def cutouts(self, image: Image.Image | UInt8) -> list[Image.Image]:
         """Each detection cut out of `image`, its mask as alpha; see `runtime.formats.crops`."""
         from runtime.formats.crops import cutouts
 
@@ -261,7 +260,7 @@ def _require_array(name: str, array: object, dtype: DTypeLike, shape: tuple[int,
         raise ValueError(f"detections: expected finite {name}, got a NaN or an infinity")
 
 
-def _require_probabilities(name: str, array: NDArray[np.float32]) -> None:
+def _require_probabilities(name: str, array: Float32) -> None:
     """Require numbers from 0 to 1, but for what half precision rounds.
 
     Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
-import numpy.typing as npt
 
+from model.arrays import UInt8
 from model.errors import UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.closing import Closing
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # what `import runtime.predictor` need not load
     from model.spec import ModelSpec
     from runtime.stream import Given, Streamed, StreamOptions, Then
 
-UInt8 = npt.NDArray[np.uint8]
 Place = str | os.PathLike[str]
 
 

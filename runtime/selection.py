@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Bool, Float32
 from model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Selection:
             found = found.take(np.sort(best))
         return found
 
-    def thresholds(self, names: Sequence[str]) -> NDArray[np.float32]:
+    def thresholds(self, names: Sequence[str]) -> Float32:
         """The score that each of these classes needs, -inf where none is asked for.
 
         In the scores' own precision: a score printed as 0.7 passes 0.7.
@@ -156,7 +156,7 @@ def parse_score_threshold(text: str) -> float | Mapping[str, float]:
     return found[OTHERS] if set(found) == {OTHERS} else found
 
 
-def _kept(detections: Detections, keep: NDArray[np.bool_]) -> Detections:
+def _kept(detections: Detections, keep: Bool) -> Detections:
     return detections if keep.all() else detections.take(np.flatnonzero(keep))
 
 

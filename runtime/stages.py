@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from model.errors import ArtifactError, ImageError, MaskportError
 from runtime.detections import Detections
 from runtime.postprocessing.certificate import OnInexact, inexact_remedies
@@ -33,7 +30,6 @@ from runtime.sources.photos import Photo, decode, decode_at_least, is_in_memory
 if TYPE_CHECKING:
     from model.spec import ModelSpec
 
-UInt8 = npt.NDArray[np.uint8]
 STAGES = ("decode", "preprocess", "network", "results")
 _T = TypeVar("_T")
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from model.arrays import UInt8
 from model.errors import ImageError, MaskportError, UsageError
 from runtime.detections import Detections
 from runtime.selection import Selection
@@ -34,7 +34,6 @@ from runtime.sources.photos import Photo, is_in_memory
 from runtime.stages import Call, Stages, name_of
 from runtime.whole_numbers import require_count
 
-UInt8 = npt.NDArray[np.uint8]
 # How long to wait for a source that is in the middle of its next photo when a stream is closed.
 _PATIENCE_S = 1.0
 # Their letters, bytes or rows would be taken for photos.

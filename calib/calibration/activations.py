@@ -10,10 +10,9 @@ import onnx_ir as ir
 
 from calib.calibration.cpu_session import open_on_cpu, run_on_cpu
 from export.roles import role_of
+from model.arrays import Float32
 from model.errors import ArtifactError
 from runtime.preprocessing.canvas import Canvas
-
-Float32 = npt.NDArray[np.float32]
 
 # Fewer kinds of rows than roles: the role of the node that pooled them tells.
 _PROPOSAL_POOL, _DETECTION_POOLS = "box_pool", ("mask_pool", "keypoint_pool")

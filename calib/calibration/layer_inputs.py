@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.calibration.activations import Activations
 from calib.calibration.photos import Skipped, canvases, require_enough
 from calib.graph.layers import Layer
+from model.arrays import Float32
 from runtime.artifacts.metadata import Artifact
-
-Float32 = npt.NDArray[np.float32]
 
 # Every photo has thousands of places to average over; ranges, which hang on single numbers, take
 # all photos.

@@ -7,15 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from model.arrays import UInt8
 from model.errors import ImageError, UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.preprocessing.canvas import Canvas, resized_hw, to_canvas
 from runtime.sources.photos import decode
-
-UInt8 = npt.NDArray[np.uint8]
 
 # Ranges of fewer photos move from one set to the next; of fewer than the least they say nothing.
 ADVISED, LEAST = 32, 4

@@ -13,8 +13,9 @@ from calib.calibration.table_key import TableKey, require_key
 from calib.calibration.untrusted_text import read_text
 from calib.observers.histogram import Histogram
 from calib.observers.methods import METHODS
-from calib.observers.observer import Float32, Observer
+from calib.observers.observer import Observer
 from calib.writers.pairs import LARGEST_RANGE, SMALLEST_RANGE
+from model.arrays import Float32
 from model.errors import ArtifactError, in_brief
 from runtime.files import atomic_path
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.precision.formats import FP16
+from model.arrays import Float32
 
-Float32 = npt.NDArray[np.float32]
 # FP8, and scales in half precision.
 _OPSET = 19
 _MANY_LEVELS = 2**15

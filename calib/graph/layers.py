@@ -15,8 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.roles import role_of
-
-Float32 = npt.NDArray[np.float32]
+from model.arrays import Float32
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from calib.observers.histogram import Histogram
+from model.arrays import Float64
 
-Float64 = npt.NDArray[np.float64]
 # Bins that the search works on, and how many ranges it tries.
 _BINS, _TRIES = 2048, 128
 

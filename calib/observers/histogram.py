@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from calib.observers.observer import Float32, Json, checked_float32
+from calib.observers.observer import Json, checked_float32
+from model.arrays import Float32
 
 BINS = 8192
 _MERGE = 1 << 20  # values at a time: the bin numbers of more would be as large as the tensor

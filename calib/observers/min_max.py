@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from calib.observers.observer import Float32, Json, checked_float32
+from calib.observers.observer import Json, checked_float32
+from model.arrays import Float32
 
 
 class MinMax:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from model.arrays import Float32
+
 Json = Mapping[str, Any]
 LARGEST = float(np.finfo(np.float32).max)
 

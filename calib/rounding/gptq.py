@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.rounding.weights import LEVELS
-
-Float32 = npt.NDArray[np.float32]
+from model.arrays import Float32
 
 # Added to the diagonal, as a share of its mean: a direction that photos hardly show must not let a
 # weight run away.

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calib.graph.layers import Layer
-
-Float32 = npt.NDArray[np.float32]
+from model.arrays import Float32
 
 # Places looked at per photo and layer; their sums are steady long before every place was seen.
 _PLACES = 512

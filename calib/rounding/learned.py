@@ -9,7 +9,8 @@ import numpy as np
 from calib.graph.layers import Layer
 from calib.rounding.gptq import round_together
 from calib.rounding.hessian import SecondMoments
-from calib.rounding.weights import LEVELS, Float32, Int8, round_to_nearest
+from calib.rounding.weights import LEVELS, round_to_nearest
+from model.arrays import Float32, Int8
 
 
 class LearnedRounding:

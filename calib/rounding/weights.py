@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from calib.graph.formats import INT8, Format
 from calib.graph.layers import Layer
-
-Float32 = npt.NDArray[np.float32]
-Int8 = npt.NDArray[np.int8]
+from model.arrays import Float32, Int8
 
 LEVELS = INT8.levels
 # Shares of the largest magnitude that are tried as the range; 1 is first, so that ties keep it.

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.graph.layers import Layer
 from calib.graph.presets import WHOLE_IMAGE_ROLES
-
-Float32 = npt.NDArray[np.float32]
+from model.arrays import Float32
 
 # Numbers kept of a tensor, evenly spaced over it.
 _KEPT = 1 << 16

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from calib.graph.formats import Format
 from calib.graph.layers import Layer, constant
 from calib.graph.placement import Placement, Site
-from calib.rounding.weights import Float32, Rounder, round_to_nearest
+from calib.rounding.weights import Rounder, round_to_nearest
 from calib.writers.pairs import (
     SIGNED_LEVELS,
     UNSIGNED_LEVELS,
@@ -28,6 +28,7 @@ from calib.writers.pairs import (
     write_weights,
 )
 from export.roles import ROLE_KEY
+from model.arrays import Float32
 
 _SIGNED_ZERO = 128
 # A bias is added to sums in 32 bits; half the room is left for the sums themselves.

@@ -13,7 +13,6 @@ from calib.graph.layers import Layer
 from calib.graph.placement import Site
 from calib.rounding.weights import (
     LEVELS,
-    Float32,
     QuantisedWeights,
     Rounder,
     nearest_codes,
@@ -21,6 +20,7 @@ from calib.rounding.weights import (
     weight_scales,
 )
 from export.roles import ROLE_KEY, role_of
+from model.arrays import Float32
 from model.errors import ArtifactError
 
 # The largest magnitude that a tensor, by name, must hold, given the steps that the code has for it.

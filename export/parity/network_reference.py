@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from export.parity.torchvision_reference import EagerRun, TorchvisionEager
+from model.arrays import UInt8
 from model.checkpoint import Checkpoint
 from model.heads.selection import DetectionSelector
 from model.mask_rcnn import Outputs
@@ -34,7 +34,6 @@ from runtime.detections import Detections
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
 
-UInt8 = npt.NDArray[np.uint8]
 # Candidates this far below the score threshold are noted too: noise could lift them over it.
 _THRESHOLD_MARGIN = 1e-3
 

@@ -21,6 +21,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops.boxes import clip_boxes_to_image
 
+from model.arrays import Float32
 from model.checkpoint import Checkpoint
 from model.families.torchvision.reference import eager_model
 from model.spec import ModelSpec
@@ -29,7 +30,6 @@ from runtime.compare.keypoint_attribution import KeypointTrace
 from runtime.detections import Detections
 from runtime.preprocessing.canvas import resized_hw
 
-Floats = npt.NDArray[np.float32]
 # Candidates this far below the score threshold are noted too: noise could lift them over it.
 _THRESHOLD_MARGIN = 1e-3
 # torchvision's `batched_nms` shifts boxes by class for up to this many boxes on a CPU.
@@ -45,13 +45,13 @@ class EagerDetections:
     keypoints float32 [D, J, 3], x, y and score, or None for a model without them.
     """
 
-    boxes: Floats
-    scores: Floats
+    boxes: Float32
+    scores: Float32
     labels: npt.NDArray[np.int64]
-    mask_probs: Floats | None
+    mask_probs: Float32 | None
     packed_masks: npt.NDArray[np.uint8] | None
     image_hw: tuple[int, int]
-    keypoints: Floats | None = None
+    keypoints: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -208,10 +208,10 @@ def _detections(
     )
 
 
-def _keypoints(finished: dict[str, Tensor]) -> Floats:
+def _keypoints(finished: dict[str, Tensor]) -> Float32:
     """x, y and, instead of torchvision's visibility of 1, the score: float32 [D, J, 3]."""
     places, scores = finished["keypoints"][..., :2], finished["keypoints_scores"]
-    found: Floats = torch.cat((places, scores[..., None]), dim=2).numpy()
+    found: Float32 = torch.cat((places, scores[..., None]), dim=2).numpy()
     return found
 
 

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from export.onnx_file import read_onnx
 from export.precision.emulator import RANGES_OUTPUT, emulate
 from export.precision.ranges import STATISTICS, RangeReport, read_statistics
+from model.arrays import Float64
 from model.errors import ArtifactError, in_brief
 from runtime.artifacts.metadata import Artifact
 from runtime.sessions.session import Inputs, Outputs
 from runtime.whole_numbers import require_threads
-
-Float64 = npt.NDArray[np.float64]
 
 
 class EmulatedSession:

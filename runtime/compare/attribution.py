@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Bool, Float64, Int64
 from model.spec import ModelSpec
 from runtime.compare.borderline import (
     NearTie,
@@ -43,7 +44,7 @@ from runtime.compare.borderline import (
 from runtime.compare.keypoint_attribution import KeypointTrace, keypoint_near_tie
 from runtime.compare.limits import Excess, Limits, Verdict
 from runtime.compare.mask_attribution import mask_near_tie
-from runtime.compare.matching import Bools, Comparison, Floats, Ints, box_iou
+from runtime.compare.matching import Comparison, box_iou
 from runtime.compare.result_protocol import DetectionResult
 from runtime.compare.topk_displacement import explain_displaced
 
@@ -78,12 +79,12 @@ class EagerTrace:
     canvas_scale_xy: tuple[float, float]
     rpn_boxes: NDArray[np.float32]
     rpn_scores: NDArray[np.float32]
-    rpn_levels: Ints
+    rpn_levels: Int64
     proposals: NDArray[np.float32]
     candidate_boxes: NDArray[np.float32]
     candidate_scores: NDArray[np.float32]
-    candidate_labels: Ints
-    rpn_kept: Bools | None = None
+    candidate_labels: Int64
+    rpn_kept: Bool | None = None
     class_shift_up_to: int = 0
     keypoints: KeypointTrace | None = None
 
@@ -119,7 +120,7 @@ class Borderline:
 class _Row:
     """A detection on the canvas: float64 [1, 4] xyxy, and in the original image, [4]."""
 
-    canvas_xyxy: Floats
+    canvas_xyxy: Float64
     original_xyxy: NDArray[np.float32]
     label: int
     score: NDArray[np.float32]
@@ -160,7 +161,7 @@ def _proposal_selection(trace: EagerTrace, limits: Limits) -> Selection:
     return selection
 
 
-def _rounding(trace: EagerTrace, boxes_xyxy: NDArray[np.float32], groups: Ints) -> Floats:
+def _rounding(trace: EagerTrace, boxes_xyxy: NDArray[np.float32], groups: Int64) -> Float64:
     if len(boxes_xyxy) <= trace.class_shift_up_to:
         return class_offset_noise(boxes_xyxy, groups)
     return np.zeros(len(boxes_xyxy))
@@ -291,7 +292,7 @@ def _candidate_near_tie(rows: list[_Row], borderline: Borderline, is_pair: bool)
     return None
 
 
-def _own_candidates(row: _Row, borderline: Borderline) -> Ints:
+def _own_candidates(row: _Row, borderline: Borderline) -> Int64:
     """The run's candidates that equal the row within the limits."""
     trace, limits = borderline.trace, borderline.limits
     boxes = trace.candidate_boxes * np.tile(trace.canvas_scale_xy, 2)

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Bool, Float64, Int64
 from model.spec import PoolerSpec
 from runtime.compare.limits import Epsilons
-from runtime.compare.matching import Bools, Floats, Ints, box_iou
+from runtime.compare.matching import box_iou
 
 # A wider band would include boxes that do not touch; only boxes thinner than a pixel reach it.
 _MAX_IOU_EPS = 0.05
@@ -55,16 +56,16 @@ class Suppression:
     order); `lead_eps` and `iou_eps` bound the noise of each.
     """
 
-    source: Ints
-    target: Ints
-    iou: Floats
-    iou_eps: Floats
-    score_lead: Floats
-    lead_eps: Floats
+    source: Int64
+    target: Int64
+    iou: Float64
+    iou_eps: Float64
+    score_lead: Float64
+    lead_eps: Float64
     limit: float
 
     @property
-    def is_certain(self) -> Bools:
+    def is_certain(self) -> Bool:
         """Bool [E]: a kept source suppresses the target under any noise."""
         return (self.score_lead > self.lead_eps) & (self.iou > self.limit + self.iou_eps)
 
@@ -73,16 +74,16 @@ class Suppression:
 class Outcomes:
     """Bool [K] each: certainly kept, certainly dropped, or undecided."""
 
-    kept: Bools
-    dropped: Bools
+    kept: Bool
+    dropped: Bool
 
     @property
-    def undecided(self) -> Bools:
+    def undecided(self) -> Bool:
         """Bool [K]: depends on noise."""
         return ~self.kept & ~self.dropped
 
 
-def score_noise(scores: NDArray[np.floating], logit_eps: float) -> Floats:
+def score_noise(scores: NDArray[np.floating], logit_eps: float) -> Float64:
     """Change of probabilities when their logits change by `logit_eps`; float64, same shape.
 
     At least one float32 step, for saturated scores.
@@ -91,22 +92,22 @@ def score_noise(scores: NDArray[np.floating], logit_eps: float) -> Floats:
     return logit_eps * p * (1.0 - p) + step
 
 
-def edge_noise(boxes_xyxy: NDArray[np.floating], epsilons: Epsilons) -> Floats:
+def edge_noise(boxes_xyxy: NDArray[np.floating], epsilons: Epsilons) -> Float64:
     """Noise of a box's edges, float64 [K] in the boxes' own pixels.
 
     Regressed offsets are relative to the box, so the noise grows with its longer side.
     """
-    longer: Floats = sides_wh(boxes_xyxy).max(axis=1, initial=0.0)
+    longer: Float64 = sides_wh(boxes_xyxy).max(axis=1, initial=0.0)
     return epsilons.edge_relative.value * longer
 
 
-def sides_wh(boxes_xyxy: NDArray[np.floating]) -> Floats:
+def sides_wh(boxes_xyxy: NDArray[np.floating]) -> Float64:
     """Width and height, float64 [K, 2]."""
     boxes = boxes_xyxy.astype(np.float64)
     return boxes[:, 2:] - boxes[:, :2]
 
 
-def class_offset_noise(boxes_xyxy: NDArray[np.floating], groups: Ints) -> Floats:
+def class_offset_noise(boxes_xyxy: NDArray[np.floating], groups: Int64) -> Float64:
     """Rounding of edges that are shifted by group * (largest coordinate + 1) in float32.
 
     Float64 [K], canvas pixels. Source: torchvision's `batched_nms`, up to 1000 boxes on a CPU.
@@ -119,10 +120,10 @@ def class_offset_noise(boxes_xyxy: NDArray[np.floating], groups: Ints) -> Floats
 def suppression(
     boxes_xyxy: NDArray[np.floating],
     scores: NDArray[np.floating],
-    groups: Ints,
+    groups: Int64,
     limit: float,
     epsilons: Epsilons,
-    edge_rounding_px: Floats,
+    edge_rounding_px: Float64,
 ) -> Suppression:
     """Return all pairs within a group in which one box may suppress the other.
 
@@ -151,11 +152,11 @@ def suppression(
 
 def _pairs_of_group(
     boxes_xyxy: NDArray[np.floating],
-    members: Ints,
+    members: Int64,
     limit: float,
     iou_eps: float,
-    edge_rounding_px: Floats,
-) -> tuple[Ints, Ints, Floats, Floats]:
+    edge_rounding_px: Float64,
+) -> tuple[Int64, Int64, Float64, Float64]:
     boxes, rounding = boxes_xyxy[members], edge_rounding_px[members]
     iou = box_iou(boxes, boxes)
     aspect = _aspect(boxes)
@@ -169,14 +170,14 @@ def _pairs_of_group(
     return members[a], members[b], iou[a, b], eps[a, b]
 
 
-def _aspect(boxes_xyxy: NDArray[np.floating]) -> Floats:
+def _aspect(boxes_xyxy: NDArray[np.floating]) -> Float64:
     """Longer over shorter side, [K]: noise scales with the longer, IoU with the shorter side."""
     wh = sides_wh(boxes_xyxy).clip(1e-6)
-    aspect: Floats = wh.max(axis=1) / wh.min(axis=1)
+    aspect: Float64 = wh.max(axis=1) / wh.min(axis=1)
     return aspect
 
 
-def _iou_rounding(boxes_xyxy: NDArray[np.floating], edge_px: Floats) -> Floats:
+def _iou_rounding(boxes_xyxy: NDArray[np.floating], edge_px: Float64) -> Float64:
     """Bound of the change of each pair's IoU when every edge moves by `edge_px`, [K, K].
 
     An area changes by at most its perimeter times the shift, the intersection by no more than the
@@ -188,7 +189,7 @@ def _iou_rounding(boxes_xyxy: NDArray[np.floating], edge_px: Floats) -> Floats:
     return np.where(change.any(), 2.0 * (change[:, None] + change[None]) / larger, 0.0)
 
 
-def nms_outcomes(pairs: Suppression, is_absent: Bools, may_be_absent: Bools) -> Outcomes:
+def nms_outcomes(pairs: Suppression, is_absent: Bool, may_be_absent: Bool) -> Outcomes:
     """Result of greedy NMS for each box under all noise within the epsilons.
 
     A box is certainly dropped when a certainly kept box certainly suppresses it; it is certainly
@@ -219,7 +220,7 @@ def filter_outcomes(
     score_threshold: float,
     epsilons: Epsilons,
     what: str,
-) -> tuple[Bools, dict[int, NearTie]]:
+) -> tuple[Bool, dict[int, NearTie]]:
     """Boxes that the filters before NMS certainly remove, bool [K], and those they may remove."""
     size, size_eps = sides_wh(boxes_xyxy).min(axis=1), edge_noise(boxes_xyxy, epsilons)
     exact = scores.astype(np.float64)
@@ -255,11 +256,11 @@ class Selection:
     pairs: Suppression
     outcomes: Outcomes
     filter_ties: Mapping[int, NearTie]
-    min_above: Ints
-    max_above: Ints
+    min_above: Int64
+    max_above: Int64
 
     @property
-    def undecided(self) -> Bools:
+    def undecided(self) -> Bool:
         """Bool [K]: noise decides whether the stage returns this box."""
         near_cut = self.max_above >= self.top_k
         reachable = ~self.outcomes.dropped & (self.min_above < self.top_k)
@@ -300,7 +301,7 @@ def select(
     top_k: int,
     pairs: Suppression,
     scores: NDArray[np.floating],
-    is_absent: Bools,
+    is_absent: Bool,
     filter_ties: Mapping[int, NearTie],
     epsilons: Epsilons,
 ) -> Selection:
@@ -314,7 +315,7 @@ def select(
 
 def rank_bounds(
     outcomes: Outcomes, scores: NDArray[np.floating], logit_eps: float
-) -> tuple[Ints, Ints]:
+) -> tuple[Int64, Int64]:
     """Fewest and most other survivors with a higher score than each box; int64 [K] each."""
     exact, noise = scores.astype(np.float64), score_noise(scores, logit_eps)
     low, high = exact - noise, exact + noise

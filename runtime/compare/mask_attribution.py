@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Bool, Float64
 from model.spec import MaskHeadSpec, ModelSpec
 from runtime.compare.borderline import NearTie, edge_noise, level_near_ties, sides_wh
 from runtime.compare.limits import Epsilons, Limits
-from runtime.compare.matching import Bools, Comparison, Floats
+from runtime.compare.matching import Comparison
 from runtime.masks.paste import MaskRule, paste_crops
 
 # Rounding of a pasted probability in float32.
@@ -24,7 +25,7 @@ _PASTE_ROUNDING = 1e-6
 
 
 def mask_near_tie(
-    pair: int, comparison: Comparison, spec: ModelSpec, canvas_xyxy: Floats, limits: Limits
+    pair: int, comparison: Comparison, spec: ModelSpec, canvas_xyxy: Float64, limits: Limits
 ) -> NearTie | None:
     """The near tie that explains the masks of one pair.
 
@@ -60,7 +61,7 @@ class _Sides:
     reference_probs: NDArray[np.float32]
     reference_xyxy: NDArray[np.float32]
     candidate_xyxy: NDArray[np.float32]
-    candidate_mask: Bools
+    candidate_mask: Bool
 
     @classmethod
     def of(cls, comparison: Comparison, row: int, column: int) -> _Sides | None:
@@ -98,7 +99,7 @@ class _Sides:
         mask = self.candidate_mask
         return not ((inner & ~mask).any() or (mask & ~outer).any())
 
-    def _pasted(self, box_xyxy: NDArray[np.float32], rule: MaskHeadSpec, threshold: float) -> Bools:
+    def _pasted(self, box_xyxy: NDArray[np.float32], rule: MaskHeadSpec, threshold: float) -> Bool:
         cut = MaskRule(rule.paste, threshold, rule.threshold_inclusive)
         dense = np.zeros(self.image_hw, dtype=np.bool_)
         for crop in paste_crops(self.reference_probs, box_xyxy, self.image_hw, cut):
@@ -151,7 +152,7 @@ def _edge_near_tie(
     return NearTie("paste edge", value, float(np.round(value)), eps, where)
 
 
-def _expanded(box_xyxy: NDArray[np.float32], side: int) -> Floats:
+def _expanded(box_xyxy: NDArray[np.float32], side: int) -> Float64:
     """The box scaled about its center by (M + 2) / M: torchvision's `expand_boxes`."""
     low, high = box_xyxy[:2].astype(np.float64), box_xyxy[2:].astype(np.float64)
     center, half = (low + high) / 2.0, (high - low) / 2.0 * (side + 2) / side

@@ -17,12 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Bool, Float64, Int64
 from model.errors import UsageError
 from runtime.compare.result_protocol import DetectionResult
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 MIN_IOU = 0.5
 # Small enough that similar scores and masks never outweigh a real difference of boxes.
@@ -33,9 +30,9 @@ _SIMILARITY_WEIGHT = 0.05
 class Matching:
     """`pairs` int64 [P, 2] of (reference row, candidate row), and the unmatched rows of each."""
 
-    pairs: Ints
-    unmatched_reference: Ints
-    unmatched_candidate: Ints
+    pairs: Int64
+    unmatched_reference: Int64
+    unmatched_candidate: Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +65,13 @@ class Comparison:
     reference: DetectionResult
     candidate: DetectionResult
     matching: Matching
-    score_diff: Floats
-    box_diff_px: Floats
-    mask_prob_diff: Floats | None
-    mask_iou: Floats | None
-    mask_area_px: Ints | None
-    keypoint_diff_px: Floats | None = None
-    keypoint_score_diff: Floats | None = None
+    score_diff: Float64
+    box_diff_px: Float64
+    mask_prob_diff: Float64 | None
+    mask_iou: Float64 | None
+    mask_area_px: Int64 | None
+    keypoint_diff_px: Float64 | None = None
+    keypoint_score_diff: Float64 | None = None
 
     @property
     def extremes(self) -> Extremes:
@@ -89,11 +86,11 @@ class Comparison:
         )
 
 
-def _worst(values: Floats | None, pick: Callable[[Floats], float]) -> float | None:
+def _worst(values: Float64 | None, pick: Callable[[Float64], float]) -> float | None:
     return float(pick(values)) if values is not None and values.size else None
 
 
-def box_iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> Floats:
+def box_iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> Float64:
     """IoU of every box of one set with every box of another, in continuous coordinates.
 
     Args:
@@ -108,12 +105,12 @@ def box_iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> Float
     overlap = overlap_wh.clip(0).prod(axis=-1)
     union = _area(a) + _area(b) - overlap
     equal = (a == b).all(axis=-1)
-    iou: Floats = np.where(union > 0, overlap / np.where(union > 0, union, 1.0), equal)
+    iou: Float64 = np.where(union > 0, overlap / np.where(union > 0, union, 1.0), equal)
     return iou
 
 
-def _area(boxes_xyxy: Floats) -> Floats:
-    area: Floats = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(axis=-1)
+def _area(boxes_xyxy: Float64) -> Float64:
+    area: Float64 = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(axis=-1)
     return area
 
 
@@ -145,7 +142,7 @@ def match(
     )
 
 
-def _components(eligible: Bools) -> Iterator[tuple[Ints, Ints]]:
+def _components(eligible: Bool) -> Iterator[tuple[Int64, Int64]]:
     """Rows and columns of each connected component of a bipartite graph, bool [A, B]."""
     free = np.asarray(eligible.any(axis=1))
     while free.any():
@@ -162,8 +159,8 @@ def _components(eligible: Bools) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _similarity(
-    reference: DetectionResult, candidate: DetectionResult, rows: Ints, columns: Ints
-) -> Floats:
+    reference: DetectionResult, candidate: DetectionResult, rows: Int64, columns: Int64
+) -> Float64:
     """Between 1 and 3 for every pair: 1, plus 1 each for equal scores and equal masks."""
     scores = reference.scores[rows, None].astype(np.float64) - candidate.scores[columns]
     similarity = 3.0 - np.abs(scores)
@@ -175,7 +172,7 @@ def _similarity(
     return np.nan_to_num(similarity, nan=1.0)
 
 
-def assign(value: Floats) -> list[tuple[int, int]]:
+def assign(value: Float64) -> list[tuple[int, int]]:
     """The one-to-one assignment of the largest total value that uses every row or every column.
 
     Args:
@@ -197,7 +194,7 @@ def assign(value: Floats) -> list[tuple[int, int]]:
 
 
 def _augment(
-    cost: Floats, row_price: Floats, column_price: Floats, row_of: Ints, start: int
+    cost: Float64, row_price: Float64, column_price: Float64, row_of: Int64, start: int
 ) -> None:
     """Assign row `start` along the cheapest alternating path; update the dual prices."""
     distance = np.full(cost.shape[1], np.inf)
@@ -276,8 +273,8 @@ def _require_same_frame(reference: DetectionResult, candidate: DetectionResult, 
 
 
 def _prob_diff(
-    a: NDArray[np.float32] | None, b: NDArray[np.float32] | None, rows: Ints, columns: Ints
-) -> Floats | None:
+    a: NDArray[np.float32] | None, b: NDArray[np.float32] | None, rows: Int64, columns: Int64
+) -> Float64 | None:
     if a is None or b is None:
         return None
     largest: NDArray[np.float32] = np.abs(a[rows] - b[columns]).max(axis=(1, 2), initial=0.0)
@@ -285,8 +282,8 @@ def _prob_diff(
 
 
 def _mask_overlap(
-    a: Bools | None, b: Bools | None, rows: Ints, columns: Ints
-) -> tuple[Floats | None, Ints | None]:
+    a: Bool | None, b: Bool | None, rows: Int64, columns: Int64
+) -> tuple[Float64 | None, Int64 | None]:
     """IoU of each pair of pasted masks (1 where both are empty) and the reference's area."""
     if a is None and b is None:
         return None, None
@@ -301,8 +298,8 @@ def _mask_overlap(
 
 
 def _keypoint_diff(
-    a: NDArray[np.float32] | None, b: NDArray[np.float32] | None, rows: Ints, columns: Ints
-) -> tuple[Floats | None, Floats | None]:
+    a: NDArray[np.float32] | None, b: NDArray[np.float32] | None, rows: Int64, columns: Int64
+) -> tuple[Float64 | None, Float64 | None]:
     """Difference in pixels and in score of each keypoint of each pair, [P, J]."""
     if a is None or b is None:
         present = a if b is None else b

@@ -15,20 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
+from model.arrays import Int64
 from runtime.preprocessing import skimage_bilinear, torch_bilinear
 from runtime.preprocessing.opencv_bilinear import neighbours
 
 PILLOW_BITS = 22  # of a weight: 32, less 8 of a pixel, less 2 of the sum
 OPENCV_ONE = 2048
 
-Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taps:
     """int64 [K, n] source pixels, and their weights [K, n] in the dtype of the sum."""
 
-    index: Ints
+    index: Int64
     weight: npt.NDArray[Any]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageDraw
+
+from model.arrays import Float32
 
 # Limbs by name: a model with other keypoints, or in another order, has those it names.
 LIMBS = (
@@ -25,7 +25,7 @@ _FAR_PX = 1e6
 
 def paint_keypoints(
     pen: ImageDraw.ImageDraw,
-    points_xy: NDArray[np.float32],
+    points_xy: Float32,
     names: Sequence[str],
     color: tuple[int, int, int],
     line_px: int,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from model.arrays import Bool, UInt8
 from runtime.drawing.keypoints import paint_keypoints
 from runtime.drawing.source_image import original_pixels
 
@@ -42,7 +42,7 @@ class _Style:
         return cls(max(1, round(short / 360)), ImageFont.load_default(size), max(2, size // 4))
 
 
-def draw(image: Image.Image | NDArray[np.uint8], detections: Detections) -> Image.Image:
+def draw(image: Image.Image | UInt8, detections: Detections) -> Image.Image:
     """Draw every detection, the best score on top, on a copy of the image.
 
     Args:
@@ -90,7 +90,7 @@ def _color(label: int, instance: int) -> Color:
     return red, green, blue
 
 
-def _paint_mask(pixels: NDArray[np.uint8], crop: MaskCrop, color: Color, line_px: int) -> None:
+def _paint_mask(pixels: UInt8, crop: MaskCrop, color: Color, line_px: int) -> None:
     mask = crop.rows
     height, width = mask.shape
     part = pixels[crop.y0_px : crop.y0_px + height, crop.x0_px : crop.x0_px + width]
@@ -99,7 +99,7 @@ def _paint_mask(pixels: NDArray[np.uint8], crop: MaskCrop, color: Color, line_px
     part[mask & ~_eroded(mask, line_px)] = color
 
 
-def _eroded(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+def _eroded(mask: Bool, times: int) -> Bool:
     """`mask` [h, w] without the pixels within `times` steps of its outside."""
     inner = np.pad(mask, 1)
     for _ in range(times):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import UInt8
 from model.errors import ImageError
 from runtime.sources.photos import decode
 
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from runtime.detections import Detections
 
 
-def original_pixels(
-    what: str, image: Image.Image | NDArray[np.uint8], detections: Detections
-) -> NDArray[np.uint8]:
+def original_pixels(what: str, image: Image.Image | UInt8, detections: Detections) -> UInt8:
     """The image as the network was given it, uint8 [H, W, 3] RGB; not to be changed.
 
     A Pillow image is read as `runtime.sources.photos.decode` reads it, so turned upright by the

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import UInt8
 from model.errors import ArtifactError, UsageError
 from model.spec import ModelSpec
 from runtime.closing import Closing
@@ -24,8 +23,6 @@ from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import coco, crops, jsonl, labelme, layout, resume, rle, yolo
 from runtime.formats.lock import FolderLock
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Sink(Protocol):
     """Takes photo after photo."""
 
     def write(
-        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+        self, item_name: str, stem: str, image_id: int, pixels: UInt8, detections: Detections
     ) -> None:
         """Save one photo's results.
 
@@ -178,7 +175,7 @@ class _Overlays:
     count: int = 0
 
     def write(
-        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+        self, item_name: str, stem: str, image_id: int, pixels: UInt8, detections: Detections
     ) -> None:
         picture = detections.draw(pixels)
         with atomic_path(layout.overlay(self.folder, stem)) as temporary:
@@ -194,7 +191,7 @@ class _Crops:
     folder: Path
 
     def write(
-        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+        self, item_name: str, stem: str, image_id: int, pixels: UInt8, detections: Detections
     ) -> None:
         place = layout.crops(self.folder, stem)
         crops.write(place.parent, place.name, pixels, detections)
@@ -210,7 +207,7 @@ class _Yolo:
     spec: ModelSpec
 
     def write(
-        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+        self, item_name: str, stem: str, image_id: int, pixels: UInt8, detections: Detections
     ) -> None:
         path = layout.labels(self.folder, stem)
         _make_folder(path.parent)
@@ -227,7 +224,7 @@ class _Labelme:
     folder: Path
 
     def write(
-        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+        self, item_name: str, stem: str, image_id: int, pixels: UInt8, detections: Detections
     ) -> None:
         path = layout.labelme(self.folder, stem)
         _make_folder(path.parent)
@@ -238,7 +235,7 @@ class _Labelme:
         return [f"labelme files: {parent}"] if parent.is_dir() else []
 
 
-def _photo_beside(item_name: str, path: Path, pixels: Pixels) -> str:
+def _photo_beside(item_name: str, path: Path, pixels: UInt8) -> str:
     """Where labelme finds the photo; one that is no file, as a frame, is written beside."""
     if os.path.isfile(item_name):
         try:
@@ -262,7 +259,7 @@ class Records:
     is_begun: bool = False
 
     def write(
-        self, item_name: str, stem: str, image_id: int, pixels: Pixels, detections: Detections
+        self, item_name: str, stem: str, image_id: int, pixels: UInt8, detections: Detections
     ) -> None:
         """Save one photo's record: it is done."""
         with self._begun():

@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Float64
 from runtime.masks.polygons import Polygon
-
-Points = NDArray[np.float64]
 
 _BLOCK_PAIRS = 1 << 20
 
 
-def one_ring(polygons: Iterable[Polygon]) -> Points:
+def one_ring(polygons: Iterable[Polygon]) -> Float64:
     """All rings of some polygons as one, cut between the nearest vertices.
 
     Args:
@@ -39,7 +37,7 @@ def one_ring(polygons: Iterable[Polygon]) -> Points:
     return joined
 
 
-def _nearest(joined: Points, ring: Points) -> tuple[int, int]:
+def _nearest(joined: Float64, ring: Float64) -> tuple[int, int]:
     """The first nearest pair of vertices, one of each."""
     best = (np.inf, 0, 0)
     step = max(1, _BLOCK_PAIRS // len(joined))

@@ -25,14 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Bool, Float32, Float64, Int64
 from runtime.preprocessing.skimage_bilinear import taps
 
 if TYPE_CHECKING:
     from model.spec import PasteRule
 
-Float32Array = NDArray[np.float32]
-Weights = NDArray[np.float32] | NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+Weights = Float32 | Float64
 
 # One zero cell before the mask and two after it, so that every sample has an upper neighbour.
 CELLS_BEFORE, CELLS_AFTER = 1, 2
@@ -48,9 +47,9 @@ _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 # Four corners and their weights, each [P], to P probabilities in the framework's order of
 # operations; weights are float64 where the framework's are.
-_Quad = tuple[Float32Array, Float32Array, Float32Array, Float32Array]
-_Operand = Float32Array | np.float32
-_Exact = Callable[[_Quad, Any], Float32Array]
+_Quad = tuple[Float32, Float32, Float32, Float32]
+_Operand = Float32 | np.float32
+_Exact = Callable[[_Quad, Any], Float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,10 @@ class MaskCrop:
 
     x0_px: int
     y0_px: int
-    columns: BoolArray
+    columns: Bool
 
     @property
-    def rows(self) -> BoolArray:
+    def rows(self) -> Bool:
         """The crop as bool [h, w], a view."""
         return self.columns.T
 
@@ -95,11 +94,11 @@ class ResizeAxis:
     """
 
     start_px: int
-    cell: NDArray[np.int64]
+    cell: Int64
     weight0: Weights
     weight1: Weights
 
-    def matrix(self, cells: int) -> Float32Array:
+    def matrix(self, cells: int) -> Float32:
         """The weights as float32 [pixels, cells], two entries in a row."""
         pixels = self.cell.size
         dense = np.zeros(pixels * cells, np.float32)
@@ -110,7 +109,7 @@ class ResizeAxis:
 
 
 def paste_crops(
-    mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+    mask_probs: Float32, boxes_xyxy: Float32, image_hw: tuple[int, int], rule: MaskRule
 ) -> Iterator[MaskCrop]:
     """Paste each mask into its box and cut it at the threshold.
 
@@ -136,12 +135,12 @@ def paste_crops(
             yield _paste_float(grid, float_box, image_hw, rule)
 
 
-def padded_grids(mask_probs: Float32Array) -> Float32Array:
+def padded_grids(mask_probs: Float32) -> Float32:
     """Zero cells around each mask, float32 [D, M, M] to [D, M + 3, M + 3]."""
     return np.pad(mask_probs, ((0, 0), (CELLS_BEFORE, CELLS_AFTER), (CELLS_BEFORE, CELLS_AFTER)))
 
 
-def grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64]:
+def grown_integer_boxes(boxes_xyxy: Float32, side: int) -> Int64:
     """Torchvision's `expand_boxes` and truncation; the last row and column belong to the box."""
     boxes = boxes_xyxy.clip(-_COORDINATE_LIMIT_PX, _COORDINATE_LIMIT_PX)
     low, high = boxes[:, :2], boxes[:, 2:]
@@ -150,13 +149,13 @@ def grown_integer_boxes(boxes_xyxy: Float32Array, side: int) -> NDArray[np.int64
     return _integers(np.concatenate((centre - reach, centre + reach), axis=1))
 
 
-def _integers(boxes_xyxy: Float32Array) -> NDArray[np.int64]:
+def _integers(boxes_xyxy: Float32) -> Int64:
     limit = 2 * _COORDINATE_LIMIT_PX
     return boxes_xyxy.clip(-limit, limit).astype(np.int64)
 
 
 def _paste_integer(
-    grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
+    grid: Float32, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
 ) -> MaskCrop:
     x0, y0, x1, y1 = box_xyxy
     small = (x1 - x0 + 1) + (y1 - y0 + 1) <= SMALL_KERNEL_PX
@@ -175,9 +174,7 @@ def resize_axis(first_px: int, last_px: int, extent_px: int, cells: int, small: 
     return ResizeAxis(start, cell, _ONE - upper, upper)
 
 
-def resize_taps(
-    pixel: NDArray[np.int64], size_out: NDArray[np.int64], is_small: BoolArray, cells: int
-) -> tuple[NDArray[np.int64], Float32Array]:
+def resize_taps(pixel: Int64, size_out: Int64, is_small: Bool, cells: int) -> tuple[Int64, Float32]:
     """Torch's float32 index arithmetic: lower cell and weight of the upper one, [P] each.
 
     Args:
@@ -198,7 +195,7 @@ def resize_taps(
 
 
 def _paste_float(
-    grid: Float32Array, box_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+    grid: Float32, box_xyxy: Float32, image_hw: tuple[int, int], rule: MaskRule
 ) -> MaskCrop:
     x0, y0, x1, y1 = box_xyxy
     across = _sample_axis(x0, x1, image_hw[1], len(grid))
@@ -213,8 +210,8 @@ def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) 
 
 
 def sampled_pixels(
-    low: Float32Array | np.float32, high: Float32Array | np.float32, extent_px: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    low: Float32 | np.float32, high: Float32 | np.float32, extent_px: int
+) -> tuple[Int64, Int64]:
     """First pixel of the image and the one behind the last that "float" boxes are pasted to."""
     # In float64, for float32 rounds the extent of an image beyond 2^24 pixels.
     start = (np.floor(low) - _ONE).astype(np.float64).clip(0, extent_px).astype(np.int64)
@@ -223,11 +220,11 @@ def sampled_pixels(
 
 
 def sample_taps(
-    pixel: NDArray[np.int64],
-    low: Float32Array | np.float32,
-    high: Float32Array | np.float32,
+    pixel: Int64,
+    low: Float32 | np.float32,
+    high: Float32 | np.float32,
     cells: int,
-) -> tuple[NDArray[np.int64], Float32Array, Float32Array]:
+) -> tuple[Int64, Float32, Float32]:
     """Lower cell, its weight and the upper one's, [P] each; both 0 outside the mask.
 
     Args:
@@ -253,7 +250,7 @@ def sample_taps(
 
 
 def _paste_resized(
-    grid: Float32Array, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
+    grid: Float32, box_xyxy: list[int], image_hw: tuple[int, int], rule: MaskRule
 ) -> MaskCrop:
     x0, y0, x1, y1 = box_xyxy
     side = len(grid) - CELLS_BEFORE - CELLS_AFTER
@@ -277,7 +274,7 @@ def _zoom_axis(first_px: int, end_px: int, extent_px: int, cells: int) -> Resize
 
 
 def _cut(
-    grid: Float32Array, across: ResizeAxis, down: ResizeAxis, rule: MaskRule, exact: _Exact
+    grid: Float32, across: ResizeAxis, down: ResizeAxis, rule: MaskRule, exact: _Exact
 ) -> MaskCrop:
     """Interpolate and threshold, in blocks of columns that stay in the processor's cache."""
     width, height, cells = across.cell.size, down.cell.size, len(grid)
@@ -296,9 +293,7 @@ def _cut(
     return MaskCrop(across.start_px, down.start_px, bits)
 
 
-def _threshold_into(
-    out: BoolArray, probs: Float32Array, threshold: float
-) -> tuple[NDArray[np.intp], ...]:
+def _threshold_into(out: Bool, probs: Float32, threshold: float) -> tuple[NDArray[np.intp], ...]:
     """Fill `out`, and answer the indices of the pixels that are too close to call."""
     np.greater(probs, np.float32(threshold + _RECOMPUTE_WITHIN), out=out)
     at_least = probs > np.float32(threshold - _RECOMPUTE_WITHIN)
@@ -308,19 +303,19 @@ def _threshold_into(
     return np.nonzero(at_least != out)
 
 
-def _is_foreground(probs: Float32Array, rule: MaskRule) -> BoolArray:
+def _is_foreground(probs: Float32, rule: MaskRule) -> Bool:
     threshold = np.float32(rule.threshold)
     return probs >= threshold if rule.threshold_inclusive else probs > threshold
 
 
 def _evaluate(
-    grid: Float32Array,
+    grid: Float32,
     across: ResizeAxis,
     down: ResizeAxis,
     column: NDArray[np.intp],
     row: NDArray[np.intp],
     exact: _Exact,
-) -> Float32Array:
+) -> Float32:
     """Probabilities of single pixels, given by their place in the crop, to the bit."""
     x, y = across.cell[column], down.cell[row]
     corners = (grid[y, x], grid[y, x + 1], grid[y + 1, x], grid[y + 1, x + 1])
@@ -328,7 +323,7 @@ def _evaluate(
     return exact(corners, weights)
 
 
-def _large_resize(corners: _Quad, weights: _Quad) -> Float32Array:
+def _large_resize(corners: _Quad, weights: _Quad) -> Float32:
     """Torch's generic upsampling kernel: along x first, then along y."""
     x0, x1, y0, y1 = weights
     top = _fma(corners[0], x0, corners[1] * x1)
@@ -336,27 +331,27 @@ def _large_resize(corners: _Quad, weights: _Quad) -> Float32Array:
     return _fma(top, y0, bottom * y1)
 
 
-def _small_resize(corners: _Quad, weights: _Quad) -> Float32Array:
+def _small_resize(corners: _Quad, weights: _Quad) -> Float32:
     """Torch's upsampling kernel for small outputs: products of the weights first."""
     x0, x1, y0, y1 = weights
     total = _fma(corners[0], x0 * y0, corners[1] * (x1 * y0))
     return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
 
 
-def _grid_sample(corners: _Quad, weights: _Quad) -> Float32Array:
+def _grid_sample(corners: _Quad, weights: _Quad) -> Float32:
     """Torch's vectorised `grid_sample`; it differs from the above in the first rounding."""
     x0, x1, y0, y1 = weights
     total = _fma(corners[1], x1 * y0, corners[0] * (x0 * y0))
     return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
 
 
-def _zoom(corners: _Quad, weights: tuple[NDArray[np.float64], ...]) -> Float32Array:
+def _zoom(corners: _Quad, weights: tuple[Float64, ...]) -> Float32:
     """scikit-image's: each corner by its row's weight, then by its column's, summed in order."""
     x0, x1, y0, y1 = weights
     total = corners[0] * y0 * x0 + corners[1] * y0 * x1
     return (total + corners[2] * y1 * x0 + corners[3] * y1 * x1).astype(np.float32)
 
 
-def _fma(a: Float32Array, b: _Operand, c: _Operand) -> Float32Array:
+def _fma(a: Float32, b: _Operand, c: _Operand) -> Float32:
     """Fused multiply-add: a float32 product is exact in float64, so only the sum is rounded."""
     return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)

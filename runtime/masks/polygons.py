@@ -25,15 +25,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Float64, Int64
 from model.errors import UsageError
 from runtime.masks.paste import MaskCrop
 from runtime.masks.simplify import douglas_peucker, run_lengths, run_starts
-
-Points = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 # Below sqrt(1/8) by far more than float64 rounds, and by what seven decimals of a normalised
 # coordinate round in an image of 65,000 pixels.
@@ -54,8 +50,8 @@ class Polygon:
         holes: Rings in it that are background, counterclockwise, float64 [N, 2] each.
     """
 
-    exterior: Points
-    holes: tuple[Points, ...] = ()
+    exterior: Float64
+    holes: tuple[Float64, ...] = ()
 
     @property
     def area_px(self) -> float:
@@ -67,10 +63,10 @@ class Polygon:
 class _Edges:
     """Boundary edges of all masks, int64 [E] each: mask, start and direction."""
 
-    mask: Ints
-    x: Ints
-    y: Ints
-    direction: Ints
+    mask: Int64
+    x: Int64
+    y: Int64
+    direction: Int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +77,8 @@ class _Rings:
     """
 
     edges: _Edges
-    first: Ints
-    of_edge: Ints
+    first: Int64
+    of_edge: Int64
 
 
 def outlines(crops: Sequence[MaskCrop], tolerance_px: float = 0.0) -> list[list[Polygon]]:
@@ -107,7 +103,7 @@ def outlines(crops: Sequence[MaskCrop], tolerance_px: float = 0.0) -> list[list[
         return found
     rings = _trace(edges)
     points, first = _corners(rings) if tolerance_px == 0 else _chords(rings, tolerance_px)
-    parts: dict[int, list[Points]] = {}
+    parts: dict[int, list[Float64]] = {}
     split = np.split(points, first[1:])
     for ring, exterior in enumerate(_exteriors(rings).tolist()):
         # The exterior comes first, whatever its place.
@@ -122,7 +118,7 @@ def outlines(crops: Sequence[MaskCrop], tolerance_px: float = 0.0) -> list[list[
     return found
 
 
-def signed_area(ring: Points) -> float:
+def signed_area(ring: Float64) -> float:
     """Shoelace area of float64 [N, 2]; positive for a ring clockwise on a screen."""
     x, y = (ring - ring[0]).T
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
@@ -167,7 +163,7 @@ def _trace(edges: _Edges) -> _Rings:
     return _Rings(_Edges(edges.mask[order], x[order], y[order], direction[order]), first, of_edge)
 
 
-def _cycles(following: Ints) -> tuple[Ints, Ints]:
+def _cycles(following: Int64) -> tuple[Int64, Int64]:
     """The cycles of a permutation.
 
     Returns:
@@ -189,7 +185,7 @@ def _cycles(following: Ints) -> tuple[Ints, Ints]:
     return smallest, np.lexsort((-steps, smallest))
 
 
-def _exteriors(rings: _Rings) -> Ints:
+def _exteriors(rings: _Rings) -> Int64:
     """The exterior of each ring's part, int64 [R]; an exterior is its own.
 
     Left of a hole's leftmost edge lies foreground of the same part, up to an edge of another of
@@ -213,8 +209,8 @@ def _exteriors(rings: _Rings) -> Ints:
     return parent
 
 
-def _corners(rings: _Rings) -> tuple[Points, Ints]:
-    """Points where a ring turns, float64 [P, 2], and where each ring's begin."""
+def _corners(rings: _Rings) -> tuple[Float64, Int64]:
+    """Float64 where a ring turns, float64 [P, 2], and where each ring's begin."""
     direction = rings.edges.direction
     before = np.arange(direction.size) - 1
     before[rings.first] += run_lengths(rings.first, direction.size)
@@ -223,7 +219,7 @@ def _corners(rings: _Rings) -> tuple[Points, Ints]:
     return points, run_starts(rings.of_edge[turns])
 
 
-def _chords(rings: _Rings, tolerance_px: float) -> tuple[Points, Ints]:
+def _chords(rings: _Rings, tolerance_px: float) -> tuple[Float64, Int64]:
     """Middles of edges, simplified: float64 [P, 2], and where each ring's begin."""
     x = rings.edges.x + _STEP_X[rings.edges.direction] / 2
     y = rings.edges.y + _STEP_Y[rings.edges.direction] / 2

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Bool, Int64
 from model.errors import ArtifactError
 
 _GROUP_BITS = 5
@@ -28,7 +28,7 @@ class Rle(TypedDict):
     counts: str
 
 
-def encode(columns: NDArray[np.bool_], x0_px: int, y0_px: int, image_hw: tuple[int, int]) -> Rle:
+def encode(columns: Bool, x0_px: int, y0_px: int, image_hw: tuple[int, int]) -> Rle:
     """Encode a crop as run lengths of the whole image.
 
     Args:
@@ -49,7 +49,7 @@ def encode(columns: NDArray[np.bool_], x0_px: int, y0_px: int, image_hw: tuple[i
     return {"size": [height, width], "counts": _to_text(counts)}
 
 
-def decode(rle: Rle) -> NDArray[np.bool_]:
+def decode(rle: Rle) -> Bool:
     """The dense mask, bool [H, W].
 
     Raises:
@@ -70,9 +70,7 @@ def area(rle: Rle) -> int:
     return int(_checked_counts(rle)[1::2].sum())
 
 
-def _edges(
-    columns: NDArray[np.bool_], x0_px: int, y0_px: int, image_height: int
-) -> NDArray[np.int64]:
+def _edges(columns: Bool, x0_px: int, y0_px: int, image_height: int) -> Int64:
     """Column-major positions where foreground starts and ends, in turn, strictly rising."""
     width, height = columns.shape
     if not columns.size:
@@ -82,7 +80,7 @@ def _edges(
     np.not_equal(columns[:, 1:], columns[:, :-1], out=change[:, 1:-1])
     change[:, -1] = columns[:, -1]
     column, row = np.divmod(np.flatnonzero(change), height + 1)
-    edges: NDArray[np.int64] = (column + x0_px) * image_height + (row + y0_px)
+    edges: Int64 = (column + x0_px) * image_height + (row + y0_px)
     if height == image_height:
         # A run that reaches the foot of its column goes on at the head of the next.
         joint = np.flatnonzero(edges[1:] == edges[:-1])
@@ -90,7 +88,7 @@ def _edges(
     return edges
 
 
-def _to_text(counts: NDArray[np.int64]) -> str:
+def _to_text(counts: Int64) -> str:
     values = counts.copy()
     values[3:] -= counts[1:-2]
     shifts = np.arange(0, _GROUP_BITS * _MAX_GROUPS, _GROUP_BITS)
@@ -104,7 +102,7 @@ def _to_text(counts: NDArray[np.int64]) -> str:
     return bytes(chars[needed].astype(np.uint8)).decode("ascii")
 
 
-def _checked_counts(rle: Rle) -> NDArray[np.int64]:
+def _checked_counts(rle: Rle) -> Int64:
     height, width = rle["size"]
     counts = _from_text(rle["counts"])
     if counts.sum() != height * width or (counts < 0).any():
@@ -115,7 +113,7 @@ def _checked_counts(rle: Rle) -> NDArray[np.int64]:
     return counts
 
 
-def _from_text(text: str) -> NDArray[np.int64]:
+def _from_text(text: str) -> Int64:
     raw = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64) - _FIRST_CHAR
     last = np.flatnonzero((raw & _MORE) == 0)
     first = np.concatenate(([0], last[:-1] + 1))
@@ -134,5 +132,5 @@ def _from_text(text: str) -> NDArray[np.int64]:
     return counts
 
 
-def _out_of_range(raw: NDArray[np.int64], length: NDArray[np.int64]) -> bool:
+def _out_of_range(raw: Int64, length: Int64) -> bool:
     return bool((raw < 0).any() or (raw > 63).any() or (length > _MAX_GROUPS).any())

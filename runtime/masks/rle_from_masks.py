@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Float32, Int32, Int64, UInt8
 from runtime.masks import rle
 from runtime.masks.paste import (
     SMALL_KERNEL_PX,
-    Float32Array,
     MaskRule,
     grown_integer_boxes,
     padded_grids,
@@ -36,7 +35,6 @@ try:
 except ImportError:  # built without a compiler; `maskport doctor` says so
     IS_COMPILED = False
 
-Ints = NDArray[np.int64]
 
 # Of columns and rows that tables are made of at once; bounds the memory of a thousand masks.
 _TABLE_PIXELS = 1 << 16
@@ -45,7 +43,7 @@ _LARGE_RESIZE, _SMALL_RESIZE, _GRID_SAMPLE = range(3)
 
 
 def encode_pasted(
-    mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+    mask_probs: Float32, boxes_xyxy: Float32, image_hw: tuple[int, int], rule: MaskRule
 ) -> list[rle.Rle]:
     """Paste, threshold and encode; equal to `rle.encode` of `paste_crops` for every mask.
 
@@ -62,7 +60,7 @@ def encode_pasted(
 
 
 def _encode_c(
-    mask_probs: Float32Array, boxes_xyxy: Float32Array, image_hw: tuple[int, int], rule: MaskRule
+    mask_probs: Float32, boxes_xyxy: Float32, image_hw: tuple[int, int], rule: MaskRule
 ) -> list[rle.Rle]:
     """`encode_pasted` for the rules "integer" and "float", the interpreter's lock released."""
     axes = _resized if rule.paste == "integer" else _sampled
@@ -101,11 +99,11 @@ class _Axis:
             lower cell, its weight and the upper one's, [P] each.
     """
 
-    first: Ints
-    count: Ints
-    taps: Callable[[Ints, Ints, int], tuple[Ints, Float32Array, Float32Array]]
+    first: Int64
+    count: Int64
+    taps: Callable[[Int64, Int64, int], tuple[Int64, Float32, Float32]]
 
-    def table(self, part: slice, cells: int) -> tuple[NDArray[np.int32], Float32Array]:
+    def table(self, part: slice, cells: int) -> tuple[Int32, Float32]:
         """Of some masks, one after the other: cells int32 [P], weights float32 [2, P]."""
         first, count = self.first[part], self.count[part]
         owner = np.repeat(np.arange(len(count)), count)
@@ -115,17 +113,17 @@ class _Axis:
         return cell.astype(np.int32), np.stack((lower, upper))
 
 
-_Axes = tuple[_Axis, _Axis, NDArray[np.uint8]]
+_Axes = tuple[_Axis, _Axis, UInt8]
 
 
-def _resized(boxes_xyxy: Float32Array, side: int, image_hw: tuple[int, int]) -> _Axes:
+def _resized(boxes_xyxy: Float32, side: int, image_hw: tuple[int, int]) -> _Axes:
     """Across, down and the order of operations of each mask, by torchvision's rule."""
     boxes = grown_integer_boxes(boxes_xyxy, side)
     low, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1
     is_small = size.sum(axis=1) <= SMALL_KERNEL_PX
 
     def along(axis: int, extent_px: int) -> _Axis:
-        def taps(pixel: Ints, mask: Ints, cells: int) -> tuple[Ints, Float32Array, Float32Array]:
+        def taps(pixel: Int64, mask: Int64, cells: int) -> tuple[Int64, Float32, Float32]:
             place, sides = pixel - low[mask, axis], np.maximum(size[mask, axis], 1)
             cell, upper = resize_taps(place, sides, is_small[mask], cells)
             return cell, np.float32(1) - upper, upper
@@ -138,13 +136,13 @@ def _resized(boxes_xyxy: Float32Array, side: int, image_hw: tuple[int, int]) -> 
     return along(0, image_hw[1]), along(1, image_hw[0]), orders
 
 
-def _sampled(boxes_xyxy: Float32Array, side: int, image_hw: tuple[int, int]) -> _Axes:
+def _sampled(boxes_xyxy: Float32, side: int, image_hw: tuple[int, int]) -> _Axes:
     """The same by detectron2's rule."""
 
     def along(axis: int, extent_px: int) -> _Axis:
         low, high = boxes_xyxy[:, axis], boxes_xyxy[:, axis + 2]
 
-        def taps(pixel: Ints, mask: Ints, cells: int) -> tuple[Ints, Float32Array, Float32Array]:
+        def taps(pixel: Int64, mask: Int64, cells: int) -> tuple[Int64, Float32, Float32]:
             return sample_taps(pixel, low[mask], high[mask], cells)
 
         first, stop = sampled_pixels(low, high, extent_px)
@@ -154,7 +152,7 @@ def _sampled(boxes_xyxy: Float32Array, side: int, image_hw: tuple[int, int]) -> 
     return along(0, image_hw[1]), along(1, image_hw[0]), orders
 
 
-def _groups(pixels: Ints) -> Iterator[slice]:
+def _groups(pixels: Int64) -> Iterator[slice]:
     """Consecutive masks whose tables together have about `_TABLE_PIXELS`."""
     group = np.cumsum(pixels) // _TABLE_PIXELS
     starts = (np.flatnonzero(np.diff(group)) + 1).tolist()

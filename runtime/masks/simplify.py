@@ -8,24 +8,22 @@ Source: Douglas and Peucker, 1973, with the distance to the chord's segment.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from model.arrays import Bool, Float64, Int64
 
 
-def run_starts(values: Ints) -> Ints:
+def run_starts(values: Int64) -> Int64:
     """Where runs of equal values begin, int64 [R]; there must be a value."""
     changes = np.flatnonzero(values[1:] != values[:-1]) + 1
     return np.concatenate((np.zeros(1, np.int64), changes))
 
 
-def run_lengths(first: Ints, total: int) -> Ints:
+def run_lengths(first: Int64, total: int) -> Int64:
     """Lengths of the runs of `total` elements, from where they begin, int64 [R]."""
     return np.diff(first, append=total)
 
 
-def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDArray[np.bool_]:
+def douglas_peucker(x: Float64, y: Float64, first: Int64, tolerance: float) -> Bool:
     """Which points to keep.
 
     A ring is split at its first point and at the one furthest from that. Then the furthest point of
@@ -69,14 +67,16 @@ def douglas_peucker(x: Floats, y: Floats, first: Ints, tolerance: float) -> NDAr
     return np.delete(kept, start + size)
 
 
-def _furthest(distance: Floats, begin: Ints, count: Ints) -> Ints:
+def _furthest(distance: Float64, begin: Int64, count: Int64) -> Int64:
     """Place of the first largest distance of each run."""
     largest = np.maximum.reduceat(distance, begin)
     place = np.flatnonzero(distance == np.repeat(largest, count))
     return place[np.searchsorted(place, begin)]
 
 
-def _distance2(x: Floats, y: Floats, inner: Ints, low: Ints, high: Ints, count: Ints) -> Floats:
+def _distance2(
+    x: Float64, y: Float64, inner: Int64, low: Int64, high: Int64, count: Int64
+) -> Float64:
     """Squared distance of each inner point from the segment between its piece's ends; [Q]."""
     along_x, along_y = x[high] - x[low], y[high] - y[low]
     length2 = along_x**2 + along_y**2
@@ -88,5 +88,5 @@ def _distance2(x: Floats, y: Floats, inner: Ints, low: Ints, high: Ints, count: 
     np.minimum(np.maximum(share, 0.0, out=share), 1.0, out=share)
     off_x -= share * along_x
     off_y -= share * along_y
-    distance2: Floats = off_x**2 + off_y**2
+    distance2: Float64 = off_x**2 + off_y**2
     return distance2

@@ -13,10 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from model.arrays import Bool, Float32, Int64
 
 _EDGE = 2
 _TAPS = np.arange(4)
@@ -36,12 +34,12 @@ class Axis:
         first: int64 [C + 1]; the pixels of cell c are first[c] to first[c + 1] - 1.
     """
 
-    cell: Ints
-    weights: Float32Array
-    first: Ints
+    cell: Int64
+    weights: Float32
+    first: Int64
 
     @property
-    def counts(self) -> Ints:
+    def counts(self) -> Int64:
         """Pixels in each cell, int64 [C]."""
         return np.diff(self.first)
 
@@ -50,9 +48,9 @@ class Axis:
 class Cells:
     """Chosen cells, int64 [N] each: which map, which row of cells, which column."""
 
-    plane: Ints
-    row: Ints
-    column: Ints
+    plane: Int64
+    row: Int64
+    column: Int64
 
     def part(self, rows: slice) -> Cells:
         """Some of them."""
@@ -73,19 +71,19 @@ def resize_axis(side: int, pixels: int) -> Axis:
     return Axis(cell, _cubic(source - below), first)
 
 
-def _cubic(t: Float32Array) -> Float32Array:
+def _cubic(t: Float32) -> Float32:
     """Weights of the samples at -1, 0, 1, 2 for a point at `t` in [0, 1): float32 [n, 4]."""
     a, u = np.float32(SHARPNESS), 1 - t
     inner = [1 + s * s * ((a + 2) * s - (a + 3)) for s in (t, u)]
     return np.stack([a * t * u * u, *inner, a * t * t * u], axis=1)
 
 
-def padded(maps: Float32Array) -> Float32Array:
+def padded(maps: Float32) -> Float32:
     """Repeat the edge samples: float32 [J, S, S] to [J, P, P]."""
     return np.pad(maps, ((0, 0), (_EDGE, _EDGE), (_EDGE, _EDGE)), mode="edge")
 
 
-def cell_bounds(padded_maps: Float32Array, down: Axis, across: Axis) -> Float32Array:
+def cell_bounds(padded_maps: Float32, down: Axis, across: Axis) -> Float32:
     """What no pixel of a cell can exceed, but for rounding: float32 [J, C, C].
 
     Minus infinity where a cell holds no pixel. The bound of a row of samples is taken first, then
@@ -102,13 +100,11 @@ def cell_bounds(padded_maps: Float32Array, down: Axis, across: Axis) -> Float32A
     return np.where(empty, np.float32(-np.inf), bounds)
 
 
-def _span(
-    highest: Float32Array, lowest: Float32Array, axis: int
-) -> tuple[Float32Array, Float32Array]:
+def _span(highest: Float32, lowest: Float32, axis: int) -> tuple[Float32, Float32]:
     """Bounds of the cubic through four neighbours along an axis that lie within given bounds."""
     count = highest.shape[axis] - 3
 
-    def at(values: Float32Array, tap: int) -> Float32Array:
+    def at(values: Float32, tap: int) -> Float32:
         return values[:, tap : tap + count] if axis == 1 else values[:, :, tap : tap + count]
 
     top = np.maximum(at(highest, 1), at(highest, 2))
@@ -118,7 +114,7 @@ def _span(
     return top, foot
 
 
-def cell_values(padded_maps: Float32Array, down: Axis, across: Axis, cells: Cells) -> Float32Array:
+def cell_values(padded_maps: Float32, down: Axis, across: Axis, cells: Cells) -> Float32:
     """The pixels of chosen cells, float32 [N, h, w]; minus infinity beyond a cell's last one."""
     rows, is_row = _pixels(down, cells.row)
     columns, is_column = _pixels(across, cells.column)
@@ -131,13 +127,13 @@ def cell_values(padded_maps: Float32Array, down: Axis, across: Axis, cells: Cell
     return np.where(is_row[:, :, None] & is_column[:, None], values, np.float32(-np.inf))
 
 
-def _pixels(axis: Axis, cell: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+def _pixels(axis: Axis, cell: Int64) -> tuple[Int64, Bool]:
     """Pixels of each cell, int64 [N, most], and which of them there are."""
     places = axis.first[cell][:, None] + np.arange(axis.counts.max())
     return np.minimum(places, axis.cell.size - 1), places < axis.first[cell + 1][:, None]
 
 
-def pixel_value(padded_map: Float32Array, down: Axis, across: Axis, row: int, column: int) -> float:
+def pixel_value(padded_map: Float32, down: Axis, across: Axis, row: int, column: int) -> float:
     """One pixel of the resized map of float32 [P, P]."""
     y, x = down.cell[row], across.cell[column]
     samples = padded_map[y : y + _TAPS.size, x : x + _TAPS.size]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Bool, Float32, Int32, Int64
 from model.errors import ArtifactError
 from runtime.boxes import clipped
 from runtime.detections import Detections
@@ -19,9 +19,6 @@ from runtime.sessions.session import Outputs
 
 if TYPE_CHECKING:
     from model.spec import ClassSpec, ModelSpec
-
-Float32Array = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,13 +36,13 @@ class RawDetections:
         samples_cut: RoIs that were pooled with fewer samples than they need.
     """
 
-    boxes: Float32Array
-    scores: Float32Array
-    labels: NDArray[np.int32]
-    masks: Float32Array | None
+    boxes: Float32
+    scores: Float32
+    labels: Int32
+    masks: Float32 | None
     nms_open: int
     candidates_cut: int
-    keypoint_heatmaps: Float32Array | None = None
+    keypoint_heatmaps: Float32 | None = None
     samples_cut: int = 0
 
 
@@ -133,18 +130,18 @@ def from_raw(
 
 def _keypoints(
     raw: RawDetections,
-    keep: NDArray[np.bool_],
+    keep: Bool,
     spec: ModelSpec,
     image_hw: tuple[int, int],
     resized_hw: tuple[int, int],
-) -> Float32Array | None:
+) -> Float32 | None:
     if raw.keypoint_heatmaps is None or spec.keypoint is None:
         return None
     maps, boxes = raw.keypoint_heatmaps[keep], raw.boxes[keep]
     return keypoints_to_image(maps, boxes, spec.keypoint, image_hw, resized_hw)
 
 
-def _finite_rows(boxes: Float32Array, raw: RawDetections) -> NDArray[np.bool_]:
+def _finite_rows(boxes: Float32, raw: RawDetections) -> Bool:
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(raw.scores)
     if raw.masks is not None:
         finite &= np.isfinite(raw.masks).all(axis=(1, 2))
@@ -153,7 +150,7 @@ def _finite_rows(boxes: Float32Array, raw: RawDetections) -> NDArray[np.bool_]:
     return finite
 
 
-def _names(labels: Ints, classes: ClassSpec, first_class: int) -> tuple[str, ...]:
+def _names(labels: Int64, classes: ClassSpec, first_class: int) -> tuple[str, ...]:
     last = len(classes.names) - 1
     unknown = labels[(labels < first_class) | (labels > last)]
     if unknown.size:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Float32, Int64
 from model.errors import ArtifactError
 from runtime.postprocessing.bicubic import (
     Axis,
@@ -25,8 +25,6 @@ from runtime.postprocessing.bicubic import (
     resize_axis,
 )
 
-Float32Array = NDArray[np.float32]
-Ints = NDArray[np.int64]
 KeypointScore = Literal["logit", "softmax"]
 
 # Pixels that are evaluated at a time, 4 MB of them.
@@ -48,14 +46,12 @@ class Grids:
         size: int64 [D, 2], pixels across and down.
     """
 
-    corner: Float32Array
-    step: Float32Array
-    size: Ints
+    corner: Float32
+    step: Float32
+    size: Int64
 
 
-def decode(
-    heatmaps: Float32Array, boxes_xyxy: Float32Array, score: KeypointScore = "logit"
-) -> Float32Array:
+def decode(heatmaps: Float32, boxes_xyxy: Float32, score: KeypointScore = "logit") -> Float32:
     """Place every keypoint at the peak of its heat map.
 
     Args:
@@ -86,7 +82,7 @@ def decode(
     return found
 
 
-def grids_of(boxes_xyxy: Float32Array) -> Grids:
+def grids_of(boxes_xyxy: Float32) -> Grids:
     """The pixel grid of each box, float32 [D, 4], in the eager models' float32 arithmetic.
 
     Raises:
@@ -102,16 +98,16 @@ def grids_of(boxes_xyxy: Float32Array) -> Grids:
     return Grids(boxes_xyxy[:, :2], sides / whole, whole.astype(np.int64))
 
 
-def softmax_score(maps: Float32Array, peak: Float32Array) -> Float32Array:
+def softmax_score(maps: Float32, peak: Float32) -> Float32:
     """Share of each resized peak, float32 [J], in its map's positions, float32 [J, S, S]."""
     logits = maps.reshape(len(maps), -1)
     highest = logits.max(axis=1)
     total = np.exp(logits - highest[:, None]).sum(axis=1)
-    share: Float32Array = np.exp(peak - highest) / total
+    share: Float32 = np.exp(peak - highest) / total
     return share
 
 
-def peaks(maps: Float32Array, down: Axis, across: Axis) -> tuple[Float32Array, Ints]:
+def peaks(maps: Float32, down: Axis, across: Axis) -> tuple[Float32, Int64]:
     """The largest pixel of each map, float32 [J, S, S], resized: its value and its place, [J].
 
     A place counts pixels in row order.
@@ -136,8 +132,8 @@ def peaks(maps: Float32Array, down: Axis, across: Axis) -> tuple[Float32Array, I
 
 
 def _best_pixels(
-    samples: Float32Array, down: Axis, across: Axis, cells: Cells, planes: int
-) -> tuple[Float32Array, Ints]:
+    samples: Float32, down: Axis, across: Axis, cells: Cells, planes: int
+) -> tuple[Float32, Int64]:
     """The largest pixel within chosen cells, at least one of each map, and its place."""
     value = np.full(planes, -np.inf, np.float32)
     place = np.zeros(planes, np.int64)
@@ -154,8 +150,8 @@ def _best_pixels(
 
 
 def _best_of_cells(
-    samples: Float32Array, down: Axis, across: Axis, cells: Cells
-) -> tuple[Float32Array, Ints]:
+    samples: Float32, down: Axis, across: Axis, cells: Cells
+) -> tuple[Float32, Int64]:
     """The largest pixel of each cell, [N], and its place in the whole resized map."""
     values = cell_values(samples, down, across, cells)
     flat = values.reshape(len(values), -1)

@@ -8,23 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Float32
 from runtime.postprocessing.keypoints import decode
 
 if TYPE_CHECKING:
     from model.spec import KeypointHeadSpec
 
-Float32Array = NDArray[np.float32]
-
 
 def boxes_to_image(
-    boxes_xyxy: Float32Array,
+    boxes_xyxy: Float32,
     rule: Literal["scale", "clip", "round"],
     image_hw: tuple[int, int],
     resized_hw: tuple[int, int],
     origin_yx: tuple[int, int],
-) -> Float32Array:
+) -> Float32:
     """Boxes in original-image pixels; one that overflows float32 comes out not finite.
 
     Args:
@@ -44,12 +42,12 @@ def boxes_to_image(
 
 
 def keypoints_to_image(
-    heatmaps: Float32Array,
-    boxes_xyxy: Float32Array,
+    heatmaps: Float32,
+    boxes_xyxy: Float32,
     head: KeypointHeadSpec,
     image_hw: tuple[int, int],
     resized_hw: tuple[int, int],
-) -> Float32Array:
+) -> Float32:
     """Decode on the canvas and scale; never clipped.
 
     Args:
@@ -69,11 +67,11 @@ def keypoints_to_image(
 
 
 def _scaled(
-    boxes_xyxy: Float32Array,
+    boxes_xyxy: Float32,
     image_hw: tuple[int, int],
     resized_hw: tuple[int, int],
     origin_yx: tuple[int, int],
-) -> Float32Array:
+) -> Float32:
     ratio_hw = np.divide(image_hw, resized_hw, dtype=np.float32)
     origin = np.array(origin_yx, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -81,11 +79,11 @@ def _scaled(
 
 
 def _rounded(
-    boxes_xyxy: Float32Array,
+    boxes_xyxy: Float32,
     image_hw: tuple[int, int],
     resized_hw: tuple[int, int],
     origin_yx: tuple[int, int],
-) -> Float32Array:
+) -> Float32:
     """Canvas boxes that end a pixel early to whole pixels of the image, halves to even.
 
     Corners map to corners, so sides are counted less one; the far edges get their pixel back.
@@ -94,5 +92,5 @@ def _rounded(
     last, origin = np.subtract(image_hw, 1.0)[axes], np.array(origin_yx, np.float64)[axes]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         inside = (boxes_xyxy - origin) / np.subtract(resized_hw, 1.0)[axes]
-        boxes: Float32Array = np.around(inside * last + [0, 0, 1, 1]).astype(np.float32)
+        boxes: Float32 = np.around(inside * last + [0, 0, 1, 1]).astype(np.float32)
     return boxes

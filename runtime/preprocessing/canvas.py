@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from model.arrays import Float32, UInt8
 from model.errors import ImageError
 from runtime.preprocessing import opencv_bilinear, skimage_bilinear
 from runtime.preprocessing.torch_bilinear import bilinear, resize_into
 
 if TYPE_CHECKING:
     from model.spec import PreprocessSpec
-
-UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ Legend: h, w sides of a photo; H, W sides of the result, all in pixels.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from model.arrays import Int32, UInt8
 
 _ONE = 2048  # of a weight
-_Ints = npt.NDArray[np.int32]
 
 
-def resize_uint8(photo: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def resize_uint8(photo: UInt8, hw: tuple[int, int]) -> UInt8:
     """Resize uint8 [h, w, C] to uint8 [H, W, C], `hw` being H and W; no antialiasing.
 
     Source: OpenCV 4 `resize.cpp`: `HResizeLinear`, and `VResizeLinear` for bytes.
@@ -44,11 +44,11 @@ def resize_uint8(photo: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArr
     return upper.astype(np.uint8)
 
 
-def _clipped(index: _Ints, size: int) -> _Ints:
+def _clipped(index: Int32, size: int) -> Int32:
     return np.clip(index, 0, size - 1)
 
 
-def neighbours(source: int, target: int) -> tuple[_Ints, _Ints]:
+def neighbours(source: int, target: int) -> tuple[Int32, Int32]:
     """The first of two source indices of every target index, and the weight of the second."""
     scale = 1.0 / (target / source)  # in this order of divisions
     centre = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)

@@ -11,16 +11,14 @@ Legend: h, w sides of the source; H, W sides of the result, all in pixels.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
-Indices = NDArray[np.int64]
+from model.arrays import Float64, Int64, UInt8
 
 # Rows of a block: its float64 planes then stay in the processor's cache.
 _BLOCK_ROWS = 32
 
 
-def taps(pixel: Indices, source: int, target: int) -> tuple[Indices, Float64]:
+def taps(pixel: Int64, source: int, target: int) -> tuple[Int64, Float64]:
     """Where target pixels stand in the source.
 
     Args:
@@ -39,7 +37,7 @@ def taps(pixel: Indices, source: int, target: int) -> tuple[Indices, Float64]:
     return before.astype(np.int64), centre - before
 
 
-def resize_uint8(photo: NDArray[np.uint8], hw: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_uint8(photo: UInt8, hw: tuple[int, int]) -> UInt8:
     """Resize a photo and truncate it, as `resize(photo, …, preserve_range=True)` and a cast do.
 
     Args:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import Float32, UInt8
+
 try:
     from runtime.preprocessing import _bilinear
 
@@ -20,8 +22,6 @@ try:
 except ImportError:  # built without a compiler; `maskport doctor` reports it
     IS_COMPILED = False
 
-UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
 # Rows of a strip: its part of a photo 2,000 pixels wide then stays in the processor's cache.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import UInt8
 from model.errors import DeviceError
 from runtime.artifacts.engine_manifest import TensorInfo
 from runtime.cuda.array_interface import DeviceArray
@@ -20,8 +21,6 @@ from runtime.sessions.session import Inputs, Outputs
 
 if TYPE_CHECKING:
     import tensorrt as trt
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 class NoCudaGraphWarning(UserWarning):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import UInt8
 from model.errors import ImageError, UsageError
 from runtime.sources.decoded import Decoded, check_size
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # Pillow takes a fifth of the runtime's own import: it is imported where a photo needs it.
 Photo = Union[str, os.PathLike[str], "Image.Image", npt.NDArray[Any]]
-UInt8 = npt.NDArray[np.uint8]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
 

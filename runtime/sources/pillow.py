@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from model.arrays import UInt8
 from model.errors import ImageError
 from runtime.sources.decoded import MAX_PIXELS, Decoded, check_size
 from runtime.sources.depth import high_byte, is_deep
 from runtime.sources.regular_file import open_regular
 from runtime.sources.scaled_jpeg import WantedHw, shrink
-
-UInt8 = npt.NDArray[np.uint8]
 
 # Cameras' MPO files open as JPEG; Pillow knows no opener of that name.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")

@@ -7,16 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from model.arrays import UInt8
 from model.errors import ImageError, MissingDependencyError
 from runtime.sources.container_end import missing_bytes
 from runtime.sources.decoded import MAX_PIXELS
 from runtime.sources.regular_file import open_regular
 from runtime.sources.turned_frame import upright
 
-UInt8 = npt.NDArray[np.uint8]
 SUFFIXES = frozenset(
     {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts"}
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.arrays import Bool
 from model.errors import UsageError
 from runtime.masks.join_rings import one_ring
 from runtime.masks.paste import MaskCrop
@@ -15,21 +16,20 @@ from runtime.masks.polygons import SAME_PIXELS_PX, Polygon, outlines, signed_are
 from runtime.masks.simplify import douglas_peucker
 from tests.oracles.polygons import parts, rasterise
 
-Bools = NDArray[np.bool_]
 X0, Y0 = 3, 2
 TOLERANCES = (0.0, 0.1, SAME_PIXELS_PX)
 
 
-def crop(mask: Bools) -> MaskCrop:
+def crop(mask: Bool) -> MaskCrop:
     return MaskCrop(X0, Y0, np.ascontiguousarray(mask.T))
 
 
-def placed(mask: Bools) -> Bools:
+def placed(mask: Bool) -> Bool:
     """The mask in its image."""
     return np.pad(mask, ((Y0, 4), (X0, 5)))
 
 
-def drawn(*rows: str) -> Bools:
+def drawn(*rows: str) -> Bool:
     return np.array([[pixel == "#" for pixel in row] for row in rows])
 
 
@@ -37,7 +37,7 @@ def rings(polygons: Sequence[Polygon]) -> list[NDArray[np.float64]]:
     return [ring for part in polygons for ring in (part.exterior, *part.holes)]
 
 
-def random_mask(rng: np.random.Generator, most: int = 12) -> Bools:
+def random_mask(rng: np.random.Generator, most: int = 12) -> Bool:
     height, width = map(int, rng.integers(1, most, 2))
     return rng.random((height, width)) < rng.random()
 
@@ -66,7 +66,7 @@ NAMED = {
 }
 
 
-def assert_parts(mask: Bools, polygons: Sequence[Polygon]) -> None:
+def assert_parts(mask: Bool, polygons: Sequence[Polygon]) -> None:
     """Each polygon holds the pixels of one 4-connected part, each part has one."""
     image = placed(mask)
     held = [rasterise(rings([part]), image.shape) for part in polygons]
@@ -149,9 +149,9 @@ def test_touching_pixels_at_a_corner_are_two_parts_and_such_holes_are_one() -> N
     assert [signed_area(hole) for hole in holed[0].holes] == [-2]
 
 
-def disc(side: int) -> Bools:
+def disc(side: int) -> Bool:
     y, x = np.indices((side, side)) / side * 2 - 1
-    found: Bools = np.hypot(x, y) < 0.8 + 0.1 * np.sin(5 * np.arctan2(y, x))
+    found: Bool = np.hypot(x, y) < 0.8 + 0.1 * np.sin(5 * np.arctan2(y, x))
     return found
 
 

@@ -6,40 +6,39 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from model.arrays import Bool
 from model.errors import ArtifactError
 from runtime.masks import rle
 
 coco_mask = pytest.importorskip("pycocotools.mask")
 
-BoolArray = NDArray[np.bool_]
 IMAGE_HW = (37, 53)
 
 
-def blank(height: int = IMAGE_HW[0], width: int = IMAGE_HW[1]) -> BoolArray:
+def blank(height: int = IMAGE_HW[0], width: int = IMAGE_HW[1]) -> Bool:
     return np.zeros((height, width), np.bool_)
 
 
-def marked(*places: tuple[int | slice, int | slice]) -> BoolArray:
+def marked(*places: tuple[int | slice, int | slice]) -> Bool:
     image = blank()
     for place in places:
         image[place] = True
     return image
 
 
-def frame() -> BoolArray:
+def frame() -> Bool:
     image = np.ones(IMAGE_HW, np.bool_)
     image[1:-1, 1:-1] = False
     return image
 
 
-def random_image(density: float) -> BoolArray:
+def random_image(density: float) -> Bool:
     return np.random.default_rng(5).random(IMAGE_HW) < density
 
 
 WHOLE = slice(None)
-IMAGES: dict[str, Callable[[], BoolArray]] = {
+IMAGES: dict[str, Callable[[], Bool]] = {
     "empty": blank,
     "full": lambda: ~blank(),
     "first-pixel": lambda: marked((0, 0)),
@@ -63,27 +62,27 @@ IMAGES: dict[str, Callable[[], BoolArray]] = {
 all_images = pytest.mark.parametrize("make", IMAGES.values(), ids=IMAGES.keys())
 
 
-def expected_text(image: BoolArray) -> str:
+def expected_text(image: Bool) -> str:
     encoded = coco_mask.encode(np.asfortranarray(image.astype(np.uint8)))
     text: str = encoded["counts"].decode("ascii")
     return text
 
 
-def encode_crop(image: BoolArray, x0: int, y0: int, x1: int, y1: int) -> rle.Rle:
+def encode_crop(image: Bool, x0: int, y0: int, x1: int, y1: int) -> rle.Rle:
     columns = np.ascontiguousarray(image[y0:y1, x0:x1].T)
     height, width = image.shape
     return rle.encode(columns, x0, y0, (height, width))
 
 
 @all_images
-def test_whole_image_is_pycocotools(make: Callable[[], BoolArray]) -> None:
+def test_whole_image_is_pycocotools(make: Callable[[], Bool]) -> None:
     image = make()
     encoded = encode_crop(image, 0, 0, image.shape[1], image.shape[0])
     assert encoded == {"size": list(image.shape), "counts": expected_text(image)}
 
 
 @all_images
-def test_tight_crop_is_pycocotools(make: Callable[[], BoolArray]) -> None:
+def test_tight_crop_is_pycocotools(make: Callable[[], Bool]) -> None:
     image = make()
     rows, columns = np.nonzero(image)
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if rows.size else (0,) * 4
@@ -91,7 +90,7 @@ def test_tight_crop_is_pycocotools(make: Callable[[], BoolArray]) -> None:
 
 
 @all_images
-def test_decode_and_area_undo_encode(make: Callable[[], BoolArray]) -> None:
+def test_decode_and_area_undo_encode(make: Callable[[], Bool]) -> None:
     image = make()
     encoded: rle.Rle = {"size": list(image.shape), "counts": expected_text(image)}
     np.testing.assert_array_equal(rle.decode(encoded), image)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from model.arrays import Float32
 from model.errors import ArtifactError
 from runtime.postprocessing.bicubic import Cells, cell_bounds, cell_values, padded, resize_axis
 from runtime.postprocessing.keypoints import MOST_SIDE_PX, decode
 from tests.oracles.keypoints import keypoint, margin, resized_map
 
-Float32Array = NDArray[np.float32]
 # Width and height of boxes: smaller than a map, thin, one side an integer, larger, much larger.
 SIDES = {
     "dot": (0.2, 0.4),
@@ -27,7 +26,7 @@ SIDES = {
 }
 
 
-def heatmaps(seed: int, count: int = 3, side: int = 16, smooth: bool = True) -> Float32Array:
+def heatmaps(seed: int, count: int = 3, side: int = 16, smooth: bool = True) -> Float32:
     """Maps of a few bumps, or of noise."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(1, count, side, side)).astype(np.float32)
@@ -40,7 +39,7 @@ def heatmaps(seed: int, count: int = 3, side: int = 16, smooth: bool = True) -> 
     return (bumps + 0.2 * noise).astype(np.float32)
 
 
-def box(sides: tuple[float, float], seed: int) -> Float32Array:
+def box(sides: tuple[float, float], seed: int) -> Float32:
     low = np.random.default_rng(seed).integers(0, 40, 2) + 0.25
     return np.array([[*low, *(low + sides)]], np.float32)
 
@@ -124,7 +123,7 @@ def test_a_box_of_a_whole_photo_needs_little_memory() -> None:
     assert max(smooth, flat) < 40e6
 
 
-def both_sizes() -> tuple[Float32Array, Float32Array]:
+def both_sizes() -> tuple[Float32, Float32]:
     """Maps of 56 x 56 and boxes of every kind of size, D = 7."""
     maps = np.concatenate([heatmaps(seed, 17, 56) for seed in range(len(SIDES))])
     boxes = np.concatenate([box(sides, seed) for seed, sides in enumerate(SIDES.values())])
