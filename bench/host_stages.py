@@ -94,7 +94,7 @@ def compare_host_stages(
     """
     torch.set_num_threads(1)
     stub = _PlayedBack(session.artifact)
-    predictor = Predictor(stub, on_inexact="ignore")
+    predictor = Predictor(stub, on_uncertified="ignore")
     times: dict[str, list[float]] = {
         "ours": [], "preprocess": [], "results": [], "theirs": [], "transform": [], "decode": []
     }  # fmt: skip

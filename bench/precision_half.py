@@ -145,7 +145,7 @@ def _run(judged: Judged, precision: str) -> list[Row]:
             )
             files = [file for file, on in judged.canvas_of.items() if on == canvas]
             bar = Bar(len(files), f"photos, {judged.lowering} {precision} {canvas or ''}")
-            with Predictor(session, on_inexact="ignore") as predictor:
+            with Predictor(session, on_uncertified="ignore") as predictor:
                 for file in files:
                     started = time.perf_counter()
                     found[file] = predictor.predict(file)

@@ -86,7 +86,7 @@ class _Ways:
 
     def __init__(self, session: Session, files: Sequence[Path], workers: int) -> None:
         self._session = session
-        self._predictor = Predictor(session, on_inexact="ignore")
+        self._predictor = Predictor(session, on_uncertified="ignore")
         self._files = files
         self._workers = workers
         rule = session.artifact.spec.preprocess

@@ -31,7 +31,7 @@ def job(argv: Sequence[str]) -> int:
     failed = 0
     progress = PhotoProgress(len(photos))
     with (
-        Predictor.open(args.model, on_inexact="ignore") as predictor,
+        Predictor.open(args.model, on_uncertified="ignore") as predictor,
         jsonl.Writer(args.results, resume=True) as writer,
     ):
         for photo, result in zip(photos, predictor.stream(photos), strict=True):

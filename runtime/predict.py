@@ -20,6 +20,7 @@ from runtime.cli.console import (
     DONE,
     FAILED,
     Parser,
+    add_alias,
     complain,
     fraction,
     remark,
@@ -33,9 +34,9 @@ from runtime.cli.overwrite_guard import Originals
 from runtime.cli.photo_progress import PhotoProgress
 from runtime.formats.resume import done_ids
 from runtime.formats.sink import KINDS, Records, Sink, Sinks, make_sinks, require_kinds
-from runtime.postprocessing.certificate import InexactResultWarning
+from runtime.postprocessing.certificate import UncertifiedResultWarning
 from runtime.predictor import Predictor
-from runtime.selection import Wanted, parse_score_threshold
+from runtime.selection import SelectionOptions, parse_score_threshold
 from runtime.sources.items import Item
 from runtime.sources.live import is_live, live_name
 from runtime.sources.open import open_sources
@@ -65,13 +66,14 @@ def _parser() -> Parser:
         "what is named twice is taken once",
     )
     parser.add_argument(
-        "--also",
+        "--extra-artifact",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
         help="the same model exported for another canvas; each photo takes the one that suits it",
     )
+    add_alias(parser, "--also", "extra_artifact", type=Path, action="append")
     _add_output(parser.add_argument_group("what is written"))
     _add_wanted(parser.add_argument_group("what is kept of a result"))
     _add_running(parser.add_argument_group("how it runs"))
@@ -107,7 +109,14 @@ def _add_wanted(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--every", type=whole_number, default=1, help="every N-th frame of a video")
+    group.add_argument(
+        "--frame-stride",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="every N-th frame of a video",
+    )
+    add_alias(group, "--every", "frame_stride", type=whole_number)
     group.add_argument(
         "--batch", type=whole_number, default=1, help="photos of one call, default 1"
     )
@@ -128,11 +137,12 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="decode large JPEGs at a fraction of their size: faster, results differ a little",
     )
     group.add_argument(
-        "--on-inexact",
+        "--on-uncertified",
         choices=("warn", "raise", "ignore"),
         default="warn",
         help="when a fixed graph cannot certify its NMS for a photo; default warn",
     )
+    add_alias(group, "--on-inexact", "on_uncertified", choices=("warn", "raise", "ignore"))
     group.add_argument(
         "--runtime-cache", type=Path, metavar="FILE", help="TensorRT-RTX: keeps compiled kernels"
     )
@@ -150,17 +160,17 @@ def _predict(argv: Sequence[str]) -> int:
             f"--resume: {live_name(live[0])} never gives the same frames again; name another "
             "folder, and leave --resume out"
         )
-    source = open_sources(args.photos, args.every, repeated=_Repeats().add)
+    source = open_sources(args.photos, args.frame_stride, repeated=_Repeats().add)
     known = source.known()
     originals = Originals(args.photos, known, args.output, kinds)
     originals.require_safe(known)
     work = NumberedItems(source)
     opened = Predictor.open(
-        [args.artifact, *args.also],
+        [args.artifact, *args.extra_artifact],
         backend=args.backend,
         device=args.device,
         threads=args.threads,
-        on_inexact=args.on_inexact,
+        on_uncertified=args.on_uncertified,
         sha256=args.sha256,
         runtime_cache=args.runtime_cache,
         scaled_decode=args.scaled_decode,
@@ -197,8 +207,8 @@ def _check_kinds(kinds: Sequence[str], scaled_decode: bool) -> None:
         )
 
 
-def _wanted(args: argparse.Namespace) -> Wanted:
-    wanted: Wanted = {
+def _wanted(args: argparse.Namespace) -> SelectionOptions:
+    wanted: SelectionOptions = {
         "mask_threshold": args.mask_threshold,
         "top_k": args.top_k,
         "min_area_px": args.min_area,
@@ -210,7 +220,9 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     return wanted
 
 
-def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) -> Mapping[str, Any]:
+def _settings(
+    args: argparse.Namespace, predictor: Predictor, wanted: SelectionOptions
+) -> Mapping[str, Any]:
     """What decides the results: a run does not go on after one that was made otherwise."""
     manifests = [artifact.manifest for artifact in predictor.artifacts]
     classes = wanted.get("classes")
@@ -225,7 +237,7 @@ def _settings(args: argparse.Namespace, predictor: Predictor, wanted: Wanted) ->
         "precision": sorted({manifest.precision for manifest in manifests}),
         "canvases": [[manifest.height, manifest.width] for manifest in manifests],
         "batch": args.batch,
-        "every": args.every,
+        "every": args.frame_stride,  # the name that earlier runs wrote
         "scaled_decode": args.scaled_decode,
     }
 
@@ -261,7 +273,7 @@ class _Run:
     def stream(
         self,
         predictor: Predictor,
-        wanted: Wanted,
+        wanted: SelectionOptions,
         batch_size: int,
         workers: int,
         is_live: bool,
@@ -287,7 +299,7 @@ class _Run:
         is_whole = True
         try:
             with warnings.catch_warnings(), closing(results):
-                warnings.simplefilter("once", InexactResultWarning)
+                warnings.simplefilter("once", UncertifiedResultWarning)
                 for result in results:
                     self._take(result)
         except KeyboardInterrupt:

@@ -16,9 +16,13 @@ from model.errors import UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.closing import Closing
 from runtime.detections import Detections
-from runtime.postprocessing.certificate import InexactResultWarning, OnInexact, check_on_inexact
+from runtime.postprocessing.certificate import (
+    OnUncertified,
+    UncertifiedResultWarning,
+    check_on_uncertified,
+)
 from runtime.preprocessing.canvas_selection import fixed_canvas, require_one_model
-from runtime.selection import Selection, Wanted
+from runtime.selection import Selection, SelectionOptions
 from runtime.sessions.open import open_session
 from runtime.sessions.session import Session
 from runtime.sources.photos import Photo, decode
@@ -27,7 +31,7 @@ from runtime.whole_numbers import require_count
 
 if TYPE_CHECKING:  # what `import runtime.predictor` need not load
     from model.spec import ModelSpec
-    from runtime.stream import Given, Streamed, StreamOptions, Then
+    from runtime.stream import PhotoInput, ResultCallback, Streamed, StreamOptions
 
 Place = str | os.PathLike[str]
 
@@ -49,7 +53,7 @@ class Predictor(Closing):
     Args:
         session: an opened network, or several: one model on several fixed canvases. Which photo
             goes where: `runtime.preprocessing.canvas_selection`.
-        on_inexact: what to do when a graph reports that its result is not certainly the greedy
+        on_uncertified: what to do when a graph reports that its result is not certainly the greedy
             one: warn, raise `ArtifactError`, or leave it to `Detections.exact`.
         scaled_decode: decode JPEG files that are far larger than the canvas at 1/2, 1/4 or 1/8 of
             their size. Faster, and no longer the eager model's result: see
@@ -62,13 +66,13 @@ class Predictor(Closing):
     def __init__(
         self,
         session: Session | Sequence[Session],
-        on_inexact: OnInexact = "warn",
+        on_uncertified: OnUncertified = "warn",
         scaled_decode: bool = False,
     ) -> None:
-        check_on_inexact(on_inexact)
+        check_on_uncertified(on_uncertified)
         sessions = list(session) if isinstance(session, Sequence) else [session]
         require_one_model([one.artifact for one in sessions])
-        self._stages = Stages(sessions, on_inexact, scaled_decode)
+        self._stages = Stages(sessions, on_uncertified, scaled_decode)
         self.times = StageTimes()
 
     @classmethod
@@ -79,7 +83,7 @@ class Predictor(Closing):
         backend: str | None = None,
         device: str | None = None,
         threads: int | None = None,
-        on_inexact: OnInexact = "warn",
+        on_uncertified: OnUncertified = "warn",
         sha256: str | None = None,
         runtime_cache: Place | None = None,
         scaled_decode: bool = False,
@@ -93,7 +97,7 @@ class Predictor(Closing):
             device: "cpu", "cuda" or "cuda:1"; None takes the GPU where the backend needs one, else
                 the CPU. What is asked for is what runs: there is no falling back.
             threads: of the CPU.
-            on_inexact: see the class.
+            on_uncertified: see the class.
             sha256: a hash that the file must have; what is beside an engine cannot prove that it
                 is the one you built, this can.
             runtime_cache: a TensorRT-RTX engine: file that keeps the kernels compiled for this
@@ -106,7 +110,7 @@ class Predictor(Closing):
             MissingDependencyError: the backend's library is not installed.
             DeviceError: no usable GPU where one is needed.
         """
-        check_on_inexact(on_inexact)
+        check_on_uncertified(on_uncertified)
         places = [path] if isinstance(path, str | os.PathLike) else list(path)
         if len(places) > 1 and (sha256 is not None or runtime_cache is not None):
             raise UsageError("sha256, runtime_cache: of one file each; open the files one by one")
@@ -116,7 +120,7 @@ class Predictor(Closing):
             for place in map(Path, places):
                 session = open_session(place, backend, threads, sha256, cache, device)
                 sessions.append(session)
-            return cls(sessions, on_inexact, scaled_decode)
+            return cls(sessions, on_uncertified, scaled_decode)
         except BaseException:
             for session in sessions:
                 session.close()
@@ -144,7 +148,7 @@ class Predictor(Closing):
         photos: Photo,
         *,
         batch_size: int = 1,
-        **wanted: Unpack[Wanted],
+        **wanted: Unpack[SelectionOptions],
     ) -> Detections: ...
 
     @overload
@@ -153,7 +157,7 @@ class Predictor(Closing):
         photos: Sequence[Photo],
         *,
         batch_size: int = 1,
-        **wanted: Unpack[Wanted],
+        **wanted: Unpack[SelectionOptions],
     ) -> list[Detections]: ...
 
     def predict(
@@ -161,7 +165,7 @@ class Predictor(Closing):
         photos: Photo | Sequence[Photo],
         *,
         batch_size: int = 1,
-        **wanted: Unpack[Wanted],
+        **wanted: Unpack[SelectionOptions],
     ) -> Detections | list[Detections]:
         """Detect on one photo, or on several.
 
@@ -191,14 +195,14 @@ class Predictor(Closing):
 
     def stream(
         self,
-        photos: Iterable[Given],
+        photos: Iterable[PhotoInput],
         *,
         batch_size: int = 1,
         workers: int = 2,
         depth: int = 6,
-        then: Then | None = None,
+        then: ResultCallback | None = None,
         keep_pixels: bool = False,
-        **wanted: Unpack[Wanted],
+        **wanted: Unpack[SelectionOptions],
     ) -> Generator[Streamed, None, None]:
         """Detect on many photos, in order, with all stages at work at the same time.
 
@@ -228,7 +232,7 @@ class Predictor(Closing):
         options = StreamOptions(self._batch(batch_size), workers, depth, then, keep_pixels)
         return self._streamed(photos, selection, options)
 
-    def check(self, *, batch_size: int = 1, **wanted: Unpack[Wanted]) -> None:
+    def check(self, *, batch_size: int = 1, **wanted: Unpack[SelectionOptions]) -> None:
         """Find out, without a photo, whether `predict` would take these arguments.
 
         Raises:
@@ -267,7 +271,7 @@ class Predictor(Closing):
         """Free the sessions."""
         self._stages.close()
 
-    def _selection(self, wanted: Wanted) -> Selection:
+    def _selection(self, wanted: SelectionOptions) -> Selection:
         selection = Selection(**wanted)
         selection.check(self.spec)
         return selection
@@ -295,7 +299,7 @@ class Predictor(Closing):
 
     def _streamed(
         self,
-        photos: Iterable[Given],
+        photos: Iterable[PhotoInput],
         selection: Selection,
         options: StreamOptions,
     ) -> Generator[Streamed, None, None]:
@@ -312,9 +316,9 @@ class Predictor(Closing):
         if remedies:
             warnings.warn(
                 "; ".join(dict.fromkeys(remedies)),
-                InexactResultWarning,
+                UncertifiedResultWarning,
                 stacklevel=stacklevel,
             )
 
 
-__all__ = ["InexactResultWarning", "Predictor", "StageTimes"]
+__all__ = ["Predictor", "StageTimes", "UncertifiedResultWarning"]

@@ -21,7 +21,7 @@ OTHERS = "*"
 _SHOWN_NAMES = 8
 
 
-class Wanted(TypedDict, total=False):
+class SelectionOptions(TypedDict, total=False):
     """`Selection` as keyword arguments."""
 
     score_threshold: float | Mapping[str, float] | None

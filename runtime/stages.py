@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from model.errors import ArtifactError, ImageError, MaskportError
 from runtime.detections import Detections
-from runtime.postprocessing.certificate import OnInexact, inexact_remedies
+from runtime.postprocessing.certificate import OnUncertified, missing_certificates
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.postprocessing.output_checks import check_outputs
 from runtime.preprocessing.canvas import Canvas, CanvasRoom, resized_hw, to_canvas
@@ -120,15 +120,18 @@ class Stages:
 
     Args:
         sessions: opened networks; several are one model on several fixed canvases.
-        on_inexact: see `runtime.predictor.Predictor`.
+        on_uncertified: see `runtime.predictor.Predictor`.
         scaled_decode: see there.
     """
 
     def __init__(
-        self, sessions: Sequence[Session], on_inexact: OnInexact, scaled_decode: bool = False
+        self,
+        sessions: Sequence[Session],
+        on_uncertified: OnUncertified,
+        scaled_decode: bool = False,
     ) -> None:
         self.sessions = tuple(sessions)
-        self._on_inexact = on_inexact
+        self._on_uncertified = on_uncertified
         self._scaled_decode = scaled_decode
         self._canvases: tuple[CanvasSides | None, ...] = tuple(
             fixed_canvas(session.artifact) for session in sessions
@@ -255,11 +258,11 @@ class Stages:
         )
 
     def _result(self, call: Call, group: Group, answer: Outputs, row: int) -> Detections:
-        remedies = inexact_remedies(answer, row)
+        remedies = missing_certificates(answer, row)
         path = self.sessions[group.session].artifact.path
-        if remedies and self._on_inexact == "raise":
+        if remedies and self._on_uncertified == "raise":
             raise ArtifactError(f"{path}: {'; '.join(remedies)}")
-        if remedies and self._on_inexact == "warn":
+        if remedies and self._on_uncertified == "warn":
             call.remedies += [f"{path}: {remedy}" for remedy in remedies]
         height, width = (int(side) for side in group.canvas.image_hw[row])
         found = from_raw(

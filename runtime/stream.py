@@ -69,7 +69,7 @@ class Streamed:
     item: ItemName | None = None
 
 
-Then = Callable[[Streamed], Any]
+ResultCallback = Callable[[Streamed], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class StreamOptions:
     batch_size: int = 1
     workers: int = 2
     depth: int = 6
-    then: Then | None = None
+    then: ResultCallback | None = None
     keep_pixels: bool = False
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class _Ended:
         self.error = error
 
 
-Given = Photo | ImageError | Item
+PhotoInput = Photo | ImageError | Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Batch:
 
 def stream(
     stages: Stages,
-    photos: Iterable[Given],
+    photos: Iterable[PhotoInput],
     selection: Selection,
     options: StreamOptions,
 ) -> Generator[Batch, None, None]:
@@ -163,7 +163,7 @@ class _Line:
     def __init__(
         self,
         stages: Stages,
-        photos: Iterable[Given],
+        photos: Iterable[PhotoInput],
         selection: Selection,
         options: StreamOptions,
     ) -> None:
@@ -218,7 +218,7 @@ class _Line:
     def _feed(self) -> None:
         """Send on the source's photos and then its end, in any case: the caller waits for that."""
         error: BaseException | None = None
-        source: Iterator[Given] = iter(())
+        source: Iterator[PhotoInput] = iter(())
         try:
             source = iter(self._photos)
             for first in itertools.count(0, self._options.batch_size):
@@ -233,7 +233,7 @@ class _Line:
         except RuntimeError:  # the stream has been stopped, or the interpreter ends
             self._finished.put(end)
 
-    def _take(self, source: Iterator[Given], first: int) -> bool:
+    def _take(self, source: Iterator[PhotoInput], first: int) -> bool:
         """Take the photos of one call and send them on; whether there were any."""
         job = _Job(Call([], [], self._selection), first, [])
         try:
@@ -247,7 +247,7 @@ class _Line:
                 self._network.submit(self._run, job, prepared)
         return bool(job.named)
 
-    def _add(self, job: _Job, given: Given) -> None:
+    def _add(self, job: _Job, given: PhotoInput) -> None:
         if not isinstance(given, Item):
             job.named.append(None)
             self._stages.take(job.call, given, name_of(given, job.first + len(job.call.photos)))

@@ -51,7 +51,7 @@ def detect(
 ) -> list[Detections]:
     """What a session finds on photos, in their order; the session is closed after it."""
     found = []
-    with Predictor(session, on_inexact="ignore") as predictor:
+    with Predictor(session, on_uncertified="ignore") as predictor:
         for photo in photos:
             found.append(predictor.predict(photo))
             advance(1)

@@ -66,7 +66,7 @@ def check_file(
         ExportError: a difference beyond the limits of `runtime.compare.limits`, or fewer than
             20 detections at any threshold.
     """
-    with Predictor.open(path, on_inexact="ignore") as predictor:
+    with Predictor.open(path, on_uncertified="ignore") as predictor:
         manifest = predictor.artifact.manifest
         canvas = None
         if manifest.height is not None and manifest.width is not None:
@@ -82,7 +82,7 @@ def check_file(
     with tempfile.TemporaryDirectory() as folder:
         lowered = Path(folder) / "lowered.onnx"
         with_threshold(path, lowered, threshold)
-        with Predictor.open(lowered, on_inexact="ignore") as predictor:
+        with Predictor.open(lowered, on_uncertified="ignore") as predictor:
             found = predictor.predict(photo)
             return _Check(eager, photo, name, threshold, True).report(run, found)
 

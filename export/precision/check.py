@@ -53,7 +53,7 @@ def check_half(
             with_threshold(path, lowered, fp32.score_threshold)
             path = lowered
         session = EmulatedSession(path, ranges=True)
-        with Predictor(session, on_inexact="ignore") as predictor:
+        with Predictor(session, on_uncertified="ignore") as predictor:
             found = predictor.predict(photo)
     others = "fp32 or bf16" if half.name == "fp16" else "fp32"
     refuse_overflow(session.ranges, half, fp32.photo, f"export with --precision {others}")

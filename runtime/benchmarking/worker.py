@@ -108,7 +108,7 @@ def _serve(pipe: Connection, setting: Setting) -> None:
         backend=setting.backend,
         device=setting.device,
         threads=None if is_engine else setting.threads,
-        on_inexact="ignore",
+        on_uncertified="ignore",
     ) as predictor:
         asked = _Asked(predictor, setting.score_threshold)
         predictor.warm_up()

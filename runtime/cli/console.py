@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from model.errors import MaskportError, UsageError
 from runtime.whole_numbers import MOST_THREADS
@@ -26,6 +26,11 @@ class Parser(argparse.ArgumentParser):
         """Print the complaint and leave with status 2."""
         complain(f"{message} (--help shows the options)")
         raise SystemExit(USAGE)
+
+
+def add_alias(group: argparse._ActionsContainer, old: str, dest: str, **options: Any) -> None:
+    """Accept the former name of an option; --help does not show it."""
+    group.add_argument(old, dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **options)
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,7 @@ from runtime.device.select import select
 from runtime.device.session import DeviceSession, open_device_session
 from runtime.device.workspace import Workspace, recently_used
 from runtime.preprocessing.canvas import origin_yx, resized_hw, shared_canvas_hw
-from runtime.selection import Selection, Wanted
+from runtime.selection import Selection, SelectionOptions
 
 _MOST_STREAMS = 16
 
@@ -76,7 +76,7 @@ class DevicePredictor(Closing):
         *,
         layout: Layout | None = None,
         channel_order: ChannelOrder = "rgb",
-        **options: Unpack[Wanted],
+        **options: Unpack[SelectionOptions],
     ) -> DeviceDetections:
         """Detect objects in one frame or several.
 

@@ -7,24 +7,24 @@ from typing import Literal, get_args
 from model.errors import UsageError
 from runtime.sessions.session import Outputs
 
-OnInexact = Literal["warn", "raise", "ignore"]
+OnUncertified = Literal["warn", "raise", "ignore"]
 
 
-class InexactResultWarning(UserWarning):
+class UncertifiedResultWarning(UserWarning):
     """A result that the graph could not certify: NMS undecided, or candidates cut."""
 
 
-def check_on_inexact(value: str) -> None:
-    """Refuse what is no `OnInexact`.
+def check_on_uncertified(value: str) -> None:
+    """Refuse what is no `OnUncertified`.
 
     Raises:
         UsageError: another word.
     """
-    if value not in get_args(OnInexact):
-        raise UsageError(f"on_inexact: expected warn, raise or ignore, got '{value}'")
+    if value not in get_args(OnUncertified):
+        raise UsageError(f"on_uncertified: expected warn, raise or ignore, got '{value}'")
 
 
-def inexact_remedies(answer: Outputs, row: int) -> list[str]:
+def missing_certificates(answer: Outputs, row: int) -> list[str]:
     """What of one photo is not certain, and which export option helps.
 
     Args:

@@ -202,7 +202,7 @@ def test_native_equals_standard_and_compiles(case: Case, tmp_path: Path) -> None
     export_onnx(weights, standard, shape=shape, check_photo=None)
     export_onnx(weights, native, shape=shape, check_photo=None, target="tensorrt-rtx")
     eager, rows, traces = NetworkEager(case.checkpoint, (side, side)), [], {}
-    with Predictor.open(standard) as one, Predictor.open(native, on_inexact="raise") as other:
+    with Predictor.open(standard) as one, Predictor.open(native, on_uncertified="raise") as other:
         for name, photo, _ in case.photos:
             rows.append(compare(one.predict(photo), other.predict(photo), name))
             traces[name] = eager.run(photo).trace

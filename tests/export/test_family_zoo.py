@@ -112,7 +112,7 @@ def _require_equal(
     eager = NetworkEager(checkpoint, canvas_hw)
     photos = {f"{h}x{w}": picture(h, w, seed=h) for h, w in PHOTOS_HW}
     runs = {name: eager.run(photo) for name, photo in photos.items()}
-    with Predictor.open(path, on_inexact="raise") as predictor:
+    with Predictor.open(path, on_uncertified="raise") as predictor:
         rows = [
             compare(runs[name].detections, predictor.predict(photo), name)
             for name, photo in photos.items()

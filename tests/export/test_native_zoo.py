@@ -69,7 +69,7 @@ def test_native_equals_eager_on_the_same_canvas_and_compiles(
     photos = [picture(*hw, seed=i) for i, hw in enumerate(PHOTOS_HW[way])]
     eager = TorchvisionEager(checkpoint, (height, width), theirs)
     runs = [eager.run(photo) for photo in photos]
-    with Predictor.open(path, on_inexact="raise") as predictor:
+    with Predictor.open(path, on_uncertified="raise") as predictor:
         for batch_size in (1, 3):
             found = predictor.predict(photos, batch_size=batch_size)
             rows = [

@@ -44,7 +44,7 @@ def test_finds_what_the_cpu_finds(kind: str, mode: Mode) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     photos = models.photos(2)
     on_cpu = TorchSession(models.checkpoint(kind), mode="static")
-    expected = Predictor(on_cpu, on_inexact="ignore").predict(list(photos), batch_size=2)
+    expected = Predictor(on_cpu, on_uncertified="ignore").predict(list(photos), batch_size=2)
     predictor = DevicePredictor(TorchSession(models.checkpoint(kind), "cuda", mode))
     frames, stream = torch.from_numpy(photos).cuda(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

@@ -229,7 +229,7 @@ class _Judge:
         return verdict(found, self._expected)
 
     def _predict(self) -> Detections:
-        with Predictor.open(self._path, threads=1, on_inexact="ignore") as predictor:
+        with Predictor.open(self._path, threads=1, on_uncertified="ignore") as predictor:
             found = predictor.predict(self._photo)
         found.rle()
         return found

@@ -44,7 +44,7 @@ def photos() -> list[UInt8]:
 def threads(path: Path, calls: int) -> Result:
     """As many calls in each of 8 threads on one predictor, against one thread's answers."""
     pictures = photos()
-    with Predictor.open(path, threads=1, on_inexact="ignore") as predictor:
+    with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
         expected = [_bytes(predictor.predict(picture)) for picture in pictures]
 
         def work(thread: int) -> int:
@@ -69,7 +69,7 @@ def cycles(path: Path, count: int) -> Result:
     """Open, predict, close; memory, threads and open files after each."""
     picture, states = photos()[0], []
     for cycle in range(count):
-        with Predictor.open(path, threads=2, on_inexact="ignore") as predictor:
+        with Predictor.open(path, threads=2, on_uncertified="ignore") as predictor:
             predictor.predict(picture)
         del predictor
         gc.collect()
@@ -88,7 +88,7 @@ def soak(path: Path, calls: int) -> Result:
     """Calls, results and all; memory sampled along the way."""
     pictures, samples, detections = photos(), [], 0
     every = max(calls // _SAMPLES, 1)
-    with Predictor.open(path, threads=1, on_inexact="ignore") as predictor:
+    with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
         for call in range(calls):
             found = predictor.predict(pictures[call % len(pictures)])
             detections += len(found)

@@ -99,7 +99,7 @@ def test_a_graph_with_such_weights_answers_nothing_that_is_not_finite(
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
     path = tmp_path / "edited.onnx"
     onnx.save(model, path)
-    with Predictor.open(path, threads=1, on_inexact="ignore") as predictor:
+    with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
         found = predictor.predict(tiny.photo())
     assert found.mask_probs is not None
     for array in (found.boxes, found.scores, found.mask_probs):

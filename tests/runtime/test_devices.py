@@ -121,6 +121,8 @@ def test_a_checkpoint_goes_where_it_is_told() -> None:
         Predictor.open(DEMO / "shapes.pth", device="cuda:0")
 
 
-def test_words_for_on_inexact(demo_onnx: Path) -> None:
-    with pytest.raises(UsageError, match="on_inexact: expected warn, raise or ignore, got 'shout'"):
-        Predictor.open(demo_onnx, on_inexact="shout")  # type: ignore[arg-type]
+def test_values_of_on_uncertified(demo_onnx: Path) -> None:
+    with pytest.raises(
+        UsageError, match="on_uncertified: expected warn, raise or ignore, got 'shout'"
+    ):
+        Predictor.open(demo_onnx, on_uncertified="shout")  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from runtime.artifacts.metadata import MANIFEST_KEY, Artifact
 from runtime.compare.limits import check
 from runtime.compare.matching import compare
 from runtime.detections import Detections
-from runtime.predictor import InexactResultWarning, Predictor
+from runtime.predictor import Predictor, UncertifiedResultWarning
 from runtime.selection import Selection
 from runtime.sessions.open import open_session
 from runtime.sessions.session import Inputs, Outputs, Session
@@ -293,13 +293,13 @@ def test_uncertified_results(
     demo_onnx: Path, demo_pixels: UInt8, diagnostic: str, remedy: str
 ) -> None:
     session = _Changed(open_session(demo_onnx, None, 1), **{diagnostic: 3})
-    with pytest.warns(InexactResultWarning, match=remedy) as caught:
+    with pytest.warns(UncertifiedResultWarning, match=remedy) as caught:
         found = Predictor(session).predict(demo_pixels)
     assert not found.exact
     assert caught[0].filename == __file__
     with pytest.raises(ArtifactError, match=remedy):
-        Predictor(session, on_inexact="raise").predict(demo_pixels)
-    assert_same(Predictor(session, on_inexact="ignore").predict(demo_pixels), found)
+        Predictor(session, on_uncertified="raise").predict(demo_pixels)
+    assert_same(Predictor(session, on_uncertified="ignore").predict(demo_pixels), found)
 
 
 def test_label_without_a_name_is_an_artifact_error(demo_onnx: Path, demo_pixels: UInt8) -> None:

@@ -12,7 +12,7 @@ import pytest
 from model.errors import UsageError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime.detections import Detections
-from runtime.selection import Selection, Wanted, parse_score_threshold
+from runtime.selection import Selection, SelectionOptions, parse_score_threshold
 
 SPEC = ModelSpec(
     dialect="torchvision",
@@ -140,7 +140,7 @@ def test_nothing_to_select_from() -> None:
         ({"score_threshold": {"horse": 0.5}}, "score threshold: .* no class 'horse'"),
     ],
 )
-def test_classes_that_the_model_does_not_have(wanted: Wanted, message: str) -> None:
+def test_classes_that_the_model_does_not_have(wanted: SelectionOptions, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Selection(**wanted).check(SPEC)
     with pytest.raises(UsageError, match=message):
@@ -196,7 +196,9 @@ def test_a_threshold_below_the_exported_one(threshold: Any, message: str) -> Non
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_senseless_selections_are_refused_by_themselves(wanted: Wanted, message: str) -> None:
+def test_senseless_selections_are_refused_by_themselves(
+    wanted: SelectionOptions, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         Selection(**wanted)
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.errors import ArtifactError, ImageError, UsageError
-from runtime.predictor import InexactResultWarning, Predictor
+from runtime.predictor import Predictor, UncertifiedResultWarning
 from runtime.stream import Streamed
 from tests.runtime.networks import MeanSession
 
@@ -238,20 +238,20 @@ def test_time_is_counted_per_photo_and_in_sum() -> None:
     assert all(list(r.seconds) == ["decode", "preprocess", "network", "results"] for r in results)
 
 
-def test_inexact_results_warn_once_where_the_caller_stands() -> None:
+def test_uncertified_results_warn_once_at_the_callers_line() -> None:
     def uncertain() -> MeanSession:
         session = MeanSession()
         session.nms_open = 2
         return session
 
     with Predictor(uncertain()) as predictor:
-        with pytest.warns(InexactResultWarning, match="--nms-rounds") as caught:
+        with pytest.warns(UncertifiedResultWarning, match="--nms-rounds") as caught:
             list(predictor.stream([grey(3)]))
         assert caught[0].filename == __file__
-    with Predictor(uncertain(), on_inexact="raise") as strict:
+    with Predictor(uncertain(), on_uncertified="raise") as strict:
         (result,) = strict.stream([grey(3)])
     assert "2 boxes of a photo undecided" in str(result.error)
-    with Predictor(uncertain(), on_inexact="ignore") as loose, warnings.catch_warnings():
+    with Predictor(uncertain(), on_uncertified="ignore") as loose, warnings.catch_warnings():
         warnings.simplefilter("error")
         (result,) = loose.stream([grey(3)])
     assert result.detections is not None

@@ -58,7 +58,7 @@ def same(found: Detections, expected: Detections) -> None:
 @pytest.mark.parametrize("kind", models.KINDS)
 def test_finds_what_the_predictor_finds(kind: str, library: str) -> None:
     photos = models.photos(2)
-    expected = Predictor(session(kind), on_inexact="ignore").predict(list(photos), batch_size=2)
+    expected = Predictor(session(kind), on_uncertified="ignore").predict(list(photos), batch_size=2)
     frames = torch.from_numpy(photos) if library == "torch" else photos
     found = DevicePredictor(session(kind)).predict(frames)
     assert type(found.boxes) is type(frames)
@@ -87,13 +87,13 @@ def test_every_form_of_frames(kind: str, form: str, given_order: Any) -> None:
     else:
         given = frames if form.startswith("batch") else frames[0]
     found = DevicePredictor(session(kind)).predict(given, channel_order=given_order)
-    expected = Predictor(session(kind), on_inexact="ignore").predict(photo[0])
+    expected = Predictor(session(kind), on_uncertified="ignore").predict(photo[0])
     same(found.to_host()[0], expected)
 
 
 def test_frames_of_different_sizes() -> None:
     photos = [models.photos(1)[0], models.photos(2)[1][100:400, 50:350], models.photos(3)[2][:77]]
-    predictor = Predictor(session("demo"), on_inexact="ignore")
+    predictor = Predictor(session("demo"), on_uncertified="ignore")
     expected = predictor.predict(photos, batch_size=3)
     given = [torch.from_numpy(np.ascontiguousarray(photo)) for photo in photos]
     given[1] = given[1].permute(2, 0, 1)  # of one layout each

@@ -24,7 +24,7 @@ def session(kind: str) -> TorchSession:
 
 
 def _on_host(kind: str, **wanted: Any) -> list[Detections]:
-    predictor = Predictor(session(kind), on_inexact="ignore")
+    predictor = Predictor(session(kind), on_uncertified="ignore")
     return predictor.predict(list(models.photos(2)), batch_size=2, **wanted)
 
 
