@@ -1,10 +1,12 @@
-"""Every reliability check in full: mutations, hostile files, threads, cycles, 100,000 calls.
+"""Reliability over many cases: damaged files, threads, cycles, 100,000 calls.
 
 python bench/soak.py --json docs/results/soak.json --markdown docs/results/soak.md
 python bench/soak.py --only threads,soak
 python bench/soak.py --resume
 
-Exit status 1 when anything came out that may not. Each part is described in `bench/soak_parts.py`.
+Damaged files are drawn at run time. Exit status 1 when a part fails; where a damaged file ends the
+library that reads it, the results have the library and its version. `bench/soak_parts.py` describes
+the parts.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import results
-from bench.soak_parts import Part, chosen
+from bench.soak_parts import Cases, Part, chosen
 from bench.soak_state import Progress, State
 from runtime.cli.console import DONE, FAILED, Bar, Parser, run
 from runtime.files import make_folder
@@ -30,22 +32,25 @@ _SHOWN = 12
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_soak, argv)
 
 
 def _parser() -> Parser:
     parser = Parser(prog="bench/soak.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", metavar="NAME,…", help="these parts only")
-    parser.add_argument("--share", type=_share, default=1.0, help="of every part's cases, to 1")
-    parser.add_argument("--resume", action="store_true", help="go on where the state says")
+    parser.add_argument(
+        "--fraction", type=_fraction, default=1.0, help="fraction of every part's cases, up to 1"
+    )
+    parser.add_argument("--share", type=_fraction, dest="fraction", help=argparse.SUPPRESS)
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted soak")
     parser.add_argument("--state", type=Path, default=STATE, help="default soak-out/state.json")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--markdown", type=Path, help="where the table goes")
     return parser
 
 
-def _share(text: str) -> float:
+def _fraction(text: str) -> float:
     value = float(text)
     if not 0.0 < value <= 1.0:
         raise argparse.ArgumentTypeError(f"expected a number above 0, up to 1, got '{text}'")
@@ -54,7 +59,7 @@ def _share(text: str) -> float:
 
 def _soak(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    parts = chosen(args.only.split(",") if args.only else None, args.share)
+    parts = chosen(args.only.split(",") if args.only else None, args.fraction)
     make_folder(args.state.parent)
     commit = results.header()["commit"]
     state = State.load(args.state, commit) if args.resume else State(args.state, commit)
@@ -67,7 +72,7 @@ def _soak(argv: Sequence[str]) -> int:
 
 
 def _model(folder: Path, is_kept: bool) -> Path:
-    """The tiny model that all parts run; a soak that goes on takes the same file."""
+    """The tiny model that all parts run; a resumed soak keeps the file."""
     path = folder / "tiny.onnx"
     if not (is_kept and path.exists()):
         from tests.reliability import tiny
@@ -86,7 +91,7 @@ def _run_part(part: Part, state: State, model: Path) -> None:
     while not progress.is_complete:
         count = min(part.chunk or part.total, part.total - progress.done)
         started = time.perf_counter()
-        outcomes = part.run(model, progress.done, count, bar.advance)
+        outcomes = part.run(Cases(model, state.base, progress.done, count, bar.advance))
         progress.add(count, time.perf_counter() - started, outcomes)
         state.save()
 
@@ -120,10 +125,12 @@ def _row(part: Part, progress: Progress, failures: Sequence[str]) -> tuple[objec
 
 def _outcomes(progress: Progress) -> list[str]:
     """One line for each outcome, the frequent ones first."""
-    found = progress.outcomes
-    names = sorted(found, key=lambda n: found[n] if isinstance(found[n], int) else 0, reverse=True)
+    counts = progress.outcomes
+    names = sorted(
+        counts, key=lambda n: counts[n] if isinstance(counts[n], int) else 0, reverse=True
+    )
     shown = names if len(names) <= 4 * _SHOWN else names[: 4 * _SHOWN]
-    lines = [f"- {name}: {_number(found[name])}" for name in shown]
+    lines = [f"- {name}: {_number(counts[name])}" for name in shown]
     return lines if len(shown) == len(names) else [*lines, f"- and {len(names) - len(shown)} more"]
 
 

@@ -1,46 +1,58 @@
-"""The parts of the soak: what each runs, how often, and what may not come out of it."""
+"""The parts of the soak: what each runs, how often, and which outcomes fail it."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from bench.results import ROOT
 from model.errors import UsageError
-from tests.hostile import checkpoints, onnx_mutations
-from tests.hostile.children import DIED, TIMED_OUT
+from tests.hostile import mutations
 from tests.reliability.endurance import THREADS
 
 Outcomes = Mapping[str, Any]
 Advance = Callable[[int], None]
 
 MAX_GROWTH_MB = 10.0
-_TABLES = ("tests/hostile", "tests/reliability")
-_BAD = ("failed", "escaped", "wrong", DIED, TIMED_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """Some cases of a part.
+
+    Attributes:
+        model: the exported file.
+        base: the seed of this soak, drawn when it began.
+        first: number of the first case.
+        count: of the cases.
+        advance: is called with the number of cases that were completed since.
+    """
+
+    model: Path
+    base: int
+    first: int
+    count: int
+    advance: Advance
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One kind of strain.
+    """One kind of load.
 
     Attributes:
         name: on the command line and in the results.
-        what: in a line.
-        total: how often.
+        what: one line about it.
+        total: number of cases.
         unit: of the total.
-        run: from the model, the number of the first case and how many, to what came out; it
-            reports cases as they are done.
-        failures: what of all that came out may not have.
+        run: from cases to outcomes.
+        failures: the outcomes that fail the part.
         chunk: cases between two writes of the state; 0: all at once.
     """
 
@@ -48,43 +60,27 @@ class Part:
     what: str
     total: int
     unit: str
-    run: Callable[[Path, int, int, Advance], Outcomes]
+    run: Callable[[Cases], Outcomes]
     failures: Callable[[Outcomes], list[str]]
     chunk: int = 0
 
 
-def _counted(found: Iterator[tuple[int, str]], advance: Advance) -> Outcomes:
-    outcomes: Counter[str] = Counter()
-    for _, outcome in found:
-        outcomes[outcome] += 1
-        advance(1)
-    return outcomes
-
-
-def _mutations(kind: str) -> Callable[[Path, int, int, Advance], Outcomes]:
-    def run(model: Path, first: int, count: int, advance: Advance) -> Outcomes:
-        return _counted(onnx_mutations.run(kind, model, range(first, first + count)), advance)
+def _mutations(kind: str) -> Callable[[Cases], Outcomes]:
+    def run(cases: Cases) -> Outcomes:
+        outcomes: Counter[str] = Counter()
+        numbers = range(cases.first, cases.first + cases.count)
+        for _, outcome in mutations.run(kind, cases.base, numbers, cases.model):
+            outcomes[outcome] += 1
+            cases.advance(1)
+        return outcomes
 
     return run
 
 
-def _photos(_: Path, first: int, count: int, advance: Advance) -> Outcomes:
-    try:
-        mutations = importlib.import_module("tests.hostile.photo_mutations")
-    except ImportError as error:
-        return {f"failed: {error}": count}
-    outcomes: Outcomes = mutations.run(first, count)  # it has children of its own
-    advance(count)
-    return outcomes
-
-
-def _checkpoints(_: Path, first: int, count: int, advance: Advance) -> Outcomes:
-    return _counted(checkpoints.run(range(first, first + count)), advance)
-
-
-def _endurance(job: str) -> Callable[[Path, int, int, Advance], Outcomes]:
-    def run(model: Path, _: int, count: int, advance: Advance) -> Outcomes:
-        command = [sys.executable, "-m", "tests.reliability.endurance", job, str(model), str(count)]
+def _endurance(job: str) -> Callable[[Cases], Outcomes]:
+    def run(cases: Cases) -> Outcomes:
+        module = "tests.reliability.endurance"
+        command = [sys.executable, "-m", module, job, str(cases.model), str(cases.count)]
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -95,111 +91,65 @@ def _endurance(job: str) -> Callable[[Path, int, int, Advance], Outcomes]:
         )
         assert child.stderr is not None
         assert child.stdout is not None
-        done, said = 0, ""
+        done, last_line = 0, ""
         for line in child.stderr:
-            word, __, number = line.partition(" ")
+            word, _, number = line.partition(" ")
             if word != "progress":
-                said = line.strip()
+                last_line = line.strip()
                 continue
-            advance(int(number) - done)
+            cases.advance(int(number) - done)
             done = int(number)
-        answer = child.stdout.read()
+        result = child.stdout.read()
         if child.wait() != 0:
-            return {"failed": f"status {child.returncode}: {said}"}
-        found: dict[str, Any] = json.loads(answer)
-        return found
+            return {"failed": f"status {child.returncode}: {last_line}"}
+        outcomes: dict[str, Any] = json.loads(result)
+        return outcomes
 
     return run
-
-
-def _tables(_: Path, __: int, count: int, advance: Advance) -> Outcomes:
-    """The tests that are tables of cases, by file, each in full."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_TABLES]
-        subprocess.run(
-            [*command, f"--junitxml={report}"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
-        )
-        if not report.exists():
-            return {"failed": "pytest wrote no report"}
-        outcomes: Counter[str] = Counter()
-        for case in ElementTree.parse(report).iter("testcase"):
-            file = case.get("classname", "").rpartition(".")[2]
-            kind = next((c.tag for c in case if c.tag in ("failure", "error", "skipped")), "passed")
-            outcomes[f"{file}: {kind}"] += 1
-    advance(count)
-    return outcomes
-
-
-def _bad(outcomes: Outcomes) -> list[str]:
-    return [o for o in outcomes if any(part.startswith(_BAD) for part in o.split(" · "))]
-
-
-def _bad_photos(outcomes: Outcomes) -> list[str]:
-    """Whatever is neither pixels nor an error of ours; the module says what those are called."""
-    try:
-        fine = importlib.import_module("tests.hostile.photo_mutations").FINE
-    except ImportError:
-        return list(outcomes)
-    return [outcome for outcome in outcomes if outcome not in fine]
-
-
-def _bad_tables(outcomes: Outcomes) -> list[str]:
-    broken = [o for o in outcomes if o.endswith((": failure", ": error")) or o == "failed"]
-    return broken if any(o.endswith(": passed") for o in outcomes) else [*broken, "no test ran"]
 
 
 def _bad_threads(outcomes: Outcomes) -> list[str]:
     if "failed" in outcomes:
         return [str(outcomes["failed"])]
     different = outcomes["different"]
-    return [f"{different} answers differ from one thread's"] if different else []
+    return [f"{different} results differ from one thread's"] if different else []
 
 
 def _bad_cycles(outcomes: Outcomes) -> list[str]:
     if "failed" in outcomes:
         return [str(outcomes["failed"])]
-    found = [
+    problems = [
         f"{what} change: {outcomes[what]}"
         for what in ("threads", "files")
         if len(outcomes[what]) > 1
     ]
     grown = outcomes["rss_growth_mb"]
-    return found if grown <= MAX_GROWTH_MB else [*found, f"memory grew by {grown:.1f} MB"]
+    return problems if grown <= MAX_GROWTH_MB else [*problems, f"memory grew by {grown:.1f} MB"]
 
 
 def _bad_soak(outcomes: Outcomes) -> list[str]:
     if "failed" in outcomes:
         return [str(outcomes["failed"])]
-    found = [
+    problems = [
         f"{name} {outcomes[name]:.1f} MB"
         for name in ("slope_mb", "spread_mb")
         if outcomes[name] > MAX_GROWTH_MB
     ]
-    return found if outcomes["detections"] else [*found, "nothing was detected"]
+    return problems if outcomes["detections"] else [*problems, "nothing was detected"]
+
+
+def _damaged(name: str, what: str, total: int, chunk: int) -> Part:
+    what = f"damaged {what}, read in children with limits"
+    return Part(name, what, total, "files", _mutations(name), mutations.failures, chunk)
 
 
 def parts() -> list[Part]:
     """All of them, the short ones first."""
-    bytes_, metadata = onnx_mutations.BYTES, onnx_mutations.METADATA
+    twice = "of an exported file, as it is and with a new checksum"
     return [
-        Part(
-            "tables",
-            "shapes, NaN and infinity, external data, hostile files: the tests that are tables",
-            1,
-            "runs",
-            _tables,
-            _bad_tables,
-        ),
-        Part(
-            "checkpoints",
-            "hostile checkpoints in children of 10 s and 2 GB, the canary untouched",
-            len(checkpoints.kinds()),
-            "files",
-            _checkpoints,
-            _bad,
-            60,
-        ),
+        _damaged(mutations.WEIGHTS, "weights", 1000, 100),
+        _damaged(mutations.PHOTOS, "photos", 5000, 500),
+        _damaged(mutations.VIDEOS, "videos", 1000, 100),
         Part(
             "cycles",
             "open, predict, close: memory, threads and files stay",
@@ -216,33 +166,8 @@ def parts() -> list[Part]:
             _endurance("threads"),
             _bad_threads,
         ),
-        Part(
-            "onnx-metadata",
-            "mutated metadata of an exported file, as it is and sealed anew, in children",
-            2000,
-            "files",
-            _mutations(metadata),
-            _bad,
-            250,
-        ),
-        Part(
-            "onnx-bytes",
-            "mutated bytes of an exported file, as it is and sealed anew, in children",
-            10_000,
-            "files",
-            _mutations(bytes_),
-            _bad,
-            500,
-        ),
-        Part(
-            "photos",
-            "mutated photos decoded in children",
-            5000,
-            "files",
-            _photos,
-            _bad_photos,
-            500,
-        ),
+        _damaged(mutations.ONNX_METADATA, f"metadata {twice}", 2000, 250),
+        _damaged(mutations.ONNX_BYTES, f"bytes {twice}", 10_000, 500),
         Part(
             "soak",
             "calls on small photos, results and run lengths; memory after the first tenth",
@@ -254,8 +179,8 @@ def parts() -> list[Part]:
     ]
 
 
-def chosen(names: list[str] | None, share: float) -> list[Part]:
-    """The parts of these names, or all; of each, this share of its cases.
+def chosen(names: list[str] | None, fraction: float) -> list[Part]:
+    """The parts of these names, or all; of each, this fraction of its cases.
 
     Raises:
         UsageError: no part of such a name.
@@ -265,8 +190,4 @@ def chosen(names: list[str] | None, share: float) -> list[Part]:
     if unknown:
         raise UsageError(f"--only {unknown[0]}: expected one of {', '.join(known)}")
     picked = [part for name, part in known.items() if not names or name in names]
-    return [_scaled(part, share) for part in picked]
-
-
-def _scaled(part: Part, share: float) -> Part:
-    return part if part.total == 1 else replace(part, total=max(int(part.total * share), 2))
+    return [replace(part, total=max(int(part.total * fraction), 2)) for part in picked]

@@ -1,8 +1,9 @@
-"""How far a soak has come, in a file that is whole at any time."""
+"""Progress of a soak, in a file that is replaced as a whole."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from runtime.files import atomic_path
 
 @dataclass(slots=True)
 class Progress:
-    """Of one part: cases done, seconds spent, and what came out."""
+    """Of one part: cases done, seconds spent, outcomes."""
 
     total: int
     done: int = 0
@@ -37,15 +38,16 @@ class Progress:
 
 @dataclass(slots=True)
 class State:
-    """Of all parts, on one commit."""
+    """Of all parts, on one commit; `base` is the seed that damaged files are drawn from."""
 
     path: Path
     commit: str
+    base: int = field(default_factory=lambda: secrets.randbits(32))
     parts: dict[str, Progress] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path, commit: str) -> State:
-        """What an earlier run wrote there.
+        """Read what an earlier run wrote.
 
         Raises:
             UsageError: no such file, damaged, or of another commit.
@@ -53,7 +55,7 @@ class State:
         try:
             data = json.loads(path.read_text("utf-8"))
             parts = {name: Progress(**part) for name, part in data["parts"].items()}
-            written_on = str(data["commit"])
+            written_on, base = str(data["commit"]), int(data["base"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"--resume: {path} is no state of a soak ({error}); leave --resume out"
@@ -62,18 +64,18 @@ class State:
             raise UsageError(
                 f"--resume: {path} is of commit {written_on}, this is {commit}; leave --resume out"
             )
-        return cls(path, commit, parts)
+        return cls(path, commit, base, parts)
 
     def progress(self, name: str, total: int) -> Progress:
         """Of one part; begun anew when it had another total."""
-        found = self.parts.get(name)
-        if found is None or found.total != total:
-            found = self.parts[name] = Progress(total)
-        return found
+        progress = self.parts.get(name)
+        if progress is None or progress.total != total:
+            progress = self.parts[name] = Progress(total)
+        return progress
 
     def save(self) -> None:
         """Write it, or leave what was there."""
         parts = {name: asdict(progress) for name, progress in self.parts.items()}
         with atomic_path(self.path) as temporary:
-            content = json.dumps({"commit": self.commit, "parts": parts}, indent=1)
-            temporary.write_text(content + "\n", "utf-8")
+            data = {"commit": self.commit, "base": self.base, "parts": parts}
+            temporary.write_text(json.dumps(data, indent=1) + "\n", "utf-8")

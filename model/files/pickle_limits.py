@@ -1,8 +1,7 @@
 """Check the size of nested tuples before a pickle is read.
 
-A pickle can refer to one tuple many times, so that a small file describes a very large value, and
-hashing it, as a dict does with its keys, takes as long as the value is large. torch's unpickler
-limits neither the depth nor the size of tuples.
+Hashing a tuple, as a dict does with its keys, visits every item, a repeated one each time. torch's
+unpickler limits neither the depth nor the size of tuples.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def check_pickle(
     """
     sizes = _Sizes(max_depth, max_items)
     for count, (opcode, argument, _) in enumerate(_opcodes(stream)):
-        if count > max_opcodes:
+        if count >= max_opcodes:
             raise ValueError(f"a pickle of more than {max_opcodes} opcodes")
         sizes.step(opcode, argument)
 

@@ -293,7 +293,7 @@ def _refuse_claims(tensors: Mapping[str, Tensor], file_size: int, path: Path) ->
                 f"{path}: tensor '{name}' is {problem}; expected plain numbers, saved with "
                 f"{STATE_DICT_LINE}"
             )
-    # A view may have any shape over a few bytes; converting it would fill the memory.
+    # Conversion copies every value, also those that share their bytes.
     claimed = sum(tensor.numel() for tensor in tensors.values())
     if claimed > file_size:
         raise CheckpointError(

@@ -1,10 +1,9 @@
 """The seal at the end of an exported file, and what else its bytes tell before a library reads it.
 
-A damaged ONNX file may still open: a flipped bit in a weight gives other masks, one in the graph
-may end the process inside the library. So the writer appends a hash of all that stands before it,
-as one more metadata entry, which every reader of ONNX takes for what it is. A reader of ours
-compares it first. It tells damage and edits, not malice: whoever forges a file can seal it too; a
-hash from outside (`Predictor.open(…, sha256=…)`) is what tells that.
+A damaged ONNX file may still open and give other masks, or fail inside the library. So the writer
+appends a hash of all that comes before it, as one more metadata entry, which every reader of ONNX
+accepts. Our reader compares it first. It detects corruption and edits, not tampering: whoever
+forges a file can write the hash, too. Against that there is `Predictor.open(…, sha256=…)`.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ _ENTRY = b"\x0a\x0d" + SEAL_KEY.encode() + b"\x12\x40"
 _HEAD = b"\x72" + bytes([len(_ENTRY) + _DIGEST_BYTES]) + _ENTRY
 _SEAL_BYTES = len(_HEAD) + _DIGEST_BYTES
 _CHUNK_BYTES = 1 << 20
-# The key of an entry of `external_data` that names the file; a number of protocol buffers may be
-# written longer than it needs to be.
+# The key of an `external_data` entry that names the file, in every encoding of protocol buffers.
 _LOCATION = b"location"
 _LOCATION_KEY = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)\Z")
 _LONGEST_VARINTS = 20

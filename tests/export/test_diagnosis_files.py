@@ -92,7 +92,7 @@ def test_damaged_metadata(demo_onnx: Path, tmp_path: Path) -> None:
     assert "damaged metadata" in problems(diagnose_file(tmp_path / "m.onnx"))[0]
 
 
-@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "none.bin"])
+@pytest.mark.parametrize("location", ["../w.bin", "none.bin"])
 def test_external_data_outside(location: str, tmp_path: Path) -> None:
     folder = tmp_path / "inner"
     folder.mkdir()

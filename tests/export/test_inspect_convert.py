@@ -17,7 +17,7 @@ from model.errors import CheckpointError
 from model.files.stored_spec import header_of
 from model.spec import ClassSpec
 from model.spec_json import from_json
-from tests.hostile.canary import saved
+from tests.small_checkpoint import saved
 
 
 @pytest.fixture(scope="module")

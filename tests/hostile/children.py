@@ -1,7 +1,7 @@
-"""Cases run in child processes: many to a child, each with limits, a new child after a death.
+"""Cases run in child processes with limits; a new child starts where one ended.
 
-The parent sends a number and waits for a line. A child that dies, or that is silent for too long
-and is ended, costs its case an outcome, and the parent nothing.
+The parent writes a number and reads a line. A case that ends its child, or takes too long and is
+ended, has that as its outcome.
 """
 
 from __future__ import annotations
@@ -30,47 +30,38 @@ def run_cases(
     seconds: float = SECONDS,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[tuple[int, str]]:
-    """Answer every case's outcome, in order.
+    """The outcome of every case, in order.
 
     Args:
         module: its main calls `serve`.
         arguments: of the module.
         cases: numbers that the child understands.
         seconds: for one case; one that takes longer is tried again before it counts as timed out.
-        memory_bytes: address space of the child.
+        memory_bytes: address space of the child beyond what its libraries reserve.
     """
     children = _Children(module, [str(memory_bytes), *arguments])
     try:
         for case in cases:
-            outcome = children.ask(case, seconds)
-            # A machine that is busy with other things makes a child slow, but not twice.
-            yield case, children.ask(case, seconds) if outcome == TIMED_OUT else outcome
+            outcome = children.run(case, seconds)
+            # A busy machine may delay a child once, not twice.
+            yield case, children.run(case, seconds) if outcome == TIMED_OUT else outcome
     finally:
         children.end()
 
 
-def serve(
-    argv: Sequence[str],
-    judge: Callable[[Sequence[str]], Callable[[int], str]],
-    beyond_libraries: bool = False,
-) -> None:
-    """The child's side: set up with the arguments, limit the memory, answer until the pipe ends.
-
-    Some libraries reserve more address space than any limit that would mean something; with
-    `beyond_libraries` what is taken when the set-up is done does not count.
-    """
+def serve(argv: Sequence[str], setup: Callable[[Sequence[str]], Callable[[int], str]]) -> None:
+    """The child's side: set up, limit the memory, run cases until the pipe ends."""
     memory, *arguments = argv
-    case = judge(arguments)
-    limit = int(memory) + (_reserved_bytes() if beyond_libraries else 0)
+    case = setup(arguments)
+    limit = int(memory) + _reserved_bytes()
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Libraries print what they like; answers have a pipe of their own.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    # Libraries may print; outcomes have a pipe of their own.
+    outcomes = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    print(READY, file=answers)
+    print(READY, file=outcomes)
     for line in sys.stdin:
-        outcome = case(int(line))
-        print(" ".join(outcome.split()), file=answers)
+        print(" ".join(case(int(line)).split()), file=outcomes)
 
 
 def _reserved_bytes() -> int:
@@ -79,16 +70,16 @@ def _reserved_bytes() -> int:
 
 
 class _Children:
-    """One child at a time; another when that one died or was ended."""
+    """One child at a time; another when that one ended."""
 
     def __init__(self, module: str, arguments: Sequence[str]) -> None:
         self._module, self._arguments = module, arguments
         self._child: _Child | None = None
 
-    def ask(self, case: int, seconds: float) -> str:
+    def run(self, case: int, seconds: float) -> str:
         if self._child is None:
             self._child = _Child(self._module, self._arguments)
-        outcome = self._child.ask(case, seconds)
+        outcome = self._child.run(case, seconds)
         if outcome.startswith((DIED, TIMED_OUT)):
             self.end()
         return outcome
@@ -100,7 +91,7 @@ class _Children:
 
 
 class _Child:
-    """One process; `ask` never raises for what happens inside it."""
+    """One process; `run` never raises for what happens inside it."""
 
     def __init__(self, module: str, arguments: Sequence[str]) -> None:
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -116,7 +107,7 @@ class _Child:
             self.end()
             raise RuntimeError(f"{module}: the child did not start")
 
-    def ask(self, case: int, seconds: float) -> str:
+    def run(self, case: int, seconds: float) -> str:
         stdin = self._process.stdin
         assert stdin is not None
         with suppress(BrokenPipeError):

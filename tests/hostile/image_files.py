@@ -1,4 +1,4 @@
-"""Image files written byte by byte, so that Pillow is not asked what Pillow should answer."""
+"""Image files written byte by byte, so that Pillow does not test itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 # Adam7: first column, first row, step in x, step in y of each pass.
 _ADAM7 = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
@@ -23,12 +23,12 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def header(width: int, height: int, depth: int, colour: int, interlaced: bool = False) -> bytes:
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+def header(width: int, height: int, depth: int, color: int, interlaced: bool = False) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))
 
 
 def _packed(values: NDArray[Any], depth: int) -> bytes:
-    """Rows of samples [h, w·c], each begun on a byte, with filter 0 before it."""
+    """Rows of samples [h, w·c], each padded to whole bytes, with filter 0 before it."""
     rows = []
     for row in values:
         if depth == 16:
@@ -45,7 +45,7 @@ def _packed(values: NDArray[Any], depth: int) -> bytes:
 def png(
     values: NDArray[Any],
     depth: int,
-    colour: int,
+    color: int,
     before: Iterable[bytes] = (),
     after: Iterable[bytes] = (),
     interlaced: bool = False,
@@ -57,7 +57,7 @@ def png(
         passes = [values[y::dy, x::dx] for x, y, dx, dy in _ADAM7]
     flat = (p.reshape(p.shape[0], -1) for p in passes if p.size)
     data = zlib.compress(b"".join(_packed(p, depth) for p in flat))
-    parts = [SIGNATURE, header(width, height, depth, colour, interlaced), *before]
+    parts = [SIGNATURE, header(width, height, depth, color, interlaced), *before]
     return b"".join([*parts, chunk(b"IDAT", data), *after, chunk(b"IEND", b"")])
 
 
@@ -66,16 +66,6 @@ def exif(orientation: int, order: str = "<") -> bytes:
     mark = b"II*\0" if order == "<" else b"MM\0*"
     entry = struct.pack(f"{order}HHIHH", 0x0112, SHORT, 1, orientation, 0)
     return mark + struct.pack(f"{order}IH", 8, 1) + entry + struct.pack(f"{order}I", 0)
-
-
-def cyclic_exif() -> bytes:
-    """Orientation 6, the GPS and Exif directories are the first one, and so is the next."""
-    entries = [
-        struct.pack("<HHIHH", 0x0112, SHORT, 1, 6, 0),
-        struct.pack("<HHII", 0x8769, LONG, 1, 8),
-        struct.pack("<HHII", 0x8825, LONG, 1, 8),
-    ]
-    return b"II*\0" + struct.pack("<IH", 8, 3) + b"".join(entries) + struct.pack("<I", 8)
 
 
 def with_segment(jpeg: bytes, marker: int, data: bytes) -> bytes:
@@ -88,7 +78,7 @@ def with_exif(jpeg: bytes, data: bytes) -> bytes:
 
 
 def with_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """A JPEG whose frame header lies about the size."""
+    """A JPEG with another size in its frame header."""
     at = next(i for i in range(2, len(jpeg)) if jpeg[i : i + 2] in (b"\xff\xc0", b"\xff\xc2"))
     return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
 
@@ -101,13 +91,12 @@ def tiff(
     photometric: int,
     order: str = "<",
     more: Sequence[tuple[int, int, Sequence[int]]] = (),
-    following: int = 0,
     offset: int | None = None,
 ) -> bytes:
     """A TIFF of one uncompressed strip.
 
-    `more` are tags (number, type, values) besides or instead of the usual; `following` is where
-    the next directory is said to be, `offset` where the strip is.
+    `more` are tags (number, type, values) besides or instead of the usual, `offset` is that of the
+    strip.
     """
     data += b"\0" * (len(data) % 2)
     tags: dict[int, tuple[int, Sequence[int]]] = {
@@ -121,22 +110,22 @@ def tiff(
         278: (LONG, [height]),
         279: (LONG, [len(data)]),
     }
-    tags |= {number: (kind, values) for number, kind, values in more}
+    tags |= {number: (dtype, values) for number, dtype, values in more}
     directory = 8 + len(data)
     extra_at = directory + 2 + 12 * len(tags) + 4
     entries, extra = [], b""
-    for number, (kind, values) in sorted(tags.items()):
-        packed = struct.pack(f"{order}{len(values)}{'H' if kind == SHORT else 'I'}", *values)
+    for number, (dtype, values) in sorted(tags.items()):
+        packed = struct.pack(f"{order}{len(values)}{'H' if dtype == SHORT else 'I'}", *values)
         if len(packed) > 4:
-            place = struct.pack(f"{order}I", extra_at + len(extra))
+            value = struct.pack(f"{order}I", extra_at + len(extra))
             extra += packed
         else:
-            place = packed.ljust(4, b"\0")
-        entries.append(struct.pack(f"{order}HHI", number, kind, len(values)) + place)
+            value = packed.ljust(4, b"\0")
+        entries.append(struct.pack(f"{order}HHI", number, dtype, len(values)) + value)
     mark = b"II*\0" if order == "<" else b"MM\0*"
     start = mark + struct.pack(f"{order}I", directory) + data
     body = struct.pack(f"{order}H", len(entries)) + b"".join(entries)
-    return start + body + struct.pack(f"{order}I", following) + extra
+    return start + body + struct.pack(f"{order}I", 0) + extra
 
 
 def bmp(
@@ -148,12 +137,12 @@ def bmp(
     compression: int = 0,
 ) -> bytes:
     """A BMP; `rows` as stored: bottom up for a positive height, each filled to 4 bytes."""
-    colours = b"".join(struct.pack("BBBB", b, g, r, 0) for r, g, b in palette)
-    start = 14 + 40 + len(colours)
+    colors = b"".join(struct.pack("BBBB", b, g, r, 0) for r, g, b in palette)
+    start = 14 + 40 + len(colors)
     info = struct.pack(
         "<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(rows), 0, 0, len(palette), 0
     )
-    return struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + info + colours + rows
+    return struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + info + colors + rows
 
 
 def gif(
@@ -163,18 +152,18 @@ def gif(
     at: tuple[int, int] = (0, 0),
     data_of: tuple[int, int] | None = None,
 ) -> bytes:
-    """A GIF of at most 4 colours whose LZW is never compressed: a clear code before each pixel.
+    """A GIF of at most 4 colors whose LZW is never compressed: a clear code before each pixel.
 
-    `screen` is the width and height of the whole, `at` the frame's place on it; `data_of` lies
-    about the frame's width and height.
+    `screen` is the width and height of the whole, `at` the frame's offset on it; `data_of` replaces
+    the frame's width and height.
     """
     height, width = indices.shape
     screen_w, screen_h = screen or (width, height)
     frame_w, frame_h = data_of or (width, height)
     table = b"".join(bytes(c) for c in palette).ljust(12, b"\0")
-    # Codes of 3 bits: 0 to 3 are colours, 4 clears, 5 ends.
+    # Codes of 3 bits: 0 to 3 are colors, 4 clears, 5 ends.
     codes = [code for index in indices.ravel() for code in (4, int(index))] + [5]
-    value = sum(code << (3 * place) for place, code in enumerate(codes))
+    value = sum(code << (3 * index) for index, code in enumerate(codes))
     packed = value.to_bytes((3 * len(codes) + 7) // 8, "little")
     blocks = b"".join(
         bytes([len(packed[i : i + 255])]) + packed[i : i + 255] for i in range(0, len(packed), 255)

@@ -1,7 +1,7 @@
-"""Photos of every kind and damage, each with what must come of it.
+"""Photos in every format, complete and damaged, each with its outcome.
 
-An outcome is the exact pixels, worked out in NumPy from what was written, or the beginning of the
-one line that says why there are none (after the photo's name).
+An outcome is the exact pixels, computed in NumPy from what was written, or the start of the error,
+after the photo's name.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.hostile import image_files as files
-from tests.hostile.image_files import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, SHORT
+from tests.hostile.image_files import GRAY, GRAY_ALPHA, PALETTE, RGB, RGB_ALPHA, SHORT
 
 Outcome = NDArray[np.uint8] | str
 Case = tuple[bytes, Outcome]
 
 UNKNOWN = "unknown image format; expected one of JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM"
 DAMAGED = "damaged or truncated image ("
-BOMB = "more than 178956970 pixels; scale it down"
-COLOURS = ((200, 40, 40), (40, 180, 40), (40, 40, 220), (128, 128, 128))
+COLORS = ((200, 40, 40), (40, 180, 40), (40, 40, 220), (128, 128, 128))
 # What is stored under each orientation of EXIF, for an upright [h, w, c]: a viewer's inverse.
 STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda p: p,
@@ -41,7 +40,7 @@ STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 def indices() -> NDArray[np.uint8]:
-    """Four parts of unequal size, so that every turn shows; borders at multiples of 8."""
+    """Four parts of unequal size, so that every rotation differs; borders at multiples of 8."""
     found = np.zeros((24, 40), np.uint8)
     found[:8, 16:] = 1
     found[8:, :16] = 2
@@ -50,19 +49,19 @@ def indices() -> NDArray[np.uint8]:
 
 
 def scene() -> NDArray[np.uint8]:
-    return np.array(COLOURS, np.uint8)[indices()]
+    return np.array(COLORS, np.uint8)[indices()]
 
 
-def grey_scene() -> NDArray[np.uint8]:
+def gray_scene() -> NDArray[np.uint8]:
     return np.array([10, 90, 170, 250], np.uint8)[indices()]
 
 
-def as_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+def as_rgb(gray: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.repeat(gray.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def through_ycc(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """JFIF's colours there and back, each rounded: a JPEG of even blocks loses nothing else."""
+    """To JFIF's colors and back, each rounded: a JPEG of even blocks loses nothing else."""
     r, g, b = (rgb[:, :, c].astype(np.float64) for c in range(3))
     y = np.rint(0.299 * r + 0.587 * g + 0.114 * b)
     cb = np.rint(-0.168736 * r - 0.331264 * g + 0.5 * b)
@@ -111,35 +110,29 @@ def _odd_exif() -> dict[str, Case]:
     kept, turned = through_ycc(scene()), through_ycc(STORED[6](scene()))
     six = files.exif(6)
     late = files.png(STORED[6](scene()), 8, RGB, after=[files.chunk(b"eXIf", six)])
+    garbage = files.png(scene(), 8, RGB, [files.chunk(b"eXIf", b"\x01" * 9)])
     return {
         "exif-garbage.jpg": (files.with_exif(plain, b"\xfe" * 50), kept),
+        "exif-garbage.png": (garbage, scene()),
         "exif-empty.jpg": (files.with_exif(plain, b""), kept),
         "exif-cut.jpg": (files.with_exif(plain, six[:14]), kept),
-        "exif-cyclic.jpg": (files.with_exif(sideways, files.cyclic_exif()), kept),
-        "exif-far-away.jpg": (files.with_exif(plain, b"II*\0\xff\xff\xff\x7f"), kept),
+        "exif-beyond-its-end.jpg": (files.with_exif(plain, b"II*\0\x09\0\0\0"), kept),
         "exif-0.jpg": (files.with_exif(plain, files.exif(0)), kept),
         "exif-9.jpg": (files.with_exif(plain, files.exif(9)), kept),
         "exif-65535.jpg": (files.with_exif(sideways, files.exif(65535)), turned),
         "exif-behind-the-pixels.png": (late, scene()),
-        "exif-garbage.png": (
-            files.png(scene(), 8, RGB, [files.chunk(b"eXIf", b"\x01" * 9)]), scene()
-        ),
-        "exif-cyclic.png": (
-            files.png(STORED[6](scene()), 8, RGB, [files.chunk(b"eXIf", files.cyclic_exif())]),
-            scene(),
-        ),
-    }  # fmt: skip
+    }
 
 
 def _jpegs() -> dict[str, Case]:
     plain, kept = jpeg(scene()), through_ycc(scene())
-    # No black: an ink is what its colour lacks. No ink: black is what the grey lacks.
+    # No black: an ink is what its color lacks. No ink: black is what the gray lacks.
     inks = np.concatenate([255 - scene(), np.zeros((24, 40, 1), np.uint8)], axis=2)
     black = np.zeros((24, 40, 4), np.uint8)
-    black[:, :, 3] = 255 - grey_scene()
-    # Stored are Y, Cb, Cr and K, all as 255 less; Cb and Cr of 128 are no colour.
+    black[:, :, 3] = 255 - gray_scene()
+    # Stored are Y, Cb, Cr and K, all as 255 less; Cb and Cr of 128 are no color.
     ycck = np.full((24, 40, 4), 127, np.uint8)
-    ycck[:, :, 0], ycck[:, :, 3] = 255 - grey_scene(), 0
+    ycck[:, :, 0], ycck[:, :, 3] = 255 - gray_scene(), 0
     mark = _cmyk(inks).index(b"\xff\xee\0\x0eAdobe")
     bare = _cmyk(inks)[:mark] + _cmyk(inks)[mark + 16 :]
     two = io.BytesIO()
@@ -147,20 +140,19 @@ def _jpegs() -> dict[str, Case]:
     frames[0].save(two, "MPO", save_all=True, append_images=frames[1:], quality=100, subsampling=0)
     return {
         "plain.jpg": (plain, kept),
-        "grey.jpg": (jpeg(grey_scene()), as_rgb(grey_scene())),
+        "gray.jpg": (jpeg(gray_scene()), as_rgb(gray_scene())),
         "progressive.jpg": (jpeg(scene(), progressive=True), kept),
         "rgb-without-ycc.jpg": (jpeg(scene(), keep_rgb=True), scene()),
         "cmyk.jpg": (_cmyk(inks), scene()),
-        "cmyk-black.jpg": (_cmyk(black), as_rgb(grey_scene())),
+        "cmyk-black.jpg": (_cmyk(black), as_rgb(gray_scene())),
         "cmyk-without-adobe.jpg": (bare, scene()),
         "ycck.jpg": (
             _cmyk(ycck)[: mark + 15] + b"\2" + _cmyk(ycck)[mark + 16 :],
-            as_rgb(255 - grey_scene()),
+            as_rgb(255 - gray_scene()),
         ),
         "two-frames.jpg": (two.getvalue(), kept),
         "bytes-behind.jpg": (plain + b"\0garbage" * 99, kept),
         "comment.jpg": (files.with_segment(plain, 0xFE, b"\xff" * 999), kept),
-        "size-bomb.jpg": (files.with_size(plain, 65535, 65535), BOMB),
         "no-columns.jpg": (files.with_size(plain, 0, 24), UNKNOWN),
         "no-rows.jpg": (files.with_size(plain, 40, 0), UNKNOWN),
         "start-only.jpg": (b"\xff\xd8\xff", UNKNOWN),
@@ -169,45 +161,45 @@ def _jpegs() -> dict[str, Case]:
 
 
 def _pngs() -> dict[str, Case]:
-    grey, alpha = grey_scene(), (np.arange(24 * 40) % 256).reshape(24, 40)
+    gray, alpha = gray_scene(), (np.arange(24 * 40) % 256).reshape(24, 40)
     deep = (np.arange(24 * 40).reshape(24, 40) * 67 + 201) % 65536
     deep_rgb = np.stack([deep, deep[::-1], deep[:, ::-1]], axis=2)
-    plte = files.chunk(b"PLTE", bytes(np.array(COLOURS, np.uint8)))
+    plte = files.chunk(b"PLTE", bytes(np.array(COLORS, np.uint8)))
     clear = files.chunk(b"tRNS", b"\0\x80")
     found: dict[str, Case] = {
-        "grey.png": (files.png(grey, 8, GREY), as_rgb(grey)),
-        "grey-alpha.png": (files.png(np.dstack([grey, alpha]), 8, GREY_ALPHA), as_rgb(grey)),
+        "gray.png": (files.png(gray, 8, GRAY), as_rgb(gray)),
+        "gray-alpha.png": (files.png(np.dstack([gray, alpha]), 8, GRAY_ALPHA), as_rgb(gray)),
         "rgba.png": (files.png(np.dstack([scene(), alpha]), 8, RGB_ALPHA), scene()),
-        "grey-transparent.png": (
-            files.png(grey, 8, GREY, [files.chunk(b"tRNS", b"\0\x0a")]), as_rgb(grey)
+        "gray-transparent.png": (
+            files.png(gray, 8, GRAY, [files.chunk(b"tRNS", b"\0\x0a")]), as_rgb(gray)
         ),
         "rgb-transparent.png": (
             files.png(scene(), 8, RGB, [files.chunk(b"tRNS", b"\0\xc8\0\x28\0\x28")]), scene()
         ),
-        "1-bit.png": (files.png(indices() % 2, 1, GREY), as_rgb(indices() % 2 * 255)),
+        "1-bit.png": (files.png(indices() % 2, 1, GRAY), as_rgb(indices() % 2 * 255)),
         "1-bit-transparent.png": (
-            files.png(indices() % 2, 1, GREY, [files.chunk(b"tRNS", b"\0\1")]),
+            files.png(indices() % 2, 1, GRAY, [files.chunk(b"tRNS", b"\0\1")]),
             as_rgb(indices() % 2 * 255),
         ),
-        "2-bit.png": (files.png(indices(), 2, GREY), as_rgb(indices() * 85)),
-        "4-bit.png": (files.png(indices() * 5, 4, GREY), as_rgb(indices() * 85)),
+        "2-bit.png": (files.png(indices(), 2, GRAY), as_rgb(indices() * 85)),
+        "4-bit.png": (files.png(indices() * 5, 4, GRAY), as_rgb(indices() * 85)),
         "palette-transparent.png": (files.png(indices(), 8, PALETTE, [plte, clear]), scene()),
         "palette-missing.png": (
             files.png(indices(), 8, PALETTE), "a palette image without its palette; save it again"
         ),
-        "grey16.png": (files.png(deep, 16, GREY), as_rgb(deep >> 8)),
-        "grey16-transparent.png": (
-            files.png(deep, 16, GREY, [files.chunk(b"tRNS", b"\0\xc9")]), as_rgb(deep >> 8)
+        "gray16.png": (files.png(deep, 16, GRAY), as_rgb(deep >> 8)),
+        "gray16-transparent.png": (
+            files.png(deep, 16, GRAY, [files.chunk(b"tRNS", b"\0\xc9")]), as_rgb(deep >> 8)
         ),
-        "grey16-exif-6.png": (
+        "gray16-exif-6.png": (
             files.png(
-                STORED[6](deep[:, :, None])[:, :, 0], 16, GREY,
+                STORED[6](deep[:, :, None])[:, :, 0], 16, GRAY,
                 [files.chunk(b"eXIf", files.exif(6))],
             ),
             as_rgb(deep >> 8),
         ),
-        "grey-alpha16.png": (
-            files.png(np.dstack([deep, deep]), 16, GREY_ALPHA), as_rgb(deep >> 8)
+        "gray-alpha16.png": (
+            files.png(np.dstack([deep, deep]), 16, GRAY_ALPHA), as_rgb(deep >> 8)
         ),
         "rgb16.png": (files.png(deep_rgb, 16, RGB), (deep_rgb >> 8).astype(np.uint8)),
         "rgba16.png": (
@@ -215,25 +207,24 @@ def _pngs() -> dict[str, Case]:
             (deep_rgb >> 8).astype(np.uint8),
         ),
         "interlaced.png": (files.png(scene(), 8, RGB, interlaced=True), scene()),
-        "interlaced16.png": (files.png(deep, 16, GREY, interlaced=True), as_rgb(deep >> 8)),
+        "interlaced16.png": (files.png(deep, 16, GRAY, interlaced=True), as_rgb(deep >> 8)),
         "1x1.png": (files.png(scene()[:1, :1], 8, RGB), scene()[:1, :1]),
         "1x10000.png": (
-            files.png(np.tile(grey[:1, :1], (10000, 1)), 8, GREY), as_rgb(np.full((10000, 1), 10))
+            files.png(np.tile(gray[:1, :1], (10000, 1)), 8, GRAY), as_rgb(np.full((10000, 1), 10))
         ),
         "10000x1.png": (
-            files.png(np.tile(grey[:1, :1], (1, 10000)), 8, GREY), as_rgb(np.full((1, 10000), 10))
+            files.png(np.tile(gray[:1, :1], (1, 10000)), 8, GRAY), as_rgb(np.full((1, 10000), 10))
         ),
     }  # fmt: skip
     for depth in (1, 2, 4, 8):
         values = indices() % 2 if depth == 1 else indices()
-        colours = np.array(COLOURS, np.uint8)[values]
-        found[f"palette-{depth}-bit.png"] = files.png(values, depth, PALETTE, [plte]), colours
+        colors = np.array(COLORS, np.uint8)[values]
+        found[f"palette-{depth}-bit.png"] = files.png(values, depth, PALETTE, [plte]), colors
     return found
 
 
 def _bad_pngs() -> dict[str, Case]:
     sound = files.png(scene(), 8, RGB)
-    swollen = zlib.compress(bytes(200 << 20), 9)
     second = zlib.compress(bytes(24 * 121))
     moving = [
         files.chunk(b"acTL", struct.pack(">II", 2, 0)),
@@ -244,31 +235,16 @@ def _bad_pngs() -> dict[str, Case]:
         files.chunk(b"fdAT", struct.pack(">I", 2) + second),
     ]
 
-    def claiming(width: int, height: int, depth: int = 8, colour: int = RGB) -> bytes:
+    def claiming(width: int, height: int, depth: int = 8, color: int = RGB) -> bytes:
         body = files.chunk(b"IDAT", zlib.compress(bytes(100))) + files.chunk(b"IEND", b"")
-        return files.SIGNATURE + files.header(width, height, depth, colour) + body
+        return files.SIGNATURE + files.header(width, height, depth, color) + body
 
     return {
         "animated.png": (files.png(scene(), 8, RGB, moving, after), scene()),
-        "profile-bomb.png": (
-            files.png(scene(), 8, RGB, [files.chunk(b"iCCP", b"x\0\0" + swollen)]), DAMAGED
-        ),
-        "text-bomb.png": (
-            files.png(scene(), 8, RGB, [files.chunk(b"zTXt", b"x\0\0" + swollen)]), DAMAGED
-        ),
-        "unicode-text-bomb.png": (
-            files.png(scene(), 8, RGB, [files.chunk(b"iTXt", b"x\0\1\0\0\0" + swollen)]), DAMAGED
-        ),
-        "text-bomb-behind.png": (
-            files.png(scene(), 8, RGB, after=[files.chunk(b"zTXt", b"x\0\0" + swollen)]), DAMAGED
-        ),
-        "pixel-bomb.png": (claiming(30000, 30000), BOMB),
-        "endless-side.png": (claiming(2**31 - 1, 1), BOMB),
-        "large-but-allowed.png": (claiming(13000, 13000), DAMAGED),
         "no-columns.png": (claiming(0, 10), UNKNOWN),
         "no-rows.png": (claiming(10, 0), UNKNOWN),
         "depth-3.png": (claiming(8, 8, 3), UNKNOWN),
-        "colour-5.png": (claiming(8, 8, 8, 5), UNKNOWN),
+        "color-5.png": (claiming(8, 8, 8, 5), UNKNOWN),
         "signature-only.png": (files.SIGNATURE, UNKNOWN),
         "header-only.png": (files.SIGNATURE + files.header(8, 8, 8, RGB), UNKNOWN),
         "wrong-sum.png": (sound.replace(sound[29:33], b"\0\0\0\0"), UNKNOWN),
@@ -277,12 +253,15 @@ def _bad_pngs() -> dict[str, Case]:
             sound.replace(files.header(40, 24, 8, RGB), files.header(40, 8, 8, RGB)),
             scene()[:8],
         ),
-    }  # fmt: skip
+    }
 
 
 @cache
-def cases() -> dict[str, Case]:
-    """File name to bytes and outcome; the suffix is what a user would see."""
+def families() -> dict[str, dict[str, Case]]:
+    """By family, file name to bytes and outcome; the suffix is what a user would see."""
     from tests.hostile.photo_corpus_more import more
 
-    return _oriented() | _odd_exif() | _jpegs() | _pngs() | _bad_pngs() | more()
+    return {
+        "oriented": _oriented(), "odd EXIF": _odd_exif(), "JPEG": _jpegs(), "PNG": _pngs(),
+        "bad PNG": _bad_pngs(), **more(),
+    }  # fmt: skip

@@ -29,7 +29,7 @@ from export.onnx import export_onnx, main
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions
 from model.errors import ArtifactError, ExportError, UsageError
-from tests.hostile.canary import sound_state
+from tests.small_checkpoint import sound_state
 
 ROOT = Path(__file__).resolve().parents[2]
 USAGE, FAILED = 2, 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model.checkpoint import SpecOptions, load
 from model.errors import CheckpointError
 from model.families.torchvision.dialect import DIALECT
-from tests.hostile.canary import LANDMARK, SPEC, saved, sound_state
+from tests.small_checkpoint import LANDMARK, SPEC, saved, sound_state
 
 COUNTER = "num_batches_tracked"
 

@@ -14,7 +14,7 @@ import model.checkpoint
 from model.checkpoint import Checkpoint, SpecOptions, load, read_spec_file
 from model.errors import CheckpointError, MaskportError, SpecError, UsageError
 from model.files.weights_file import Weights, read_weights
-from tests.hostile.canary import SPEC, saved, sound_state
+from tests.small_checkpoint import SPEC, saved, sound_state
 
 
 def opened(folder: Path, **options: Any) -> Checkpoint:

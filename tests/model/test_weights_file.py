@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.errors import CheckpointError
 from model.files import weights_file
 from model.files.weights_file import read_tensors, read_weights
-from tests.hostile.canary import sound_state
+from tests.small_checkpoint import sound_state
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-_LONGEST = 200_000  # dumps have up to 60 000 characters; a tree takes some 300 bytes of each
-_MOST_STEPS = 200_000  # `dict(**a, **a)` makes much of little
+_MAX_LETTERS = 200_000  # dumps have up to 60,000; a tree takes some 300 bytes of each
+_MAX_STEPS = 200_000  # an entry counts each time it is copied
 
 
 class _NotOnlyAssignments(Exception):  # noqa: N818 - the text is sound
@@ -49,15 +49,15 @@ class Config:
         return None
 
 
-def parse_config(text: str) -> Config:
+def parse_config(text: str, max_letters: int = _MAX_LETTERS, max_steps: int = _MAX_STEPS) -> Config:
     """Read the assignments of a text, without running any of it."""
-    if len(text) > _LONGEST:
-        return Config({}, f"it has more than {_LONGEST} characters")
+    if len(text) > max_letters:
+        return Config({}, f"it has more than {max_letters} characters")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd escapes in texts
             module = ast.parse(text)
-        return Config(_Reader().assignments(module))
+        return Config(_Reader(max_steps).assignments(module))
     except _NotOnlyAssignments:
         return Config({}, "it does more than assign values")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -72,9 +72,9 @@ def shown(value: object) -> str:
 class _Reader:
     """Turns expressions into plain data, with a bound on the work."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_steps: int) -> None:
         self._names: dict[str, object] = {}
-        self._steps = 0
+        self._steps_left = max_steps
 
     def assignments(self, module: ast.Module) -> Mapping[str, object]:
         for line in module.body:
@@ -88,8 +88,8 @@ class _Reader:
         return self._names
 
     def _step(self) -> None:
-        self._steps += 1
-        if self._steps > _MOST_STEPS:
+        self._steps_left -= 1
+        if self._steps_left < 0:
             raise ValueError
 
     def _value(self, node: ast.expr) -> object:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import pickle
+import pickletools
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from model.errors import CheckpointError
 from model.files.numpy_pickle import read_pickle
-from model.files.pickled_array import PickledArray
+from model.files.pickled_array import Allowance, PickledArray, RefusedError, as_bytes, shown
 from model.files.weights_file import read_weights
 from model.files.zoo_pickle import read_zoo_pickle
 
@@ -43,32 +46,27 @@ def test_plain_data_is_what_the_unpickler_makes_of_it(protocol: int, tmp_path: P
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_arrays(dtype: str, protocol: int, tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 100, (3, 4, 2)).astype(dtype)
-    given = {
-        "a.c": values,
-        "a.fortran": np.asfortranarray(values),
-        "a.cut": values[::2, 1:, :1],
-        "a.none": values[:0],
-        "a.one": values[0, 0, :1],
-        "a.scalar": np.array(3, dtype),
-    }
-    arrays = read_zoo_pickle(_saved(tmp_path, given, protocol))
-    assert list(arrays) == list(given)
-    for name, expected in given.items():
-        np.testing.assert_array_equal(arrays[name], expected)
-        assert arrays[name].dtype == expected.dtype.newbyteorder("=")
-        assert arrays[name].flags.writeable
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_numpy_scalar_is_a_number(dtype: str, protocol: int, tmp_path: Path) -> None:
-    value = np.array([3], dtype)[0]
-    found = read_pickle(_saved(tmp_path, [value], protocol))
-    assert found == [value.item()]
-    assert type(found[0]) is type(value.item())  # type: ignore[index]
+def test_arrays_and_scalars_of_every_number_type(protocol: int, tmp_path: Path) -> None:
+    for dtype in DTYPES:
+        values = np.random.default_rng(0).integers(0, 100, (3, 4, 2)).astype(dtype)
+        arrays = {
+            "a.c": values,
+            "a.fortran": np.asfortranarray(values),
+            "a.cut": values[::2, 1:, :1],
+            "a.none": values[:0],
+            "a.one": values[0, 0, :1],
+            "a.scalar": np.array(3, dtype),
+        }
+        read = read_zoo_pickle(_saved(tmp_path, arrays, protocol))
+        assert list(read) == list(arrays)
+        for name, expected in arrays.items():
+            np.testing.assert_array_equal(read[name], expected)
+            assert read[name].dtype == expected.dtype.newbyteorder("=")
+            assert read[name].flags.writeable
+        number = np.array([3], dtype)[0]
+        (scalar,) = read_pickle(_saved(tmp_path, [number], protocol))  # type: ignore[misc]
+        assert scalar == number.item()
+        assert type(scalar) is type(number.item())
 
 
 def test_the_modules_of_numpy_1_and_2_mean_the_same(tmp_path: Path) -> None:
@@ -113,23 +111,48 @@ def test_halves_and_doubles_become_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors["a.double"].numpy(), np.float32([0.1]))
 
 
-def test_an_array_that_shares_its_bytes_counts_each_time(tmp_path: Path) -> None:
-    array = np.zeros(50_000, np.float32)
+def test_an_array_that_repeats_counts_each_time(tmp_path: Path) -> None:
+    array = np.zeros(500, np.float32)
     path = _saved(tmp_path, {f"a.{i}": array for i in range(9)})
     with pytest.raises(CheckpointError, match="claim"):
         read_weights(path)
 
 
-def test_a_list_that_holds_itself(tmp_path: Path) -> None:
+def test_opcodes_are_limited(tmp_path: Path) -> None:
+    path = _saved(tmp_path, [1, 2, 3])
+    count = len(list(pickletools.genops(path.read_bytes())))
+    assert read_pickle(path, max_opcodes=count) == [1, 2, 3]
+    with pytest.raises(CheckpointError, match=f"more than {count - 1} opcodes"):
+        read_pickle(path, max_opcodes=count - 1)
+
+
+def test_bytes_made_of_texts_are_limited_by_the_file() -> None:
+    allowance = Allowance(8)
+    assert as_bytes("12345678", allowance) == b"12345678"
+    with pytest.raises(RefusedError, match="more bytes than the file"):
+        as_bytes("1", allowance)
+
+
+def test_nested_lists_are_read_without_recursion(tmp_path: Path) -> None:
     value: list[object] = []
-    value.append(value)
-    found = read_pickle(_saved(tmp_path, value))
-    assert isinstance(found, list)
-    assert found[0] is found
+    for _ in range(200):
+        value = [value]
+    path, limit = _saved(tmp_path, value), sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 50)
+    try:
+        read = read_pickle(path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert read == value
 
 
 def test_an_array_in_a_list_stays_where_it_is(tmp_path: Path) -> None:
-    found = read_pickle(_saved(tmp_path, [np.arange(3)]))
-    assert isinstance(found, list)
-    assert isinstance(found[0], PickledArray)
-    np.testing.assert_array_equal(found[0].values, np.arange(3))
+    (array,) = read_pickle(_saved(tmp_path, [np.arange(3)]))  # type: ignore[misc]
+    assert isinstance(array, PickledArray)
+    np.testing.assert_array_equal(array.values, np.arange(3))
+
+
+def test_messages_show_no_repr_but_of_short_texts() -> None:
+    """A repr has no bound."""
+    assert shown("a" * 61) == repr("a" * 60)
+    assert shown([[]]) == "type list"

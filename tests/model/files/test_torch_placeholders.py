@@ -1,9 +1,9 @@
-"""Objects that trainings keep beside the weights do no harm, and do nothing at all."""
+"""Python objects beside the weights: known ones become inert placeholders, others are refused."""
 
 from __future__ import annotations
 
+import datetime
 import io
-import os
 import pickle
 import struct
 import sys
@@ -18,8 +18,10 @@ import torch
 from torch._weights_only_unpickler import load
 
 from model.errors import CheckpointError
-from model.files.torch_placeholders import Inert, placeholders
+from model.files.pickled_array import Allowance, RefusedError
+from model.files.torch_placeholders import Inert, StoredArray, StoredType, placeholders, values_of
 from model.files.weights_file import read_tensors, read_weights
+from tests.rows import check_rows
 
 STATE = {"a.b": torch.arange(6.0).reshape(2, 3), "a.c": torch.ones(2)}
 
@@ -94,14 +96,8 @@ def _text(text: str) -> bytes:
     return b"X" + struct.pack("<I", len(data)) + data
 
 
-def _array(shape: bytes, content: bytes, code: str = "f4") -> bytes:
-    made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85\x89\x87R"
-    dtype = b"cnumpy\ndtype\n" + _text(code) + b"\x89\x88\x87R"
-    text = b"c_codecs\nencode\n" + _text(content.decode("latin-1")) + _text("latin1") + b"\x86R"
-    return made + b"(K\x01" + shape + dtype + b"\x89" + text + b"tb"
-
-
 def _file(path: Path, value: bytes) -> Path:
+    """A torch archive whose tensor "a" is made by these opcodes."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("w/data.pkl", b"\x80\x02}" + _text("a") + value + b"s.")
         archive.writestr("w/version", b"3\n")
@@ -109,51 +105,65 @@ def _file(path: Path, value: bytes) -> Path:
     return path
 
 
-def test_a_written_array_is_read(tmp_path: Path) -> None:
-    """So that what the next test sees refused is refused for what it claims."""
-    path = _file(tmp_path / "w.pth", _array(b"K\x02\x85", struct.pack("<2f", 1, 2)))
-    assert read_tensors(path)["a"].tolist() == [1.0, 2.0]
+# Known names in place of a tensor, and names that only resemble them.
+NO_ARRAYS = {
+    "a type": b"cnumpy\ndtype\n)\x81",
+    "an array by a call": b"cnumpy\nndarray\nK\x02\x85R",
+    "a placeholder": b"cmmengine.logging.history_buffer\nHistoryBuffer\n)R",
+    "another name": b"cdatetime\ndate\n)R",
+    "another name of NumPy": b"cnumpy.core.multiarray\narange\n)R",
+    "a dotted name": b"cmmengine.logging.history_buffer\nHistoryBuffer.update\n)R",
+}
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param(_array(b"K\x09\x85", b"12345678"), id="more-than-its-bytes"),
-        pytest.param(_array(b"J\xff\xff\xff\xff\x85", b"1234"), id="negative"),
-        pytest.param(_array(b"N", b"1234"), id="no-shape"),
-        pytest.param(_array(b"K\x01\x85", b"12345678", "O"), id="addresses"),
-        pytest.param(_array(b"K\x01\x85", b"1234", "V4"), id="bytes"),
-        pytest.param(b"cnumpy\ndtype\n)\x81", id="a-type"),
-        pytest.param(b"cnumpy\nndarray\nK\x02\x85R", id="an-array-by-call"),
-        pytest.param(b"cmmengine.logging.history_buffer\nHistoryBuffer\n)R", id="a-stand-in"),
-        pytest.param(b"cnumpy\nload\n" + _text("x.npy") + b"\x85R", id="numpy-load"),
-        pytest.param(b"cnumpy.core.multiarray\nfromfile\n)R", id="fromfile"),
-        pytest.param(b"cmmengine.logging.history_buffer\nos.system\n)R", id="dotted"),
-    ],
-)
-def test_hostile_arrays_are_refused(value: bytes, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"w\.pth: "):
-        read_tensors(_file(tmp_path / "w.pth", value))
+def test_only_arrays_are_weights(tmp_path: Path) -> None:
+    def check(_: str, value: bytes) -> None:
+        with pytest.raises(CheckpointError, match=r"w\.pth: "):
+            read_tensors(_file(tmp_path / "w.pth", value))
+
+    check_rows(NO_ARRAYS, check)
 
 
-class _Trap:
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
+def _stored(shape: object, content: object, code: str = "f4", order: object = "<") -> StoredArray:
+    dtype = StoredType(code, False, True)
+    dtype.__setstate__((3, order, None, None, None, -1, -1, 0))
+    array = StoredArray()
+    array.__setstate__((1, shape, dtype, False, content))
+    return array
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch '{self.canary}'",)
+
+def test_an_array_needs_a_shape_that_fits_its_bytes() -> None:
+    assert values_of(_stored((2,), struct.pack("<2f", 1, 2)), Allowance(8)).tolist() == [1.0, 2.0]
+    rows = {
+        "one value more than its bytes": _stored((3,), bytes(8)),
+        "one byte more than its values": _stored((2,), bytes(9)),
+        "more bytes than the file": _stored((3,), bytes(12)),
+        "negative": _stored((-1,), bytes(4)),
+        "no shape": _stored(None, bytes(4)),
+        "too many sides": _stored((1,) * 9, bytes(4)),
+        "no bytes": _stored((1,), None),
+        "objects": _stored((1,), bytes(8), "O"),
+        "bytes": _stored((1,), bytes(4), "V4"),
+        "no byte order": _stored((1,), bytes(4), order=4),
+        "no description": StoredArray(),
+    }
+
+    def check(_: str, stored: StoredArray) -> None:
+        with pytest.raises(RefusedError, match=r"array"):
+            values_of(stored, Allowance(8))
+
+    check_rows(rows, check)
 
 
-def test_an_object_within_a_stand_in_is_refused(buffer: HistoryBuffer, tmp_path: Path) -> None:
-    path, canary = tmp_path / "weights.pth", tmp_path / "canary"
-    buffer._count_history = _Trap(canary)  # type: ignore[assignment]
+def test_an_object_within_a_placeholder_is_refused(buffer: HistoryBuffer, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    buffer._count_history = datetime.date(2000, 1, 1)  # type: ignore[assignment]
     torch.save({"state_dict": STATE, "message_hub": buffer}, path)
     with pytest.raises(CheckpointError, match="nothing in it was executed"):
         read_tensors(path)
-    assert not canary.exists()
 
 
-def test_a_stand_in_takes_nothing_and_is_forgotten() -> None:
+def test_a_placeholder_keeps_nothing_and_is_forgotten() -> None:
     made = Inert(1, 2)
     made.__setstate__({"__class__": int, "read": 3})
     assert type(made) is Inert
@@ -164,8 +174,8 @@ def test_a_stand_in_takes_nothing_and_is_forgotten() -> None:
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_a_stand_in_is_called_by_nobody() -> None:
-    """The file may name it, and make it; what it made cannot be called."""
+def test_a_placeholder_cannot_be_called() -> None:
+    """A file may name it and make it, but not call what it made."""
     body = b"\x80\x02cmmengine.logging.history_buffer\nHistoryBuffer\n)R)R."
     with placeholders(), pytest.raises(pickle.UnpicklingError, match="unrecognized function"):
         load(io.BytesIO(body))

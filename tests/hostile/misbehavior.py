@@ -1,4 +1,4 @@
-"""A child that dies, hangs, swells and chatters, by number."""
+"""A child that dies, is silent, exceeds its memory limit and prints, by number."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _misbehaves(_: Sequence[str]) -> Callable[[int], str]:
                 time.sleep(60)
             case 3:
                 try:
-                    bytearray(3 << 30)
+                    bytearray(1 << 29)
                 except MemoryError:
                     return "out of memory"
             case 4:
                 os._exit(7)
         print("noise of a library")
-        return f"answer {number}"
+        return f"case {number}"
 
     return case
 
