@@ -1,4 +1,4 @@
-"""`maskport benchmark`: artifacts side by side on the same photos; times, memory, results.
+"""`maskport benchmark`: compare times, memory and results of artifacts on the same photos.
 
 python -m runtime.benchmark model.onnx model.int8.onnx --images DIR
 """
@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model.errors import MissingDependencyError, UsageError
 from runtime.cli.console import (
@@ -24,18 +24,20 @@ from runtime.cli.console import (
     thread_count,
     whole_number,
 )
+from runtime.cli.figure import require_matplotlib
 from runtime.cli.next_command import next_step
 from runtime.files import atomic_path, make_folder
 from runtime.sources.photos import find_photos
 
 if TYPE_CHECKING:
+    from runtime.artifacts.metadata import Artifact
+    from runtime.benchmarking.passes import Measurements
     from runtime.benchmarking.quality import Labels, Quality
-    from runtime.benchmarking.race import Race
     from runtime.benchmarking.report import Against
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_benchmark, argv)
 
 
@@ -43,41 +45,42 @@ def _parser() -> Parser:
     parser = Parser(
         prog="maskport benchmark",
         description=__doc__.splitlines()[0],
-        epilog="Each artifact runs in a process of its own; they take turns, photo by photo. A "
-        "first pass over all photos is not timed: it warms up, and gives the detections that are "
-        "compared, one photo per call. Then come --repeats timed passes, from file to run "
-        "lengths, and one pass that streams.",
+        epilog="Each artifact runs in a process of its own; they run in turn, photo by photo. The "
+        "first pass is not timed: it warms up, and its detections, from one photo per call, are "
+        "compared. --repeats timed passes, from file to run lengths, and one streamed pass follow.",
     )
     parser.add_argument(
-        "artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="the first is compared with"
+        "artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="the first is the reference"
     )
     parser.add_argument("--images", required=True, help="folder or glob pattern of the photos")
-    parser.add_argument("--limit", type=whole_number, help="take the first so many photos")
+    parser.add_argument("--limit", type=whole_number, help="use the first N photos", metavar="N")
     parser.add_argument(
-        "--annotations", type=Path, help="COCO instances JSON: AP in place of agreement"
+        "--annotations", type=Path, help="COCO instances JSON: AP instead of agreement"
     )
     parser.add_argument(
         "--repeats", type=whole_number, default=3, help="timed passes, default %(default)s"
     )
     parser.add_argument(
-        "--batch", type=whole_number, default=1, help="photos of one call, default %(default)s"
+        "--batch", type=whole_number, default=1, help="photos per call, default %(default)s"
     )
     parser.add_argument(
-        "--threads", type=thread_count, help="threads of each network on the CPU, default all cores"
+        "--threads",
+        type=thread_count,
+        help="threads of each network on the CPU; default: all cores",
     )
-    parser.add_argument("--backend", help="of all artifacts; default by each file's suffix")
-    parser.add_argument("--device", help="cpu, cuda or cuda:1; default by the backend")
+    parser.add_argument("--backend", help="for all artifacts; default: by each file's suffix")
+    parser.add_argument("--device", help="cpu, cuda or cuda:1; default: by the backend")
     parser.add_argument("--score-threshold", type=fraction, help="drop rows below this score")
     parser.add_argument(
         "--run-dir",
         type=Path,
         default=Path("benchmark-out"),
-        help="benchmark.json and benchmark.png go there, default %(default)s",
+        help="folder for benchmark.json and benchmark.png, default %(default)s",
     )
     parser.add_argument(
         "--only-speed",
         action="store_true",
-        help="compare no results and draw nothing; needs no maskport[eval]",
+        help="do not compare results or draw; needs no maskport[eval]",
     )
     return parser
 
@@ -89,31 +92,30 @@ def _benchmark(argv: Sequence[str]) -> int:
     photos = list(dict.fromkeys(photos))[: args.limit]
     _check(args)
     against = _against(args)
-    raced = _race(args, photos, labels, against)
-    qualities = _qualities(raced, labels, against)
-    _report(args, raced, qualities, against)
-    if raced.left_out:
-        complain(f"{raced.left_out} of {len(photos)} photos could not be used")
+    measured = _measure(args, photos, labels, against)
+    qualities = _qualities(measured, labels, against)
+    _report(args, measured, qualities, against)
+    if measured.left_out:
+        complain(f"{measured.left_out} of {len(photos)} photos could not be used")
         return FAILED
     print(next_step("predict", args.artifacts[0], args.images, "-o", "out"))
     return DONE
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What would only fail after the long part."""
+    """Check before the measurement what is needed after it."""
     make_folder(args.run_dir)
     if args.only_speed:
         return
-    from runtime.benchmarking.picture import require_matplotlib
-
-    require_matplotlib()
+    require_matplotlib("benchmark.png", ", or pass --only-speed")
     if _against(args) is None:
         return
     try:
         import pycocotools  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "comparing results needs pycocotools; pip install 'maskport[eval]', or --only-speed"
+            "comparing results needs pycocotools, which is not installed; "
+            "pip install 'maskport[eval]', or pass --only-speed"
         ) from error
 
 
@@ -126,10 +128,10 @@ def _against(args: argparse.Namespace) -> Against | None:
 
 
 def _labels(args: argparse.Namespace) -> Labels | None:
-    """Annotations and the photos that they name.
+    """Annotations and their photos; None without --annotations.
 
     Raises:
-        UsageError: annotations that cannot be used, or go with --only-speed.
+        UsageError: the annotations cannot be used, or --only-speed is given.
     """
     if args.annotations is None:
         return None
@@ -143,55 +145,57 @@ def _labels(args: argparse.Namespace) -> Labels | None:
     return Labels(args.annotations, truth, {path: image_id for image_id, path in photos.items()})
 
 
-def _race(
+def _measure(
     args: argparse.Namespace,
     photos: Sequence[Path],
     labels: Labels | None,
     against: Against | None,
-) -> Race:
+) -> Measurements:
+    from runtime.benchmarking.passes import Plan, measure
     from runtime.benchmarking.quality import require_comparable, require_labels
-    from runtime.benchmarking.race import Plan, race
-    from runtime.benchmarking.worker import Setting
+    from runtime.benchmarking.worker import OpenOptions
 
-    settings = [
-        Setting(path, args.backend, args.device, args.threads, args.score_threshold)
+    options = [
+        OpenOptions(path, args.backend, args.device, args.threads, args.score_threshold)
         for path in args.artifacts
     ]
     plan = Plan(args.repeats, args.batch)
 
-    def admit(artifacts: Sequence[Any]) -> None:
+    def check_artifacts(artifacts: Sequence[Artifact]) -> None:
         if labels is not None:
             require_labels(artifacts, labels)
         elif against == "first":
             require_comparable(artifacts)
 
-    bar = Bar(plan.steps(len(photos), len(settings)), "photos")
-    return race(settings, photos, plan, bar.advance, admit)
+    bar = Bar(plan.steps(len(photos), len(options)), "photos")
+    return measure(options, photos, plan, bar.advance, check_artifacts)
 
 
-def _qualities(raced: Race, labels: Labels | None, against: Against | None) -> list[Quality | None]:
+def _qualities(
+    measured: Measurements, labels: Labels | None, against: Against | None
+) -> list[Quality | None]:
     from runtime.benchmarking.quality import against_first, against_labels
 
     if labels is not None:
-        return [against_labels(lap.seen, raced.photos, labels) for lap in raced.laps]
+        return [against_labels(a.results, measured.photos, labels) for a in measured.artifacts]
     if against is None:
-        return [None] * len(raced.laps)
-    first, *others = raced.laps
-    return [None, *(against_first(first.seen, lap.seen) for lap in others)]
+        return [None] * len(measured.artifacts)
+    first, *others = measured.artifacts
+    return [None, *(against_first(first.results, other.results) for other in others)]
 
 
 def _report(
     args: argparse.Namespace,
-    raced: Race,
+    measured: Measurements,
     qualities: Sequence[Quality | None],
     against: Against | None,
 ) -> None:
     from runtime.benchmarking import report
 
-    found = report.entries(raced.laps, qualities)
+    artifacts = report.entries(measured.artifacts, qualities)
     setup = {
-        "photos": len(raced.photos),
-        "left_out": raced.left_out,
+        "photos": len(measured.photos),
+        "left_out": measured.left_out,
         "repeats": args.repeats,
         "batch": args.batch,
         "threads": args.threads,
@@ -199,17 +203,17 @@ def _report(
         "device": args.device,
         "score_threshold": args.score_threshold,
     }
-    print(f"{len(raced.photos)} photos, {args.repeats} timed passes, batch {args.batch}")
-    print(report.table(found, against))
+    print(f"{len(measured.photos)} photos, {args.repeats} timed passes, batch {args.batch}")
+    print(report.table(artifacts, against))
     path = args.run_dir / "benchmark.json"
     with atomic_path(path) as temporary:
-        text = json.dumps(report.document(found, against, setup), indent=1, allow_nan=False)
+        text = json.dumps(report.document(artifacts, against, setup), indent=1, allow_nan=False)
         temporary.write_text(text + "\n", "utf-8")
     print(f"numbers: {path}")
     if not args.only_speed:
-        from runtime.benchmarking.picture import draw
+        from runtime.benchmarking.plot import draw
 
-        draw(found, args.run_dir / "benchmark.png")
+        draw(artifacts, args.run_dir / "benchmark.png")
         print(f"picture: {args.run_dir / 'benchmark.png'}")
 
 

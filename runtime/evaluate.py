@@ -30,7 +30,7 @@ _SHOWN = (("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"), ("ar100", "AR100"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_evaluate, argv)
 
 
@@ -40,9 +40,9 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=Path, required=True, help="folder of the photos")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances JSON")
     parser.add_argument("--run-dir", type=Path, help="write evaluate.json there")
-    parser.add_argument("--backend", help="onnxruntime or torch; default by the file's suffix")
+    parser.add_argument("--backend", help="onnxruntime or torch; default: by the file's suffix")
     parser.add_argument(
-        "--threads", type=thread_count, help="threads of the network, default all cores"
+        "--threads", type=thread_count, help="threads of the network; default: all cores"
     )
     return parser
 
@@ -53,25 +53,28 @@ def _evaluate(argv: Sequence[str]) -> int:
     photos = labelled_photos(truth, args.images)
     if args.run_dir is not None:
         make_folder(args.run_dir)
-    found: list[Mapping[str, Any]] = []
+    coco_rows: list[Mapping[str, Any]] = []
     with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
         require_common_categories(predictor.spec.classes, truth, args.annotations)
-        kinds = ("bbox",) if predictor.spec.mask is None else ("bbox", "segm")
+        iou_types = ("bbox",) if predictor.spec.mask is None else ("bbox", "segm")
         bar = Bar(len(photos), "photos")
         results = predictor.stream(photos.values())
         for image_id, result in zip(photos, results, strict=True):
             if result.error is not None:
                 raise result.error
             assert result.detections is not None
-            found += rows(result.detections, image_id, predictor.spec.classes)
+            coco_rows += rows(result.detections, image_id, predictor.spec.classes)
             bar.advance()
         print(f"{len(photos)} photos · {predictor.times}")
     try:
-        scores = {kind: evaluate(truth, found, kind, list(photos)) for kind in kinds}  # type: ignore[arg-type]
+        scores = {
+            iou_type: evaluate(truth, coco_rows, iou_type, list(photos))  # type: ignore[arg-type]
+            for iou_type in iou_types
+        }
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise unusable_annotations(args.annotations, error) from error
-    for kind, ap in scores.items():
-        print(f"{'box ' if kind == 'bbox' else 'mask'} {_line(ap)}")
+    for iou_type, ap in scores.items():
+        print(f"{'box ' if iou_type == 'bbox' else 'mask'} {_line(ap)}")
     if args.run_dir is not None:
         _write(args.run_dir, args.artifact, len(photos), scores)
     print(next_step("predict", args.artifact, args.images, "-o", "out"))
@@ -87,7 +90,7 @@ def _write(folder: Path, artifact: Path, photos: int, scores: Mapping[str, ApRes
         "schema_version": SCHEMA_VERSION,
         "artifact": artifact.name,
         "photos": photos,
-        **{kind: asdict(ap) for kind, ap in scores.items()},
+        **{iou_type: asdict(ap) for iou_type, ap in scores.items()},
     }
     with atomic_path(folder / "evaluate.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")

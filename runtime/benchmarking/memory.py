@@ -1,4 +1,4 @@
-"""The most memory that this process has held."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_memory_bytes() -> int | None:
-    """Peak resident memory; None where the system does not tell.
+    """Peak resident memory; None on a system that does not report it.
 
-    On Linux from the process's own status: `getrusage` starts with the peak of the process that
-    started this one.
+    On Linux from the process's own status, because `getrusage` starts with the peak of the parent
+    process.
     """
     if _STATUS.exists():
         for line in _STATUS.read_text("ascii", "replace").splitlines():

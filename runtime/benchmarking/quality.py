@@ -1,4 +1,4 @@
-"""How well artifacts detect: COCO AP against labels, or agreement with the first artifact."""
+"""COCO AP of artifacts against labels, or agreement AP with the first artifact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from model.errors import UsageError
 from runtime.artifacts.metadata import Artifact
-from runtime.benchmarking.worker import Seen
+from runtime.benchmarking.worker import PhotoResult
 from runtime.compare.agreement import agreement_ap
 from runtime.compare.coco_annotations import require_common_categories, unusable_annotations
 from runtime.compare.coco_ap import ApResult, IouType, evaluate
@@ -17,7 +17,7 @@ from runtime.compare.coco_ap import ApResult, IouType, evaluate
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """AP in points of 100; None where it is not defined, as without masks or without truth."""
+    """AP in points of 100; None where undefined, as without masks or without ground truth."""
 
     box: float | None
     mask: float | None
@@ -25,7 +25,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """COCO annotations, where they came from, and the image id of every photo."""
+    """COCO annotations, their file, and the image id of every photo."""
 
     path: Path
     truth: Mapping[str, Any]
@@ -33,7 +33,7 @@ class Labels:
 
 
 def require_comparable(artifacts: Sequence[Artifact]) -> None:
-    """Agreement compares labels and masks, which must mean the same in all artifacts.
+    """Check that artifacts can be compared by agreement AP.
 
     Raises:
         UsageError: other classes than the first, or masks in some only.
@@ -47,22 +47,24 @@ def require_comparable(artifacts: Sequence[Artifact]) -> None:
         else:
             continue
         raise UsageError(
-            f"{other.path}: {wrong} of {first.path}, so that they cannot be compared; give "
-            "--annotations, or measure with --only-speed"
+            f"{other.path}: {wrong} of {first.path}, so they cannot be compared; pass "
+            "--annotations or --only-speed"
         )
 
 
 def require_labels(artifacts: Sequence[Artifact], labels: Labels) -> None:
-    """Every artifact must answer some category of the annotations.
+    """Check that every artifact has some category of the annotations.
 
     Raises:
-        UsageError: one does not.
+        UsageError: one has none.
     """
     for artifact in artifacts:
         require_common_categories(artifact.spec.classes, labels.truth, labels.path)
 
 
-def against_labels(seen: Sequence[Seen], photos: Sequence[Path], labels: Labels) -> Quality:
+def against_labels(
+    results: Sequence[PhotoResult], photos: Sequence[Path], labels: Labels
+) -> Quality:
     """COCO AP on labelled photos.
 
     Raises:
@@ -70,34 +72,34 @@ def against_labels(seen: Sequence[Seen], photos: Sequence[Path], labels: Labels)
         MissingDependencyError: pycocotools is not installed.
     """
     ids = [labels.image_ids[photo] for photo in photos]
-    found = [
+    rows = [
         {**row, "image_id": image_id}
-        for one, image_id in zip(seen, ids, strict=True)
-        for row in one.coco
+        for result, image_id in zip(results, ids, strict=True)
+        for row in result.coco
     ]
 
-    def ap(kind: IouType) -> ApResult:
+    def ap(iou_type: IouType) -> ApResult:
         try:
-            return evaluate(labels.truth, found, kind, ids)
+            return evaluate(labels.truth, rows, iou_type, ids)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise unusable_annotations(labels.path, error) from error
 
-    has_masks = any(one.kept.runs is not None for one in seen)
+    has_masks = any(result.detections.mask_rles is not None for result in results)
     return Quality(_points(ap("bbox")), _points(ap("segm")) if has_masks else None)
 
 
-def against_first(first: Sequence[Seen], other: Sequence[Seen]) -> Quality:
+def against_first(first: Sequence[PhotoResult], other: Sequence[PhotoResult]) -> Quality:
     """Agreement AP with the first artifact's detections.
 
     Raises:
         MissingDependencyError: pycocotools is not installed.
     """
-    agreement = agreement_ap([one.kept for one in first], [one.kept for one in other])
+    agreement = agreement_ap([one.detections for one in first], [one.detections for one in other])
     return Quality(
         _points(agreement.box), None if agreement.mask is None else _points(agreement.mask)
     )
 
 
 def _points(result: ApResult) -> float | None:
-    """-1 is pycocotools' way of saying that there was nothing to be found."""
+    """Points of 100; None for the -1 of pycocotools, which means no ground truth."""
     return None if result.ap < 0 else 100 * result.ap

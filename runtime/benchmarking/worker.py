@@ -1,6 +1,6 @@
 """The child process that runs one artifact, so that its memory and its threads are its own.
 
-It answers one request at a time over a pipe; instead of an answer it may send the error that a
+It serves one request at a time over a pipe and replies with the result, or with an error that a
 user can act on.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from model.errors import ArtifactError, MaskportError
 from runtime.benchmarking.memory import peak_memory_bytes
-from runtime.benchmarking.samples import STAGES, Timing
+from runtime.benchmarking.timings import STAGES, Timing
 from runtime.detections import Detections
 from runtime.formats.coco import CocoRow, rows
 from runtime.masks import rle
@@ -29,11 +29,8 @@ from runtime.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """How an artifact is opened and asked.
-
-    `threads` are of networks on the CPU; an engine has none.
-    """
+class OpenOptions:
+    """How an artifact is opened and run; `threads` applies to networks on the CPU only."""
 
     path: Path
     backend: str | None = None
@@ -43,15 +40,15 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
-    """One photo's detections without their soft masks: what comparing needs, in little memory.
+class CompactDetections:
+    """One photo's detections without mask probabilities, to be compared in little memory.
 
     Attributes:
         boxes: float32 [D, 4] xyxy, original-image pixels.
         scores: float32 [D].
         labels: int64 [D].
         image_hw: of the original image.
-        runs: the masks as COCO's run lengths, None for a box-only model.
+        mask_rles: the masks as COCO's run lengths, None for a box-only model.
         keypoints: float32 [D, J, 3], or None.
         exact: see `Detections`.
     """
@@ -60,7 +57,7 @@ class Kept:
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     image_hw: tuple[int, int]
-    runs: tuple[rle.Rle, ...] | None
+    mask_rles: tuple[rle.Rle, ...] | None
     keypoints: NDArray[np.float32] | None
     exact: bool
 
@@ -69,70 +66,71 @@ class Kept:
 
     @property
     def mask_probs(self) -> NDArray[np.float32] | None:
-        """Soft masks without a pixel: they only say that there are masks."""
-        return None if self.runs is None else np.zeros((len(self), 0, 0), np.float32)
+        """Float32 [D, 0, 0], without values; None for a box-only model."""
+        return None if self.mask_rles is None else np.zeros((len(self), 0, 0), np.float32)
 
     @property
     def masks(self) -> NDArray[np.bool_] | None:
         """Bool [D, H, W]."""
-        if self.runs is None:
+        if self.mask_rles is None:
             return None
-        dense = [rle.decode(run) for run in self.runs]
+        dense = [rle.decode(mask) for mask in self.mask_rles]
         return np.stack(dense) if dense else np.zeros((0, *self.image_hw), np.bool_)
 
     def rle(self) -> Sequence[rle.Rle]:
         """The run lengths, one per row."""
-        return self.runs or ()
+        return self.mask_rles or ()
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One photo's result, and the same as COCO result rows whose `image_id` is 0."""
+class PhotoResult:
+    """One photo's detections, also as COCO result rows with the `image_id` 0."""
 
-    kept: Kept
+    detections: CompactDetections
     coco: list[CocoRow]
 
 
-def serve(pipe: Connection, setting: Setting) -> None:
-    """Open the artifact, answer its description, then requests until the pipe is closed."""
-    # Ctrl-C reaches the whole group; the parent decides, and closes the pipe.
+def serve(pipe: Connection, options: OpenOptions) -> None:
+    """Open the artifact, send its description, then serve requests until the pipe is closed."""
+    # Ctrl-C reaches the whole process group; the parent decides, and closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    _answer(pipe, lambda: _serve(pipe, setting))
+    _send_errors(pipe, lambda: _serve(pipe, options))
 
 
-def _serve(pipe: Connection, setting: Setting) -> None:
-    is_engine = (setting.backend or setting.path.suffix.lower()) in ("tensorrt", ".engine")
+def _serve(pipe: Connection, options: OpenOptions) -> None:
+    is_engine = (options.backend or options.path.suffix.lower()) in ("tensorrt", ".engine")
     with Predictor.open(
-        setting.path,
-        backend=setting.backend,
-        device=setting.device,
-        threads=None if is_engine else setting.threads,
+        options.path,
+        backend=options.backend,
+        device=options.device,
+        threads=None if is_engine else options.threads,
         on_uncertified="ignore",
     ) as predictor:
-        asked = _Asked(predictor, setting.score_threshold)
+        requests = Requests(predictor, options.score_threshold)
         predictor.warm_up()
         pipe.send(predictor.artifact)
-        requests: dict[str, Callable[..., Any]] = {
-            "see": asked.see,
-            "time": asked.time,
-            "stream": asked.stream,
+        handlers: dict[str, Callable[..., Any]] = {
+            "detect": requests.detect,
+            "time": requests.time,
+            "stream": requests.stream,
             "memory": peak_memory_bytes,
         }
+
         while True:
             try:
                 name, arguments = pipe.recv()
             except EOFError:
                 return
-            _answer(pipe, partial(_reply, pipe, requests[name], arguments))
+            _send_errors(pipe, partial(_reply, pipe, handlers[name], arguments))
 
 
-def _reply(pipe: Connection, request: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    pipe.send(request(*arguments))
+def _reply(pipe: Connection, handler: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    pipe.send(handler(*arguments))
 
 
-def _answer(pipe: Connection, work: Callable[[], None]) -> None:
-    """Do something; what a user can act on goes through the pipe in place of the answer."""
+def _send_errors(pipe: Connection, work: Callable[[], None]) -> None:
+    """Do the work; send an error that a user can act on through the pipe."""
     try:
         work()
     except MaskportError as error:
@@ -141,36 +139,36 @@ def _answer(pipe: Connection, work: Callable[[], None]) -> None:
         pipe.send(ArtifactError(" ".join(str(error).split()) or "out of memory"))
 
 
-class _Asked:
-    """What the parent may ask for."""
+class Requests:
+    """The requests of the parent."""
 
     def __init__(self, predictor: Predictor, score_threshold: float | None) -> None:
         self._predictor = predictor
         self._threshold = score_threshold
 
-    def see(self, photo: Path) -> Seen:
+    def detect(self, photo: Path) -> PhotoResult:
         """Detect on one photo, untimed."""
-        found = self._predictor.predict(photo, score_threshold=self._threshold)
-        kept = Kept(
-            found.boxes,
-            found.scores,
-            found.labels,
-            found.image_hw,
-            None if found.mask_probs is None else tuple(found.rle()),
-            found.keypoints,
-            found.exact,
+        detections = self._predictor.predict(photo, score_threshold=self._threshold)
+        compact = CompactDetections(
+            detections.boxes,
+            detections.scores,
+            detections.labels,
+            detections.image_hw,
+            None if detections.mask_probs is None else tuple(detections.rle()),
+            detections.keypoints,
+            detections.exact,
         )
-        return Seen(kept, rows(found, 0, self._predictor.spec.classes))
+        return PhotoResult(compact, rows(detections, 0, self._predictor.spec.classes))
 
     def time(self, photos: Sequence[Path]) -> Timing:
         """One call of the network, from files to run lengths."""
         before = dict(self._predictor.times.seconds)
         started = time.perf_counter()
-        found = self._predictor.predict(
+        results = self._predictor.predict(
             photos, batch_size=len(photos), score_threshold=self._threshold
         )
         predicted = time.perf_counter()
-        for detections in found:
+        for detections in results:
             detections.rle()
         ended = time.perf_counter()
         after = self._predictor.times.seconds
@@ -179,16 +177,16 @@ class _Asked:
         return Timing(seconds, ended - started, len(photos))
 
     def stream(self, photos: Sequence[Path], batch_size: int) -> float:
-        """Seconds for all photos with the stages at work at the same time."""
+        """Seconds for all photos with all stages at work at the same time."""
         started = time.perf_counter()
         for result in self._predictor.stream(
-            photos, batch_size=batch_size, score_threshold=self._threshold, then=_run_lengths
+            photos, batch_size=batch_size, score_threshold=self._threshold, then=_count_rles
         ):
             if result.error is not None:
                 raise result.error
         return time.perf_counter() - started
 
 
-def _run_lengths(result: Any) -> int:
-    found: Detections = result.detections
-    return len(found.rle())
+def _count_rles(result: Any) -> int:
+    detections: Detections = result.detections
+    return len(detections.rle())

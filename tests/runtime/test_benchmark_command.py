@@ -19,13 +19,19 @@ from PIL import Image
 
 from model.errors import ArtifactError, ImageError, UsageError
 from runtime.benchmark import main
-from runtime.benchmarking import race as race_module
-from runtime.benchmarking import worker
-from runtime.benchmarking.contestant import Contestant
+from runtime.benchmarking import passes, worker
+from runtime.benchmarking.artifact_process import ArtifactProcess
+from runtime.benchmarking.passes import Plan, measure
 from runtime.benchmarking.quality import against_first, require_comparable
-from runtime.benchmarking.race import Plan, race
-from runtime.benchmarking.samples import STAGES, TOTAL, Timing, calls_needed, spread, spreads
-from runtime.benchmarking.worker import Kept, Seen, Setting
+from runtime.benchmarking.timings import (
+    STAGES,
+    TOTAL,
+    Timing,
+    calls_needed,
+    percentiles,
+    stage_percentiles,
+)
+from runtime.benchmarking.worker import CompactDetections, OpenOptions, PhotoResult
 from runtime.compare.coco_ap import shape_area_px
 from runtime.formats.coco import rows
 from runtime.predictor import Predictor
@@ -39,15 +45,15 @@ def folder(
     demo_onnx: Path, demo_pixels: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Two photos, a file that is none, and the demo model twice."""
-    place = tmp_path_factory.mktemp("benchmark")
-    (place / "photos").mkdir()
-    Image.fromarray(demo_pixels).save(place / "photos" / "7.png")
-    Image.fromarray(demo_pixels[:, 200:]).save(place / "photos" / "9.png")
-    (place / "one").mkdir()
-    shutil.copy(place / "photos" / "9.png", place / "one")
-    shutil.copy(demo_onnx, place / "first.onnx")
-    shutil.copy(demo_onnx, place / "second.onnx")
-    return place
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "photos").mkdir()
+    Image.fromarray(demo_pixels).save(folder / "photos" / "7.png")
+    Image.fromarray(demo_pixels[:, 200:]).save(folder / "photos" / "9.png")
+    (folder / "one").mkdir()
+    shutil.copy(folder / "photos" / "9.png", folder / "one")
+    shutil.copy(demo_onnx, folder / "first.onnx")
+    shutil.copy(demo_onnx, folder / "second.onnx")
+    return folder
 
 
 def call(*arguments: object) -> int:
@@ -65,14 +71,14 @@ def test_two_equal_artifacts_side_by_side(
     files = (folder / "first.onnx", folder / "second.onnx")
     status = call(*files, "--images", tmp_path / "photos", "--repeats", 2, "--run-dir", run)
     printed = capsys.readouterr()
-    # The bad photo is named, left out for both, and the exit status tells of it.
+    # The bad photo is named and left out for both, and the exit status is not 0.
     assert status == 1
-    assert re.search(r"^error: .*8\.jpg: not an image", printed.err, re.MULTILINE)
+    assert re.search(r"^error: .*8\.jpg: unknown image format", printed.err, re.MULTILINE)
     assert "error: 1 of 3 photos could not be used" in printed.err
     assert f"A  {files[0]}\nB  {files[1]}" in printed.out
     assert re.search(r"^network +p50, ms +[\d.]+ +[\d.]+ +[\d.]+×$", printed.out, re.MULTILINE)
     assert re.search(r"^mask agreement AP with A +– +100\.00$", printed.out, re.MULTILINE)
-    assert "n = 4 calls each; needed for p90 10, p99 100" in printed.out
+    assert "note: 4 calls each, too few for p90 (10), p99 (100);" in printed.out
     assert (run / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     document = json.loads((run / "benchmark.json").read_text("utf-8"))
     assert document["schema_version"] == 1
@@ -93,27 +99,28 @@ def test_two_equal_artifacts_side_by_side(
     assert first["total_p50_ratio"] == 1
 
 
-def test_with_labels_it_answers_ap_and_needs_no_second(
+def test_with_labels_one_artifact_gives_ap(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, annotations = [], []
     with Predictor.open(folder / "first.onnx", threads=1) as predictor:
         for image_id in (7, 9):
-            found = predictor.predict(folder / "photos" / f"{image_id}.png", score_threshold=0.5)
-            annotations += rows(found, image_id, predictor.spec.classes)
-            height, width = found.image_hw
+            photo = folder / "photos" / f"{image_id}.png"
+            detections = predictor.predict(photo, score_threshold=0.5)
+            annotations += rows(detections, image_id, predictor.spec.classes)
+            height, width = detections.image_hw
             name = f"{image_id}.png"
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         names = predictor.spec.classes.names
     for number, row in enumerate(annotations, start=1):
         area = shape_area_px(row["segmentation"], "segm")
         row.update(id=number, iscrowd=0, area=area)  # type: ignore[call-arg]
-    kinds = [{"id": i, "name": n} for i, n in enumerate(names)][1:]
-    truth: dict[str, Any] = {"images": images, "annotations": annotations, "categories": kinds}
+    categories = [{"id": i, "name": n} for i, n in enumerate(names)][1:]
+    truth: dict[str, Any] = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "truth.json").write_text(json.dumps(truth), "utf-8")
-    places = ["--images", folder / "photos", "--annotations", tmp_path / "truth.json"]
+    inputs = ["--images", folder / "photos", "--annotations", tmp_path / "truth.json"]
     quick = ["--repeats", 1, "--batch", 2, "--run-dir", tmp_path]
-    assert call(folder / "first.onnx", *places, *quick) == 0
+    assert call(folder / "first.onnx", *inputs, *quick) == 0
     out = capsys.readouterr().out
     assert re.search(r"^box AP +100\.00$", out, re.MULTILINE)
     assert re.search(r"^next: .*runtime\.predict.*first\.onnx", out, re.MULTILINE)
@@ -124,7 +131,7 @@ def test_with_labels_it_answers_ap_and_needs_no_second(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "expected"),
     [
         pytest.param(("first.onnx", "none.onnx"), 1, r"none\.onnx: no such file", id="no-file"),
         pytest.param(
@@ -144,11 +151,11 @@ def test_with_labels_it_answers_ap_and_needs_no_second(
         pytest.param(("first.onnx", "--run-dir", "bad.onnx"), 1, "cannot make the f", id="run-dir"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(
+def test_an_error_is_one_line(
     folder: Path,
     arguments: Sequence[str],
     status: int,
-    says: str,
+    expected: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -157,127 +164,128 @@ def test_what_cannot_be_done_is_said_in_one_line(
     (folder / "empty").mkdir(exist_ok=True)
     (folder / "bad").mkdir(exist_ok=True)
     (folder / "bad" / "x.jpg").write_bytes(b"nothing")
-    given = [*arguments, *([] if "--images" in arguments else ["--images", "one"])]
+    complete = [*arguments, *([] if "--images" in arguments else ["--images", "one"])]
     if "--repeats" in arguments:
-        with pytest.raises(SystemExit) as left:
-            call(*given)
-        assert left.value.code == status
+        with pytest.raises(SystemExit) as exit_:
+            call(*complete)
+        assert exit_.value.code == status
     else:
-        assert call(*given) == status
+        assert call(*complete) == status
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert re.search(says, lines[-1])
+    assert re.search(expected, lines[-1])
 
 
-def test_a_process_that_dies_is_an_error_and_no_hang(folder: Path) -> None:
-    with Contestant(Setting(folder / "first.onnx", threads=1)) as one:
-        assert len(one.see(folder / "photos" / "7.png").kept) > 10
-        pid = one._process.pid
+def test_a_process_that_dies_raises_an_error(folder: Path) -> None:
+    with ArtifactProcess(OpenOptions(folder / "first.onnx", threads=1)) as process:
+        assert len(process.detect(folder / "photos" / "7.png").detections) > 10
+        pid = process._process.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(
             ArtifactError, match=r"first\.onnx: the process .* ended \(exit code -9"
         ):
-            one.see(folder / "photos" / "7.png")
+            process.detect(folder / "photos" / "7.png")
 
 
 def test_stages_add_up_to_the_call(folder: Path) -> None:
     with Predictor.open(folder / "first.onnx", threads=1) as predictor:
-        asked = worker._Asked(predictor, None)
-        asked.time([folder / "photos" / "7.png"])
-        timing = asked.time([folder / "photos" / "7.png", folder / "photos" / "9.png"])
+        requests = worker.Requests(predictor, None)
+        requests.time([folder / "photos" / "7.png"])
+        timing = requests.time([folder / "photos" / "7.png", folder / "photos" / "9.png"])
     assert timing.photos == 2
     assert 0.8 * timing.total_s < sum(timing.seconds.values()) <= timing.total_s
     assert all(seconds > 0 for seconds in timing.seconds.values())
 
 
 class _Recorder:
-    """Stands for a contestant and writes down what it was asked."""
+    """An artifact process that records its requests."""
 
-    asked: list[tuple[str, str, str]] = []  # noqa: RUF012 - shared on purpose
+    requests: list[tuple[str, str, str]] = []  # noqa: RUF012 - shared on purpose
 
-    def __init__(self, setting: Setting) -> None:
-        self.path, self.artifact = setting.path, None
+    def __init__(self, options: OpenOptions) -> None:
+        self.path, self.artifact = options.path, None
 
     def __enter__(self) -> _Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.asked.append(("close", self.path.name, ""))
+        self.requests.append(("close", self.path.name, ""))
 
-    def see(self, photo: Path) -> Seen:
+    def detect(self, photo: Path) -> PhotoResult:
         if photo.name == "bad" and self.path.name == "b":
             raise ImageError("bad: too narrow for its canvas")
-        return Seen(_kept(0.0), [])
+        return PhotoResult(_detections(0.0), [])
 
     def time(self, photos: Sequence[Path]) -> Timing:
-        self.asked.append(("time", self.path.name, "+".join(p.name for p in photos)))
+        self.requests.append(("time", self.path.name, "+".join(p.name for p in photos)))
         return Timing(dict.fromkeys(STAGES, 0.1), 0.4, len(photos))
 
     def stream(self, photos: Sequence[Path], batch_size: int) -> float:
-        self.asked.append(("stream", self.path.name, "+".join(p.name for p in photos)))
+        self.requests.append(("stream", self.path.name, "+".join(p.name for p in photos)))
         return 0.5
 
     def peak_memory_bytes(self) -> None:
         return None
 
 
-def test_artifacts_take_turns_photo_by_photo(
+def test_artifacts_run_in_turn_photo_by_photo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(race_module, "Contestant", _Recorder)
-    monkeypatch.setattr(race_module, "_PAUSE_S", 0.0)
-    _Recorder.asked.clear()
-    settings = [Setting(tmp_path / name) for name in "ab"]
-    for setting in settings:
-        setting.path.write_bytes(b"12345")
+    monkeypatch.setattr(passes, "ArtifactProcess", _Recorder)
+    monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
+    _Recorder.requests.clear()
+    options = [OpenOptions(tmp_path / name) for name in "ab"]
+    for one in options:
+        one.path.write_bytes(b"12345")
     plan = Plan(repeats=1, batch=2)
     advanced: list[int] = []
     photos = [Path("1"), Path("bad"), Path("2"), Path("3")]
-    raced = race(settings, photos, plan, advanced.append)
-    assert _Recorder.asked[:4] == [
+    measured = measure(options, photos, plan, advanced.append)
+    assert _Recorder.requests[:4] == [
         ("time", "a", "1+2"), ("time", "b", "1+2"), ("time", "a", "3"), ("time", "b", "3"),
     ]  # fmt: skip
-    assert _Recorder.asked[4:6] == [("stream", "a", "1+2+3"), ("stream", "b", "1+2+3")]
-    assert sorted(_Recorder.asked[6:]) == [("close", "a", ""), ("close", "b", "")]
-    assert [p.name for p in raced.photos] == ["1", "2", "3"]
-    assert raced.left_out == 1
+    assert _Recorder.requests[4:6] == [("stream", "a", "1+2+3"), ("stream", "b", "1+2+3")]
+    assert sorted(_Recorder.requests[6:]) == [("close", "a", ""), ("close", "b", "")]
+    assert [p.name for p in measured.photos] == ["1", "2", "3"]
+    assert measured.left_out == 1
     assert sum(advanced) == plan.steps(4, 2)
-    assert [lap.streamed_per_s for lap in raced.laps] == [6.0, 6.0]
-    assert [lap.size_bytes for lap in raced.laps] == [5, 5]
+    assert [a.streamed_per_s for a in measured.artifacts] == [6.0, 6.0]
+    assert [a.size_bytes for a in measured.artifacts] == [5, 5]
 
 
 def test_engines_are_opened_without_cpu_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: dict[str, object] = {}
 
-    def remember(path: Path, **options: object) -> Predictor:
-        opened[path.name] = options["threads"]
+    def fake_open(path: Path, **arguments: object) -> Predictor:
+        opened[path.name] = arguments["threads"]
         raise ArtifactError("enough")
 
-    monkeypatch.setattr(worker.Predictor, "open", remember)
-    for setting in (
-        Setting(Path("a.engine"), threads=3),
-        Setting(Path("b.plan"), backend="tensorrt", threads=3),
-        Setting(Path("c.onnx"), threads=3),
-        Setting(Path("d.onnx"), backend="onnxruntime-tensorrt", threads=3),
+    monkeypatch.setattr(worker.Predictor, "open", fake_open)
+    for options in (
+        OpenOptions(Path("a.engine"), threads=3),
+        OpenOptions(Path("b.plan"), backend="tensorrt", threads=3),
+        OpenOptions(Path("c.onnx"), threads=3),
+        OpenOptions(Path("d.onnx"), backend="onnxruntime-tensorrt", threads=3),
     ):
         with pytest.raises(ArtifactError, match="enough"):
-            worker._serve(None, setting)  # type: ignore[arg-type]
+            worker._serve(None, options)  # type: ignore[arg-type]
     assert opened == {"a.engine": None, "b.plan": None, "c.onnx": 3, "d.onnx": 3}
 
 
-def _kept(shift_px: float) -> Kept:
+def _detections(shift_px: float) -> CompactDetections:
     boxes = np.array([[10, 10, 60, 60], [100, 100, 180, 160]], np.float32) + np.float32(shift_px)
     scores = np.array([0.9, 0.8], np.float32)
-    return Kept(boxes, scores, np.array([1, 2]), (200, 300), None, None, True)
+    return CompactDetections(boxes, scores, np.array([1, 2]), (200, 300), None, None, True)
 
 
 def test_agreement_falls_with_the_boxes() -> None:
-    ap = [against_first([Seen(_kept(0), [])], [Seen(_kept(px), [])]).box for px in (0, 6, 60)]
+    first, near, far = ([PhotoResult(_detections(px), [])] for px in (0, 6, 60))
+    ap = [against_first(first, other).box for other in (first, near, far)]
     assert ap[0] == pytest.approx(100)
     assert ap[2] == pytest.approx(0)
     assert ap[1] is not None
     assert 20 < ap[1] < 90
-    assert against_first([Seen(_kept(0), [])], [Seen(_kept(0), [])]).mask is None
+    assert against_first(first, first).mask is None
 
 
 def test_other_classes_or_masks_are_not_compared(folder: Path) -> None:
@@ -291,24 +299,24 @@ def test_other_classes_or_masks_are_not_compared(folder: Path) -> None:
         ),
         "it has no masks, unlike those": replace(first.spec, mask=None),
     }
-    for says, spec in others.items():
+    for reason, spec in others.items():
         other = replace(first, path=Path("other.onnx"), spec=spec)
-        with pytest.raises(UsageError, match=rf"other\.onnx: {says} of .*--only-speed"):
+        with pytest.raises(UsageError, match=rf"other\.onnx: {reason} of .*--only-speed"):
             require_comparable([first, other])
 
 
 def test_percentiles_against_a_sorted_list() -> None:
     seconds = np.random.default_rng(3).permutation(np.arange(1, 102) / 1e3)
-    found = spread(list(seconds))
+    result = percentiles(list(seconds))
     # 101 values from 1 to 101: the linear rank of p is 1 + p.
-    assert (found.p50_ms, found.p90_ms, found.p99_ms) == pytest.approx((51, 91, 100))
-    assert found.most_ms == pytest.approx(101)
+    assert (result.p50_ms, result.p90_ms, result.p99_ms) == pytest.approx((51, 91, 100))
+    assert result.most_ms == pytest.approx(101)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 99, 100])
 def test_a_percentile_needs_its_number_of_calls(count: int) -> None:
-    found = spread([0.01] * count)
-    assert (found.p50_ms is None, found.p90_ms is None, found.p99_ms is None) == (
+    result = percentiles([0.01] * count)
+    assert (result.p50_ms is None, result.p90_ms is None, result.p99_ms is None) == (
         False, count < 10, count < 100,
     )  # fmt: skip
     assert [calls_needed(p) for p in (50, 90, 99)] == [1, 10, 100]
@@ -319,6 +327,6 @@ def test_a_batch_counts_per_photo() -> None:
         Timing(dict.fromkeys(STAGES, 0.2), 0.8, 4),
         Timing(dict.fromkeys(STAGES, 0.1), 0.4, 2),
     ]
-    found = spreads(timings)
-    assert found["network"].p50_ms == pytest.approx(50)
-    assert found[TOTAL].p50_ms == pytest.approx(200)
+    stages = stage_percentiles(timings)
+    assert stages["network"].p50_ms == pytest.approx(50)
+    assert stages[TOTAL].p50_ms == pytest.approx(200)

@@ -25,7 +25,7 @@ pytest.importorskip("pycocotools")
 def labelled(
     demo_onnx: Path, demo_pixels: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Two photos in `images/` and, as their truth, what the model is sure of in them."""
+    """Two photos in `images/`, with the model's detections above 0.5 as ground truth."""
     folder = tmp_path_factory.mktemp("labelled")
     (folder / "images").mkdir()
     photos = {7: demo_pixels, 9: demo_pixels[:, 200:]}
@@ -34,9 +34,9 @@ def labelled(
         for image_id, pixels in photos.items():
             name = f"{image_id}.png"
             Image.fromarray(pixels).save(folder / "images" / name)
-            found = predictor.predict(pixels, score_threshold=0.5)
-            annotations += rows(found, image_id, predictor.spec.classes)
-            height, width = found.image_hw
+            detections = predictor.predict(pixels, score_threshold=0.5)
+            annotations += rows(detections, image_id, predictor.spec.classes)
+            height, width = detections.image_hw
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         categories = [{"id": i, "name": n} for i, n in enumerate(predictor.spec.classes.names)][1:]
     assert len(annotations) >= 10
@@ -53,23 +53,27 @@ def labelled(
     return folder
 
 
-def _write(path: Path, images: Sequence[Any], annotations: Sequence[Any], kinds: Any) -> None:
-    truth = {"images": images, "annotations": annotations, "categories": kinds}
+def _write(path: Path, images: Sequence[Any], annotations: Sequence[Any], categories: Any) -> None:
+    truth = {"images": images, "annotations": annotations, "categories": categories}
     path.write_text(json.dumps(truth), "utf-8")
 
 
 def call(model: Path, labelled: Path, *arguments: object, annotations: Path | None = None) -> int:
-    given = annotations or labelled / "truth.json"
-    places = ["--images", labelled / "images", "--annotations", given]
-    return main([str(a) for a in (model, "--threads", 1, *places, *arguments)])
+    inputs = [
+        "--images",
+        labelled / "images",
+        "--annotations",
+        annotations or labelled / "truth.json",
+    ]
+    return main([str(a) for a in (model, "--threads", 1, *inputs, *arguments)])
 
 
-def test_its_own_sure_answers_are_found_again(
+def test_a_model_scores_100_against_its_own_detections(
     demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(demo_onnx, labelled, "--run-dir", tmp_path / "run") == 0
     out = capsys.readouterr().out
-    # Unsure rows come after the sure ones in the order of scores, so they cost nothing.
+    # Rows below 0.5 rank after all true ones, so they do not lower the AP.
     assert re.search(r"^box  AP 100\.00 · AP50 100\.00 · AP75 100\.00", out, re.MULTILINE)
     assert re.search(r"^mask AP 100\.00 · AP50 100\.00 · AP75 100\.00", out, re.MULTILINE)
     assert re.search(r"^2 photos · decode [\d.]+ ms", out, re.MULTILINE)
@@ -107,7 +111,7 @@ def test_absent_photos_are_left_out_and_counted(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         pytest.param("", "not a readable JSON file", id="empty"),
         pytest.param("{", "not a readable JSON file", id="cut-off"),
@@ -158,14 +162,14 @@ def test_bad_annotations_are_a_usage_error(
     labelled: Path,
     tmp_path: Path,
     text: str,
-    says: str,
+    expected: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "truth.json"
     path.write_text(text, "utf-8")
     assert call(demo_onnx, labelled, annotations=path) == 2
     error = capsys.readouterr().err
-    assert says in error
+    assert expected in error
     assert error.count("\n") == 1
     assert len(error) < 500
 
@@ -182,7 +186,7 @@ def test_missing_model(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "none.onnx: no such file" in capsys.readouterr().err
 
 
-def test_run_folder_that_cannot_be_made_is_said_before_the_work(
+def test_a_run_folder_that_cannot_be_made_fails_before_the_work(
     demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
@@ -196,7 +200,7 @@ def test_run_folder_that_cannot_be_made_is_said_before_the_work(
 def test_damaged_photo_stops_with_its_name(
     demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A score over the readable photos alone would look like the model's."""
+    """A score over the readable photos alone would be misleading."""
     (tmp_path / "images").mkdir()
     for name in ("7.png", "9.png"):
         whole = (labelled / "images" / name).read_bytes()
@@ -208,14 +212,14 @@ def test_damaged_photo_stops_with_its_name(
 
 
 def test_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_:
         main(["model.onnx"])
-    assert left.value.code == 2
+    assert exit_.value.code == 2
     assert "--images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "expected"),
     [
         pytest.param({"annotations": 5}, "expected lists", id="annotations-no-list"),
         pytest.param({"categories": [{"name": "x"}]}, "an id, a number", id="no-id"),
@@ -230,7 +234,7 @@ def test_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_annotations_that_cannot_be_used(
     wrong: dict[str, Any],
-    says: str,
+    expected: str,
     demo_onnx: Path,
     labelled: Path,
     tmp_path: Path,
@@ -242,4 +246,4 @@ def test_annotations_that_cannot_be_used(
     assert call(demo_onnx, labelled, annotations=path) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {path}: ")
-    assert says in error
+    assert expected in error

@@ -262,7 +262,7 @@ def test_a_benchmark_without_what_it_draws_and_scores_with(
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     files = ["a.onnx", "b.onnx", "--images", str(tmp_path), "--run-dir", str(tmp_path / "run")]
     assert benchmark.main(files) == 1
-    assert "pip install 'maskport[eval]', or --only-speed" in capsys.readouterr().err
+    assert "pip install 'maskport[eval]', or pass --only-speed" in capsys.readouterr().err
     # Without both it gets as far as the missing file.
     assert benchmark.main([*files, "--only-speed"]) == 1
     assert "a.onnx: no such file" in capsys.readouterr().err

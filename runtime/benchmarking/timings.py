@@ -1,4 +1,4 @@
-"""Times of one artifact: percentiles per stage, and how fast photos went through."""
+"""Times of one artifact: percentiles per stage, and the throughput of calls."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Timing:
 
     Attributes:
         seconds: of each stage, for all photos of the call; run lengths belong to "results".
-        total_s: from outside, what lies between the stages included.
-        photos: of the call.
+        total_s: of the whole call, including time between the stages.
+        photos: number of photos of the call.
     """
 
     seconds: dict[str, float]
@@ -29,8 +29,8 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Milliseconds per photo over all calls; None where there were too few calls to know."""
+class Percentiles:
+    """Milliseconds per photo over all calls; None for a percentile that needs more calls."""
 
     p50_ms: float | None
     p90_ms: float | None
@@ -39,12 +39,12 @@ class Spread:
 
 
 def calls_needed(percent: int) -> int:
-    """How many calls a percentile needs, so that one may lie above it: p90 10, p99 100."""
+    """Calls that a percentile needs, so that one may lie above it: p90 10, p99 100."""
     return 1 if percent == 50 else math.ceil(100 / (100 - percent))
 
 
-def spread(seconds: Sequence[float]) -> Spread:
-    """Percentiles of one call or more, linear between the ranks.
+def percentiles(seconds: Sequence[float]) -> Percentiles:
+    """Percentiles of one or more calls, linear between the ranks.
 
     Args:
         seconds: per photo.
@@ -54,18 +54,18 @@ def spread(seconds: Sequence[float]) -> Spread:
         float(np.percentile(ms, percent)) if len(ms) >= calls_needed(percent) else None
         for percent in PERCENTS
     )
-    return Spread(p50, p90, p99, float(ms.max()))
+    return Percentiles(p50, p90, p99, float(ms.max()))
 
 
-def spreads(timings: Sequence[Timing]) -> dict[str, Spread]:
-    """Of every stage, and of the whole call."""
-    found = {
-        stage: spread([timing.seconds[stage] / timing.photos for timing in timings])
+def stage_percentiles(timings: Sequence[Timing]) -> dict[str, Percentiles]:
+    """Percentiles of every stage and of the whole call."""
+    stages = {
+        stage: percentiles([timing.seconds[stage] / timing.photos for timing in timings])
         for stage in STAGES
     }
-    return {**found, TOTAL: spread([timing.total_s / timing.photos for timing in timings])}
+    return {**stages, TOTAL: percentiles([timing.total_s / timing.photos for timing in timings])}
 
 
 def images_per_s(timings: Sequence[Timing]) -> float:
-    """Photos through one call after the other."""
+    """Photos per second of calls one after the other."""
     return sum(timing.photos for timing in timings) / sum(timing.total_s for timing in timings)

@@ -1,4 +1,4 @@
-"""The parent's side of a child process that runs one artifact."""
+"""The parent's handle of a child process that runs one artifact."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 
 from model.errors import ArtifactError, ImageError, MaskportError
 from runtime.artifacts.metadata import Artifact
-from runtime.benchmarking.samples import Timing
-from runtime.benchmarking.worker import Seen, Setting, serve
+from runtime.benchmarking.timings import Timing
+from runtime.benchmarking.worker import OpenOptions, PhotoResult, serve
 from runtime.closing import Closing
 
-# How long a child may take to end once its pipe is closed.
-_PATIENCE_S = 5.0
+# Time for the child to end after its pipe is closed.
+_JOIN_TIMEOUT_S = 5.0
 
 
-class Contestant(Closing):
+class ArtifactProcess(Closing):
     """An artifact that is open in a process of its own.
 
     Args:
-        setting: how to open it.
+        options: how to open it.
 
     Raises:
         ArtifactError: it cannot be opened, or the process died.
-        MaskportError: whatever opening it raises, with the file's name.
+        MaskportError: any error of opening it, with the file's name.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        self._path = setting.path
-        # Nothing of this process may count as the artifact's memory, and libraries with threads
-        # do not survive a fork.
+    def __init__(self, options: OpenOptions) -> None:
+        self._path = options.path
+        # A spawned child does not inherit this process's memory, which would count as its own,
+        # nor its thread pools, which do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, setting), daemon=True)
+        self._pipe, child_pipe = context.Pipe()
+        self._process = context.Process(target=serve, args=(child_pipe, options), daemon=True)
         self._process.start()
-        theirs.close()
+        child_pipe.close()
         try:
             self.artifact: Artifact = self._receive()
         except BaseException:
@@ -48,58 +48,58 @@ class Contestant(Closing):
         """The file."""
         return self._path
 
-    def see(self, photo: Path) -> Seen:
-        """What it finds on one photo.
+    def detect(self, photo: Path) -> PhotoResult:
+        """Detections on one photo, untimed.
 
         Raises:
             ImageError: the photo cannot be used.
         """
-        seen: Seen = self._ask("see", photo)
-        return seen
+        result: PhotoResult = self._request("detect", photo)
+        return result
 
     def time(self, photos: Sequence[Path]) -> Timing:
         """One timed call."""
-        timing: Timing = self._ask("time", list(photos))
+        timing: Timing = self._request("time", list(photos))
         return timing
 
     def stream(self, photos: Sequence[Path], batch_size: int) -> float:
         """Seconds for all photos, streamed."""
-        seconds: float = self._ask("stream", list(photos), batch_size)
+        seconds: float = self._request("stream", list(photos), batch_size)
         return seconds
 
     def peak_memory_bytes(self) -> int | None:
-        """The most resident memory that the process has held so far."""
-        peak: int | None = self._ask("memory")
+        """Peak resident memory of the process so far."""
+        peak: int | None = self._request("memory")
         return peak
 
     def close(self) -> None:
         """End the process."""
         self._pipe.close()
-        self._process.join(_PATIENCE_S)
+        self._process.join(_JOIN_TIMEOUT_S)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
 
-    def _ask(self, request: str, *arguments: object) -> Any:
+    def _request(self, name: str, *arguments: object) -> Any:
         try:
-            self._pipe.send((request, arguments))
+            self._pipe.send((name, arguments))
         except OSError as error:
             raise self._died() from error
         return self._receive()
 
     def _receive(self) -> Any:
         try:
-            answer = self._pipe.recv()
+            reply = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error
-        if isinstance(answer, MaskportError):
-            # An ImageError is about a photo, and names it.
-            named = isinstance(answer, ImageError) or str(self._path) in str(answer)
-            raise answer if named else type(answer)(f"{self._path}: {answer}")
-        return answer
+        if isinstance(reply, MaskportError):
+            # The message of an ImageError names the photo, not the artifact.
+            is_named = isinstance(reply, ImageError) or str(self._path) in str(reply)
+            raise reply if is_named else type(reply)(f"{self._path}: {reply}")
+        return reply
 
     def _died(self) -> ArtifactError:
-        self._process.join(_PATIENCE_S)
+        self._process.join(_JOIN_TIMEOUT_S)
         return ArtifactError(
             f"{self._path}: the process that runs it ended (exit code {self._process.exitcode}); "
             "negative is a signal, -9 often means that memory ran out"
