@@ -17,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from calib.evaluation.agreement import Scores
 from calib.graph.groups import Group
-from calib.report.plots import draw_sensitivity, new_figure, save_figure
+from calib.report.plots import draw_sensitivity
 from calib.search.sensitivity import Sensitivity
+from runtime.cli.figure import BLUE, ORANGE, new_figure, save_figure
 
-# AP, its colour, and the marks of budgets and of presets.
-_SERIES = (("box AP", "#1f5fa8", "o"), ("mask AP", "#d9822b", "s"))
+# AP, its color, and the marker of budgets and of presets.
+_SERIES = (("box AP", BLUE, "o"), ("mask AP", ORANGE, "s"))
 _AXES = (("in 8 bits", "multiply-adds in 8 bits, %"), ("ms", "ms a photo, on the CPU"))
 
 
@@ -50,16 +51,14 @@ def draw(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     budgets = [row for row in rows if not row["choice"].startswith("preset")]
     presets = [row for row in rows if row not in budgets]
     for axes, (column, title) in zip(both, _AXES, strict=True):
-        for name, colour, mark in _SERIES:
+        for name, color, mark in _SERIES:
             line = sorted(budgets, key=lambda row: _number(row[column]))
             places = [_number(row[column]) for row in line]
             values = [_number(row[name]) for row in line]
-            axes.plot(places, values, f"{mark}-", color=colour, label=f"{name}, budgets")
+            axes.plot(places, values, f"{mark}-", color=color, label=f"{name}, budgets")
             places = [_number(row[column]) for row in presets]
             values = [_number(row[name]) for row in presets]
-            axes.plot(
-                places, values, mark, color=colour, fillstyle="none", label=f"{name}, presets"
-            )
+            axes.plot(places, values, mark, color=color, fillstyle="none", label=f"{name}, presets")
         _write_titles(axes, rows, column)
         axes.set_xlabel(title)
     both[0].set_ylabel("agreement AP with the eager model")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from model.errors import ArtifactError, MissingDependencyError, UsageError
+from model.errors import ArtifactError, UsageError
 from runtime.cli.console import Parser, printable, thread_count
+from runtime.cli.figure import require_matplotlib
 from runtime.files import make_folder
 
 if TYPE_CHECKING:
@@ -173,12 +173,8 @@ def check_run(args: argparse.Namespace) -> None:
         _check_histograms(args)
     if args.run_dir is not None:
         make_folder(args.run_dir)
-        draws = args.budget is not None or args.histograms
-        if draws and importlib.util.find_spec("matplotlib") is None:
-            raise MissingDependencyError(
-                "--run-dir with --budget or --histograms draws with matplotlib; "
-                "pip install 'maskport[eval]'"
-            )
+        if args.budget is not None or args.histograms:
+            require_matplotlib("--run-dir with --budget or --histograms")
 
 
 def _check_histograms(args: argparse.Namespace) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from calib.report.plots import new_figure, save_figure
 from calib.report.tensor_stats import Seen
+from runtime.cli.figure import BLUE, RED, new_figure, save_figure
 from runtime.files import make_folder
 
 _BARS = 256
-_COLOUR, _LIMIT = "#1f5fa8", "#b3261e"
 
 
 def draw_histograms(
@@ -49,8 +48,8 @@ def _draw(tensor: Seen, path: Path) -> None:
     width = bins * tensor.bin_width
     edges = np.arange(len(bars) + 1) * width
     # On a logarithmic axis a bar ends at nothing that can be drawn; half a number is below all.
-    axes.stairs(bars, edges, fill=True, baseline=0.5, color=_COLOUR)
-    axes.axvline(tensor.kept, color=_LIMIT, linestyle="--", label="largest code")
+    axes.stairs(bars, edges, fill=True, baseline=0.5, color=BLUE)
+    axes.axvline(tensor.kept, color=RED, linestyle="--", label="largest code")
     axes.set_yscale("log")
     axes.set_xlabel("magnitude")
     axes.set_ylabel("numbers")

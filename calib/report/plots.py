@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from calib.search.budget import Ladder
 from calib.search.sensitivity import Sensitivity
-from model.errors import MissingDependencyError
-from runtime.files import atomic_path
+from runtime.cli.figure import BLUE, ORANGE, new_figure, save_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_BOX, _MASK = "#1f5fa8", "#d9822b"
+_BOX, _MASK = BLUE, ORANGE
 
 
 def draw_sensitivity(ranked: Sequence[Sensitivity], path: Path) -> None:
@@ -59,29 +54,3 @@ def draw_ladder(ladder: Ladder, path: Path) -> None:
     axes.set_ylabel("agreement AP")
     axes.legend()
     save_figure(figure, path)
-
-
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure, in inches, and its axes.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "pictures need matplotlib; pip install 'maskport[eval]'"
-        ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """As PNG, whole or not at all.
-
-    Raises:
-        ArtifactError: the file cannot be written.
-    """
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
