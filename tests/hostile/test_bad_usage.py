@@ -155,7 +155,7 @@ def test_wrong_options_are_usage_errors(
         ("-o /dev/full", "expected a file, got a device"),
         ("-o pipe", "expected a file, got a device"),
         ("-o " + "x" * 400, "File name too long"),
-        ("--check-image text.txt", "text.txt: not an image"),
+        ("--check-image text.txt", "text.txt: unknown image format"),
         ("--spec nothing.json", "no such file"),
         ("--spec pipe", "no such file"),
         ("--spec folder", "no such file"),

@@ -1,8 +1,6 @@
-"""The closest name: found among a checkpoint's, and not searched for at any price."""
+"""The closest name to one that is missing, within limits of how many and how long."""
 
 from __future__ import annotations
-
-import time
 
 from model.closest_name import closest_name
 
@@ -17,16 +15,13 @@ def test_the_most_alike_is_found() -> None:
     assert closest_name(NAME, []) is None
 
 
-def test_many_names_take_no_longer() -> None:
-    names = [f"{NAME}.{i}" for i in range(300_000)]
-    started = time.perf_counter()
+def test_only_the_first_names_are_compared() -> None:
+    names = (f"{NAME}.{i}" for i in range(3000))
     closest_name(NAME, names)
-    assert time.perf_counter() - started < 2
+    assert next(names) == f"{NAME}.2000"
 
 
 def test_long_names_are_passed_over() -> None:
-    letters = "ab" * 50_000
-    started = time.perf_counter()
-    assert closest_name(NAME, [*[f"{i}{letters}" for i in range(200)], NAME + "s"]) == NAME + "s"
-    assert closest_name(letters, [f"{letters}{i}" for i in range(20)]) is None
-    assert time.perf_counter() - started < 2
+    letters = "ab" * 100
+    assert closest_name(NAME, [f"{NAME}{letters}", f"{NAME}s"]) == f"{NAME}s"
+    assert closest_name(f"{letters}{NAME}", [f"{letters}{NAME}"]) is None

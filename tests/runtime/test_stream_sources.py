@@ -193,28 +193,21 @@ def test_results_that_are_kept_hold_no_frame() -> None:
 
 
 def test_a_batch_that_was_taken_is_not_kept_while_the_next_is_awaited() -> None:
-    go, held = threading.Event(), []
+    freed, references = threading.Event(), []
 
     def camera() -> Iterator[NDArray[np.uint8]]:
         yield grey(3)
-        go.wait(5)
+        freed.wait(60)
 
     def watch(result: Streamed) -> None:
         assert result.pixels is not None
-        held.append(weakref.ref(result.pixels))
+        references.append(weakref.ref(result.pixels, lambda _: freed.set()))
 
     with Predictor(MeanSession()) as predictor:
         stream = predictor.stream(camera(), then=watch, keep_pixels=True)
         next(stream)
-        awaiting = threading.Thread(target=list, args=(stream,))
-        awaiting.start()
-        deadline = time.monotonic() + 2
-        while held[0]() is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        freed = held[0]() is None
-        go.set()
-        awaiting.join()
-    assert freed
+        assert list(stream) == []
+    assert freed.is_set()
 
 
 def test_pixels_are_for_then_and_leave_with_it() -> None:
@@ -337,7 +330,7 @@ def say(line):
 class Slow(MeanSession):
     def run(self, feed):
         say("at work")
-        time.sleep(0.8)
+        wait()
         answer = super().run(feed)
         say("done")
         return answer
@@ -345,12 +338,14 @@ class Slow(MeanSession):
 results = Predictor(Slow()).stream([grey(1)] * 50)
 """
 _INTERRUPTED = """
+wait = sys.stdin.readline
 try:
     list(results)
 except KeyboardInterrupt:
     say("interrupted")
 """
 _LEFT_OPEN = """
+wait = lambda: time.sleep(0.2)
 next(results)
 say("end of the program")
 """
@@ -360,26 +355,28 @@ def test_an_interrupt_waits_for_the_network_that_runs() -> None:
     """An interpreter that ends beside a thread inside a C++ library is aborted by it."""
     with _child(_INTERRUPTED) as child:
         assert child.stdout is not None
+        assert child.stdin is not None
         assert child.stdout.readline() == "at work\n"
         child.send_signal(signal.SIGINT)
-        said = ["at work", *child.stdout.read().splitlines()]
-    # A signal that comes just before the main thread goes to sleep is seen when that wakes, which
-    # the first result does; the next call is at work by then.
-    assert said.count("at work") == said.count("done") <= 2
-    assert said[-2:] == ["done", "interrupted"]
+        time.sleep(0.2)  # if the interpreter did not wait, it would end meanwhile
+        child.stdin.close()
+        lines = ["at work", *child.stdout.read().splitlines()]
+    assert lines.count("at work") == lines.count("done")
+    assert lines[-2:] == ["done", "interrupted"]
     assert child.returncode == 0
 
 
 def test_the_end_of_a_program_waits_for_the_network_of_a_stream_that_is_open() -> None:
     with _child(_LEFT_OPEN) as child:
         assert child.stdout is not None
-        said = child.stdout.read().split("\n")
-    assert said.count("at work") == said.count("done") <= 3
-    assert "end of the program" in said
+        lines = child.stdout.read().splitlines()
+    assert lines.count("at work") == lines.count("done")
+    assert "end of the program" in lines
     assert child.returncode == 0
 
 
 def _child(program: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", _CHILD + program], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _CHILD + program], cwd=ROOT, stdin=pipe, stdout=pipe, text=True
     )

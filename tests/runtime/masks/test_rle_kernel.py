@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from runtime.masks import rle_from_masks
 from runtime.masks.paste import MaskRule
 from tests.conftest import ROOT
+from tests.runtime.interpreter_lock import is_released_by
 
 if not rle_from_masks.IS_COMPILED:
     pytest.skip("the package was built without a C compiler", allow_module_level=True)
@@ -145,24 +144,10 @@ def test_other_threads_run_meanwhile() -> None:
     masks = np.random.default_rng(0).random((1, side + 3, side + 3), np.float32)
     cell, half = np.arange(side, dtype=np.int32), np.full((2, side), 0.5, np.float32)
     whole = np.array([[0, 0]], np.int32), np.array([[side, side]], np.int32)
-    moments, stop = [], threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            moments.append(time.perf_counter())
-            time.sleep(0.0005)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.perf_counter()
-    encode(masks, np.zeros(1, np.uint8), *whole, cell, half, cell, half, side, side, 0.5, False)
-    ended = time.perf_counter()
-    stop.set()
-    watcher.join()
-    inside = [moment for moment in moments if started < moment < ended]
-    silence = np.diff([started, *inside, ended]).max()
-    # A lock held throughout would be released only at the end.
-    assert silence < 0.5 * (ended - started), f"{silence:.4f} of {ended - started:.4f} s"
+    sampled = cell, half, cell, half, side, side
+    assert is_released_by(
+        lambda: encode(masks, np.zeros(1, np.uint8), *whole, *sampled, 0.5, False)
+    )
 
 
 @pytest.mark.parametrize("paste", ["integer", "float", "resize"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
 
 from runtime.preprocessing import torch_bilinear
 from tests.conftest import ROOT
+from tests.runtime.interpreter_lock import is_released_by
 
 if not torch_bilinear.IS_COMPILED:
     pytest.skip("the package was built without a C compiler", allow_module_level=True)
@@ -109,22 +108,7 @@ def test_planes_with_a_pixel_stride_or_read_only_are_refused() -> None:
 
 def test_other_threads_run_meanwhile() -> None:
     photo, resized = _photo(2000, 3000), np.empty((3, 2000, 3000), np.float32)
-    moments, stop = [], threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            moments.append(time.perf_counter())
-            time.sleep(0.0005)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.perf_counter()
-    torch_bilinear.resize_into(resized, photo)
-    ended = time.perf_counter()
-    stop.set()
-    watcher.join()
-    # A lock held throughout would let one or two through as it is released.
-    assert sum(started < moment < ended for moment in moments) >= 5
+    assert is_released_by(lambda: torch_bilinear.resize_into(resized, photo))
 
 
 def test_the_fallback_without_the_kernel_is_equal() -> None:
