@@ -12,17 +12,17 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.cli_spec_options import add_spec_arguments, print_reading, spec_options
-from export.targets import TARGETS, Target, native_candidates, target_named
+from export.cli_spec_options import add_spec_arguments, spec_options
+from export.onnx_report import ExportReport, print_report
+from export.targets import TARGETS, Target, landscape_hw, native_candidates, target_named
 from maskport import __version__
 from model.errors import MissingDependencyError, UsageError
 from runtime.cli.console import DONE, Parser, Steps, run, whole_number
-from runtime.cli.next_command import next_step
 from runtime.files import atomic_path
 
 if TYPE_CHECKING:
@@ -30,36 +30,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx_ir as ir
 
-    from export.parity.check import CheckReport
     from export.passes.half_precision import HalfReport
-    from export.precision.check import HalfCheckReport
     from export.tracing import GraphShape
     from model.checkpoint import Checkpoint, SpecOptions
     from model.native.options import NativeOptions
     from model.spec import ModelSpec
 
-_ON_A_CPU = {
-    "fp16": "computes this file in float32; a GPU computes what it says",
-    "bf16": "refuses this file: it has no BF16 convolution, and no RoiAlign of opset 22",
-}
 SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
-
-
-@dataclass(frozen=True, slots=True)
-class ExportReport:
-    """What was written: the file, what was read, and what the check said (None: not checked).
-
-    `rounds` is what the `native` lowering spent, None for `standard`. `half` and `half_check` are
-    None for float32; `check` is then of the float32 graph that the file was made from.
-    """
-
-    path: Path
-    checkpoint: Checkpoint
-    size_bytes: int
-    check: CheckReport | None
-    rounds: NativeOptions | None = None
-    half: HalfReport | None = None
-    half_check: HalfCheckReport | None = None
 
 
 def export_onnx(
@@ -166,16 +143,13 @@ def _for_native(
 
 def _require_fixed(spec: ModelSpec, shape: GraphShape) -> None:
     if shape.height is None or shape.width is None:
-        pre = spec.preprocess
-        if pre.square:
-            side = pre.long_side
-            raise UsageError(f"--size: TensorRT needs a fixed canvas; say --size {side}x{side}")
-        long, short = (
-            -(-s // pre.size_divisor) * pre.size_divisor for s in (pre.long_side, pre.short_side)
-        )
+        if spec.preprocess.square:
+            side = spec.preprocess.long_side
+            raise UsageError(f"--size: TensorRT needs a fixed canvas; add --size {side}x{side}")
+        short, long = landscape_hw(spec.preprocess)
         raise UsageError(
-            f"--size: TensorRT needs a fixed canvas; say --size {short}x{long} for landscape "
-            f"photos, --size {long}x{short} for portrait ones, or export a file for each"
+            f"--size: TensorRT needs a fixed canvas; add --size {short}x{long} for landscape "
+            f"photos or --size {long}x{short} for portrait ones, or export a file for each"
         )
     if shape.largest_batch is None:
         raise UsageError("--batch: TensorRT needs a batch; give 1 or 1:4:8, for instance")
@@ -306,7 +280,7 @@ def _export(argv: Sequence[str]) -> int:
         args.precision,
     )
     steps.end()
-    _print_report(report, args)
+    print_report(report, args)
     return DONE
 
 
@@ -322,48 +296,6 @@ def _require_libraries() -> None:
             raise MissingDependencyError(
                 f"export needs {name}, which is not installed; pip install 'maskport[export]'"
             )
-
-
-def _print_report(report: ExportReport, args: argparse.Namespace) -> None:
-    spec = report.checkpoint.spec
-    sizes = "dynamic canvas" if args.size is None else f"canvas {args.size}"
-    default = "batch 1" if TARGETS[args.target].engine else "dynamic batch"
-    batch = default if args.batch is None else f"batch {args.batch}"
-    print(
-        f"{report.path} · {report.size_bytes / 1e6:.0f} MB · {spec.architecture} · "
-        f"{spec.num_foreground} classes · {sizes}, {batch}"
-    )
-    print_reading(report.checkpoint)
-    if report.rounds is not None:
-        print(_rounds(report.rounds, spec))
-    if report.check is not None:
-        print(f"checked: {report.check}")
-    if report.half is not None:
-        print(report.half)
-    if report.half_check is not None:
-        print(f"checked under emulation: {report.half_check}")
-    if report.half is not None:
-        print(f"note: ONNX Runtime on a CPU {_ON_A_CPU[args.precision]}")
-    print(_what_next(report, args))
-
-
-def _what_next(report: ExportReport, args: argparse.Namespace) -> str:
-    if args.precision != "bf16":
-        photo = os.path.relpath(args.check_image)
-        return next_step("predict", report.path, photo, "-o", "out")
-    # ONNX Runtime has no BF16 convolution on a CPU and refuses the file.
-    return next_step("doctor" if TARGETS[args.target].engine else "inspect", report.path)
-
-
-def _rounds(options: NativeOptions, spec: ModelSpec) -> str:
-    from export.lowering.native import rounds_cost
-
-    cost = rounds_cost(spec, options)
-    return (
-        f"NMS rounds: {options.proposal_rounds} for proposals, {options.detection_rounds} for "
-        f"detections (--nms-rounds), {cost.bytes_read / 1e6:.0f} MB read and "
-        f"{cost.multiply_adds / 1e9:.2f} G multiply-adds a photo"
-    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.errors import UsageError
-from model.spec import ModelSpec
+from model.spec import ModelSpec, PreprocessSpec
 
 MAX_TOP_K = 3840  # of TensorRT's TopK layer; `passes/split_top_k.py` makes several of a larger one
 # Enough for every photo seen (335 of 6,000 pairs passed where fewer than 100 survived), and a
@@ -53,3 +53,9 @@ def native_candidates(spec: ModelSpec) -> int:
     """How many boxes reach the last NMS by default in the `native` lowering."""
     wanted = max(_NATIVE_CANDIDATES, 4 * spec.box.detections)
     return min(wanted, spec.box.candidates)
+
+
+def landscape_hw(pre: PreprocessSpec) -> tuple[int, int]:
+    """The canvas of landscape photos: the resize limits, rounded up to the divisor, in pixels."""
+    divisor = pre.size_divisor
+    return -(-pre.short_side // divisor) * divisor, -(-pre.long_side // divisor) * divisor

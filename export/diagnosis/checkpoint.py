@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.diagnosis.canvas import landscape_hw
 from export.diagnosis.finding import Diagnosis, Finding, of_error
-from export.targets import TARGETS, Target
+from export.targets import TARGETS, Target, landscape_hw
 from model.errors import CheckpointError, SpecError, in_brief
 from model.spec import ModelSpec
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import onnx
 
-from export.diagnosis.canvas import landscape_hw
 from export.diagnosis.finding import Finding, Status
 from export.diagnosis.graph_rules import ONNXRUNTIME, TENSORRT, Case, Stop
 from export.diagnosis.graph_view import GraphView
-from export.targets import TARGETS, Target
+from export.targets import TARGETS, Target, landscape_hw
 from runtime.artifacts.metadata import Artifact
 
 _SHOWN = 3

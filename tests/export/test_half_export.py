@@ -13,8 +13,9 @@ import pytest
 
 from export import tracing
 from export.cli_graph_options import checked_opset
-from export.onnx import ExportReport, export_onnx, main
+from export.onnx import export_onnx, main
 from export.onnx_file import drop_seal
+from export.onnx_report import ExportReport
 from export.precision.session import EmulatedSession
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions
