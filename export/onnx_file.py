@@ -1,4 +1,4 @@
-"""Read an ONNX file that somebody gave us: our metadata, and no data from outside its folder."""
+"""Read an ONNX file from outside: its metadata, and no data from outside its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 @dataclass(frozen=True, slots=True)
 class OnnxFile:
-    """A graph in memory with all its data, what it says of itself, and the file's hash."""
+    """A graph in memory with all its data, its metadata, and the file's SHA-256."""
 
     model: onnx.ModelProto
     artifact: Artifact
@@ -32,52 +32,64 @@ def read_onnx(path: Path) -> OnnxFile:
     """Read and check a file that maskport wrote.
 
     Raises:
-        ArtifactError: no such file, damaged, changed since it was sealed, without our metadata, or
-            with external data that is not a plain file in the same folder.
+        ArtifactError: no such file, damaged, changed since it was written, without our metadata,
+            or with external data that is not a plain file in the same folder.
     """
-    is_sealed = path.is_file() and require_sound(path, alone=False)
-    model, sha256 = parse_onnx(path)
+    content = read_content(path)
+    is_sealed = require_sound(path, alone=False, content=content)
+    model = parse_onnx(path, content)
     pairs = {entry.key: entry.value for entry in model.metadata_props}
     require_unbroken(path, is_sealed, pairs)
-    drop_seal(model)
+    remove_checksum(model)
     artifact = from_metadata(path, pairs)
     load_external(model, path)
-    return OnnxFile(model, artifact, sha256)
+    return OnnxFile(model, artifact, hashlib.sha256(content).hexdigest())
 
 
-def drop_seal(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take the seal off, in place, of a model that will be changed; answers the model."""
+def remove_checksum(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove the checksum, in place, from a model that will be changed; returns the model."""
     kept = [entry for entry in model.metadata_props if entry.key != SEAL_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     return model
 
 
-def parse_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
-    """Any ONNX file, without its external data, and its SHA-256.
+def read_content(path: Path) -> bytes:
+    """The bytes of an ONNX file.
 
     Raises:
-        ArtifactError: no such file, or not a whole ONNX file.
+        ArtifactError: no such file, one that cannot be read, or one larger than ONNX allows.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected an ONNX file of maskport export")
     if path.stat().st_size > _MAX_BYTES:
         raise ArtifactError(f"{path}: expected an ONNX file, at most 2 GiB, got a larger file")
     try:
-        data = path.read_bytes()
-        model = onnx.load_model_from_string(data)
-    except (DecodeError, OSError, ValueError) as error:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def parse_onnx(path: Path, content: bytes) -> onnx.ModelProto:
+    """The model in the content of a file, without its external data.
+
+    Raises:
+        ArtifactError: not ONNX, or truncated.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError) as error:
         raise ArtifactError(
             f"{path}: not a readable ONNX file ({in_brief(error, 120)}); "
-            "it is damaged or cut, export it again"
+            "it is damaged or truncated, export it again"
         ) from error
-    # The fields stand in this order, so a file that was cut between two of them parses.
+    # A file that was truncated between two of these fields parses without an error.
     if not model.graph.node or not model.opset_import:
-        raise ArtifactError(f"{path}: holds no whole graph; it is damaged or cut, export it again")
-    return model, hashlib.sha256(data).hexdigest()
+        raise ArtifactError(f"{path}: no whole graph; it is damaged or truncated, export it again")
+    return model
 
 
 def load_external(model: onnx.ModelProto, path: Path) -> None:

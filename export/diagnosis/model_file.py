@@ -16,7 +16,6 @@ from runtime.cuda.driver import local_architecture
 if TYPE_CHECKING:
     import onnx
 
-_MOST_BYTES = 2**31 - 1  # of a protocol buffer
 _USUAL_GPU = "sm89"
 
 
@@ -24,15 +23,16 @@ def diagnose_onnx(path: Path) -> Diagnosis:
     """Judge an ONNX file, ours or not; nothing in it is run."""
     try:
         from export.diagnosis.graph import diagnose_graph
-        from export.onnx_file import parse_onnx
+        from export.onnx_file import parse_onnx, read_content
     except ImportError:
         install = "pip install 'maskport[export]'"
         return Diagnosis((Finding("problem", path.name, "reading it needs onnx", install),))
     try:
-        model, _ = parse_onnx(path)
+        content = read_content(path)
+        model = parse_onnx(path, content)
     except ArtifactError as error:
         return Diagnosis((of_error("problem", path.name, error, path),))
-    artifact, origin = _origin(model, path)
+    artifact, origin = _origin(model, path, content)
     data = _external_data(model, path)
     findings = [origin, *data]
     if not data:
@@ -42,7 +42,7 @@ def diagnose_onnx(path: Path) -> Diagnosis:
     return Diagnosis(tuple(findings), _next(artifact) if artifact and is_sound else ())
 
 
-def _origin(model: onnx.ModelProto, path: Path) -> tuple[Artifact | None, Finding]:
+def _origin(model: onnx.ModelProto, path: Path, content: bytes) -> tuple[Artifact | None, Finding]:
     """What the file says of itself."""
     pairs = {entry.key: entry.value for entry in model.metadata_props}
     if SPEC_KEY not in pairs:
@@ -55,7 +55,8 @@ def _origin(model: onnx.ModelProto, path: Path) -> tuple[Artifact | None, Findin
         )
     try:
         artifact = from_metadata(path, pairs)
-        require_unbroken(path, require_sound(path, alone=False), pairs)
+        is_sealed = require_sound(path, alone=False, content=content)
+        require_unbroken(path, is_sealed, pairs)
     except ArtifactError as error:
         return None, of_error("problem", path.name, error, path)
     said, spec = artifact.manifest, artifact.spec

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from export.parity.network_reference import NetworkEager, eager_of, model_noise
 from export.parity.torchvision_reference import EagerRun, TorchvisionEager
 from model.checkpoint import Checkpoint
@@ -109,7 +109,7 @@ def with_threshold(source: Path, target: Path, threshold: float) -> None:
     Raises:
         ExportError: the graph has no such initialiser.
     """
-    model = drop_seal(onnx.load(source))
+    model = remove_checksum(onnx.load(source))
     for tensor in model.graph.initializer:
         if tensor.name == THRESHOLD_INITIALISER:
             tensor.CopyFrom(

@@ -23,7 +23,7 @@ from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
 from calib.writers.registry import tensors_to_observe
 from export.engine import build_engine
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from model.errors import ArtifactError
 from runtime.predictor import Predictor
 from tests.calib.rules import read
@@ -219,7 +219,7 @@ def test_a_damaged_table_is_one_line(
 def test_an_activation_that_is_not_finite_is_named(
     demo_onnx: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
-    model = drop_seal(onnx.load(demo_onnx))
+    model = remove_checksum(onnx.load(demo_onnx))
     layer = next(n for n in model.graph.node if n.op_type == "Conv")
     weight = next(t for t in model.graph.initializer if t.name == layer.input[1])
     values = numpy_helper.to_array(weight) * np.float32(1e38)

@@ -19,7 +19,7 @@ import runtime.sessions.tensorrt_library as tensorrt_library
 from export.diagnosis.checkpoint import diagnose_spec
 from export.diagnosis.file import diagnose_file, examine_file
 from export.diagnosis.finding import Finding
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from export.targets import TARGETS
 from model.checkpoint import Checkpoint
 from model.errors import DeviceError
@@ -86,7 +86,7 @@ def test_a_foreign_file_is_judged_all_the_same(tmp_path: Path) -> None:
 
 
 def test_damaged_metadata(demo_onnx: Path, tmp_path: Path) -> None:
-    model = drop_seal(onnx.load(demo_onnx))
+    model = remove_checksum(onnx.load(demo_onnx))
     next(e for e in model.metadata_props if e.key == "maskport.spec").value = "{"
     onnx.save(model, tmp_path / "m.onnx")
     assert "damaged metadata" in problems(diagnose_file(tmp_path / "m.onnx"))[0]
@@ -116,7 +116,7 @@ def test_a_truncated_file(kept: float, demo_onnx: Path, tmp_path: Path) -> None:
     path.write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
     (found,) = diagnose_file(path)
     assert found.status == "problem"
-    assert "damaged or cut" in found.remedy
+    assert "damaged or truncated" in found.remedy
 
 
 def test_an_invalid_graph(tmp_path: Path) -> None:

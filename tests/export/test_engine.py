@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import engine
 from export.builders.options import BuildOptions
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from model.errors import (
     ArtifactError,
     DeviceError,
@@ -125,7 +125,7 @@ def test_a_graph_for_onnx_runtime_says_how_to_export_again(demo_onnx: Path) -> N
 def test_truncated(demo_rtx_onnx: Path, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "cut.onnx"
     path.write_bytes(demo_rtx_onnx.read_bytes()[:kept])
-    _refused(path, ArtifactError, "damaged or cut")
+    _refused(path, ArtifactError, "damaged or truncated")
 
 
 def test_without_our_metadata(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_external_data_from_elsewhere(demo_rtx_onnx: Path, tmp_path: Path) -> No
     folder = tmp_path / "model"
     folder.mkdir()
     (tmp_path / "w.bin").write_bytes(bytes(4096))
-    model = drop_seal(onnx.load(demo_rtx_onnx))
+    model = remove_checksum(onnx.load(demo_rtx_onnx))
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -150,9 +150,12 @@ def test_external_data_from_elsewhere(demo_rtx_onnx: Path, tmp_path: Path) -> No
 def test_external_data_in_the_folder_is_read(demo_rtx_onnx: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(
-        drop_seal(onnx.load(demo_rtx_onnx)), path, save_as_external_data=True, location="m.data",
+        remove_checksum(onnx.load(demo_rtx_onnx)),
+        path,
+        save_as_external_data=True,
+        location="m.data",
         size_threshold=0,
-    )  # fmt: skip
+    )
     (report,) = engine.build_engine(path, gpu=["sm89"])
     assert report.info.size_bytes > 1_000_000
 
@@ -194,7 +197,7 @@ def test_the_librarys_refusal_names_node_and_remedy(
 ) -> None:
     if model.graph.node[0].op_type == "TopK":
         model.graph.output[0].type.tensor_type.ClearField("shape")
-    pairs = {e.key: e.value for e in drop_seal(onnx.load(demo_rtx_onnx)).metadata_props}
+    pairs = {e.key: e.value for e in remove_checksum(onnx.load(demo_rtx_onnx)).metadata_props}
     helper.set_model_props(model, pairs)
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
@@ -202,7 +205,7 @@ def test_the_librarys_refusal_names_node_and_remedy(
 
 
 def test_a_promise_that_the_graph_does_not_keep(demo_rtx_onnx: Path, tmp_path: Path) -> None:
-    model = drop_seal(onnx.load(demo_rtx_onnx))
+    model = remove_checksum(onnx.load(demo_rtx_onnx))
     for entry in model.metadata_props:
         if entry.key == "maskport.manifest":
             entry.value = json.dumps({**json.loads(entry.value), "precision": "fp16"})
@@ -245,7 +248,7 @@ class _AsTensorRT(ModuleType):
 
 
 def _for_tensorrt(source: Path, target: Path) -> Path:
-    model = drop_seal(onnx.load(source))
+    model = remove_checksum(onnx.load(source))
     for entry in model.metadata_props:
         if entry.key == "maskport.manifest":
             entry.value = json.dumps({**json.loads(entry.value), "target": "tensorrt"})

@@ -14,7 +14,7 @@ import pytest
 from export import tracing
 from export.cli_graph_options import checked_opset
 from export.onnx import export_onnx, main
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from export.onnx_report import ExportReport
 from export.precision.session import EmulatedSession
 from export.tracing import GraphShape
@@ -187,7 +187,7 @@ def test_a_precision_that_the_graph_does_not_have(half_rtx: Callable[[str], Path
         ("fp32", r"fp32: expected every convolution in float32, got \d+ float16"),
         ("bf16", r"bf16: expected most convolutions in bfloat16, got \d+ float16"),
     ):
-        model = drop_seal(onnx.load(path))
+        model = remove_checksum(onnx.load(path))
         for entry in model.metadata_props:
             if entry.key == "maskport.manifest":
                 entry.value = json.dumps({**json.loads(entry.value), "precision": said})

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from model.errors import MaskportError
 from runtime.artifacts.checksum import seal
 from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
@@ -41,7 +41,7 @@ class OnnxFiles:
         self._sound = sound.read_bytes()
         self._damaged = self._damaged_bytes if kind == ONNX_BYTES else self._damaged_metadata
         self._structure = structure_offsets(self._sound)
-        self._model = drop_seal(onnx.load_model_from_string(self._sound))
+        self._model = remove_checksum(onnx.load_model_from_string(self._sound))
         self._path.write_bytes(self._sound)
         self._expected = self._predict()
 

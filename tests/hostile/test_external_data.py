@@ -19,7 +19,7 @@ from calib.quantize import main as quantize
 from export.diagnosis.model_file import diagnose_onnx
 from export.engine import main as engine
 from export.inspect import main as inspect
-from export.onnx_file import drop_seal, read_onnx
+from export.onnx_file import read_onnx, remove_checksum
 from model.errors import ArtifactError
 from runtime.artifacts.checksum import seal
 from runtime.predictor import Predictor
@@ -86,7 +86,7 @@ REFUSED: dict[str, Prepare] = {
 
 def _write(prepare: Prepare, sound: Path, root: Path) -> Path:
     """Move one tensor of a sound export out of it, and write a new checksum."""
-    model = drop_seal(onnx.load(sound))
+    model = remove_checksum(onnx.load(sound))
     (tensor,) = (t for t in model.graph.initializer if t.name == TENSOR)
     folder = root / "model"
     folder.mkdir(parents=True)

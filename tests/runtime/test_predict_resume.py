@@ -14,7 +14,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from model.spec_json import from_json, to_json
 from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
 from runtime.cli.photo_progress import PhotoProgress
@@ -62,7 +62,7 @@ def metadata(source: Path, target: Path) -> Iterator[dict[str, str]]:
     found = {entry.key: entry.value for entry in model.metadata_props}
     yield found
     onnx.helper.set_model_props(model, found)
-    drop_seal(model)
+    remove_checksum(model)
     onnx.save(model, target)
 
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from model.checkpoint import Checkpoint
 from model.errors import ArtifactError, ImageError, UsageError
 from runtime.artifacts.metadata import MANIFEST_KEY, Artifact
@@ -40,7 +40,7 @@ def predictor(demo_onnx: Path) -> Iterator[Predictor]:
 
 def with_fixed_inputs(source: Path, target: Path, batch: int | None) -> Path:
     """The same graph for one canvas and, unless None, one batch, as `--size --batch` say it."""
-    model = drop_seal(onnx.load(source))
+    model = remove_checksum(onnx.load(source))
     for value, trailing in zip(model.graph.input, ((3, *CANVAS_HW), (2,)), strict=True):
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims[1:], trailing, strict=True):
@@ -57,7 +57,7 @@ def with_fixed_inputs(source: Path, target: Path, batch: int | None) -> Path:
 
 def with_threshold(source: Path, target: Path, threshold: float) -> Path:
     """The same graph with another score threshold inside."""
-    model = drop_seal(onnx.load(source))
+    model = remove_checksum(onnx.load(source))
     (tensor,) = (t for t in model.graph.initializer if t.name == "select.score_threshold")
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(threshold, np.float32), tensor.name))
     onnx.save(model, target)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.onnx_file import drop_seal
+from export.onnx_file import remove_checksum
 from model.errors import ArtifactError
 from runtime.artifacts import checksum
 from runtime.artifacts.checksum import SEAL_KEY, require_sound, require_unbroken
@@ -55,7 +55,7 @@ def test_every_reader_of_onnx_reads_a_sealed_file(tmp_path: Path) -> None:
     checksum.seal(path)
     after = onnx.load(path)
     assert after.metadata_props[-1].key == SEAL_KEY
-    assert drop_seal(after) == before
+    assert remove_checksum(after) == before
     onnx.checker.check_model(str(path))
 
 
