@@ -1,4 +1,4 @@
-"""The options of `maskport export` that shape the graph, from text to values."""
+"""The graph options of `maskport export`, parsed and checked."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _ROUNDS = re.compile(r"[0-9]{1,6}(,[0-9]{1,6})?")
 
 
 def graph_shape(size: str | None, batch: str | None, target: Target) -> GraphShape:
-    """The sizes that `--size` and `--batch` ask for; a TensorRT graph has a batch of 1 by default.
+    """The shape of `--size` and `--batch`; the default batch of a TensorRT graph is 1.
 
     Raises:
-        UsageError: a size or a batch that is none, or a range where the batch is dynamic anyway.
+        UsageError: not a size or a batch, or a range for a target whose batch is dynamic.
     """
-    fixed, span = _batch(batch, target)
+    fixed, batch_range = _batch(batch, target)
     if size is None:
-        return GraphShape(fixed, batch_range=span)
+        return GraphShape(fixed, batch_range=batch_range)
     match = _SIZE.fullmatch(size)
     if match is None:
         raise UsageError(f"--size: expected HEIGHTxWIDTH like 800x1344, got '{size}'")
-    return GraphShape(fixed, int(match[1]), int(match[2]), span)
+    return GraphShape(fixed, int(match[1]), int(match[2]), batch_range)
 
 
 def _batch(text: str | None, target: Target) -> tuple[int | None, tuple[int, int, int] | None]:
-    """A fixed batch, or a range, or neither."""
+    """A fixed batch, or a range, or neither (dynamic)."""
     if text is None:
         return (1 if target.engine else None), None
     match = _BATCH.fullmatch(text)
@@ -43,26 +43,25 @@ def _batch(text: str | None, target: Target) -> tuple[int | None, tuple[int, int
         return int(match[1]), None
     if not target.engine:
         raise UsageError(
-            f"--batch {text}: a range is for TensorRT; without --batch the file takes any batch"
+            f"--batch {text}: a range is only for TensorRT; leave --batch out for a dynamic batch"
         )
-    low, usual, high = (int(part) for part in text.split(":"))
-    return (low, None) if low == high else (None, (low, usual, high))
+    low, optimal, high = (int(part) for part in text.split(":"))
+    return (low, None) if low == high else (None, (low, optimal, high))
 
 
 def native_options(
     rounds: str | None, target: Target, max_sampling: int | None = None
 ) -> NativeOptions | None:
-    """What `--nms-rounds` and `--max-sampling` ask for, or None for the default.
+    """The limits of `--nms-rounds` and `--max-sampling`, or None for the defaults.
 
     Raises:
-        UsageError: not one or two counts, or a target that has neither rounds nor a budget of
-            samples.
+        UsageError: a count out of range, or a target whose lowering has no such limit.
     """
     if rounds is None and max_sampling is None:
         return None
     if target.lowering != "native":
-        said, what = ("--nms-rounds", "rounds") if rounds else ("--max-sampling", "such a limit")
-        raise UsageError(f"{said}: only TensorRT's graph has {what}; leave it out")
+        option = "--nms-rounds" if rounds else "--max-sampling"
+        raise UsageError(f"{option}: only for TensorRT targets; leave it out for {target.name}")
     options = NativeOptions()
     if rounds is not None:
         match = _ROUNDS.fullmatch(rounds)
@@ -76,20 +75,20 @@ def native_options(
 
 
 def checked_opset(opset: int | None, precision: str = "fp32") -> int:
-    """The operator set to trace in, or the default.
+    """The opset to trace with.
 
     Args:
-        opset: as asked for; a BF16 file is moved to operator set 22 when the rest is done.
-        precision: of the file.
+        opset: of the user; None: the default.
+        precision: of the file; BF16 files are traced with the default and converted to opset 22.
 
     Raises:
-        UsageError: one that the lowerings are not written for, or that has no such precision.
+        UsageError: an opset that the lowerings or the precision do not support.
     """
     if precision == "bf16" and opset is not None:
         if opset != BF16_OPSET:
             raise UsageError(
-                f"--opset {opset}: with --precision bf16 the file is of operator set {BF16_OPSET}, "
-                "the first whose convolutions take BF16; leave --opset out"
+                f"--opset {opset}: --precision bf16 needs opset {BF16_OPSET}, the first with BF16 "
+                "convolutions; leave --opset out"
             )
         opset = None
     if opset is None:
@@ -97,6 +96,6 @@ def checked_opset(opset: int | None, precision: str = "fp32") -> int:
     if opset not in OPSETS:
         raise UsageError(
             f"--opset: expected one of {', '.join(map(str, OPSETS))}, got {opset} "
-            "(ONNX Runtime has no kernel for the RoiAlign of opset 22)"
+            "(ONNX Runtime has no RoiAlign kernel for opset 22)"
         )
     return opset

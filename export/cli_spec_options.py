@@ -1,4 +1,4 @@
-"""The options by which a user says what weights cannot tell."""
+"""Command-line options for spec fields that a checkpoint does not hold."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the group of options."""
-    says = parser.add_argument_group("what the weights cannot tell")
-    says.add_argument(
+    group = parser.add_argument_group("model spec, where the checkpoint does not define it")
+    group.add_argument(
         "--config",
         type=Path,
         metavar="YAML",
         help="the framework's own configuration; default: config.yaml beside the weights",
     )
-    says.add_argument("--short-side", type=whole_number, metavar="PX")
-    says.add_argument("--long-side", type=whole_number, metavar="PX")
-    says.add_argument("--score-threshold", type=fraction, metavar="P")
-    says.add_argument("--nms-iou", type=fraction, metavar="IOU")
-    says.add_argument("--detections", type=whole_number, metavar="D", help="per image")
-    says.add_argument(
-        "--candidates", type=whole_number, metavar="K", help="boxes that reach the last NMS"
+    group.add_argument("--short-side", type=whole_number, metavar="PX")
+    group.add_argument("--long-side", type=whole_number, metavar="PX")
+    group.add_argument("--score-threshold", type=fraction, metavar="P")
+    group.add_argument("--nms-iou", type=fraction, metavar="IOU")
+    group.add_argument("--detections", type=whole_number, metavar="D", help="per image")
+    group.add_argument(
+        "--candidates", type=whole_number, metavar="K", help="boxes kept for the final NMS"
     )
-    says.add_argument("--norm-eps", type=float, metavar="EPS", help="of BatchNorm")
-    says.add_argument("--names", help="class names: a file with one a line, or a,b,c")
-    says.add_argument("--spec", type=Path, help="JSON file with any fields of the spec")
+    group.add_argument("--norm-eps", type=float, metavar="EPS", help="of BatchNorm")
+    group.add_argument("--names", help="class names: a file with one per line, or a,b,c")
+    group.add_argument("--spec", type=Path, help="JSON file with any fields of the spec")
 
 
 def spec_options(args: argparse.Namespace) -> SpecOptions:
-    """What the options say.
+    """The spec fields that the user set.
 
     Raises:
         UsageError: names or a spec file that cannot be read.
@@ -58,7 +58,7 @@ def spec_options(args: argparse.Namespace) -> SpecOptions:
 
 
 def print_reading(checkpoint: Checkpoint) -> None:
-    """What was read besides the weights, and what was assumed, a line each."""
+    """Print each note about the files that were read, and each assumption, on its own line."""
     for note in checkpoint.notes:
         print(printable(note))
     for assumption in checkpoint.assumptions:
@@ -66,7 +66,7 @@ def print_reading(checkpoint: Checkpoint) -> None:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Class names out of a file with one a line, or out of the text itself."""
+    """Class names from a file with one per line, or from comma-separated text."""
     path = Path(text)
     if os.path.isfile(text):
         try:

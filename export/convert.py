@@ -1,4 +1,4 @@
-"""`maskport convert`: a checkpoint of any framework to a .safetensors that keeps its spec.
+"""`maskport convert`: convert a checkpoint of any framework to .safetensors with its spec.
 
 python -m export.convert weights.pkl weights.safetensors --config config.yaml
 """
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 def convert(checkpoint: Checkpoint, output: Path) -> None:
     """Write the weights under the network's own names, float32, with the spec in the header.
 
-    The file opens without a configuration and without assumptions: whatever was said or assumed
-    when it was made is part of the spec.
+    The file needs no configuration and no assumptions when it is opened: the spec is complete.
 
     Raises:
-        UsageError: the output is no `.safetensors`, or is the input.
+        UsageError: the output is not named `.safetensors`, or is the input.
         ArtifactError: the output cannot be written.
     """
     from safetensors.torch import save_file
@@ -38,14 +37,14 @@ def convert(checkpoint: Checkpoint, output: Path) -> None:
     if output.suffix.lower() != ".safetensors":
         raise UsageError(f"{output}: expected a name that ends in .safetensors")
     if os.path.realpath(output) == os.path.realpath(checkpoint.path):
-        raise UsageError(f"{output}: the output would overwrite the input; name another")
+        raise UsageError(f"{output}: the output would overwrite the input; use another name")
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     with atomic_path(output) as temporary:
         save_file(tensors, temporary, header_of(checkpoint.spec))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_convert, argv)
 
 

@@ -1,4 +1,4 @@
-"""A spec in lines for a person: every field that decides the output, part by part."""
+"""A spec as text: every field that affects the output, grouped by part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MANY = 12
 
 
 def describe(spec: ModelSpec) -> list[str]:
-    """One paragraph per part of the tree; a part that is absent is said to be."""
+    """One paragraph per part of the spec; "none" for a part that is absent."""
     lines = []
     for part in fields(spec):
         value = getattr(spec, part.name)

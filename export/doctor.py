@@ -1,4 +1,4 @@
-"""`maskport doctor`: what works on this machine, and what in a file stops which target.
+"""`maskport doctor`: check this machine, and a file against every target.
 
 python -m export.doctor
 python -m export.doctor model.rtx.onnx
@@ -20,7 +20,7 @@ __all__ = ["Finding", "diagnose_file", "diagnose_machine", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_doctor, argv)
 
 
@@ -38,15 +38,15 @@ def _doctor(argv: Sequence[str]) -> int:
         require_known(args.file)
     machine = diagnose_machine()
     _print(machine)
-    judged = Diagnosis((), ("export", "--help"))
+    diagnosis = Diagnosis((), ("export", "--help"))
     if args.file is not None:
-        judged = examine_file(args.file)
-        _print(judged.findings)
-    problems = sum(f.status == "problem" for f in (*machine, *judged.findings))
+        diagnosis = examine_file(args.file)
+        _print(diagnosis.findings)
+    problems = sum(f.status == "problem" for f in (*machine, *diagnosis.findings))
     if problems:
         print(f"{problems} problem{'s' if problems > 1 else ''}")
         return FAILED
-    print(next_step(*judged.next) if judged.next else "0 problems")
+    print(next_step(*diagnosis.next) if diagnosis.next else "0 problems")
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""`maskport engine`: an exported ONNX file to TensorRT engines, each with its manifest.
+"""`maskport engine`: build TensorRT engines from an exported ONNX file, each with a manifest.
 
 python -m export.engine model.rtx.onnx --gpu sm86,sm89
 """
@@ -47,33 +47,33 @@ def build_engine(
     gpu: Sequence[str] = (),
     options: BuildOptions | None = None,
 ) -> list[EngineReport]:
-    """Compile an ONNX file; the target in its metadata chooses the library.
+    """Compile an ONNX file with the library that its metadata names as the target.
 
     Args:
         model: a file of `maskport export --target tensorrt` or `tensorrt-rtx`.
-        folder: where `<stem>.<arch>.engine` and its manifest go; default: beside the model.
-        gpu: architectures like "sm89"; TensorRT-RTX needs them, TensorRT builds for the local GPU.
+        folder: for `<stem>.<arch>.engine` and its manifest; default: the model's folder.
+        gpu: architectures like "sm89"; required by TensorRT-RTX. TensorRT builds for the local GPU.
         options: of the build.
 
     Raises:
-        UsageError: an architecture or an option that the library does not have.
+        UsageError: an architecture or option that the library does not support.
         ArtifactError: the file is not ours, is damaged, or was exported for another target.
         MissingDependencyError: the library is not installed.
-        EngineBuildError: the library refused the graph.
+        EngineBuildError: the library rejected the graph.
     """
-    path, chosen = Path(model), options or BuildOptions()
+    path, options = Path(model), options or BuildOptions()
     for name in gpu:
         if not _ARCHITECTURE.fullmatch(name):
             raise UsageError(f"--gpu: expected architectures like sm86,sm89, got '{name}'")
     from export.onnx_file import read_onnx
 
-    read = read_onnx(path)
-    library = _library(path, read.artifact)
+    onnx_file = read_onnx(path)
+    library = _library(path, onnx_file.artifact)
     architectures = library.architectures(tuple(gpu))
     target = Path(folder) if folder is not None else path.parent
     if not target.is_dir():
-        raise UsageError(f"-o {target}: no such folder; make it first")
-    return [_build_one(library, read, a, chosen, target) for a in architectures]
+        raise UsageError(f"-o {target}: no such folder; create it first")
+    return [_build_one(library, onnx_file, a, options, target) for a in architectures]
 
 
 def _library(path: Path, artifact: Artifact) -> Library:
@@ -81,9 +81,9 @@ def _library(path: Path, artifact: Artifact) -> Library:
     if name not in TARGETS or not TARGETS[name].engine:
         height, width = artifact.manifest.height or 800, artifact.manifest.width or 1344
         raise ArtifactError(
-            f"{path}: was exported for {name} (lowering '{artifact.manifest.lowering}'), whose "
-            "operators TensorRT cannot compile; export it again: python -m export.onnx WEIGHTS "
-            f"--target tensorrt-rtx --size {height}x{width}"
+            f"{path}: exported for {name} (lowering '{artifact.manifest.lowering}'), with "
+            "operators that TensorRT cannot compile; export it again: python -m export.onnx "
+            f"WEIGHTS --target tensorrt-rtx --size {height}x{width}"
         )
     if name == "tensorrt-rtx":
         from export.builders.rtx import RtxLibrary
@@ -95,43 +95,43 @@ def _library(path: Path, artifact: Artifact) -> Library:
 
 
 def _build_one(
-    library: Library, read: OnnxFile, architecture: str, options: BuildOptions, folder: Path
+    library: Library, onnx_file: OnnxFile, architecture: str, options: BuildOptions, folder: Path
 ) -> EngineReport:
     from export.builders.builder import build
     from export.builders.inspection import check_engine_precision, datatypes, inspect_engine
     from export.builders.progress import BuildProgress
 
-    source = read.artifact.path
-    output = folder / f"{source.stem}.{architecture}.engine"
+    artifact = onnx_file.artifact
+    output = folder / f"{artifact.path.stem}.{architecture}.engine"
     progress = BuildProgress(architecture)
-    # Both outputs are claimed before the build: one that cannot be written must not cost one.
+    # Both outputs are opened before the build, so that an unwritable one fails at once.
     with atomic_path(manifest_path(output)) as manifest_file, atomic_path(output) as engine_file:
-        graph = read.model.SerializeToString()
+        graph = onnx_file.model.SerializeToString()
         built = None
         try:
-            built = build(library, graph, read.artifact.manifest, architecture, options, progress)
+            built = build(library, graph, artifact.manifest, architecture, options, progress)
         finally:
             progress.end(built is not None)
         if library.opens_what_it_builds and not options.version_compatible:
-            found = datatypes(inspect_engine(library, bytes(memoryview(built.plan))))
-            check_engine_precision(read.artifact.manifest.precision, found)
+            inspected = inspect_engine(library, bytes(memoryview(built.plan)))
+            check_engine_precision(artifact.manifest.precision, datatypes(inspected))
         engine_file.write_bytes(memoryview(built.plan))
-        info = _info(library, read, architecture, options, built)
-        manifest_file.write_text(to_text(_artifact(read, library, output), info), "utf-8")
+        info = _info(library, onnx_file, architecture, options, built)
+        manifest_file.write_text(to_text(_artifact(artifact, library, output), info), "utf-8")
     return EngineReport(output, info, built.warnings)
 
 
-def _artifact(read: OnnxFile, library: Library, output: Path) -> Artifact:
-    manifest = read.artifact.manifest
+def _artifact(artifact: Artifact, library: Library, output: Path) -> Artifact:
+    manifest = artifact.manifest
     versions = {**manifest.versions, "maskport": __version__, library.name: library.version}
-    return replace(read.artifact, path=output, manifest=replace(manifest, versions=versions))
+    return replace(artifact, path=output, manifest=replace(manifest, versions=versions))
 
 
 def _info(
-    library: Library, read: OnnxFile, architecture: str, options: BuildOptions, built: Built
+    library: Library, onnx_file: OnnxFile, architecture: str, options: BuildOptions, built: Built
 ) -> EngineInfo:
     plan = memoryview(built.plan)
-    asked = {
+    used_options = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(options).items()
     }
@@ -141,11 +141,11 @@ def _info(
         library=library.name,
         library_version=library.version,
         architecture=architecture,
-        onnx_sha256=read.sha256,
+        onnx_sha256=onnx_file.sha256,
         tensors=built.tensors,
         layer_types=built.layer_types,
         quantize_layers=built.quantize_layers,
-        options=asked,
+        options=used_options,
         build_seconds=round(built.seconds, 2),
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
@@ -153,23 +153,23 @@ def _info(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_engine, argv)
 
 
 def _parser() -> Parser:
     parser = Parser(prog="maskport engine", description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help=".onnx, exported with --target tensorrt[-rtx]")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: beside it")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: beside MODEL")
     parser.add_argument(
         "--gpu", default="", metavar="SM,…", help="TensorRT-RTX: architectures, like sm86,sm89"
     )
-    parser.add_argument("--workspace", type=_mebibytes, metavar="MIB", help="scratch memory")
-    parser.add_argument("--level", type=int, choices=range(6), help="optimisation level")
-    parser.add_argument("--tf32", action="store_true", help="let FP32 layers use TF32")
+    parser.add_argument("--workspace", type=_mebibytes, metavar="MIB", help="scratch memory limit")
+    parser.add_argument("--level", type=int, choices=range(6), help="optimization level")
+    parser.add_argument("--tf32", action="store_true", help="allow TF32 in FP32 layers")
     full = parser.add_argument_group("TensorRT only")
-    full.add_argument("--timing-cache", type=Path, metavar="FILE", help="kept between builds")
-    full.add_argument("--version-compatible", action="store_true", help="for later versions too")
+    full.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel timings to reuse")
+    full.add_argument("--version-compatible", action="store_true", help="also for later versions")
     full.add_argument("--hardware-compatible", choices=HARDWARE_LEVELS, default="none")
     return parser
 
@@ -186,7 +186,7 @@ def _engine(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     options = BuildOptions(
         workspace_bytes=None if args.workspace is None else args.workspace * 2**20,
-        optimisation_level=args.level,
+        optimization_level=args.level,
         timing_cache=args.timing_cache,
         version_compatible=args.version_compatible,
         hardware_compatible=args.hardware_compatible,
@@ -198,7 +198,7 @@ def _engine(argv: Sequence[str]) -> int:
         print(f"warning: {text[:300]}", file=sys.stderr)
     for report in reports:
         info = report.info
-        types = ", ".join(f"{count} layers {kind}" for kind, count in info.layer_types.items())
+        types = ", ".join(f"{count} layers {dtype}" for dtype, count in info.layer_types.items())
         print(
             f"{report.path} · {info.size_bytes / 1e6:.0f} MB · {info.library} "
             f"{info.library_version} · {info.architecture} · {types} · {info.build_seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""`maskport inspect`: what a checkpoint, an exported file or an engine is, and what was assumed.
+"""`maskport inspect`: describe a checkpoint, an exported file or an engine.
 
 python -m export.inspect weights.pth
 python -m export.inspect model.onnx --json
@@ -22,14 +22,14 @@ from runtime.cli.next_command import next_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_inspect, argv)
 
 
 def _parser() -> Parser:
     parser = Parser(prog="maskport inspect", description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="a checkpoint, an .onnx file or an .engine")
-    parser.add_argument("--json", action="store_true", help="the spec alone, as --spec takes it")
+    parser.add_argument("--json", action="store_true", help="only the spec, as a --spec file")
     add_spec_arguments(parser)
     return parser
 
@@ -52,7 +52,7 @@ def _inspect(argv: Sequence[str]) -> int:
         return DONE
     count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     _print_head(args.file, checkpoint.spec)
-    print(f"{count / 1e6:.1f} M numbers in {len(checkpoint.tensors)} tensors")
+    print(f"{count / 1e6:.1f} M parameters in {len(checkpoint.tensors)} tensors")
     print(f"sha256 {checkpoint.sha256}")
     print("\n".join(describe(checkpoint.spec)))
     print_reading(checkpoint)
@@ -76,17 +76,17 @@ def _print_artifact(artifact: Artifact) -> None:
     _print_head(artifact.path, artifact.spec)
     manifest = asdict(artifact.manifest)
     versions = manifest.pop("versions")
-    said = [f"{name} {value}" for name, value in manifest.items() if value is not None]
+    entries = [f"{name} {value}" for name, value in manifest.items() if value is not None]
     tools = [f"{name} {version}" for name, version in versions.items()]
-    print(f"{'made':<12}{printable(', '.join(said))}")
-    print(f"{'with':<12}{printable(', '.join(tools))}")
+    print(f"{'manifest':<12}{printable(', '.join(entries))}")
+    print(f"{'versions':<12}{printable(', '.join(tools))}")
     print("\n".join(describe(artifact.spec)))
     print(next_step("doctor", artifact.path))
 
 
 def _print_head(path: Path, spec: ModelSpec) -> None:
-    said = f"{path} · {spec.dialect} · {spec.architecture} · {spec.num_foreground} classes"
-    print(printable(said))
+    head = f"{path} · {spec.dialect} · {spec.architecture} · {spec.num_foreground} classes"
+    print(printable(head))
 
 
 if __name__ == "__main__":

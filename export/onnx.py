@@ -1,4 +1,4 @@
-"""`maskport export`: a checkpoint to an ONNX file that is checked against the eager model.
+"""`maskport export`: export a checkpoint to ONNX and check the file against the eager model.
 
 python -m export.onnx weights.pth -o model.onnx
 python -m export.onnx weights.pth --target tensorrt-rtx --size 800x1344 -o model.rtx.onnx
@@ -57,19 +57,20 @@ def export_onnx(
     Args:
         weights: a file that `model.checkpoint.load` reads.
         output: where the ONNX file goes; nothing is left there when anything fails.
-        options: what the weights cannot tell.
-        shape: fixed sizes; dynamic by default, which TensorRT targets do not take.
-        opset: ONNX operator set, default 18; a BF16 file is of 22.
+        options: spec fields that the checkpoint does not hold.
+        shape: fixed sizes; dynamic by default, which TensorRT targets do not accept.
+        opset: ONNX opset, default 18; a BF16 file always has opset 22.
         check_photo: photo on which the file is compared with the eager model; None: no check.
-        steps: where progress is shown.
-        target: "onnxruntime", "tensorrt" or "tensorrt-rtx"; decides the lowering.
-        native_options: what the `native` lowering may spend.
+        steps: progress display.
+        target: "onnxruntime", "tensorrt" or "tensorrt-rtx"; selects the lowering.
+        native_options: limits of the `native` lowering.
         config: the framework's own configuration of the model; see `model.checkpoint.load`.
-        precision: "fp32", "fp16" or "bf16"; a half is judged by the emulator, on the same photo.
+        precision: "fp32", "fp16" or "bf16"; half precision is checked by the emulator, on the
+            same photo.
 
     Raises:
-        UsageError: an impossible option, or an output that would overwrite an input.
-        CheckpointError: the weights cannot be read or are not known.
+        UsageError: an invalid option, or an output that would overwrite an input.
+        CheckpointError: the weights cannot be read or are of an unknown kind.
         ExportError: tracing failed, or the file differs from the eager model beyond the limits.
         ArtifactError: the output cannot be written.
     """
@@ -81,37 +82,37 @@ def export_onnx(
     from model.checkpoint import load
     from model.native.options import NativeOptions
 
-    show = steps.begin if steps else lambda _: None
-    wanted, precision = target_named(target), checked_precision(precision)
+    begin_step = steps.begin if steps else lambda _: None
+    destination, precision = target_named(target), checked_precision(precision)
     output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset, precision)
     _refuse_overwrite(output, weights, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
-    show("reading the weights")
+    begin_step("reading the weights")
     checkpoint = load(weights, options, config)
     shape.check(checkpoint.spec.preprocess)
     native = None
-    if wanted.lowering == "native":
+    if destination.lowering == "native":
         checkpoint = _for_native(checkpoint, options, shape)
         native = native_options or NativeOptions()
-    # Claimed before the trace: an output that cannot be written must not cost one.
+    # Opened before the trace, so that an unwritable output fails at once.
     with atomic_path(output) as temporary:
         if output.suffix.lower() != ".onnx":
             raise UsageError(f"-o {output}: expected a name that ends in .onnx")
-        show("tracing the network")
+        begin_step("tracing the network")
         graph = trace(checkpoint.build(), shape, opset, native)
-        show("writing the file")
-        _write(graph, temporary, checkpoint, shape, wanted)
+        begin_step("writing the file")
+        _write(graph, temporary, checkpoint, shape, destination)
         report = None
         if photo is not None:
-            show("checking it against the eager model")
+            begin_step("checking it against the eager model")
             report = check_file(checkpoint, temporary, photo, Path(str(check_photo)).name)
         half = half_check = None
         if precision != "fp32":
-            show(f"writing it in {precision}")
+            begin_step(f"converting it to {precision}")
             half = _to_half(graph, precision)
-            _write(graph, temporary, checkpoint, shape, wanted, precision)
+            _write(graph, temporary, checkpoint, shape, destination, precision)
             if photo is not None and report is not None:
-                show("checking that under emulation")
+                begin_step("checking the result under emulation")
                 half_check = check_half(temporary, photo, report, half.half)
     size = output.stat().st_size
     return ExportReport(output, checkpoint, size, report, native, half, half_check)
@@ -131,7 +132,7 @@ def _to_half(graph: ir.Model, precision: str) -> HalfReport:
 def _for_native(
     checkpoint: Checkpoint, options: SpecOptions | None, shape: GraphShape
 ) -> Checkpoint:
-    """The checkpoint with the lowering's own number of candidates, unless one was asked for."""
+    """Replace the number of candidates by the lowering's default, unless the user set one."""
     from model.spec_options import was_said
 
     _require_fixed(checkpoint.spec, shape)
@@ -152,19 +153,19 @@ def _require_fixed(spec: ModelSpec, shape: GraphShape) -> None:
             f"photos or --size {long}x{short} for portrait ones, or export a file for each"
         )
     if shape.largest_batch is None:
-        raise UsageError("--batch: TensorRT needs a batch; give 1 or 1:4:8, for instance")
+        raise UsageError("--batch: expected a fixed batch or a range for TensorRT, like 1 or 1:4:8")
 
 
 def _refuse_overwrite(output: Path, *inputs: str | Path | None) -> None:
     for path in inputs:
         if path is not None and os.path.realpath(output) == os.path.realpath(path):
-            raise UsageError(f"{output}: the output would overwrite this input; name another (-o)")
+            raise UsageError(f"{output}: the output would overwrite an input; set another with -o")
 
 
 def _decode(path: Path) -> npt.NDArray[np.uint8]:
     from runtime.sources.photos import decode
 
-    if not os.path.isfile(path):  # a pipe would block for ever
+    if not os.path.isfile(path):  # reading a pipe could block forever
         raise UsageError(f"--check-image {path}: no such file; expected a photo")
     return decode(path)
 
@@ -206,7 +207,7 @@ def _write(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_export, argv)
 
 
@@ -219,40 +220,40 @@ def _parser() -> Parser:
         "--target",
         default="onnxruntime",
         metavar="NAME",
-        help=f"what will run it: {', '.join(TARGETS)}; default onnxruntime",
+        help=f"what will run the file: {', '.join(TARGETS)}; default onnxruntime",
     )
     graph.add_argument(
         "--size",
         metavar="HxW",
-        help="fixed canvas, photos are shrunk to fit; default: dynamic (TensorRT needs one)",
+        help="fixed canvas, larger photos are resized to fit; default: dynamic (not for TensorRT)",
     )
     graph.add_argument(
         "--batch",
-        metavar="N|MIN:USUAL:MAX",
+        metavar="N|MIN:OPT:MAX",
         help="fixed batch, or a range for TensorRT; default: dynamic, 1 for TensorRT",
     )
     graph.add_argument(
         "--precision",
         default="fp32",
         metavar="NAME",
-        help="fp32, fp16 or bf16: what the heavy layers compute in; default fp32",
+        help="data type of the heavy layers: fp32, fp16 or bf16; default fp32",
     )
-    graph.add_argument("--opset", type=int, help="ONNX operator set, default 18; 22 for bf16")
+    graph.add_argument("--opset", type=int, help="ONNX opset, default 18; 22 for bf16")
     graph.add_argument(
         "--nms-rounds",
         metavar="R[,D]",
-        help="TensorRT: iterations of the proposals' NMS and of the detections'; default 64,20",
+        help="TensorRT: NMS iterations for proposals and detections; default 64,20",
     )
     graph.add_argument(
         "--max-sampling",
         type=whole_number,
         metavar="M",
-        help="TensorRT, adaptive pooling: M x M samples a bin; default: as many as any RoI needs",
+        help="TensorRT, adaptive pooling: M x M samples per bin; default: the largest RoI's need",
     )
     add_spec_arguments(parser)
     check = parser.add_argument_group("check")
-    check.add_argument("--check-image", type=Path, default=SAMPLE_PHOTO, help="photo to check on")
-    check.add_argument("--no-check", action="store_true", help="do not run the file")
+    check.add_argument("--check-image", type=Path, default=SAMPLE_PHOTO, help="photo for the check")
+    check.add_argument("--no-check", action="store_true", help="skip the check")
     return parser
 
 

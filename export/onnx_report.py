@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from model.spec import ModelSpec
 
 _ON_A_CPU = {
-    "fp16": "computes this file in float32; a GPU computes what it says",
-    "bf16": "refuses this file: it has no BF16 convolution, and no RoiAlign of opset 22",
+    "fp16": "computes this file in float32; a GPU uses FP16",
+    "bf16": "cannot run this file: it has no BF16 convolution and no RoiAlign of opset 22",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: the file, what was read, and what the check said (None: not checked).
+    """The written file, its checkpoint, and the result of the check (None: not checked).
 
-    `rounds` is what the `native` lowering spent, None for `standard`. `half` and `half_check` are
-    None for float32; `check` is then of the float32 graph that the file was made from.
+    `rounds` has the limits of the `native` lowering, None for `standard`. In half precision,
+    `check` belongs to the float32 graph that the file was converted from; `half` and `half_check`
+    are None for float32.
     """
 
     path: Path
@@ -71,7 +72,7 @@ def _what_next(report: ExportReport, args: argparse.Namespace) -> str:
     if args.precision != "bf16":
         photo = os.path.relpath(args.check_image)
         return next_step("predict", report.path, photo, "-o", "out")
-    # ONNX Runtime has no BF16 convolution on a CPU and refuses the file.
+    # ONNX Runtime has no BF16 convolution on a CPU.
     return next_step("doctor" if TARGETS[args.target].engine else "inspect", report.path)
 
 
@@ -82,5 +83,5 @@ def _rounds(options: NativeOptions, spec: ModelSpec) -> str:
     return (
         f"NMS rounds: {options.proposal_rounds} for proposals, {options.detection_rounds} for "
         f"detections (--nms-rounds), {cost.bytes_read / 1e6:.0f} MB read and "
-        f"{cost.multiply_adds / 1e9:.2f} G multiply-adds a photo"
+        f"{cost.multiply_adds / 1e9:.2f} G multiply-adds per photo"
     )

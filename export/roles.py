@@ -1,7 +1,7 @@
-"""Write on every node which part of the network it is, and forget how it was traced.
+"""Tag every node with the part of the network that it belongs to, its role.
 
-Later passes and precision policies ask for a node's role; none guesses from names. The tracer's
-own notes go: they hold source lines and paths of the machine that exported.
+Passes and precision policies read the role instead of parsing names. The tracer's own metadata
+is removed: it holds source lines and paths of the exporting machine.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _OUTSIDE = "outputs"
 
 
 def tag_roles(model: ir.Model, roles: frozenset[str]) -> None:
-    """Tag each node with the child of the network that made it, e.g. "rpn" or "mask_head".
+    """Tag each node with the submodule that it was traced from, e.g. "rpn" or "mask_head".
 
-    Nodes made by no child (the graph's last casts and sums) are tagged "outputs".
+    Nodes of no submodule (the final casts and sums) are tagged "outputs".
 
     Args:
-        model: a graph as the tracer left it; changed in place.
-        roles: names of the network's children.
+        model: a graph as traced; changed in place.
+        roles: names of the network's submodules.
     """
     for node in model.graph.all_nodes():
         role = _top_scope(node)
@@ -36,17 +36,17 @@ def tag_roles(model: ir.Model, roles: frozenset[str]) -> None:
 
 
 def role_of(node: ir.Node) -> str:
-    """The role that `tag_roles` gave the node, or "" where it was made later."""
+    """The role from `tag_roles`, or "" for a node that was added later."""
     return node.metadata_props.get(ROLE_KEY, "")
 
 
 def _top_scope(node: ir.Node) -> str:
     text = node.metadata_props.get(_SCOPES_KEY, "")
     scopes = ast.literal_eval(text) if text else []
-    # The first scope is the network itself, the second is dotted below one of its children.
+    # The first scope is the network itself, the second a dotted path inside it.
     return str(scopes[1]).split(".")[0] if len(scopes) > 1 else ""
 
 
 def _all_values(graph: ir.Graph) -> list[ir.Value]:
-    made = [value for node in graph.all_nodes() for value in node.outputs]
-    return [*graph.inputs, *graph.initializers.values(), *made]
+    outputs = [value for node in graph.all_nodes() for value in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *outputs]

@@ -1,4 +1,4 @@
-"""What each `--target` asks of the exported graph."""
+"""The export targets, and what each needs from the graph."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 from model.errors import UsageError
 from model.spec import ModelSpec, PreprocessSpec
 
-MAX_TOP_K = 3840  # of TensorRT's TopK layer; `passes/split_top_k.py` makes several of a larger one
-# Enough for every photo seen (335 of 6,000 pairs passed where fewer than 100 survived), and a
-# quarter of the matrix that 2,000 would take. `candidates_cut` tells when it is not enough.
+MAX_TOP_K = 3840  # of TensorRT's TopK layer; `passes/split_top_k.py` splits a larger one
+# Enough for all 118 photos measured (at most 335 candidates passed where fewer than 100 survived
+# NMS), with a quarter of the matrix of 2,000. `candidates_cut` reports when it is not enough.
 _NATIVE_CANDIDATES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A kind of program that will run the file.
+    """A runtime to export for.
 
-    `engine` is whether the file is compiled by `export.engine` before it runs; `suffix` ends the
-    default name of the file.
+    `engine`: whether `export.engine` compiles the file before it runs. `suffix`: of the default
+    output name.
     """
 
     name: str
@@ -42,7 +42,7 @@ def target_named(name: str) -> Target:
     """The target of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no such target.
     """
     if name not in TARGETS:
         raise UsageError(f"--target: expected one of {', '.join(TARGETS)}, got '{name}'")
@@ -50,9 +50,8 @@ def target_named(name: str) -> Target:
 
 
 def native_candidates(spec: ModelSpec) -> int:
-    """How many boxes reach the last NMS by default in the `native` lowering."""
-    wanted = max(_NATIVE_CANDIDATES, 4 * spec.box.detections)
-    return min(wanted, spec.box.candidates)
+    """Default number of boxes that enter the final NMS in the `native` lowering."""
+    return min(max(_NATIVE_CANDIDATES, 4 * spec.box.detections), spec.box.candidates)
 
 
 def landscape_hw(pre: PreprocessSpec) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """One builder for both libraries: parse, check the types, configure, compile.
 
-Only names that TensorRT 10.12, TensorRT 11 and TensorRT-RTX share are used here; what differs is
-in the adapters.
+Uses only the API that TensorRT 10.12, TensorRT 11 and TensorRT-RTX share; the adapters hold the
+differences.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from runtime.artifacts.engine_manifest import TYPE_NAMES, TensorInfo
 from runtime.artifacts.metadata import Manifest
 from runtime.sessions.tensorrt_library import forwarding_logger
 
-# For mypy the bindings are TensorRT's, whose stubs `make typecheck-tensorrt` generates; at run time
-# they are the adapter's, which is why functions begin with `trt = library.module`.
+# mypy checks against TensorRT's stubs (`make typecheck-tensorrt`); at run time the bindings are the
+# adapter's, hence `trt = library.module` at the top of functions.
 if TYPE_CHECKING:
     import tensorrt as trt
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A compiled engine and what was seen on the way.
+    """A compiled engine with its tensors, layer types and warnings.
 
-    `layer_types` counts convolutions and products by the type that they answer in.
+    `layer_types` counts convolutions and matrix products by output type.
     """
 
     plan: Any
@@ -55,15 +55,15 @@ def build(
 
     Args:
         library: the adapter.
-        graph: a serialised ONNX model.
-        manifest: of that model; its precision and its batch range are what is built.
+        graph: a serialized ONNX model.
+        manifest: of that model; sets the precision and the batch range.
         architecture: like "sm89".
-        options: what was asked for.
-        progress: told about every step; an interrupt stops the build at the next one.
+        options: of the build.
+        progress: display; an interrupt stops the build at the next step.
 
     Raises:
-        EngineBuildError: the parser or the builder refused, or the parsed network does not have
-            the precision that the manifest promises.
+        EngineBuildError: the parser or the builder failed, or the parsed network does not have the
+            precision of the manifest.
         KeyboardInterrupt: after the library has stopped.
     """
     if not TYPE_CHECKING:
@@ -101,40 +101,40 @@ def build(
 
 
 def check_precision(precision: str, layer_types: dict[str, int], quantize_layers: int) -> None:
-    """Refuse a network whose types are not what its file says.
+    """Reject a network whose layer types do not match its manifest.
 
     Args:
-        precision: of the file's manifest: fp32, fp16, bf16, or int8 with a rest.
-        layer_types: type → number of convolutions and products that answer in it.
-        quantize_layers: Q nodes.
+        precision: of the manifest: fp32, fp16, bf16, or int8 plus a float type.
+        layer_types: type → number of convolutions and matrix products with that output type.
+        quantize_layers: number of Q nodes.
 
     Raises:
-        EngineBuildError: the promised type is nowhere, or another stands in an FP32 network.
+        EngineBuildError: the expected type is missing, or an FP32 network has another one.
     """
-    promised = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
-    seen = ", ".join(f"{count} {kind}" for kind, count in sorted(layer_types.items())) or "none"
+    expected = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
+    counts = ", ".join(f"{n} {dtype}" for dtype, n in sorted(layer_types.items())) or "none"
     others = set(layer_types) - {"float32"}
     if precision == "fp32" and (others or quantize_layers):
         raise EngineBuildError(
-            f"precision fp32: expected every convolution in float32, got {seen} and "
+            f"precision fp32: expected every convolution in float32, got {counts} and "
             f"{quantize_layers} Q nodes; export the graph again"
         )
-    if promised is not None and 2 * layer_types.get(promised, 0) < sum(layer_types.values()):
+    if expected is not None and 2 * layer_types.get(expected, 0) < sum(layer_types.values()):
         raise EngineBuildError(
-            f"precision {precision}: expected most convolutions in {promised}, got {seen}; "
+            f"precision {precision}: expected most convolutions in {expected}, got {counts}; "
             "export the graph again"
         )
     if precision.startswith(("int8", "fp8")) and quantize_layers == 0:
         raise EngineBuildError(
-            f"precision {precision}: the network has no Q nodes; quantise it again"
+            f"precision {precision}: the network has no Q nodes; quantize it again"
         )
 
 
 def _check_inputs(network: trt.INetworkDefinition, manifest: Manifest) -> None:
-    """Refuse a graph whose sizes are not what its metadata says: the runtime goes by those.
+    """Reject a graph whose input sizes differ from its metadata, which the runtime relies on.
 
     Raises:
-        EngineBuildError: another canvas, or another kind of batch.
+        EngineBuildError: another canvas or batch.
     """
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     for tensor in inputs:
@@ -143,8 +143,8 @@ def _check_inputs(network: trt.INetworkDefinition, manifest: Manifest) -> None:
         expected = (batch, 3, manifest.height, manifest.width)
         if tensor.name == "images" and shape != expected:
             raise EngineBuildError(
-                f"the file's metadata says images of {list(expected)}, its graph takes "
-                f"{list(shape)} (-1 is a range); export it again"
+                f"images: expected {list(expected)} by the file's metadata, got {list(shape)} in "
+                "its graph (-1: a range); export it again"
             )
 
 
@@ -153,12 +153,12 @@ def _configure(config: trt.IBuilderConfig, library: Library, options: BuildOptio
         trt = library.module
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if options.optimisation_level is not None:
-        config.builder_optimization_level = options.optimisation_level
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
     if options.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:
-        # On by default in both libraries; FP32 is to mean FP32.
+        # On by default in both libraries; FP32 shall mean FP32.
         config.clear_flag(trt.BuilderFlag.TF32)
 
 
@@ -168,42 +168,37 @@ def _add_profile(
     network: trt.INetworkDefinition,
     manifest: Manifest,
 ) -> None:
-    """One optimisation profile where the batch is a range."""
+    """Add an optimization profile if the batch is a range."""
     if manifest.batch_range is None:
         return
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        rest = tuple(tensor.shape)[1:]
-        low, usual, high = ((batch, *rest) for batch in manifest.batch_range)
-        profile.set_shape(tensor.name, low, usual, high)
+        sizes = tuple(tensor.shape)[1:]
+        profile.set_shape(tensor.name, *((batch, *sizes) for batch in manifest.batch_range))
     config.add_optimization_profile(profile)
 
 
 def _layer_types(network: trt.INetworkDefinition, library: Library) -> tuple[dict[str, int], int]:
-    """Types that the weighted layers answer in, and the number of Q nodes.
+    """Output types of the layers with weights, and the number of Q nodes.
 
-    Products of two computed tensors are no weights' layers: NMS multiplies its 0/1 matrix in
-    half precision at every precision of the network.
+    Products of two computed tensors do not count: NMS multiplies 0/1 matrices in half precision
+    at every precision of the network.
     """
     if not TYPE_CHECKING:
         trt = library.module
-    kinds = trt.LayerType
-    products, constant = kinds.MATRIX_MULTIPLY, kinds.CONSTANT
-    heavy = {kinds.CONVOLUTION, kinds.DECONVOLUTION, products}
+    types = trt.LayerType
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    constants = {layer.get_output(0).name for layer in layers if layer.type == constant}
-    found: Counter[str] = Counter()
-    for layer in layers:
-        if layer.type not in heavy:
-            continue
+    constants = {layer.get_output(0).name for layer in layers if layer.type == types.CONSTANT}
+
+    def has_weights(layer: trt.ILayer) -> bool:
+        if layer.type != types.MATRIX_MULTIPLY:
+            return layer.type in (types.CONVOLUTION, types.DECONVOLUTION)
         inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
-        has_weights = any(t is not None and t.name in constants for t in inputs)
-        if layer.type == products and not has_weights:
-            continue
-        found[_type_name(layer.get_output(0).dtype)] += 1
-    quantize = sum(layer.type == kinds.QUANTIZE for layer in layers)
-    return dict(found), quantize
+        return any(t is not None and t.name in constants for t in inputs)
+
+    counts = Counter(_type_name(x.get_output(0).dtype) for x in layers if has_weights(x))
+    return dict(counts), sum(layer.type == types.QUANTIZE for layer in layers)
 
 
 def _tensors(network: trt.INetworkDefinition) -> tuple[TensorInfo, ...]:
@@ -246,17 +241,17 @@ def _monitor(library: Library, progress: BuildProgress) -> trt.IProgressMonitor:
 
 
 def _interruptible(work: Callable[[], Any], progress: BuildProgress) -> Any:
-    """Run in a thread, so that Ctrl-C reaches us and not one of the library's callbacks.
+    """Run in a thread, so that Ctrl-C is raised here and not in a callback of the library.
 
     An exception that passes through native code would end the interpreter.
     """
-    answers: list[Any] = []
+    results: list[Any] = []
     failures: list[BaseException] = []
 
     def body() -> None:
         try:
-            answers.append(work())
-        except BaseException as error:  # handed to the caller below
+            results.append(work())
+        except BaseException as error:  # raised again below
             failures.append(error)
         finally:
             finished.set()
@@ -264,7 +259,7 @@ def _interruptible(work: Callable[[], Any], progress: BuildProgress) -> Any:
     finished, interrupted = threading.Event(), False
     thread = threading.Thread(target=body, name="engine build")
     thread.start()
-    # Not join(): Python 3.11 takes a thread for ended when its join is interrupted.
+    # Not join(): Python 3.11 treats a thread as finished when its join is interrupted.
     while not finished.is_set():
         try:
             finished.wait(0.1)
@@ -275,4 +270,4 @@ def _interruptible(work: Callable[[], Any], progress: BuildProgress) -> Any:
         raise KeyboardInterrupt
     if failures:
         raise failures[0]
-    return answers[0]
+    return results[0]

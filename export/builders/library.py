@@ -1,4 +1,4 @@
-"""What the builder asks of a library; `tensorrt.py` and `rtx.py` answer."""
+"""The interface of a library to the builder; `tensorrt.py` and `rtx.py` implement it."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class Library(Protocol):
     def version(self) -> str:
         """Version of the installed library."""
 
-    def architectures(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """The architectures to build for, one engine each.
+    def architectures(self, requested: tuple[str, ...]) -> tuple[str, ...]:
+        """The architectures to build for, one engine each, given those of the user.
 
         Raises:
-            UsageError: one that the library cannot build for.
-            DeviceError: the library builds for the local GPU, and there is none.
+            UsageError: the library cannot build for one of them.
+            DeviceError: the library builds for the local GPU, but there is none.
         """
 
     def configure(
         self, config: trt.IBuilderConfig, architecture: str, options: BuildOptions
     ) -> None:
-        """Set the library's own part of the builder's configuration.
+        """Set the library's own part of the builder configuration.
 
         Raises:
-            UsageError: an option that this library does not have.
+            UsageError: an option that this library does not support.
         """
 
     @property
     def opens_what_it_builds(self) -> bool:
-        """Whether a built engine can be opened here, to see its types."""
+        """Whether a built engine can be opened here, to check its types."""
 
     def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
-        """Keep what a successful build leaves behind, such as the timing cache."""
+        """Save the side products of a successful build, such as the timing cache."""

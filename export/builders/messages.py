@@ -1,4 +1,4 @@
-"""What the library says: collected while it works, then one message for one cause."""
+"""Messages of the library: collected during a build, then reduced to one error."""
 
 from __future__ import annotations
 
@@ -18,52 +18,53 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     (r"[Pp]lugin", f"the operator needs a plugin; {_REEXPORT}"),
     (r"MODEL_DESERIALIZE_FAILED|Failed to parse the ONNX", "the file is damaged; export it again"),
     (r"out of memory|OutOfMemory|insufficient (?:device )?memory", "lower --batch or --workspace"),
-    (r"CUDA driver version is insufficient|no CUDA-capable device", "run it where the GPU is"),
+    (r"CUDA driver version is insufficient|no CUDA-capable device", "run it on the GPU machine"),
 )
 _NODE = re.compile(r"(?:ITopKLayer|I[A-Za-z]+Layer) ([^\s:]+):|failed\. (\S+) has no runners")
 
 
 class Messages:
-    """Warnings and errors in the order they came, without repetitions."""
+    """Warnings and errors in order of arrival, without duplicates."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.errors: list[str] = []
 
     def add(self, text: str, is_error: bool) -> None:
-        """Keep a message of the library."""
+        """Record a message of the library."""
         line = " ".join(text.split())
-        kept = self.errors if is_error else self.warnings
-        if line not in kept:
-            kept.append(line)
+        recorded = self.errors if is_error else self.warnings
+        if line not in recorded:
+            recorded.append(line)
 
     def failure(self, where: str) -> EngineBuildError:
-        """One error out of all that was said."""
-        said = self.errors[0] if self.errors else "the library gave no reason"
-        match = _NODE.search(said)
+        """An error from the first recorded one, the cause of the others."""
+        message = self.errors[0] if self.errors else "the library gave no reason"
+        match = _NODE.search(message)
         node = next((n for n in match.groups() if n), "") if match else ""
         at = f" at node '{node}'" if node else ""
-        return EngineBuildError(f"{where}{at}: {_shorten(said)}{_remedy(said)}")
+        return EngineBuildError(f"{where}{at}: {_shorten(message)}{_remedy(message)}")
 
 
 def parse_failure(where: str, error: Any) -> EngineBuildError:
-    """One error out of the parser's own, which names the node."""
+    """An error from the parser's, which names the node."""
     operator, name = str(error.node_operator() or ""), str(error.node_name() or "")
     at = f" at {operator} node '{name}'" if operator else ""
-    said = " ".join(str(error.desc()).split())
-    return EngineBuildError(f"{where}{at}: {_shorten(said)}{_remedy(f'{operator} {said}')}")
+    message = " ".join(str(error.desc()).split())
+    remedy = _remedy(f"{operator} {message}")
+    return EngineBuildError(f"{where}{at}: {_shorten(message)}{remedy}")
 
 
-def _remedy(said: str) -> str:
+def _remedy(message: str) -> str:
     for pattern, remedy in _REMEDIES:
-        if re.search(pattern, said):
+        if re.search(pattern, message):
             return f"; {remedy}"
     return ""
 
 
-def _shorten(said: str) -> str:
-    """Without the library's own source lines and codes."""
-    text = re.sub(r"\(?[\[(]?\S+\.cpp(?:::|:)\S*\]?\)?", "", said)
+def _shorten(message: str) -> str:
+    """Drop the library's source lines and error codes."""
+    text = re.sub(r"\(?[\[(]?\S+\.cpp(?:::|:)\S*\]?\)?", "", message)
     text = re.sub(r"\bIn \w+ at .*$", "", text)
     text = re.sub(r"^.*?Error Code \d+: ", "", text)
     return " ".join(text.split())[:300].rstrip(" (;:")

@@ -1,4 +1,4 @@
-"""What a user may ask of an engine build."""
+"""Options of an engine build."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """Options of one build; None leaves the library's own default.
+    """Options of one build; None keeps the library's default.
 
     Attributes:
-        workspace_bytes: the most scratch memory that a layer may use on the GPU.
-        optimisation_level: 0 to 5; higher builds longer and may run faster.
-        timing_cache: file that remembers kernel timings between builds (TensorRT only).
-        version_compatible: later versions of the library may run the engine (TensorRT only).
-        hardware_compatible: one of `HARDWARE_LEVELS`, on which other GPUs it may run (TensorRT
-            only).
-        tf32: let FP32 convolutions use TF32 on the GPU; off, so that FP32 means FP32.
+        workspace_bytes: limit of the GPU scratch memory of one layer.
+        optimization_level: 0 to 5; a higher level builds longer and may run faster.
+        timing_cache: file of kernel timings, reused between builds (TensorRT only).
+        version_compatible: later versions of the library can run the engine (TensorRT only).
+        hardware_compatible: one of `HARDWARE_LEVELS`: other GPUs that can run it (TensorRT only).
+        tf32: allow TF32 in FP32 convolutions; off by default, so that FP32 means FP32.
     """
 
     workspace_bytes: int | None = None
-    optimisation_level: int | None = None
+    optimization_level: int | None = None
     timing_cache: Path | None = None
     version_compatible: bool = False
     hardware_compatible: str = "none"

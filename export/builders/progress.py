@@ -1,4 +1,4 @@
-"""The library's nested progress as one fraction, on a terminal or in plain lines."""
+"""Progress of a build: the library's nested phases as one fraction, on a terminal or in lines."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class _Phase:
 
 
 class BuildProgress:
-    """Counts nested phases; shows the outermost one's fraction, which never falls.
+    """Counts nested phases and shows the fraction of the outermost one, which never decreases.
 
-    The library calls from its own thread while ours waits, hence the lock.
+    The library calls from its own thread, hence the lock.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
@@ -33,28 +33,28 @@ class BuildProgress:
         self.cancelled = False
 
     def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins, within a step of its parent."""
+        """Start a phase of `steps` steps, inside one step of its parent."""
         with self._lock:
             self._phases[name] = _Phase(parent, max(steps, 1))
 
     def step_complete(self, name: str, step: int) -> bool:
-        """A step is done; False asks the library to stop."""
+        """Count a step; False stops the build."""
         with self._lock:
             phase = self._phases.get(name)
             if phase is not None:
                 phase.done = min(max(phase.done, step + 1), phase.steps)
-            # A closed terminal must not cost the build.
+            # A closed terminal must not stop the build.
             with suppress(OSError, ValueError, AttributeError):
                 self._show(name)
         return not self.cancelled
 
     def phase_finish(self, name: str) -> None:
-        """A phase is over, whether or not all its steps were counted."""
+        """End a phase, whether or not all its steps were counted."""
         with self._lock:
             self._phases.pop(name, None)
 
     def fraction(self) -> float:
-        """How much is done, 0 to 1."""
+        """The fraction done, 0 to 1."""
         outermost = [name for name, phase in self._phases.items() if not phase.parent]
         return max((self._within(name) for name in outermost), default=self._shown)
 
@@ -76,7 +76,7 @@ class BuildProgress:
         self._stream.flush()
 
     def end(self, done: bool) -> None:
-        """Replace the bar by one line with the time."""
+        """Replace the bar with one line that gives the time."""
         seconds = time.perf_counter() - self._started
         outcome = f"{seconds:.1f} s" if done else "stopped"
         with suppress(OSError, ValueError, AttributeError):

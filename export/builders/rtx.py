@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 class RtxLibrary:
     """The adapter.
 
-    Timing caches are not touched: RTX has no use for them, and asking for one makes a build need
-    a GPU.
+    It sets no timing cache: RTX does not use one, and requesting one makes a build need a GPU.
     """
 
     name = "tensorrt_rtx"
@@ -35,18 +34,18 @@ class RtxLibrary:
         """Version of the installed library."""
         return str(self.module.__version__)
 
-    def architectures(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """The architectures asked for; there is no default, for no GPU need be here."""
+    def architectures(self, requested: tuple[str, ...]) -> tuple[str, ...]:
+        """The requested architectures; no default, because the local GPU may be another or none."""
         known = self.known()
-        if not asked:
+        if not requested:
             raise UsageError(f"--gpu: expected one or more of {','.join(known)}")
-        for architecture in asked:
+        for architecture in requested:
             if architecture not in known:
                 raise UsageError(
                     f"--gpu {architecture}: TensorRT-RTX {self.version} builds for "
                     f"{', '.join(known)}; other GPUs need TensorRT (--target tensorrt)"
                 )
-        return tuple(dict.fromkeys(asked))
+        return tuple(dict.fromkeys(requested))
 
     def known(self) -> tuple[str, ...]:
         """Architectures that the library can build for, like "sm89"."""
@@ -57,25 +56,25 @@ class RtxLibrary:
     def configure(
         self, config: trt.IBuilderConfig, architecture: str, options: BuildOptions
     ) -> None:
-        """One compute capability; the options of the data-centre library are refused."""
-        for name, asked in (
+        """Set the compute capability; reject the options of TensorRT."""
+        for name, is_set in (
             ("--timing-cache", options.timing_cache is not None),
             ("--version-compatible", options.version_compatible),
             ("--hardware-compatible", options.hardware_compatible != "none"),
         ):
-            if asked:
-                raise UsageError(f"{name}: TensorRT-RTX has no such option; only TensorRT does")
+            if is_set:
+                raise UsageError(f"{name}: only for TensorRT, not for TensorRT-RTX")
         config.num_compute_capabilities = 1
         capability = self.module.ComputeCapability.__members__[architecture.upper()]
         if not config.set_compute_capability(capability, 0):
             raise UsageError(
-                f"--gpu {architecture}: refused by TensorRT-RTX {self.version}; leave it out"
+                f"--gpu {architecture}: rejected by TensorRT-RTX {self.version}; leave it out"
             )
 
     @property
     def opens_what_it_builds(self) -> bool:
-        """There need be no GPU here, and it compiles its last kernels where one is."""
+        """No: it needs a GPU, where it compiles its last kernels."""
         return False
 
     def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
-        """Nothing is left behind."""
+        """A build has no side products."""

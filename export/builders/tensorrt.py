@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 OLDEST = (10, 12)
-# The cache is the library's own format, fed to native code; a megabyte per engine is usual.
+# Read by native code in its own format; about a megabyte per engine is usual.
 _MAX_CACHE_BYTES = 512 * 2**20
 
 
@@ -34,8 +34,7 @@ class TensorRTLibrary:
                 "builds without a GPU"
             ) from error
         self.module: ModuleType = tensorrt
-        found = tuple(int(part) for part in self.version.split(".")[:2])
-        if found < OLDEST:
+        if tuple(int(part) for part in self.version.split(".")[:2]) < OLDEST:
             raise MissingDependencyError(
                 f"TensorRT {self.version}: expected {OLDEST[0]}.{OLDEST[1]} or later, the first "
                 "with complete strong typing; pip install -U 'maskport[tensorrt]'"
@@ -46,12 +45,12 @@ class TensorRTLibrary:
         """Version of the installed library."""
         return str(self.module.__version__)
 
-    def architectures(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """The local GPU's, which is the only one that TensorRT builds for."""
+    def architectures(self, requested: tuple[str, ...]) -> tuple[str, ...]:
+        """The local GPU's, the only one that TensorRT builds for."""
         local = local_architecture()
-        if asked and asked != (local,):
+        if requested and requested != (local,):
             raise UsageError(
-                f"--gpu {','.join(asked)}: TensorRT builds for the GPU of this machine, {local}; "
+                f"--gpu {','.join(requested)}: TensorRT builds for the local GPU, {local}; "
                 "leave --gpu out, or export with --target tensorrt-rtx to build for others"
             )
         return (local,)
@@ -59,15 +58,15 @@ class TensorRTLibrary:
     def configure(
         self, config: trt.IBuilderConfig, architecture: str, options: BuildOptions
     ) -> None:
-        """Compatibility flags and the timing cache."""
+        """Set compatibility flags and the timing cache."""
         del architecture
         if not TYPE_CHECKING:
             trt = self.module
-        # What `inspection.py` reads the layers' types from.
+        # `inspection.py` reads the layer types from it.
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if options.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-            # Else the engine holds host code, which our session never lets run.
+            # Otherwise the engine contains host code, which our session never runs.
             config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
         level = trt.HardwareCompatibilityLevel
         if options.hardware_compatible == "ampere-plus":
@@ -78,13 +77,13 @@ class TensorRTLibrary:
             cache = config.create_timing_cache(_read_cache(options.timing_cache))
             if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
                 raise UsageError(
-                    f"--timing-cache {options.timing_cache}: of another TensorRT or GPU; "
-                    "remove it or name another"
+                    f"--timing-cache {options.timing_cache}: made by another TensorRT or GPU; "
+                    "delete it or use another file"
                 )
 
     @property
     def opens_what_it_builds(self) -> bool:
-        """It builds for the GPU that is here."""
+        """Yes: it builds for the local GPU."""
         return True
 
     def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
@@ -101,5 +100,5 @@ def _read_cache(path: Path) -> bytes:
     if not path.exists():
         return b""
     if not path.is_file() or path.stat().st_size > _MAX_CACHE_BYTES:
-        raise UsageError(f"--timing-cache {path}: not a timing cache; name another file")
+        raise UsageError(f"--timing-cache {path}: not a timing cache; use another file")
     return path.read_bytes()

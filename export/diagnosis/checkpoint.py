@@ -1,4 +1,4 @@
-"""A checkpoint: what it is, what had to be assumed, and what stops which target."""
+"""Diagnosis of a checkpoint: its content, assumptions, and what prevents which target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.spec import ModelSpec
 
 
 def diagnose_checkpoint(path: Path) -> Diagnosis:
-    """Read a checkpoint as the export does; nothing in it is run."""
+    """Read a checkpoint as the export does, without running anything in it."""
     try:
         from model.checkpoint import load
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision without its extension
@@ -19,14 +19,14 @@ def diagnose_checkpoint(path: Path) -> Diagnosis:
         remedy = "pip install 'maskport[export]', which torch and torchvision come with"
         return Diagnosis((Finding("problem", path.name, f"cannot be read ({reason})", remedy),))
     try:
-        read = load(path)
+        checkpoint = load(path)
     except (CheckpointError, SpecError) as error:
         return Diagnosis((of_error("problem", path.name, error, path),))
-    spec = read.spec
-    told = f"{spec.dialect}, {spec.architecture}, {spec.num_foreground} classes"
-    findings = [Finding("ok", path.name, told)]
-    findings += [Finding("ok", "read", note) for note in read.notes]
-    findings += [Finding("ok", "assumed", str(assumption)) for assumption in read.assumptions]
+    spec = checkpoint.spec
+    summary = f"{spec.dialect}, {spec.architecture}, {spec.num_foreground} classes"
+    findings = [Finding("ok", path.name, summary)]
+    findings += [Finding("ok", "read", note) for note in checkpoint.notes]
+    findings += [Finding("ok", "assumed", str(a)) for a in checkpoint.assumptions]
     findings += [diagnose_spec(spec, target) for target in TARGETS.values()]
     can_export = all(f.status == "ok" for f in findings)
     return Diagnosis(tuple(findings), ("export", str(path)) if can_export else ())
@@ -36,6 +36,6 @@ def diagnose_spec(spec: ModelSpec, target: Target) -> Finding:
     """Whether the network can be exported for a target."""
     subject = f"target {target.name}"
     if target.lowering == "standard":
-        return Finding("ok", subject, "nothing stops it")
+        return Finding("ok", subject, "can be exported")
     height, width = landscape_hw(spec.preprocess)
-    return Finding("ok", subject, f"nothing stops it with a fixed canvas, --size {height}x{width}")
+    return Finding("ok", subject, f"can be exported with --size {height}x{width}")

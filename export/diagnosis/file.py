@@ -1,4 +1,4 @@
-"""A file of any kind that the commands read, judged by its suffix."""
+"""Diagnosis of a file, selected by its suffix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from export.diagnosis.finding import Diagnosis, Finding
 from export.diagnosis.model_file import diagnose_onnx
 from model.errors import ArtifactError
 
-_KINDS: dict[str, Callable[[Path], Diagnosis]] = {
+_BY_SUFFIX: dict[str, Callable[[Path], Diagnosis]] = {
     ".onnx": diagnose_onnx,
     ".engine": diagnose_engine,
     ".pth": diagnose_checkpoint,
@@ -24,10 +24,10 @@ _KINDS: dict[str, Callable[[Path], Diagnosis]] = {
 
 
 def diagnose_file(path: str | Path) -> list[Finding]:
-    """What a file is, and what stops which target.
+    """Describe a file, and what prevents which target.
 
     Raises:
-        ArtifactError: no such file, or none of a kind that a command reads.
+        ArtifactError: no such file, or a suffix that no command reads.
     """
     return list(examine_file(Path(path)).findings)
 
@@ -35,11 +35,11 @@ def diagnose_file(path: str | Path) -> list[Finding]:
 def examine_file(path: Path) -> Diagnosis:
     """The findings, and what to run next. See `diagnose_file`."""
     require_known(path)
-    return _KINDS[path.suffix.lower()](path)
+    return _BY_SUFFIX[path.suffix.lower()](path)
 
 
 def require_known(path: Path) -> None:
-    """Refuse what is no file, and what no command reads.
+    """Reject a missing file, and a suffix that no command reads.
 
     Raises:
         ArtifactError: see `diagnose_file`.
@@ -48,7 +48,7 @@ def require_known(path: Path) -> None:
         raise ArtifactError(
             f"{path}: no such file; expected an exported .onnx, an .engine or a checkpoint"
         )
-    if path.suffix.lower() not in _KINDS:
+    if path.suffix.lower() not in _BY_SUFFIX:
         raise ArtifactError(
-            f"{path}: doctor knows no '{path.suffix}' files; expected one of {', '.join(_KINDS)}"
+            f"{path}: unknown suffix '{path.suffix}'; expected one of {', '.join(_BY_SUFFIX)}"
         )

@@ -1,7 +1,8 @@
-"""One thing that was looked at, and how it is; and all of them about one file."""
+"""A finding, and the diagnosis of a file from all its findings."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,13 +16,13 @@ _LONGEST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found.
+    """The result of one check.
 
     Attributes:
-        status: "ok"; "absent", not here, or not meant for this, and no fault; "problem".
-        subject: what was looked at.
-        detail: what was found; empty where the subject says it all.
-        remedy: what to do; empty where there is nothing to do.
+        status: "ok"; "absent": not installed or not intended, which is no fault; "problem".
+        subject: what was checked.
+        detail: the result; may be empty.
+        remedy: what to do; may be empty.
     """
 
     status: Status
@@ -31,35 +32,37 @@ class Finding:
 
     def line(self) -> str:
         """One printable line."""
-        said = "; ".join(part for part in (self.detail, self.remedy) if part)
-        text = f"{self.subject}: {said}" if said else self.subject
+        details = "; ".join(part for part in (self.detail, self.remedy) if part)
+        text = f"{self.subject}: {details}" if details else self.subject
         return f"{self.status:<{_WIDTH}}  {printable(text[:_LONGEST])}"
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All findings about a file, and the verb and arguments that take it further.
+    """All findings about a file, and the next command, as its verb and arguments.
 
-    `next` is empty where no command can take it further on this machine.
+    `next` is empty where no command applies on this machine.
     """
 
     findings: tuple[Finding, ...]
     next: tuple[str, ...] = ()
 
-    @property
-    def is_clean(self) -> bool:
-        """Whether nothing is wrong and nothing is missing."""
-        return all(finding.status == "ok" for finding in self.findings)
+
+def predict_sample(path: Path) -> tuple[str, ...]:
+    """The command that runs a file on the sample photo."""
+    from export.onnx import SAMPLE_PHOTO
+
+    return ("predict", str(path), os.path.relpath(SAMPLE_PHOTO), "-o", "out")
 
 
 def of_error(status: Status, subject: str, error: Exception, path: Path | None = None) -> Finding:
-    """A finding out of an error, whose message says what to do behind its last semicolon.
+    """A finding from an error, whose message gives the remedy after its last semicolon.
 
     Args:
         status: of the finding.
-        subject: what was looked at.
-        error: one of ours.
-        path: left out where the message begins with it.
+        subject: what was checked.
+        error: one of maskport's.
+        path: removed from the start of the message.
     """
     text = " ".join(str(error).split())
     if path is not None:

@@ -1,4 +1,4 @@
-"""An ONNX graph as the rules want to see it: every node, small constants, element types."""
+"""An ONNX graph for the rules: every node, small constants, element types."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import onnx
 from onnx import numpy_helper
 
 _ONNX_DOMAINS = ("", "ai.onnx")
-# K and per-channel zero points; nothing that a rule reads is larger.
-_MOST_BYTES = 2**20
+# The rules read K of TopK and per-channel zero points; nothing larger.
+_MAX_CONSTANT_BYTES = 2**20
 
 
 class GraphView:
-    """Nodes, also those of inner graphs and of functions, with what is known of their inputs."""
+    """All nodes, including those of subgraphs and functions, with known input values and types."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -37,33 +37,33 @@ class GraphView:
 
     @property
     def inputs(self) -> list[onnx.ValueInfoProto]:
-        """What a caller feeds; old files list their weights there too, which are left out."""
+        """The graph's inputs, without the weights that old files list there too."""
         return [v for v in self.model.graph.input if v.name not in self._tensors]
 
     def named(self, *operators: str) -> list[onnx.NodeProto]:
-        """Nodes of ONNX's own operators of these names."""
+        """Nodes of these standard ONNX operators."""
         return [n for n in self.nodes if n.op_type in operators and _is_onnx(n.domain)]
 
     def constant(self, node: onnx.NodeProto, index: int) -> npt.NDArray[Any] | None:
-        """The numbers of an input, where they are few and in the file."""
+        """The value of an input, if it is a small constant inside the file."""
         tensor = self._tensors.get(_input(node, index))
         if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
             return None
-        if tensor.ByteSize() > _MOST_BYTES:
+        if tensor.ByteSize() > _MAX_CONSTANT_BYTES:
             return None
         try:
             values = np.asarray(numpy_helper.to_array(tensor))
-        except Exception:  # a damaged tensor, of which the checker speaks
+        except Exception:  # a damaged tensor, which the checker reports
             return None
         return None if values.dtype.kind in "OSU" else values
 
     def element_type(self, node: onnx.NodeProto, index: int) -> str | None:
-        """Type of an input like "FLOAT16", inferred where the file does not say it."""
+        """Type of an input, like "FLOAT16", inferred if the file does not declare it."""
         name = _input(node, index)
         code = self._types.get(name) or self._inferred_types.get(name)
-        kinds = onnx.TensorProto.DataType
-        # A damaged file may name a type that there is not.
-        return kinds.Name(code) if code and code in kinds.values() else None
+        types = onnx.TensorProto.DataType
+        # A damaged file may contain an unknown type code.
+        return types.Name(code) if code and code in types.values() else None
 
     @cached_property
     def _types(self) -> dict[str, int]:
@@ -77,7 +77,7 @@ class GraphView:
         try:
             inferred = onnx.shape_inference.infer_shapes(self.model)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-            return {}  # the checker says what is wrong with such a graph
+            return {}  # the checker reports such a graph
         types: dict[str, int] = {}
         for graph in _graphs(inferred.graph):
             types |= _declared_types(graph)
@@ -86,9 +86,9 @@ class GraphView:
 
 def attribute(node: onnx.NodeProto, name: str) -> Any:
     """An attribute's value, or None."""
-    for found in node.attribute:
-        if found.name == name and found.type != onnx.AttributeProto.UNDEFINED:
-            return onnx.helper.get_attribute_value(found)
+    for entry in node.attribute:
+        if entry.name == name and entry.type != onnx.AttributeProto.UNDEFINED:
+            return onnx.helper.get_attribute_value(entry)
     return None
 
 
@@ -119,7 +119,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for found in node.attribute:
-        if found.type == onnx.AttributeProto.GRAPH:
-            yield found.g
-        yield from found.graphs
+    for entry in node.attribute:
+        if entry.type == onnx.AttributeProto.GRAPH:
+            yield entry.g
+        yield from entry.graphs

@@ -1,4 +1,4 @@
-"""What works on this machine: Python, packages, libraries that are really tried, the GPU."""
+"""Diagnosis of this machine: Python, packages, libraries (by running them), the GPU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from runtime.masks import rle_from_masks
 from runtime.preprocessing import torch_bilinear
 
 _OLDEST_PYTHON = (3, 11)
-# The operator lives in torchvision's extension, which a CPU-only torch cannot load.
+# The operator is in torchvision's extension, which a CPU-only torch may fail to load.
 _TRY_TORCH = """
 import torch, torchvision
 kept = torchvision.ops.nms(torch.tensor([[0., 0, 2, 2], [0, 0, 2, 1.9]]), torch.ones(2), 0.5)
 assert len(kept) == 1, f"nms kept {len(kept)} boxes of 2"
 print(f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only")
 """
-_TRAP = "operator torchvision::nms does not exist"
+_BROKEN_EXTENSION = "operator torchvision::nms does not exist"
 _TRY_ONNXRUNTIME = """
 import onnxruntime
 print(", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()))
@@ -31,7 +31,7 @@ print(", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_ava
 
 
 def diagnose_machine() -> list[Finding]:
-    """Look at everything that any command needs; takes seconds, for torch is really imported."""
+    """Check everything that a command needs; takes seconds, because torch is imported."""
     architecture, gpu = _gpu()
     return [
         _python(),
@@ -62,8 +62,8 @@ def _compiled_loops() -> Iterator[Finding]:
             yield Finding(
                 "absent",
                 subject,
-                "not compiled: the same answer, in two to three times the time",
-                "install a C compiler and Python's headers, then install maskport again",
+                "not compiled: the same results, two to three times slower",
+                "install a C compiler and Python's headers, then reinstall maskport",
             )
 
 
@@ -72,17 +72,19 @@ def _has(name: str) -> bool:
 
 
 def _torch() -> list[Finding]:
-    """Import torch and torchvision and call an operator of the latter's extension."""
+    """Import torch and torchvision and call an operator of torchvision's extension."""
     if not (_has("torch") and _has("torchvision")):
         return []
-    answer = probe(_TRY_TORCH)
+    result = probe(_TRY_TORCH)
     subject = "torch with torchvision"
-    if answer.worked:
-        return [Finding("ok", subject, f"work together ({answer.text})")]
+    if result.succeeded:
+        return [Finding("ok", subject, f"work together ({result.text})")]
     remedy = f"pip install --force-reinstall 'torch{PACKAGES['torch'].range}' torchvision"
-    detail = answer.text
-    if _TRAP in detail:
-        detail = f"{_TRAP}: this torch is a CPU-only build, or not the one torchvision was made for"
+    detail = result.text
+    if _BROKEN_EXTENSION in detail:
+        detail = (
+            f"{_BROKEN_EXTENSION}: this torch is a CPU-only build or does not match torchvision"
+        )
     return [Finding("problem", subject, detail, remedy)]
 
 
@@ -90,16 +92,16 @@ def _onnxruntime() -> list[Finding]:
     """Import ONNX Runtime and list its providers."""
     if not (_has("onnxruntime") or _has("onnxruntime-gpu")):
         return []
-    answer = probe(_TRY_ONNXRUNTIME)
-    if not answer.worked:
+    result = probe(_TRY_ONNXRUNTIME)
+    if not result.succeeded:
         wheel = "onnxruntime-gpu" if _has("onnxruntime-gpu") else "onnxruntime"
         remedy = f"pip install --force-reinstall {wheel}"
-        return [Finding("problem", "ONNX Runtime", answer.text, remedy)]
-    return [Finding("ok", "ONNX Runtime's providers", answer.text)]
+        return [Finding("problem", "ONNX Runtime", result.text, remedy)]
+    return [Finding("ok", "ONNX Runtime's providers", result.text)]
 
 
 def _tensorrt() -> list[Finding]:
-    """Import TensorRT, where it is installed, and check that it is not too old."""
+    """Import TensorRT, if installed, and check its version."""
     if not _has("tensorrt"):
         return []
     from export.builders.tensorrt import TensorRTLibrary
@@ -111,7 +113,7 @@ def _tensorrt() -> list[Finding]:
 
 
 def _gpu() -> tuple[str | None, Finding]:
-    """The local GPU's architecture, and the finding; a machine without one is no problem."""
+    """The local GPU's architecture, and the finding; a missing GPU is no problem."""
     try:
         architecture = local_architecture()
     except (MissingDependencyError, DeviceError) as error:
@@ -120,7 +122,7 @@ def _gpu() -> tuple[str | None, Finding]:
 
 
 def _rtx(architecture: str | None) -> list[Finding]:
-    """Import TensorRT-RTX, and say for which GPUs it builds and whether ours is one."""
+    """Import TensorRT-RTX; report the GPUs that it builds for, and whether ours is one."""
     if not _has("tensorrt-rtx"):
         return []
     from export.builders.rtx import RtxLibrary
@@ -143,7 +145,7 @@ def _rtx(architecture: str | None) -> list[Finding]:
 
 
 def _cannot_import(library: str, error: MaskportError) -> Finding:
-    """Its files are there, so the adapter's "not installed" is not the reason."""
+    """A finding for a library that is installed but fails to import."""
     if error.__cause__ is None:  # too old
         return of_error("problem", library, error)
     reason = in_brief(error.__cause__)

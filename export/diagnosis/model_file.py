@@ -1,13 +1,12 @@
-"""An ONNX file: whole, ours, with its data beside it, and what stops which target."""
+"""Diagnosis of an ONNX file: integrity, origin, external data, and each target."""
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.diagnosis.finding import Diagnosis, Finding, of_error
+from export.diagnosis.finding import Diagnosis, Finding, of_error, predict_sample
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, in_brief
 from runtime.artifacts.checksum import require_sound, require_unbroken
 from runtime.artifacts.metadata import SPEC_KEY, Artifact, from_metadata
@@ -20,7 +19,7 @@ _USUAL_GPU = "sm89"
 
 
 def diagnose_onnx(path: Path) -> Diagnosis:
-    """Judge an ONNX file, ours or not; nothing in it is run."""
+    """Check an ONNX file, ours or not, without running it."""
     try:
         from export.diagnosis.graph import diagnose_graph
         from export.onnx_file import parse_onnx, read_content
@@ -38,19 +37,19 @@ def diagnose_onnx(path: Path) -> Diagnosis:
     if not data:
         findings += _well_formed(model)
     findings += diagnose_graph(model, artifact)
-    is_sound = artifact is not None and all(f.status != "problem" for f in findings)
-    return Diagnosis(tuple(findings), _next(artifact) if artifact and is_sound else ())
+    is_valid = all(f.status != "problem" for f in findings)
+    return Diagnosis(tuple(findings), _next(artifact) if artifact and is_valid else ())
 
 
 def _origin(model: onnx.ModelProto, path: Path, content: bytes) -> tuple[Artifact | None, Finding]:
-    """What the file says of itself."""
+    """The artifact in the file's metadata, and the finding about it."""
     pairs = {entry.key: entry.value for entry in model.metadata_props}
     if SPEC_KEY not in pairs:
-        who = model.producer_name or "an unnamed program"
+        producer = model.producer_name or "an unnamed program"
         return None, Finding(
             "problem",
             path.name,
-            f"written by {who[:60]}, without maskport's metadata: predict and engine refuse it",
+            f"written by {producer[:60]}, without maskport's metadata, so it cannot run here",
             "export its checkpoint with python -m export.onnx WEIGHTS",
         )
     try:
@@ -59,18 +58,18 @@ def _origin(model: onnx.ModelProto, path: Path, content: bytes) -> tuple[Artifac
         require_unbroken(path, is_sealed, pairs)
     except ArtifactError as error:
         return None, of_error("problem", path.name, error, path)
-    said, spec = artifact.manifest, artifact.spec
-    canvas = f"canvas {said.height}x{said.width}" if said.height and said.width else "any canvas"
+    made, spec = artifact.manifest, artifact.spec
+    canvas = f"canvas {made.height}x{made.width}" if made.height and made.width else "any canvas"
     return artifact, Finding(
         "ok",
         path.name,
-        f"{spec.architecture}, {spec.num_foreground} classes, {said.precision}, {canvas}, "
-        f"exported by maskport {said.versions.get('maskport', '?')} for {said.target}",
+        f"{spec.architecture}, {spec.num_foreground} classes, {made.precision}, {canvas}, "
+        f"exported by maskport {made.versions.get('maskport', '?')} for {made.target}",
     )
 
 
 def _external_data(model: onnx.ModelProto, path: Path) -> list[Finding]:
-    """Bring tensors in from other files of the folder; a finding where that is refused."""
+    """Load tensors from other files of the folder; a finding if that is rejected."""
     from export.onnx_file import load_external
 
     try:
@@ -93,7 +92,7 @@ def _well_formed(model: onnx.ModelProto) -> list[Finding]:
 
 
 def _next(artifact: Artifact) -> tuple[str, ...]:
-    """Compile what is for TensorRT-RTX where that is installed; else predict, where that works."""
+    """The engine build, if its library is installed; otherwise predict, if ONNX Runtime is."""
     path = str(artifact.path)
     if artifact.manifest.target == "tensorrt-rtx":
         from export.builders.rtx import RtxLibrary
@@ -104,11 +103,7 @@ def _next(artifact: Artifact) -> tuple[str, ...]:
             pass
     if artifact.manifest.target == "tensorrt" and find_spec("tensorrt") and _local():
         return ("engine", path)
-    if find_spec("onnxruntime") is None:
-        return ()
-    from export.onnx import SAMPLE_PHOTO
-
-    return ("predict", path, os.path.relpath(SAMPLE_PHOTO), "-o", "out")
+    return () if find_spec("onnxruntime") is None else predict_sample(artifact.path)
 
 
 def _gpu(known: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Which packages are installed, and whether each version is one that works."""
+"""Diagnosis of the installed packages: is each version supported?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import metadata
 
 from export.diagnosis.finding import Finding
 
-_TRAP = "on some machines it is a CPU-only build, with which torchvision cannot be imported"
+_CPU_ONLY = "on some machines it is a CPU-only build, with which torchvision cannot be imported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class Package:
 
     Attributes:
         name: of the distribution.
-        minimum: the oldest version that works.
-        extra: which of our extras installs it; None: the base does.
-        excluded: a series that does not work, like "2.13".
-        reason: why it does not.
-        aliases: distributions that bring the same library under another name.
+        minimum: the oldest supported version.
+        extra: the extra of maskport that installs it; None: the base installation.
+        excluded: an unsupported series, like "2.13".
+        reason: why it is unsupported.
+        aliases: other distributions of the same library.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Package:
 
     @property
     def range(self) -> str:
-        """As pip spells it."""
+        """The version specifier for pip."""
         return f">={self.minimum}" + (f",!={self.excluded}.*" if self.excluded else "")
 
     @property
@@ -43,14 +43,14 @@ class Package:
 
     @property
     def upgrade(self) -> str:
-        """The command that brings a version that works."""
+        """The command that installs a supported version."""
         return f"pip install '{self.name}{self.range}'"
 
 
 _ALL = (
     Package("numpy", "1.26"),
     Package("pillow", "11"),
-    Package("torch", "2.10", "export", "2.13", _TRAP),
+    Package("torch", "2.10", "export", "2.13", _CPU_ONLY),
     Package("torchvision", "0.25", "export"),
     Package("onnx", "1.21", "export"),
     Package("onnxscript", "0.7", "export"),
@@ -84,9 +84,9 @@ def installed_version(name: str) -> str | None:
 
 
 def diagnose_packages() -> list[Finding]:
-    """A finding for each package, and one where both wheels of ONNX Runtime are installed."""
+    """A finding for each package, and one if both wheels of ONNX Runtime are installed."""
     versions = {name: installed_version(name) for name in PACKAGES}
-    findings = [_judge(package, versions) for package in _ALL]
+    findings = [_check(package, versions) for package in _ALL]
     if all(versions[wheel] is not None for wheel in _WHEELS):
         findings.append(
             Finding(
@@ -100,7 +100,7 @@ def diagnose_packages() -> list[Finding]:
     return findings
 
 
-def _judge(package: Package, versions: dict[str, str | None]) -> Finding:
+def _check(package: Package, versions: dict[str, str | None]) -> Finding:
     version = versions[package.name]
     if version is None:
         return _absent(package, versions)
@@ -118,18 +118,18 @@ def _absent(package: Package, versions: dict[str, str | None]) -> Finding:
     other = next((w for w in _WHEELS if w != package.name and versions[w]), None)
     if package.name not in _WHEELS or other is None:
         return Finding("absent", package.name, "not installed", package.remedy)
-    # Installing the second wheel beside the first is the very trap.
+    # Installing the second wheel beside the first would break both.
     detail = f"not installed; {other} is, and only one of them may be"
     remedy = f"for a GPU: pip uninstall {other}, then {package.upgrade}"
     return Finding("absent", package.name, detail, remedy if package.extra == "gpu" else "")
 
 
 def _in_series(version: str, series: str) -> bool:
-    wanted = _numbers(series)
-    return _numbers(version)[: len(wanted)] == wanted
+    prefix = _numbers(series)
+    return _numbers(version)[: len(prefix)] == prefix
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The release numbers: of "2.15.0+cu130" and "2.15.0rc1" both 2, 15, 0."""
+    """The release numbers: 2, 15, 0 for both "2.15.0+cu130" and "2.15.0rc1"."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else ()

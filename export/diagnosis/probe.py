@@ -1,4 +1,4 @@
-"""Try a library in a process of its own: a broken one may crash, hang, or spoil ours."""
+"""Try a library in its own process: a broken one may crash, hang, or corrupt this one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ TIME_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Whether the code ran to its end, and its last line: what it printed, or its complaint."""
+class ProbeResult:
+    """Whether the code succeeded, and its last line of output or error."""
 
-    worked: bool
+    succeeded: bool
     text: str
 
 
-def probe(code: str, time_limit_s: float = TIME_LIMIT_S) -> Answer:
-    """Run a few lines of Python in a fresh interpreter like this one."""
-    # Without -P a file of the working directory would be taken for the library.
+def probe(code: str, time_limit_s: float = TIME_LIMIT_S) -> ProbeResult:
+    """Run a few lines of Python in a new process of this interpreter."""
+    # Without -P, a file in the working directory could shadow the library.
     command = [sys.executable, "-P", "-c", code]
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -35,8 +35,8 @@ def probe(code: str, time_limit_s: float = TIME_LIMIT_S) -> Answer:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Answer(False, f"no answer within {time_limit_s:.0f} s")
-    if done.returncode < 0:
-        return Answer(False, f"crashed (signal {-done.returncode})")
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return Answer(done.returncode == 0, lines[-1][:300] if lines else "said nothing")
+        return ProbeResult(False, f"no result within {time_limit_s:.0f} s")
+    if process.returncode < 0:
+        return ProbeResult(False, f"crashed (signal {-process.returncode})")
+    lines = (process.stdout if process.returncode == 0 else process.stderr).strip().splitlines()
+    return ProbeResult(process.returncode == 0, lines[-1][:300] if lines else "no output")

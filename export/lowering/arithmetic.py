@@ -1,6 +1,6 @@
-"""The operations of `model.pooling.arithmetic` as nodes of the graph that is being traced."""
+"""The operations of `model.pooling.arithmetic` as nodes of the traced graph."""
 
-# The protocol says what each operation does.
+# The protocol documents each operation.
 # ruff: noqa: D102
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from model.pooling.arithmetic import Numbers
 
 
 class GraphArithmetic:
-    """`model.pooling.arithmetic.Arithmetic` on traced values, whose + - * / are the tracer's."""
+    """`model.pooling.arithmetic.Arithmetic` on traced values, which the tracer gives + - * /."""
 
     def numbers(self, values: Numbers) -> Value:
         return array(np.array(values, np.float32))

@@ -1,13 +1,13 @@
 """`nms_keep` as rounds of a fixed-point iteration over a suppression matrix.
 
-S[j, i] says that box i, which comes before j, would suppress it. Greedy NMS is the one solution
-of keep[j] = valid[j] and no i with keep[i] and S[j, i]: S is strictly triangular, so row by row
-there is nothing to choose. Iterating from keep = valid bounds it from above and below in turn;
-a box on which two successive rounds agree is decided, and exactly so. A chain of L links stands
-after L rounds; the next one changes nothing, which certifies it.
+S[j, i] = 1 if box i precedes j and would suppress it. Greedy NMS is the only solution of
+keep[j] = valid[j] and no i with keep[i] and S[j, i], because S is strictly triangular. Iterating
+from keep = valid bounds it from above and below in turn; a box on which two successive rounds
+agree is final. A suppression chain of L links needs L rounds; the next round changes nothing,
+which certifies the result.
 
-Values are 0 and 1 in half precision: a sum of up to 2048 ones is exact, and a larger one is
-still not zero, which is all that is asked of it.
+Values are 0 and 1 in half precision: a sum of up to 2048 ones is exact, and a larger sum stays
+nonzero, which is sufficient.
 
 Legend: B problems, K boxes, b boxes of a block.
 """
@@ -34,7 +34,7 @@ from model.float32 import largest_float32_not_above
 
 @dataclass(frozen=True, slots=True)
 class _Boxes:
-    """A run of boxes with coordinates, areas and groups as [B, b, 1] or as [B, 1, b]."""
+    """A block of boxes with coordinates, areas and groups as [B, b, 1] or as [B, 1, b]."""
 
     x0: Value
     y0: Value
@@ -57,21 +57,21 @@ def suppress(
 ) -> tuple[Value, Value]:
     """Greedy NMS, as `model.ops.nms_keep` defines it.
 
-    The boxes are taken in blocks, best first: what the earlier blocks keep removes boxes from
-    the next one, whose own matrix is then iterated. Every round reads a block's matrix alone.
+    Boxes are processed in blocks, best first: boxes kept in earlier blocks remove boxes of the
+    next block, whose own matrix is then iterated. A round reads only the block's own matrix.
 
     Args:
         boxes: float32 [B, K, 4] xyxy, best first.
         valid: bool [B, K].
         groups: integers [B, K].
-        num_groups: 1 means that `groups` is not looked at.
-        iou: a box goes when its IoU with a kept one is strictly greater.
+        num_groups: 1: `groups` is ignored.
+        iou: a box is removed if its IoU with a kept one is strictly greater.
         rounds: iterations per block.
-        block: the most boxes of a block.
+        block: maximum number of boxes in a block.
 
     Returns:
-        keep, bool [B, K]; open, int32 [B], the boxes that the last round still changed, and all
-        boxes of the blocks after one where it did.
+        keep, bool [B, K]; open, int32 [B]: the number of boxes that the last round changed, plus
+        all boxes of later blocks.
     """
     total = int(boxes.shape[1])
     ones = op.Where(op.Unsqueeze(valid, ints(2)), _half(1), _half(0))  # [B, K, 1]
@@ -90,7 +90,7 @@ def suppress(
         columns.append(_columns(piece, group, start, size))
         keep, changed = _iterate(candidates, _removals(rows, columns[-1], iou, True), rounds)
         kept.append(keep)
-        if undecided:  # what builds on a block that is open is open as a whole
+        if undecided:  # a block after an open one is open as a whole
             changed = op.Where(op.Greater(undecided[-1], number(0.0)), number(size), changed)
         undecided.append(changed)
         start += size
@@ -105,14 +105,14 @@ def _half(value: float) -> Value:
 
 def _rows(piece: Value, group: Value | None, start: int, size: int) -> _Boxes:
     x0, y0, x1, y1 = op.Split(piece, num_outputs=4, axis=2)  # [B, b, 1]
-    named = None if group is None else op.Unsqueeze(group, ints(2))
-    return _Boxes(x0, y0, x1, y1, _area(x0, y0, x1, y1), named, _rank(start, size, (-1, 1)))
+    group = None if group is None else op.Unsqueeze(group, ints(2))
+    return _Boxes(x0, y0, x1, y1, _area(x0, y0, x1, y1), group, _rank(start, size, (-1, 1)))
 
 
 def _columns(piece: Value, group: Value | None, start: int, size: int) -> _Boxes:
     x0, y0, x1, y1 = op.Split(op.Transpose(piece, perm=[0, 2, 1]), num_outputs=4, axis=1)
-    named = None if group is None else op.Unsqueeze(group, ints(1))
-    return _Boxes(x0, y0, x1, y1, _area(x0, y0, x1, y1), named, _rank(start, size, (1, -1)))
+    group = None if group is None else op.Unsqueeze(group, ints(1))
+    return _Boxes(x0, y0, x1, y1, _area(x0, y0, x1, y1), group, _rank(start, size, (1, -1)))
 
 
 def _area(x0: Value, y0: Value, x1: Value, y1: Value) -> Value:
@@ -126,28 +126,28 @@ def _rank(start: int, size: int, shape: tuple[int, int]) -> Value:
 def _removals(rows: _Boxes, columns: _Boxes, iou: float, ordered: bool) -> Value:
     """Half [B, b, b']: -1 where the column's box would suppress the row's, else 0.
 
-    IoU is computed as torchvision does, operation by operation, so that float32 agrees; NaN
-    (0 / 0, two empty boxes) is not greater than anything.
+    IoU has torchvision's order of operations, so that float32 agrees; NaN (0 / 0, two empty boxes)
+    is not greater than anything.
     """
     width = op.Relu(op.Sub(op.Min(columns.x1, rows.x1), op.Max(columns.x0, rows.x0)))
     height = op.Relu(op.Sub(op.Min(columns.y1, rows.y1), op.Max(columns.y0, rows.y0)))
-    shared = op.Mul(width, height)
-    union = op.Sub(op.Add(columns.area, rows.area), shared)
-    meets = op.Greater(op.Div(shared, union), number(largest_float32_not_above(iou)))
+    intersection = op.Mul(width, height)
+    union = op.Sub(op.Add(columns.area, rows.area), intersection)
+    overlaps = op.Greater(op.Div(intersection, union), number(largest_float32_not_above(iou)))
     if ordered:
-        meets = op.And(meets, op.Less(columns.rank, rows.rank))
+        overlaps = op.And(overlaps, op.Less(columns.rank, rows.rank))
     if rows.group is not None:
-        meets = op.And(meets, op.Equal(columns.group, rows.group))
-    return op.Where(meets, _half(-1), _half(0))
+        overlaps = op.And(overlaps, op.Equal(columns.group, rows.group))
+    return op.Where(overlaps, _half(-1), _half(0))
 
 
 def _remove(candidates: Value, removals: Value, keep: Value) -> Value:
-    """1 for the candidates that no kept box removes: relu(1 - how many remove it)."""
+    """1 for candidates that no kept box removes: relu(1 - the number that remove it)."""
     return op.Relu(op.Add(candidates, op.MatMul(removals, keep)))
 
 
 def _iterate(candidates: Value, removals: Value, rounds: int) -> tuple[Value, Value]:
-    """The last round, half [B, b, 1], and how many boxes it changed, float32 [B]."""
+    """The last round, half [B, b, 1], and the number of boxes that it changed, float32 [B]."""
     before, keep = candidates, candidates
     for _ in range(rounds):
         before, keep = keep, _remove(candidates, removals, keep)

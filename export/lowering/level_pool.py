@@ -1,7 +1,7 @@
-"""RoIs of one level, of the `standard` lowering: by `RoiAlign`, `MaxRoiPool`, or an integral.
+"""Pooling on one level, of the `standard` lowering: `RoiAlign`, `MaxRoiPool` or an integral.
 
-Everything but the integral and RoIPool is samples in rows and columns at equal distances, and
-that is what `RoiAlign` computes with one sample for each of its bins.
+All poolers but PrRoIPool and RoIPool take equidistant samples in rows and columns, which `RoiAlign`
+computes with one sample per bin.
 
 Legend: R RoIs, C channels, P bins and S samples along an axis.
 """
@@ -21,18 +21,18 @@ _EDGE = 2  # cells
 def pool_level(feature: Value, rois: Value, image: Value, stride: int, spec: PoolerSpec) -> Value:
     """Pool float32 [R, 4] xyxy canvas pixels of the images int64 [R]: float32 [R, C, P, P].
 
-    `feature` is float32 [N, C, H, W] with sides of any kind; R may be 0.
+    `feature` is float32 [N, C, H, W] with fixed or dynamic sides; R may be 0.
     """
     if spec.kind == "roi_align" and spec.reduce == "average" and spec.placement == "centred":
         return _average(feature, rois, image, stride, spec)
     start, sides = _frame(feature, rois, stride, spec)
     if spec.kind == "roi_pool":
-        return _greatest_cells(feature, rois, image, start, sides, stride, spec)
+        return _max_cells(feature, rois, image, start, sides, stride, spec)
     if spec.kind == "prroi_pool":
         return pool_integral(feature, image, start, sides, spec.output_size)
-    if spec.kind == "roi_align":  # whose rule of what counts 0 is RoiAlign's own
+    if spec.kind == "roi_align":  # RoiAlign itself sets samples outside to 0
         return _by_bin(_product_grid(feature, image, start, sides, spec), spec)
-    # With its edge repeated, a level ends beyond every sample that counts.
+    # With its edge repeated, the level extends beyond every sample that counts.
     wide = op.Pad(feature, ints(0, 0, _EDGE, _EDGE, 0, 0, _EDGE, _EDGE), mode="edge")
     samples = _product_grid(wide, image, start + number(_EDGE), sides, spec)
     return _by_bin(op.Mul(samples, _inside(feature, start, sides, spec)), spec)
@@ -71,15 +71,15 @@ def _side_xy(feature: Value) -> Value:
 def _product_grid(
     feature: Value, image: Value, start: Value, sides: Value, spec: PoolerSpec
 ) -> Value:
-    """Float32 [R, C, S, S], the samples of every RoI, as bins of RoiAlign."""
+    """Float32 [R, C, S, S]: the samples of every RoI, as bins of RoiAlign."""
     ratio, bins = spec.sampling_ratio, spec.output_size
     count, end = bins * ratio, start + sides
     if spec.kind == "crop_and_resize":
-        if count > 1:  # the outer samples stand on the edges: half a step more on each side
+        if count > 1:  # the outer samples are on the edges: half a step more on each side
             half = sides * number(0.5 / step_count(spec))
             start, end = start - half, end + half
     elif spec.placement == "even":
-        # Of n + 1 samples a bin, half a step earlier, the first is the bin's edge: dropped.
+        # n + 1 samples per bin, half a step earlier; the first is on the bin's edge and is dropped.
         count = bins * (ratio + 1)
         half = sides * number(0.5 / count)
         start, end = start - half, end - half
@@ -103,13 +103,13 @@ def _product_grid(
 
 
 def _inside(feature: Value, start: Value, sides: Value, spec: PoolerSpec) -> Value:
-    """Float32 [R, 1, S, S]: 1 where a sample counts."""
+    """Float32 [R, 1, S, S]: 1 for a sample inside the level, else 0."""
     step = op.Unsqueeze(sides / number(step_count(spec)), ints(1))
-    steps = GRAPH.numbers([[place] for place in axis_steps(spec)])  # [S, 1]
-    places = op.Unsqueeze(start, ints(1)) + step * steps  # [R, S, 2]
+    steps = GRAPH.numbers([[step] for step in axis_steps(spec)])  # [S, 1]
+    positions = op.Unsqueeze(start, ints(1)) + step * steps  # [R, S, 2]
     before, behind = margins(spec)
     limit = _side_xy(feature) + number(behind - 1.0)
-    outside = GRAPH.either(places < number(-before), places > limit)
+    outside = GRAPH.either(positions < number(-before), positions > limit)
     counts = op.Cast(op.Not(outside), to=FLOAT)
     x, y = op.Split(counts, num_outputs=2, axis=2)  # [R, S, 1]
     return op.Unsqueeze(op.Mul(y, op.Transpose(x, perm=[0, 2, 1])), ints(1))
@@ -125,7 +125,7 @@ def _by_bin(samples: Value, spec: PoolerSpec) -> Value:
     return reduce(parts, ints(3, 5), keepdims=0)
 
 
-def _greatest_cells(
+def _max_cells(
     feature: Value,
     rois: Value,
     image: Value,
@@ -134,7 +134,7 @@ def _greatest_cells(
     stride: int,
     spec: PoolerSpec,
 ) -> Value:
-    """RoIPool; see `model.pooling.roi_pool` for what "floor" gives `MaxRoiPool`."""
+    """RoIPool; `model.pooling.roi_pool` explains the boxes of "floor"."""
     scale = 1.0 / stride
     if spec.quantise == "floor":
         size = number(spec.output_size)

@@ -1,4 +1,4 @@
-"""The pyramid level of a RoI, as comparisons of its area; see `model.native.level_rule`."""
+"""The pyramid level of an RoI, from comparisons of its area; see `model.native.level_rule`."""
 
 from __future__ import annotations
 

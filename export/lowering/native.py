@@ -1,7 +1,7 @@
 """The `native` lowering: static shapes, standard operators, no plugin.
 
-For TensorRT and TensorRT-RTX; ONNX Runtime runs the very same file, which is how its numbers are
-checked. The canvas is fixed, the batch fixed or a range. See docs/tensorrt.md.
+For TensorRT and TensorRT-RTX; checked by running the same file in ONNX Runtime. The canvas is
+fixed, the batch fixed or a range. See docs/tensorrt.md.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from model.spec import ModelSpec, PoolerSpec
 
 @dataclass(frozen=True, slots=True)
 class RoundsCost:
-    """What the rounds of a photo cost: bytes of suppression matrices read, multiply-adds."""
+    """The cost of the NMS rounds of a photo: bytes of suppression matrices read, multiply-adds."""
 
     bytes_read: int
     multiply_adds: int
 
 
 def rounds_cost(spec: ModelSpec, options: NativeOptions) -> RoundsCost:
-    """The price of the NMS rounds for one photo; the matrices hold two bytes an entry."""
+    """The cost of the NMS rounds for one photo; matrix entries have two bytes."""
     levels = len(spec.anchors.sizes)
     proposals = levels * options.proposal_rounds * _own_entries(spec.rpn.pre_nms, options)
     detections = options.detection_rounds * _own_entries(spec.box.candidates, options)
@@ -35,16 +35,16 @@ def rounds_cost(spec: ModelSpec, options: NativeOptions) -> RoundsCost:
 
 
 def _own_entries(boxes: int, options: NativeOptions) -> int:
-    """Entries of all blocks' own matrices."""
+    """Number of entries in the blocks' own matrices."""
     size = options.block_size(boxes)
-    full, rest = divmod(boxes, size)
-    return full * size**2 + rest**2
+    full, remainder = divmod(boxes, size)
+    return full * size**2 + remainder**2
 
 
 def translations(
     options: NativeOptions, batch: int
 ) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The table that `torch.onnx.export` takes for this lowering; `batch` is the largest one."""
+    """The translation table for `torch.onnx.export`; `batch` is the largest batch."""
 
     def pool(
         features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec

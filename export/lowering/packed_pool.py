@@ -1,4 +1,4 @@
-"""`pyramid_pool` as one GridSample on a canvas that holds all levels.
+"""`pyramid_pool` as one GridSample on a canvas that contains all levels.
 
 Legend: N images, R RoIs per image, C channels, P pooled side.
 """
@@ -27,18 +27,18 @@ def pool_packed(
     batch: int,
     options: NativeOptions,
 ) -> tuple[Value, Value]:
-    """Sample every RoI from the packed canvas, reduce each bin, answer [N * R, C, P, P].
+    """Sample every RoI from the packed canvas and reduce each bin.
 
     Args:
         features: one float32 [N, C, H_l, W_l] per level, of fixed sides, finest first.
         rois: float32 [N, R, 4] xyxy, canvas pixels.
-        valid: bool [N, R]; other rows answer zeros.
+        valid: bool [N, R]; the result is 0 for other rows.
         spec: strides, bins, samples and level rule.
-        batch: the largest N; it decides how many RoIs are sampled at once.
-        options: the most that a tensor of samples may take, and a bin of adaptive ones.
+        batch: the largest N; limits how many RoIs are sampled at once.
+        options: limits of the sample tensor and of adaptive samples per bin.
 
     Returns:
-        pooled; samples_cut int32 [N], see `model.pooling.joint`.
+        pooled, float32 [N * R, C, P, P]; samples_cut, int32 [N], see `model.pooling.joint`.
 
     Raises:
         ExportError: a canvas without fixed sides.
@@ -63,44 +63,44 @@ def pool_packed(
     pooled = op.Concat(*pieces, axis=1) if len(pieces) > 1 else pieces[0]  # [N, R, C, P * P]
     if samples.factor is not None:
         pooled = op.Mul(pooled, samples.factor)
-    together = op.Reshape(pooled, ints(-1, channels, spec.output_size, spec.output_size))
-    return together, none_open(valid) if samples.cut is None else _counted(samples.cut)
+    flat = op.Reshape(pooled, ints(-1, channels, spec.output_size, spec.output_size))
+    return flat, none_open(valid) if samples.cut is None else _count(samples.cut)
 
 
-def _counted(cut_rows: Value) -> Value:
-    """Int32 [N]: how many of bool [N, R, 1, 1] hold."""
-    as_numbers = op.Cast(cut_rows, to=FLOAT)
-    return op.Cast(op.ReduceSum(as_numbers, ints(1, 2, 3), keepdims=0), to=INT32)
+def _count(cut_rows: Value) -> Value:
+    """Int32 [N]: the number of true values of bool [N, R, 1, 1]."""
+    total = op.ReduceSum(op.Cast(cut_rows, to=FLOAT), ints(1, 2, 3), keepdims=0)
+    return op.Cast(total, to=INT32)
 
 
 def assemble(packing: Packing, features: Sequence[Value]) -> Value:
-    """Lay float32 [N, C, H_l, W_l] maps out on one [N, C, H, W] canvas, zero between them."""
+    """Place float32 [N, C, H_l, W_l] maps on one [N, C, H, W] canvas, with zeros between them."""
     along = 3 if packing.in_rows else 2
     across = 5 - along
     length, breadth = packing.canvas_hw[along - 2], packing.canvas_hw[across - 2]
     spare = breadth - sum(packing.breadth(group) for group in packing.groups)
-    laid = []
+    strips = []
     for group in packing.groups:
-        room = packing.breadth(group) + (spare if group == packing.groups[-1] else 0)
+        strip = packing.breadth(group) + (spare if group == packing.groups[-1] else 0)
         tiles = []
         for level in group:
             missing = [0, 0, 0, 0]
-            missing[across] = room - packing.sides_hw[level][across - 2]
+            missing[across] = strip - packing.sides_hw[level][across - 2]
             missing[along] = length - packing.length(group) if level == group[-1] else 0
             tiles.append(_padded(features[level], missing))
-        laid.append(op.Concat(*tiles, axis=along) if len(tiles) > 1 else tiles[0])
-    return op.Concat(*laid, axis=across) if len(laid) > 1 else laid[0]
+        strips.append(op.Concat(*tiles, axis=along) if len(tiles) > 1 else tiles[0])
+    return op.Concat(*strips, axis=across) if len(strips) > 1 else strips[0]
 
 
 def _padded(feature: Value, after: Sequence[int]) -> Value:
-    """Zeros after each axis."""
+    """Append zeros to each axis."""
     return op.Pad(feature, ints(0, 0, 0, 0, *after)) if any(after) else feature
 
 
 def _fixed_hw(feature: Value) -> tuple[int, int]:
     height, width = feature.shape[2], feature.shape[3]
     if not isinstance(height, int) or not isinstance(width, int):
-        raise ExportError("native lowering: expected a canvas of fixed size; say --size HxW")
+        raise ExportError("native lowering: expected a fixed canvas; add --size HxW")
     return height, width
 
 
@@ -138,6 +138,6 @@ def _reduce(sampled: Value, plan: SamplePlan) -> Value:
         return sampled
     shape = {"kernel_shape": list(plan.kernel_hw), "strides": list(plan.kernel_hw)}
     if plan.reduce == "max":
-        greatest, _ = op.MaxPool(sampled, **shape)
-        return greatest
+        maximum, _ = op.MaxPool(sampled, **shape)
+        return maximum
     return op.AveragePool(sampled, **shape)

@@ -1,4 +1,4 @@
-"""The constants and the types that every lowering writes into its graph."""
+"""Constants, types and small operations that the lowerings share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxscript import opset18
 from model.errors import ExportError
 from model.native.options import even_size
 
-# onnxscript types its operators for Python constants; while tracing they take traced values.
+# onnxscript declares its operators for Python constants; while tracing they accept traced values.
 Value = Any
 op: Any = opset18
 
@@ -26,7 +26,7 @@ FLOAT, FLOAT16, INT32, INT64, BOOL = (
 
 
 def ints(*values: int) -> Value:
-    """Int64 [n], as shapes and axes want it."""
+    """Int64 [n], for shapes and axes."""
     return op.Constant(value_ints=list(values))
 
 
@@ -41,14 +41,14 @@ def scalar(value: int) -> Value:
 
 
 def array(values: npt.NDArray[Any]) -> Value:
-    """Any constant, in the type that it has."""
+    """A constant with the array's own type."""
     return op.Constant(value=onnx.numpy_helper.from_array(values))
 
 
 def cut(value: Value, length: int, at_most: int, axis: int) -> list[tuple[Value, int]]:
-    """Cut an axis of that length into as few pieces as possible; each with its length.
+    """Split an axis into as few pieces as possible; returns each piece with its length.
 
-    All pieces are alike but the last, which may be shorter, as ONNX's Split has it.
+    All pieces have the same length but the last, which may be shorter, as in ONNX's Split.
     """
     size = even_size(length, at_most)
     count = -(-length // size)
@@ -59,16 +59,16 @@ def cut(value: Value, length: int, at_most: int, axis: int) -> list[tuple[Value,
 
 
 def none_open(valid: Value) -> Value:
-    """Int32 [B] zeros for bool [B, K]: nothing is left open."""
+    """Int32 [B] zeros for bool [B, K]: no row is open."""
     zero = op.Cast(op.Constant(value_ints=[0]), to=INT32)
     return op.Expand(zero, op.Shape(valid, start=0, end=1))
 
 
 def divide_integers(self: Value, other: Value, rounding_mode: str | None = None) -> Value:
-    """`aten::div` of integers with a rounding mode: ONNX's integer Div truncates by itself.
+    """`aten::div` of integers with a rounding mode: ONNX's integer Div truncates.
 
     Raises:
-        ExportError: any other division; the network has none.
+        ExportError: any other rounding mode; the network has none.
     """
     if rounding_mode != "trunc":
         raise ExportError(f"division: expected rounding_mode='trunc', got {rounding_mode!r}")

@@ -1,7 +1,6 @@
-"""Our own network, eager, as the reference where the framework's model cannot be run here.
+"""The reference of dialects other than torchvision: our own network in eager PyTorch.
 
-Its agreement with each framework is a matter of recorded outputs and oracles (docs/models.md);
-what the exported file is compared with is this.
+Recorded outputs and oracles test that the network agrees with each framework (docs/models.md).
 
 Legend: D detections, P proposals before NMS, R after, K candidates.
 """
@@ -18,7 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.parity.torchvision_reference import EagerRun, TorchvisionEager
+from export.parity.torchvision_reference import (
+    THRESHOLD_MARGIN,
+    EagerRun,
+    TorchvisionEager,
+)
 from model.arrays import UInt8
 from model.checkpoint import Checkpoint
 from model.heads.selection import DetectionSelector
@@ -34,9 +37,6 @@ from runtime.detections import Detections
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
 
-# Candidates this far below the score threshold are noted too: noise could lift them over it.
-_THRESHOLD_MARGIN = 1e-3
-
 
 class NetworkEager:
     """The network of a checkpoint in PyTorch, with the runtime's own resize and paste.
@@ -50,9 +50,9 @@ class NetworkEager:
         self.spec = checkpoint.spec
         self.model = checkpoint.build()
         self._canvas_hw = canvas_hw
-        self._seen: dict[str, Any] = {}
+        self._recorded: dict[str, Any] = {}
         for name in ("rpn", "box_head"):
-            self.model.get_submodule(name).register_forward_hook(self._note(name))
+            self.model.get_submodule(name).register_forward_hook(self._recorder(name))
 
     def run(self, photo: UInt8, score_threshold: float | None = None) -> EagerRun:
         """Detect on one uint8 [h, w, 3] RGB photo, with another score threshold if given."""
@@ -69,57 +69,53 @@ class NetworkEager:
         canvas = to_canvas(photos, spec.preprocess, self._canvas_hw)
         with torch.inference_mode():
             image_hw = torch.from_numpy(canvas.image_hw)
-            answer = self.model(torch.from_numpy(canvas.images), image_hw)
+            outputs = self.model(torch.from_numpy(canvas.images), image_hw)
             traces = self._traces(spec, canvas, image_hw)
         runs = []
         for row, photo in enumerate(photos):
-            found = _on_photo(answer, row, spec, canvas, photo)
-            traces[row]["keypoints"] = _keypoint_trace(answer, row, len(found))
+            detections = _on_photo(outputs, row, spec, canvas, photo)
+            traces[row]["keypoints"] = _keypoint_trace(outputs, row, len(detections))
             height, width = (int(side) for side in canvas.image_hw[row])
             scale = photo.shape[1] / width, photo.shape[0] / height
-            runs.append(
-                EagerRun(found, EagerTrace(spec=spec, canvas_scale_xy=scale, **traces[row]))
-            )
+            trace = EagerTrace(spec=spec, canvas_scale_xy=scale, **traces[row])
+            runs.append(EagerRun(detections, trace))
         return runs
 
     def run_in_double(self, photo: UInt8, score_threshold: float) -> Detections:
-        """The same network in float64: how far it stands from `run` is the rounding of float32."""
+        """The same network in float64: its difference from `run` is the float32 rounding."""
         self.model.select.score_threshold.fill_(score_threshold)
         canvas = to_canvas([photo], self.spec.preprocess, self._canvas_hw)
         self.model.double()
         try:
             with torch.inference_mode():
-                images, image_hw = (
-                    torch.from_numpy(canvas.images),
-                    torch.from_numpy(canvas.image_hw),
-                )
-                answer = self.model(images.double(), image_hw.double())
+                images, image_hw = map(torch.from_numpy, (canvas.images, canvas.image_hw))
+                outputs = self.model(images.double(), image_hw.double())
         finally:
             self.model.float()
-        return _on_photo(answer, 0, self.spec, canvas, photo)
+        return _on_photo(outputs, 0, self.spec, canvas, photo)
 
-    def _note(self, name: str) -> Any:
+    def _recorder(self, name: str) -> Any:
         def hook(_module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            self._seen[name] = inputs, output
+            self._recorded[name] = inputs, output
 
         return hook
 
     def _traces(self, spec: ModelSpec, canvas: Canvas, image_hw: Tensor) -> list[dict[str, Any]]:
-        """What each photo's run decided about, from what the hooks saw."""
-        (features, _), (proposals, valid, _) = self._seen["rpn"]
-        logits, deltas = self._seen["box_head"][1]
+        """The boxes and scores that each photo's filters decided on, from the hooks' records."""
+        (features, _), (proposals, valid, _) = self._recorded["rpn"]
+        logits, deltas = self._recorded["box_head"][1]
         canvas_hw = canvas.images.shape[2], canvas.images.shape[3]
-        places = image_windows(image_hw, canvas_hw, spec.preprocess.placement)
-        boxes, kept = self.model.rpn.candidates(features, places)
+        photo_windows = image_windows(image_hw, canvas_hw, spec.preprocess.placement)
+        boxes, scores = self.model.rpn.candidates(features, photo_windows)
         levels = torch.arange(boxes.shape[1]) // spec.rpn.pre_nms
-        candidates = _candidates(spec, logits, deltas, proposals, valid, places)
+        candidates = _candidates(spec, logits, deltas, proposals, valid, photo_windows)
         traces = []
         for row in range(len(boxes)):
-            real = kept[row] > float("-inf")
+            real = scores[row] > float("-inf")
             traces.append(
                 {
                     "rpn_boxes": boxes[row, real].numpy(),
-                    "rpn_scores": torch.sigmoid(kept[row, real]).numpy(),
+                    "rpn_scores": torch.sigmoid(scores[row, real]).numpy(),
                     "rpn_levels": levels[real].numpy(),
                     "proposals": proposals[row, valid[row]].numpy(),
                     **candidates[row],
@@ -129,25 +125,25 @@ class NetworkEager:
 
 
 def _on_photo(
-    answer: Outputs, row: int, spec: ModelSpec, canvas: Canvas, photo: UInt8
+    outputs: Outputs, row: int, spec: ModelSpec, canvas: Canvas, photo: UInt8
 ) -> Detections:
-    """One image's answer, in its own pixels."""
-    named = {
+    """The detections of one photo, in its own pixels."""
+    arrays = {
         name: (value.float() if value.is_floating_point() else value).numpy()
-        for name, value in answer._asdict().items()
+        for name, value in outputs._asdict().items()
         if value is not None
     }
     height, width = (int(side) for side in canvas.image_hw[row])
     photo_hw, origin = (photo.shape[0], photo.shape[1]), canvas.origin_yx[row]
-    return from_raw(raw_rows(named, row), spec, photo_hw, (height, width), origin)
+    return from_raw(raw_rows(arrays, row), spec, photo_hw, (height, width), origin)
 
 
-def _keypoint_trace(answer: Outputs, row: int, rows: int) -> KeypointTrace | None:
-    """What one image's keypoints are decoded from; None where a row was dropped on the way."""
-    if answer.keypoint_heatmaps is None or int(answer.counts[row]) != rows:
+def _keypoint_trace(outputs: Outputs, row: int, rows: int) -> KeypointTrace | None:
+    """The heat maps of one photo's keypoints; None if postprocessing dropped a row."""
+    if outputs.keypoint_heatmaps is None or int(outputs.counts[row]) != rows:
         return None
     return KeypointTrace(
-        answer.keypoint_heatmaps[row, :rows].numpy(), answer.boxes[row, :rows].numpy()
+        outputs.keypoint_heatmaps[row, :rows].numpy(), outputs.boxes[row, :rows].numpy()
     )
 
 
@@ -155,15 +151,15 @@ def _candidates(
     spec: ModelSpec, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, at: Windows
 ) -> list[dict[str, npt.NDArray[Any]]]:
     """Per image, every candidate with a score above the threshold or just below it."""
-    everything = replace(spec.box, candidates=valid.shape[1] * spec.num_foreground)
-    selector = DetectionSelector(everything, spec.num_foreground, spec.anchors.end_shift)
+    uncut = replace(spec.box, candidates=valid.shape[1] * spec.num_foreground)
+    selector = DetectionSelector(uncut, spec.num_foreground, spec.anchors.end_shift)
     best = selector.candidates(logits.float(), valid)
     boxes = at.clip(
         selector.decode(deltas.float(), proposals, best), "image", spec.anchors.end_shift
     )
     labels = best.group + selector.first_class
-    near = best.scores > spec.box.score_threshold - _THRESHOLD_MARGIN
-    near &= best.scores >= 0  # rows of proposals that are not valid are negative
+    near = best.scores > spec.box.score_threshold - THRESHOLD_MARGIN
+    near &= best.scores >= 0  # invalid proposals have negative scores
     return [
         {
             "candidate_boxes": boxes[row, near[row]].numpy(),
@@ -175,10 +171,10 @@ def _candidates(
 
 
 @contextlib.contextmanager
-def other_convolutions() -> Iterator[None]:
-    """Within it torch convolves without oneDNN: the same numbers but for their rounding."""
+def without_onednn() -> Iterator[None]:
+    """Run torch's convolutions without oneDNN, which changes only their rounding."""
     with warnings.catch_warnings():
-        # torch warns of a GPU's TF32 whenever the flag is touched.
+        # torch warns about a GPU's TF32 whenever the flag is set.
         warnings.simplefilter("ignore")
         with torch.backends.mkldnn.flags(enabled=False):
             yield
@@ -187,18 +183,18 @@ def other_convolutions() -> Iterator[None]:
 def model_noise(
     eager: TorchvisionEager | NetworkEager, photo: UInt8, score_threshold: float, run: EagerRun
 ) -> Noise:
-    """How far rounding alone moves a model's answer on a photo from that of `run`."""
-    with other_convolutions():
+    """How much rounding alone changes a model's result on a photo from that of `run`."""
+    with without_onednn():
         others: list[DetectionResult] = [eager.run(photo, score_threshold).detections]
     if isinstance(eager, NetworkEager):
         others.append(eager.run_in_double(photo, score_threshold))
     return largest([measure(compare(run.detections, other)) for other in others])
 
 
-def eager_of(
+def eager_reference(
     checkpoint: Checkpoint, canvas_hw: tuple[int, int] | None = None
 ) -> TorchvisionEager | NetworkEager:
-    """The reference of a checkpoint: the framework's own model where it is installed."""
+    """The reference of a checkpoint: torchvision's own model, or our network."""
     if checkpoint.spec.dialect == "torchvision":
         return TorchvisionEager(checkpoint, canvas_hw)
     return NetworkEager(checkpoint, canvas_hw)

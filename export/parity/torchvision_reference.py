@@ -1,4 +1,4 @@
-"""The eager reference on a photo: its detections, and the decisions on the way to them.
+"""torchvision's eager model as the reference: its detections, and the inputs of its filters.
 
 Legend: D detections, M mask side, J keypoints, S side of a heat map, P proposals before NMS, R
 after, K candidates.
@@ -30,15 +30,15 @@ from runtime.compare.keypoint_attribution import KeypointTrace
 from runtime.detections import Detections
 from runtime.preprocessing.canvas import resized_hw
 
-# Candidates this far below the score threshold are noted too: noise could lift them over it.
-_THRESHOLD_MARGIN = 1e-3
+# Candidates this far below the score threshold are recorded too: rounding could lift them over it.
+THRESHOLD_MARGIN = 1e-3
 # torchvision's `batched_nms` shifts boxes by class for up to this many boxes on a CPU.
 _CLASS_SHIFT_UP_TO = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EagerDetections:
-    """torchvision's answer, with torchvision's own paste, in original-image pixels.
+    """torchvision's detections, with its own mask pasting, in original-image pixels.
 
     boxes float32 [D, 4] xyxy; scores float32 [D]; labels int64 [D]; mask_probs float32
     [D, M, M], or None for a box-only model; packed_masks the pasted bool [D, H, W] as bits;
@@ -61,12 +61,12 @@ class EagerDetections:
         """The pasted masks, bool [D, H, W]."""
         if self.packed_masks is None:
             return None
-        # Bits, because a run over many photos keeps every result.
+        # Stored as bits, because a run over many photos keeps every result.
         bits = np.unpackbits(self.packed_masks, axis=-1, count=self.image_hw[1])
         return bits.view(np.bool_)
 
     def rle(self) -> Sequence[Mapping[str, object]]:
-        """COCO run lengths of the pasted masks, by pycocotools."""
+        """COCO RLE of the pasted masks, by pycocotools."""
         if self.masks is None:
             return []
         from pycocotools import mask as coco_mask
@@ -89,8 +89,7 @@ class TorchvisionEager:
     Args:
         checkpoint: of the torchvision dialect.
         canvas_hw: pad to this canvas, and shrink photos to fit it; None pads as torchvision does.
-        model: a model of torchvision's builders with the same weights, instead of one that is
-            built from the spec.
+        model: of torchvision's builders with the same weights; None builds one from the spec.
     """
 
     def __init__(
@@ -128,8 +127,8 @@ class TorchvisionEager:
         sizes = []
         for row, photo in enumerate(photos):
             hw = resized_hw((photo.shape[1], photo.shape[2]), self.spec.preprocess, self._canvas_hw)
-            normalised = self.model.transform.normalize(photo)
-            canvas[row, :, : hw[0], : hw[1]] = interpolate(normalised[None], hw, mode="bilinear")[0]
+            normalized = self.model.transform.normalize(photo)
+            canvas[row, :, : hw[0], : hw[1]] = interpolate(normalized[None], hw, mode="bilinear")[0]
             sizes.append(hw)
         return ImageList(canvas, sizes)
 
@@ -140,17 +139,17 @@ def _run(
     features = model.backbone(images.tensors)
     proposals, _ = model.rpn(images, features)
     with _outputs_of(model.roi_heads, "box_predictor", "keypoint_predictor") as outputs:
-        found, _ = model.roi_heads(features, proposals, images.image_sizes)
+        detections, _ = model.roi_heads(features, proposals, images.image_sizes)
     predicted, heatmaps = outputs["box_predictor"], outputs["keypoint_predictor"]
     rpn = _rpn_inputs(model, images, features)
     candidates = _candidates(model, spec, proposals, predicted, images.image_sizes)
-    keypoints = _keypoint_traces(found, heatmaps)
+    keypoints = _keypoint_traces(detections, heatmaps)
     finished = model.transform.postprocess(
-        [dict(each) for each in found], images.image_sizes, photo_hws
+        [dict(each) for each in detections], images.image_sizes, photo_hws
     )
     return [
         EagerRun(
-            _detections(finished[row], found[row], spec, photo_hw),
+            _detections(finished[row], detections[row], spec, photo_hw),
             EagerTrace(
                 spec=spec,
                 canvas_scale_xy=(photo_hw[1] / resized[1], photo_hw[0] / resized[0]),
@@ -167,14 +166,14 @@ def _run(
 
 @contextmanager
 def _outputs_of(module: nn.Module, *names: str) -> Iterator[dict[str, Any]]:
-    """What the named parts of a module answer while it runs once; None for one it lacks."""
+    """Record the outputs of the named submodules during one run; None for an absent one."""
     outputs: dict[str, Any] = dict.fromkeys(names)
 
-    def keep(name: str) -> Callable[..., None]:
+    def recorder(name: str) -> Callable[..., None]:
         return lambda _module, _inputs, output: outputs.update({name: output})
 
     parts = {name: getattr(module, name, None) for name in names}
-    hooks = [p.register_forward_hook(keep(n)) for n, p in parts.items() if p is not None]
+    hooks = [p.register_forward_hook(recorder(n)) for n, p in parts.items() if p is not None]
     try:
         yield outputs
     finally:
@@ -183,25 +182,25 @@ def _outputs_of(module: nn.Module, *names: str) -> Iterator[dict[str, Any]]:
 
 
 def _keypoint_traces(
-    found: list[dict[str, Tensor]], heatmaps: Tensor | None
+    detections: list[dict[str, Tensor]], heatmaps: Tensor | None
 ) -> list[KeypointTrace | None]:
-    """Per image, heat maps and the boxes on the canvas that they belong to."""
+    """Per image, heat maps and their boxes in canvas pixels."""
     if heatmaps is None:
-        return [None] * len(found)
-    boxes = [image["boxes"] for image in found]
+        return [None] * len(detections)
+    boxes = [image["boxes"] for image in detections]
     maps = torch.split(heatmaps, [len(b) for b in boxes])
     return [KeypointTrace(m.numpy(), b.numpy()) for m, b in zip(maps, boxes, strict=True)]
 
 
 def _detections(
-    finished: dict[str, Tensor], found: dict[str, Tensor], spec: ModelSpec, hw: tuple[int, int]
+    finished: dict[str, Tensor], on_canvas: dict[str, Tensor], spec: ModelSpec, hw: tuple[int, int]
 ) -> EagerDetections:
     has_masks = spec.mask is not None
     return EagerDetections(
         finished["boxes"].numpy(),
         finished["scores"].numpy(),
         finished["labels"].numpy(),
-        found["masks"][:, 0].numpy() if has_masks else None,
+        on_canvas["masks"][:, 0].numpy() if has_masks else None,
         _pack(finished["masks"], spec.mask.threshold) if spec.mask is not None else None,
         hw,
         _keypoints(finished) if spec.keypoint is not None else None,
@@ -209,10 +208,10 @@ def _detections(
 
 
 def _keypoints(finished: dict[str, Tensor]) -> Float32:
-    """x, y and, instead of torchvision's visibility of 1, the score: float32 [D, J, 3]."""
-    places, scores = finished["keypoints"][..., :2], finished["keypoints_scores"]
-    found: Float32 = torch.cat((places, scores[..., None]), dim=2).numpy()
-    return found
+    """x, y and score (torchvision's third value is a constant 1): float32 [D, J, 3]."""
+    xy, scores = finished["keypoints"][..., :2], finished["keypoints_scores"]
+    keypoints: Float32 = torch.cat((xy, scores[..., None]), dim=2).numpy()
+    return keypoints
 
 
 def _pack(masks: Tensor, threshold: float) -> npt.NDArray[np.uint8]:
@@ -223,7 +222,7 @@ def _pack(masks: Tensor, threshold: float) -> npt.NDArray[np.uint8]:
 def _rpn_inputs(
     model: GeneralizedRCNN, images: ImageList, features: dict[str, Tensor]
 ) -> list[dict[str, Any]]:
-    """What reaches the RPN's filters, per image, by torchvision's own methods."""
+    """The input of the RPN's filters, per image, by torchvision's own methods."""
     rpn, levels = model.rpn, list(features.values())
     objectness, deltas = rpn.head(levels)
     anchors = rpn.anchor_generator(images, levels)
@@ -263,7 +262,7 @@ def _candidates(
 
 
 def _candidates_of_image(boxes: Tensor, scores: Tensor, threshold: float) -> dict[str, Any]:
-    row, label = torch.where(scores > threshold - _THRESHOLD_MARGIN)
+    row, label = torch.where(scores > threshold - THRESHOLD_MARGIN)
     row, label = row[label > 0], label[label > 0]
     return {
         "candidate_boxes": boxes[row, label].numpy(),

@@ -1,4 +1,4 @@
-"""Write a float32 graph in half precision, as `export.precision.policy` decides it."""
+"""Convert a float32 graph to half precision by the rules of `export.precision.policy`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from export.precision.formats import HalfFormat, is_lost, round_weight
 from export.precision.policy import data_inputs, half_nodes, is_constant
 from export.roles import ROLE_KEY, role_of
 
-# They answer about a tensor, not with its numbers, and take any type.
-_TYPE_BLIND = ("Shape", "Size")
+# Their output depends only on the shape; they accept any type.
+_ANY_TYPE = ("Shape", "Size")
 
 
 @dataclass(frozen=True, slots=True)
 class HalfReport:
-    """What the rewrite did.
+    """Summary of the conversion.
 
-    `nodes` counts the nodes in half precision by role; `lost` names the weights of which more is
-    lost than rounding takes, each with the lost share of its norm.
+    `nodes` counts the nodes in half precision by role; `lost` lists weights that lose more than
+    rounding explains, each with the lost fraction of its norm.
     """
 
     half: HalfFormat
@@ -38,110 +38,109 @@ class HalfReport:
 def half_precision(model: ir.Model, half: HalfFormat) -> HalfReport:
     """Rewrite the graph.
 
-    1. The answers of the policy's nodes become halves, and the weights that they read.
-    2. A weight that others read as well is kept twice.
-    3. A tensor that is wanted in the other type is cast once, where it is made, for all that
-       want it.
+    1. The outputs of the policy's nodes, and the weights that they read, become half precision.
+    2. A weight that other nodes also read is stored twice.
+    3. A tensor that is needed in the other type is cast once, behind its producer.
 
     Args:
-        model: float32, tagged by `tag_roles`; changed in place. Its inputs and outputs stay.
+        model: float32, tagged by `tag_roles`; changed in place. Its inputs and outputs stay
+            float32.
         half: the format.
 
     Raises:
-        ExportError: a weight does not fit the format.
+        ExportError: a weight exceeds the range of the format.
     """
     fill_types(model)
     graph = model.graph
     nodes = half_nodes(graph, half)
-    wanted = [(node, data_inputs(node)) for node in graph if node in nodes]
+    converted = [(node, data_inputs(node)) for node in graph if node in nodes]
     writer = _Writer(graph, half, nodes)
-    for node, _ in wanted:
+    for node, _ in converted:
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT:
                 value.type = ir.TensorType(half.type)  # a type object may be shared
-    for node, inputs in wanted:
-        for place, value in inputs:
-            node.replace_input_with(place, writer.as_half(value))
-    for node, _ in wanted:
+    for node, inputs in converted:
+        for index, value in inputs:
+            node.replace_input_with(index, writer.as_half(value))
+    for node, _ in converted:
         for value in node.outputs:
             writer.cast_back(value)
     writer.drop_unused()
-    by_role = Counter(role_of(node) for node, _ in wanted)
+    by_role = Counter(role_of(node) for node, _ in converted)
     return HalfReport(half, dict(by_role), writer.casts, tuple(writer.lost))
 
 
 class _Writer:
-    """Makes each half of a tensor once."""
+    """Converts each tensor to half precision once."""
 
     def __init__(self, graph: ir.Graph, half: HalfFormat, nodes: set[ir.Node]) -> None:
         self._graph, self._half, self._nodes = graph, half, nodes
-        self._made: dict[ir.Value, ir.Value] = {}
+        self._halves: dict[ir.Value, ir.Value] = {}
         self.casts = 0
         self.lost: list[tuple[str, float]] = []
 
     def as_half(self, value: ir.Value) -> ir.Value:
-        """The same numbers in half precision."""
+        """The same tensor in half precision."""
         if value.dtype == self._half.type:
             return value
-        if value not in self._made:
-            make = self._weight if is_constant(value) else self._cast_down
-            self._made[value] = make(value)
-        return self._made[value]
+        if value not in self._halves:
+            convert = self._weight if is_constant(value) else self._cast_down
+            self._halves[value] = convert(value)
+        return self._halves[value]
 
     def _weight(self, value: ir.Value) -> ir.Value:
         tensor = ir.convenience.get_const_tensor(value)
         assert tensor is not None
-        numbers, share = round_weight(str(value.name), tensor.numpy(), self._half)
-        # A bias that small is added to activations that small, which the range check counts.
-        if is_lost(share) and numbers.ndim > 1:
-            self.lost.append((str(value.name), share))
+        numbers, fraction = round_weight(str(value.name), tensor.numpy(), self._half)
+        # Biases are excluded: the range check covers the activations that they are added to.
+        if is_lost(fraction) and numbers.ndim > 1:
+            self.lost.append((str(value.name), fraction))
         name = f"{value.name}.{self._half.name}"
-        made = ir.Value(
+        rounded = ir.Value(
             name=name,
             shape=ir.Shape(numbers.shape),
             type=ir.TensorType(self._half.type),
             const_value=ir.tensor(numbers, self._half.type, name=name),
         )
-        self._graph.register_initializer(made)
-        return made
+        self._graph.register_initializer(rounded)
+        return rounded
 
     def _cast_down(self, value: ir.Value) -> ir.Value:
-        made = self._cast(value, self._half.type, self._half.name)
+        cast = self._cast(value, self._half.type, self._half.name)
         producer = value.producer()
-        assert made.producer() is not None
         if producer is None:
-            self._graph.insert_before(self._graph[0], made.producer())  # type: ignore[arg-type]
+            self._graph.insert_before(self._graph[0], cast)
         else:
-            self._graph.insert_after(producer, made.producer())  # type: ignore[arg-type]
-        return made
+            self._graph.insert_after(producer, cast)
+        return cast.outputs[0]
 
     def cast_back(self, value: ir.Value) -> None:
-        """Give users that compute in float32 what they had."""
+        """Cast a tensor back to float32 for its consumers outside the policy."""
         others = [
-            (user, place)
-            for user, place in value.uses()
-            if user not in self._nodes and user.op_type not in _TYPE_BLIND
+            (user, index)
+            for user, index in value.uses()
+            if user not in self._nodes and user.op_type not in _ANY_TYPE
         ]
         producer = value.producer()
         if value.dtype != self._half.type or not others or producer is None:
             return
-        made = self._cast(value, ir.DataType.FLOAT, "fp32")
-        self._graph.insert_after(producer, made.producer())  # type: ignore[arg-type]
-        for user, place in others:
-            user.replace_input_with(place, made)
+        cast = self._cast(value, ir.DataType.FLOAT, "fp32")
+        self._graph.insert_after(producer, cast)
+        for user, index in others:
+            user.replace_input_with(index, cast.outputs[0])
 
-    def _cast(self, value: ir.Value, dtype: ir.DataType, suffix: str) -> ir.Value:
+    def _cast(self, value: ir.Value, dtype: ir.DataType, suffix: str) -> ir.Node:
         node = ir.node("Cast", [value], {"to": dtype}, name=f"{value.name}.{suffix}.cast")
         producer = value.producer()
         node.metadata_props[ROLE_KEY] = "normalise" if producer is None else role_of(producer)
-        made = node.outputs[0]
-        made.name, made.dtype, made.shape = f"{value.name}.{suffix}", dtype, value.shape
+        output = node.outputs[0]
+        output.name, output.dtype, output.shape = f"{value.name}.{suffix}", dtype, value.shape
         self.casts += 1
-        return made
+        return node
 
     def drop_unused(self) -> None:
-        """Remove the float32 weights that only half nodes read; their names pass on."""
-        for value, made in self._made.items():
+        """Remove float32 weights without other readers; their halves take over the names."""
+        for value, half in self._halves.items():
             if value.uses():
                 continue
             producer = value.producer()
@@ -149,4 +148,4 @@ class _Writer:
                 self._graph.remove(producer, safe=True)
             elif value.is_initializer():
                 self._graph.initializers.pop(str(value.name))
-                made.name = value.name
+                half.name = value.name

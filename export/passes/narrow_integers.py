@@ -1,7 +1,7 @@
-"""Write integer arithmetic in int32 instead of int64.
+"""Convert integer arithmetic from int64 to int32.
 
-ONNX wants int64 for shapes and for TopK's indices, PyTorch uses it everywhere. On a GPU every
-int64 index costs two registers and a conversion; no index of ours comes near 2^31.
+ONNX requires int64 for shapes and TopK's indices, and PyTorch uses it everywhere. On a GPU an int64
+index costs two registers and a conversion; all indices of the network are far below 2^31.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from export.roles import ROLE_KEY, role_of
 
-# Which inputs of an operator hold data; the others hold shapes, axes and counts, which stay.
+# The data inputs of each operator; the others are shapes, axes and counts, which stay int64.
 _ALL = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 _DATA_INPUTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Concat", "Where"), _ALL),
@@ -23,14 +23,14 @@ _DATA_INPUTS: dict[str, tuple[int, ...]] = {
 
 
 def narrow_integers(model: ir.Model) -> bool:
-    """Rewrite the graph; answers whether anything was int64.
+    """Rewrite the graph; returns whether it changed.
 
-    1. The indices of a TopK are cast to int32 where they appear.
+    1. The indices of a TopK are cast to int32.
     2. A cast to int64 becomes a cast to int32.
-    3. An operator of the table with a narrowed data input narrows its other int64 data inputs
+    3. An operator of the table with a narrowed data input also narrows its other int64 data inputs
        (constants are converted) and its output.
-    4. Any other operator gets its input back as int64.
-    5. A cast from int32 to int32 disappears.
+    4. For any other operator the input is cast back to int64.
+    5. A cast from int32 to int32 is removed.
     """
     graph = model.graph
     narrowed: set[ir.Value] = set()
@@ -53,7 +53,7 @@ def _makes_int64(node: ir.Node) -> bool:
 
 
 def _is_shape(value: ir.Value | None) -> bool:
-    """Whether a value is computed from the sizes of a tensor."""
+    """Whether a value is the shape or size of a tensor."""
     producer = None if value is None else value.producer()
     return producer is not None and producer.op_type in ("Shape", "Size")
 
@@ -82,7 +82,7 @@ def _follow(node: ir.Node, graph: ir.Graph, narrowed: set[ir.Value]) -> None:
             cast = _new_cast(value, ir.DataType.INT64, role_of(node))
             graph.insert_before(node, cast)
             node.replace_input_with(position, cast.outputs[0])
-    # What is not in the table got its inputs back as int64 and answers in it.
+    # An operator outside the table keeps int64 inputs and outputs.
     if data and node.op_type != "Cast":
         _narrow_outputs(node, narrowed)
 
@@ -97,17 +97,17 @@ def _narrow_outputs(node: ir.Node, narrowed: set[ir.Value]) -> None:
 def _as_int32(value: ir.Value, node: ir.Node, graph: ir.Graph) -> ir.Value:
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None:
-        made = _new_cast(value, ir.DataType.INT32, role_of(node))
+        narrow = _new_cast(value, ir.DataType.INT32, role_of(node))
     else:
         numbers = tensor.numpy()
         limits = np.iinfo(np.int32)
         clipped = np.clip(numbers, limits.min, limits.max).astype(np.int32)
-        made = ir.node("Constant", [], {"value": ir.tensor(clipped)})
-        made.metadata_props[ROLE_KEY] = role_of(node)
-        made.outputs[0].dtype = ir.DataType.INT32
-        made.outputs[0].shape = ir.Shape(numbers.shape)
-    graph.insert_before(node, made)
-    return made.outputs[0]
+        narrow = ir.node("Constant", [], {"value": ir.tensor(clipped)})
+        narrow.metadata_props[ROLE_KEY] = role_of(node)
+        narrow.outputs[0].dtype = ir.DataType.INT32
+        narrow.outputs[0].shape = ir.Shape(numbers.shape)
+    graph.insert_before(node, narrow)
+    return narrow.outputs[0]
 
 
 def _new_cast(value: ir.Value, dtype: ir.DataType, role: str) -> ir.Node:

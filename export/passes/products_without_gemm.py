@@ -1,24 +1,24 @@
-"""Write float products with weights as convolutions, and single-row products as sums.
+"""Replace float products with weights by convolutions, and single-row products by sums.
 
-TensorRT-RTX has no float32 matrix product on Turing (sm75) but float32 convolutions everywhere. A
-linear layer is a convolution of 1 x 1 over a picture of 1 x 1; the numbers are the same.
+TensorRT-RTX has no float32 matrix product on Turing (sm75), but float32 convolutions everywhere. A
+linear layer is a 1 x 1 convolution over a 1 x 1 image, with the same values.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from export.roles import ROLE_KEY, role_of
+from export.passes.nodes import NodeBuilder
+from export.roles import role_of
 
 
 def products_without_gemm(model: ir.Model) -> bool:
-    """Rewrite the graph; answers whether there was anything to rewrite.
+    """Rewrite the graph; returns whether it changed.
 
     1. Gemm(x [M, K], W [N, K], b) with constant W and transB becomes Reshape to [M, K, 1, 1],
        Conv with W as [N, K, 1, 1], Reshape to [M, N].
     2. MatMul(x [R, 1, K], y [R, K, S]) in float32 becomes the sum over K of y times x as
-       [R, K, 1]: one row needs no matrix product. NMS's products in half precision stay.
+       [R, K, 1]. NMS's products in half precision stay.
     """
     changed = False
     for node in list(model.graph):
@@ -40,7 +40,7 @@ def _is_linear(node: ir.Node) -> bool:
 
 
 def _as_convolution(node: ir.Node, graph: ir.Graph) -> None:
-    x, weights = node.inputs[0], node.inputs[1]
+    weights = node.inputs[1]
     assert weights is not None
     assert weights.const_value is not None
     values = weights.const_value.numpy()
@@ -50,12 +50,11 @@ def _as_convolution(node: ir.Node, graph: ir.Graph) -> None:
         type=weights.type,
         const_value=ir.tensor(values[:, :, None, None], name=weights.name),
     )
-    picture = _add(node, graph, "Reshape", [x, _ints(node, graph, -1, values.shape[1], 1, 1)])
-    inputs = [picture, kernel, *node.inputs[2:]]
-    answer = _add(node, graph, "Conv", inputs)
-    _replace(
-        node, graph, _add(node, graph, "Reshape", [answer, _ints(node, graph, -1, len(values))])
-    )
+    build = _builder(node)
+    image = build.add("Reshape", node.inputs[0], build.constant([-1, values.shape[1], 1, 1]))
+    output = build.add("Conv", image, kernel, *node.inputs[2:])
+    build.add("Reshape", output, build.constant([-1, len(values)]))
+    _replace(node, graph, build)
     if not weights.uses():
         graph.initializers.pop(str(weights.name))
     graph.initializers[str(kernel.name)] = kernel
@@ -70,34 +69,21 @@ def _is_single_row(node: ir.Node) -> bool:
 
 
 def _as_sum(node: ir.Node, graph: ir.Graph) -> None:
-    x, y = node.inputs[0], node.inputs[1]
-    column = _add(node, graph, "Transpose", [x], perm=[0, 2, 1])
-    product = _add(node, graph, "Mul", [y, column])
-    _replace(node, graph, _add(node, graph, "ReduceSum", [product, _ints(node, graph, 1)]))
+    build = _builder(node)
+    column = build.add("Transpose", node.inputs[0], perm=[0, 2, 1])
+    product = build.add("Mul", node.inputs[1], column)
+    build.add("ReduceSum", product, build.constant([1]))
+    _replace(node, graph, build)
 
 
-def _add(
-    before: ir.Node, graph: ir.Graph, op: str, inputs: list[ir.Value | None], **attributes: object
-) -> ir.Value:
-    node = ir.node(op, inputs, attributes)  # type: ignore[arg-type]
-    node.metadata_props[ROLE_KEY] = role_of(before)
-    if before.outputs[0].dtype is not None:
-        node.outputs[0].dtype = before.outputs[0].dtype
-    graph.insert_before(before, node)
-    return node.outputs[0]
+def _builder(node: ir.Node) -> NodeBuilder:
+    return NodeBuilder(str(node.outputs[0].name), role_of(node), node.outputs[0].dtype)
 
 
-def _ints(before: ir.Node, graph: ir.Graph, *values: int) -> ir.Value:
-    tensor = ir.tensor(np.array(values, np.int64))
-    node = ir.node("Constant", [], {"value": tensor})
-    node.metadata_props[ROLE_KEY] = role_of(before)
-    node.outputs[0].dtype = ir.DataType.INT64
-    node.outputs[0].shape = ir.Shape([len(values)])
-    graph.insert_before(before, node)
-    return node.outputs[0]
-
-
-def _replace(node: ir.Node, graph: ir.Graph, answer: ir.Value) -> None:
-    answer.shape = node.outputs[0].shape
-    node.outputs[0].replace_all_uses_with(answer)
+def _replace(node: ir.Node, graph: ir.Graph, build: NodeBuilder) -> None:
+    """Replace a node by the built ones, of which the last has its output."""
+    graph.insert_before(node, build.nodes)
+    output = build.nodes[-1].outputs[0]
+    output.shape = node.outputs[0].shape
+    node.outputs[0].replace_all_uses_with(output)
     graph.remove(node, safe=True)

@@ -20,23 +20,23 @@ class _Terminal(io.StringIO):
 
 def _run_phases(progress: BuildProgress) -> list[float]:
     """Two steps, the first of which has four of its own."""
-    seen = []
+    fractions = []
     progress.phase_start("all", None, 2)
     progress.phase_start("part", "all", 4)
     for step in range(4):
         assert progress.step_complete("part", step)
-        seen.append(progress.fraction())
+        fractions.append(progress.fraction())
     progress.phase_finish("part")
     for step in range(2):
         progress.step_complete("all", step)
-        seen.append(progress.fraction())
+        fractions.append(progress.fraction())
     progress.phase_finish("all")
-    return seen
+    return fractions
 
 
 def test_nested_phases_make_one_fraction() -> None:
-    seen = _run_phases(BuildProgress("sm89", io.StringIO()))
-    assert seen == [0.125, 0.25, 0.375, 0.5, 0.5, 1.0]
+    fractions = _run_phases(BuildProgress("sm89", io.StringIO()))
+    assert fractions == [0.125, 0.25, 0.375, 0.5, 0.5, 1.0]
 
 
 def test_plain_lines_and_a_bar() -> None:
@@ -52,7 +52,7 @@ def test_plain_lines_and_a_bar() -> None:
     assert "█" in terminal.getvalue()
 
 
-def test_a_cancelled_build_asks_the_library_to_stop() -> None:
+def test_a_cancelled_build_stops_the_library() -> None:
     progress = BuildProgress("sm89", io.StringIO())
     progress.phase_start("all", None, 2)
     assert progress.step_complete("all", 0)
@@ -60,14 +60,14 @@ def test_a_cancelled_build_asks_the_library_to_stop() -> None:
     assert not progress.step_complete("all", 1)
 
 
-def test_a_step_of_a_phase_that_never_began() -> None:
+def test_a_step_of_an_unknown_phase() -> None:
     progress = BuildProgress("sm89", io.StringIO())
     assert progress.step_complete("unheard of", 3)
     assert progress.fraction() == 0
 
 
 @pytest.mark.parametrize(
-    ("precision", "layers", "quantize", "says"),
+    ("precision", "layers", "quantize", "message"),
     [
         ("fp32", {"float32": 80}, 0, None),
         ("fp32", {"float32": 80, "float16": 1}, 0, "expected every convolution in float32"),
@@ -80,12 +80,12 @@ def test_a_step_of_a_phase_that_never_began() -> None:
     ],
 )
 def test_precision_of_a_parsed_network(
-    precision: str, layers: dict[str, int], quantize: int, says: str | None
+    precision: str, layers: dict[str, int], quantize: int, message: str | None
 ) -> None:
-    if says is None:
+    if message is None:
         check_precision(precision, layers, quantize)
         return
-    with pytest.raises(EngineBuildError, match=says):
+    with pytest.raises(EngineBuildError, match=message):
         check_precision(precision, layers, quantize)
 
 
@@ -96,13 +96,13 @@ _INSPECTED = (
 )
 
 
-def test_types_that_an_inspector_tells() -> None:
+def test_types_from_the_inspector() -> None:
     assert datatypes(_INSPECTED) == {"float16": 1, "float32": 2, "int8": 1}
     assert datatypes("{}") == {}
 
 
 @pytest.mark.parametrize(
-    ("precision", "found", "fits"),
+    ("precision", "types", "matches"),
     [
         ("fp32", {"float32": 300, "float16": 60}, True),
         ("fp32", {"float32": 100, "float16": 260}, False),
@@ -113,15 +113,15 @@ def test_types_that_an_inspector_tells() -> None:
         ("int8", {}, True),
     ],
 )
-def test_precision_of_a_built_engine(precision: str, found: dict[str, int], fits: bool) -> None:
-    if fits:
-        check_engine_precision(precision, found)
+def test_precision_of_a_built_engine(precision: str, types: dict[str, int], matches: bool) -> None:
+    if matches:
+        check_engine_precision(precision, types)
         return
     with pytest.raises(EngineBuildError, match="the built engine computes in"):
-        check_engine_precision(precision, found)
+        check_engine_precision(precision, types)
 
 
-def test_messages_are_told_once() -> None:
+def test_messages_are_recorded_once() -> None:
     messages = Messages()
     for _ in range(3):
         messages.add("a  warning", is_error=False)

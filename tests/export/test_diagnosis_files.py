@@ -1,4 +1,4 @@
-"""What the doctor says of a file, of each kind."""
+"""`maskport doctor` on each type of file."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def test_a_file_for_onnxruntime(demo_onnx: Path) -> None:
     assert problems(findings) == []
     assert "for onnxruntime" in findings[0].detail
     assert named(findings, "target onnxruntime").status == "ok"
-    stopped = named(findings, "target tensorrt-rtx")
-    assert stopped.status == "absent"
-    assert "NonMaxSuppression 'node_" in stopped.detail
-    assert "--target tensorrt-rtx --size 320x544" in stopped.remedy
+    blocked = named(findings, "target tensorrt-rtx")
+    assert blocked.status == "absent"
+    assert "NonMaxSuppression 'node_" in blocked.detail
+    assert "--target tensorrt-rtx --size 320x544" in blocked.remedy
     assert diagnosis.next[:2] == ("predict", str(demo_onnx))
 
 
@@ -62,7 +62,7 @@ def test_a_file_for_rtx(
     assert {f.status for f in diagnosis.findings} == {"ok"}
     assert diagnosis.next == ("engine", str(demo_rtx_onnx), "--gpu", gpu)
     other = named(list(diagnosis.findings), "target tensorrt")
-    assert "maskport engine takes tensorrt-rtx" in other.detail
+    assert "exported for tensorrt-rtx" in other.detail
 
 
 def foreign(path: Path) -> onnx.ModelProto:
@@ -76,11 +76,11 @@ def foreign(path: Path) -> onnx.ModelProto:
     return model
 
 
-def test_a_foreign_file_is_judged_all_the_same(tmp_path: Path) -> None:
+def test_a_foreign_file_is_diagnosed(tmp_path: Path) -> None:
     foreign(tmp_path / "f.onnx")
     diagnosis = examine_file(tmp_path / "f.onnx")
     (line,) = problems(list(diagnosis.findings))
-    assert "written by somebody, without maskport's metadata: predict and engine refuse" in line
+    assert "written by somebody, without maskport's metadata" in line
     assert [f.status for f in diagnosis.findings[-3:]] == ["ok"] * 3
     assert diagnosis.next == ()
 
@@ -103,29 +103,29 @@ def test_external_data_outside(location: str, tmp_path: Path) -> None:
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     (folder / "f.onnx").write_bytes(model.SerializeToString())
-    found = named(diagnose_file(folder / "f.onnx"), "external data")
-    assert found.status == "problem"
-    assert location in found.detail
-    assert "beside the model" in found.remedy
+    finding = named(diagnose_file(folder / "f.onnx"), "external data")
+    assert finding.status == "problem"
+    assert location in finding.detail
+    assert "beside the model" in finding.remedy
 
 
-@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
-def test_a_truncated_file(kept: float, demo_onnx: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 100, 0.5, 0.99])
+def test_a_truncated_file(length: float, demo_onnx: Path, tmp_path: Path) -> None:
     data = demo_onnx.read_bytes()
     path = tmp_path / "cut.onnx"
-    path.write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
-    (found,) = diagnose_file(path)
-    assert found.status == "problem"
-    assert "damaged or truncated" in found.remedy
+    path.write_bytes(data[: int(length * len(data)) if length < 1 else int(length)])
+    (finding,) = diagnose_file(path)
+    assert finding.status == "problem"
+    assert "damaged or truncated" in finding.remedy
 
 
 def test_an_invalid_graph(tmp_path: Path) -> None:
     model = foreign(tmp_path / "f.onnx")
     model.graph.node.add(op_type="Abs", input=["nowhere"], output=["z"])
     (tmp_path / "f.onnx").write_bytes(model.SerializeToString())
-    found = named(diagnose_file(tmp_path / "f.onnx"), "graph")
-    assert (found.status, found.remedy) == ("problem", "export it again")
-    assert "nowhere" in found.detail
+    finding = named(diagnose_file(tmp_path / "f.onnx"), "graph")
+    assert (finding.status, finding.remedy) == ("problem", "export it again")
+    assert "nowhere" in finding.detail
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def statuses(findings: list[Finding]) -> dict[str, str]:
     return {f.subject: f.status for f in findings}
 
 
-def test_an_engine_that_fits(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_matching_engine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu(monkeypatch)
     diagnosis = examine_file(engine)
     assert statuses(list(diagnosis.findings)) == dict.fromkeys(
@@ -183,9 +183,9 @@ def test_a_tampered_engine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_engine_without_its_manifest(engine: Path) -> None:
     manifest_path(engine).unlink()
-    (found,) = diagnose_file(engine)
-    assert (found.status, found.subject) == ("problem", "manifest")
-    assert "build it again with maskport engine" in found.remedy
+    (finding,) = diagnose_file(engine)
+    assert (finding.status, finding.subject) == ("problem", "manifest")
+    assert "build it again with maskport engine" in finding.remedy
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_an_engine_without_its_manifest(engine: Path) -> None:
     ],
     ids=["another version", "another GPU"],
 )
-def test_an_engine_for_elsewhere(
+def test_an_engine_for_another_version_or_gpu(
     architecture: str,
     version: str,
     subject: str,
@@ -229,8 +229,8 @@ def test_a_changed_manifest(engine: Path, monkeypatch: pytest.MonkeyPatch) -> No
     on_gpu(monkeypatch)
     manifest = manifest_path(engine)
     manifest.write_text(manifest.read_text("utf-8").replace('"sm89"', '"sm86"'), "utf-8")
-    (found,) = [f for f in diagnose_file(engine) if f.status == "problem"]
-    assert "changed since it was written" in found.detail
+    (finding,) = [f for f in diagnose_file(engine) if f.status == "problem"]
+    assert "changed since it was written" in finding.detail
 
 
 def test_a_checkpoint() -> None:
@@ -243,15 +243,17 @@ def test_a_checkpoint() -> None:
     assert diagnosis.next == ("export", str(WEIGHTS))
 
 
-def test_a_checkpoint_of_nothing_known(tmp_path: Path) -> None:
+def test_an_unknown_checkpoint(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "odd.pt")
-    (found,) = diagnose_file(tmp_path / "odd.pt")
-    assert found.status == "problem"
-    assert "not a Mask R-CNN that is known here" in found.detail
+    (finding,) = diagnose_file(tmp_path / "odd.pt")
+    assert finding.status == "problem"
+    assert "not a Mask R-CNN that is known here" in finding.detail
 
 
-def test_adaptive_sampling_and_many_proposals_stop_nothing(demo_checkpoint: Checkpoint) -> None:
+def test_adaptive_sampling_and_many_proposals_can_be_exported(demo_checkpoint: Checkpoint) -> None:
     spec = demo_checkpoint.spec
     pooler: PoolerSpec = replace(spec.box.pooler, sampling_ratio=0)
-    wild = replace(spec, box=replace(spec.box, pooler=pooler), rpn=replace(spec.rpn, pre_nms=6000))
-    assert {diagnose_spec(wild, target).status for target in TARGETS.values()} == {"ok"}
+    unusual = replace(
+        spec, box=replace(spec.box, pooler=pooler), rpn=replace(spec.rpn, pre_nms=6000)
+    )
+    assert {diagnose_spec(unusual, target).status for target in TARGETS.values()} == {"ok"}

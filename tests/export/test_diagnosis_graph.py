@@ -1,4 +1,4 @@
-"""Which operators stop which target: each rule on a small graph, and the libraries' own verdict."""
+"""Operators that a target cannot run: each rule on a small graph, checked with the libraries."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 Shape = Sequence[int | str | None] | None
 
 
-def value(name: str, shape: Shape, kind: int = FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
+def value(name: str, shape: Shape, dtype: int = FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, shape)
 
 
 def model(
@@ -111,18 +111,18 @@ def loop(grows: bool) -> onnx.ModelProto:
 
 
 def branches(inner: str = "Abs") -> onnx.ModelProto:
-    """An If; with "NonZero" the refused operator stands in a branch only."""
-    kind = INT64 if inner == "NonZero" else FLOAT
+    """An If; "NonZero" is unsupported and occurs only in its branches."""
+    dtype = INT64 if inner == "NonZero" else FLOAT
     shape: Shape = [1, None] if inner == "NonZero" else [2]
 
     def branch(name: str) -> onnx.GraphProto:
         node = helper.make_node(inner, ["x"], [name], name=f"inner_{name}")
-        return helper.make_graph([node], name, [], [value(name, shape, kind)])
+        return helper.make_graph([node], name, [], [value(name, shape, dtype)])
 
     node = helper.make_node(
         "If", ["c"], ["y"], name="either", then_branch=branch("t"), else_branch=branch("e")
     )
-    return model([node], [value("x", [2]), value("c", [], BOOL)], [value("y", shape, kind)])
+    return model([node], [value("x", [2]), value("c", [], BOOL)], [value("y", shape, dtype)])
 
 
 def relu(shape: Shape) -> onnx.ModelProto:
@@ -137,7 +137,7 @@ def twice() -> onnx.ModelProto:
 
 
 def grid_sample(half: bool) -> onnx.ModelProto:
-    """The image's type is to be inferred: nothing in the file says it."""
+    """The type of the image must be inferred: the file does not declare it."""
     to = TensorProto.FLOAT16 if half else FLOAT
     nodes = [
         helper.make_node("Cast", ["x"], ["xc"], to=to, name="cast"),
@@ -147,7 +147,7 @@ def grid_sample(half: bool) -> onnx.ModelProto:
     return model(nodes, inputs, [value("y", [1, 3, 4, 4], to)])
 
 
-def quantised(zero: Any, int_bias: bool = False) -> onnx.ModelProto:
+def quantized(zero: Any, int_bias: bool = False) -> onnx.ModelProto:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q"),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], name="dq"),
@@ -168,19 +168,19 @@ def foreign_operator() -> onnx.ModelProto:
     return model([node], [value("x", [1])], [value("y", [1])], domains=["elsewhere"])
 
 
-def judge(graph: onnx.ModelProto) -> dict[str, Finding]:
+def diagnosis(graph: onnx.ModelProto) -> dict[str, Finding]:
     return dict(zip(TARGETS, diagnose_graph(graph, None), strict=True))
 
 
 REEXPORT = "--target tensorrt-rtx --size 800x1344"
-STOPPED = {
+BLOCKED = {
     "NonMaxSuppression": (suppression(), "NonMaxSuppression 'keep'", REEXPORT),
     "RoiAlign": (roi_align(), "RoiAlign 'pool'", REEXPORT),
     "NonZero": (non_zero(), "NonZero 'where'", REEXPORT),
     "Compress": (compress(), "Compress 'rows'", REEXPORT),
     "sequence": (sequence(), "SplitToSequence 'split'", REEXPORT),
     "in a branch": (branches("NonZero"), "NonZero 'inner_e' and 1 more", REEXPORT),
-    "growing loop": (loop(True), "Loop 'turns': its state", REEXPORT),
+    "growing loop": (loop(True), "Loop 'turns': the shape of its state", REEXPORT),
     "foreign operator": (foreign_operator(), "Magic 'spell'", REEXPORT),
     "TopK": (top_k(3841), "TopK 'best': K is 3841", "--candidates"),
     "TopK of a Constant": (top_k_of_a_constant_node(), "TopK 'best': K is 4000", "--candidates"),
@@ -189,47 +189,47 @@ STOPPED = {
     "dynamic batch": (relu(["n", 3, 8, 8]), "input 'x': axes 0", "--size 800x1344"),
     "mixed GridSample": (
         grid_sample(True),
-        "GridSample 'sample': its image is FLOAT16 and its grid FLOAT",
+        "GridSample 'sample': its image has type FLOAT16, its grid FLOAT",
         "one type",
     ),
     "uint8 zero point": (
-        quantised(np.uint8(128)),
+        quantized(np.uint8(128)),
         "QuantizeLinear 'q' and 1 more: its zero point",
         "zero point 0",
     ),
-    "int8 zero point": (quantised(np.int8(3)), "QuantizeLinear 'q' and 1 more", "zero point 0"),
-    "int32 bias": (quantised(np.int8(0), True), "DequantizeLinear 'dq_bias'", "float32"),
+    "int8 zero point": (quantized(np.int8(3)), "QuantizeLinear 'q' and 1 more", "zero point 0"),
+    "int32 bias": (quantized(np.int8(0), True), "DequantizeLinear 'dq_bias'", "float32"),
 }
-FINE = {
+SUPPORTED = {
     "largest TopK": top_k(3840),
     "branches": branches(),
     "loop": loop(False),
     "GridSample": grid_sample(False),
-    "int8": quantised(np.int8(0)),
-    "uint8 with zero point 0": quantised(np.uint8(0)),
+    "int8": quantized(np.int8(0)),
+    "uint8 with zero point 0": quantized(np.uint8(0)),
     "fixed sides": relu([1, 3, 8, 8]),
 }
 
 
-@pytest.mark.parametrize(("graph", "node", "remedy"), STOPPED.values(), ids=STOPPED)
-def test_tensorrt_is_stopped(graph: onnx.ModelProto, node: str, remedy: str) -> None:
-    found = judge(graph)
+@pytest.mark.parametrize(("graph", "node", "remedy"), BLOCKED.values(), ids=BLOCKED)
+def test_tensorrt_cannot_run(graph: onnx.ModelProto, node: str, remedy: str) -> None:
+    findings = diagnosis(graph)
     for target in ("tensorrt", "tensorrt-rtx"):
-        assert found[target].status == "problem"
-        assert node in found[target].detail
-    assert remedy in found["tensorrt-rtx"].remedy
+        assert findings[target].status == "problem"
+        assert node in findings[target].detail
+    assert remedy in findings["tensorrt-rtx"].remedy
 
 
-@pytest.mark.parametrize("graph", FINE.values(), ids=FINE)
-def test_nothing_stops_what_is_fine(graph: onnx.ModelProto) -> None:
-    assert {f.status for f in judge(graph).values()} == {"ok"}
+@pytest.mark.parametrize("graph", SUPPORTED.values(), ids=SUPPORTED)
+def test_supported_graphs_pass(graph: onnx.ModelProto) -> None:
+    assert {f.status for f in diagnosis(graph).values()} == {"ok"}
 
 
 def test_an_output_that_is_declared_twice() -> None:
-    found = judge(twice())["tensorrt-rtx"]
-    assert found.status == "problem"
-    assert "output 'y': is declared 2 times" in found.detail
-    assert "a name of its own" in found.remedy
+    finding = diagnosis(twice())["tensorrt-rtx"]
+    assert finding.status == "problem"
+    assert "output 'y': is declared 2 times" in finding.detail
+    assert "its own name" in finding.remedy
 
 
 @pytest.mark.parametrize(
@@ -241,46 +241,46 @@ def test_an_output_that_is_declared_twice() -> None:
     ],
     ids=["opset 22", "max mode", "foreign operator"],
 )
-def test_onnxruntime_is_stopped(graph: onnx.ModelProto, detail: str, remedy: str) -> None:
-    found = judge(graph)["onnxruntime"]
-    assert found.status == "problem"
-    assert detail in found.detail
-    assert remedy in found.remedy
+def test_onnxruntime_cannot_run(graph: onnx.ModelProto, detail: str, remedy: str) -> None:
+    finding = diagnosis(graph)["onnxruntime"]
+    assert finding.status == "problem"
+    assert detail in finding.detail
+    assert remedy in finding.remedy
 
 
 @pytest.mark.parametrize(
     "graph", [roi_align(21), suppression(), top_k(4000), relu(["n", 3, "h", "w"])]
 )
-def test_onnxruntime_takes_what_tensorrt_refuses(graph: onnx.ModelProto) -> None:
-    assert judge(graph)["onnxruntime"].status == "ok"
+def test_onnxruntime_runs_what_tensorrt_cannot(graph: onnx.ModelProto) -> None:
+    assert diagnosis(graph)["onnxruntime"].status == "ok"
 
 
-def test_many_reasons_are_cut_and_counted() -> None:
+def test_many_reasons_are_truncated_and_counted() -> None:
     graph = suppression()
     graph.graph.node.append(helper.make_node("NonZero", ["s"], ["a"], name="a"))
     graph.graph.node.append(helper.make_node("Unique", ["s"], ["b"], name="b"))
     graph.graph.node.append(helper.make_node("Det", ["b"], ["c"], name="c"))
-    detail = judge(graph)["tensorrt"].detail
-    assert detail.endswith("Unique 'b': how much it answers depends on the data; and 1 more")
+    detail = diagnosis(graph)["tensorrt"].detail
+    assert detail.endswith("Unique 'b': its output shape depends on the data; and 1 more")
     assert "Det" not in detail
 
 
 def test_a_hostile_name_prints_as_one_plain_line() -> None:
     graph = non_zero()
     graph.graph.node[0].name = "a\nproblem  b\x1b[2J"
-    line = judge(graph)["tensorrt"].line()
+    line = diagnosis(graph)["tensorrt"].line()
     assert line.isprintable()
     assert r"a\nproblem  b\x1b[2J" in line
 
 
 def test_damaged_files_are_findings_and_not_errors(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
-    sources = [case[0].SerializeToString() for case in STOPPED.values()]
-    sources.append(quantised(np.int8(0)).SerializeToString().replace(b"\x10\x03", b"\x10\x57"))
+    sources = [case[0].SerializeToString() for case in BLOCKED.values()]
+    sources.append(quantized(np.int8(0)).SerializeToString().replace(b"\x10\x03", b"\x10\x57"))
     path = tmp_path / "damaged.onnx"
-    for turn in range(300):
-        data = bytearray(sources[turn % len(sources)])
-        for _ in range(turn % 3):
+    for index in range(300):
+        data = bytearray(sources[index % len(sources)])
+        for _ in range(index % 3):
             data[random.integers(len(data))] = random.integers(256)
         path.write_bytes(data)
         findings = diagnose_file(path)
@@ -289,7 +289,7 @@ def test_damaged_files_are_findings_and_not_errors(tmp_path: Path) -> None:
 
 
 def compiles(graph: onnx.ModelProto) -> bool:
-    """TensorRT-RTX's own answer, for a GPU that need not be here."""
+    """Whether TensorRT-RTX itself compiles the graph, without a GPU."""
     trt = pytest.importorskip("tensorrt_rtx")
     builder = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR))
     network = builder.create_network(0)
@@ -302,13 +302,13 @@ def compiles(graph: onnx.ModelProto) -> bool:
     return builder.build_serialized_network(network, config) is not None
 
 
-@pytest.mark.parametrize("graph", [case[0] for case in STOPPED.values()], ids=STOPPED)
-def test_the_library_refuses_what_the_rules_stop(graph: onnx.ModelProto) -> None:
+@pytest.mark.parametrize("graph", [case[0] for case in BLOCKED.values()], ids=BLOCKED)
+def test_the_library_rejects_what_the_rules_reject(graph: onnx.ModelProto) -> None:
     assert not compiles(graph)
 
 
-@pytest.mark.parametrize("graph", FINE.values(), ids=FINE)
-def test_the_library_compiles_what_the_rules_pass(graph: onnx.ModelProto) -> None:
+@pytest.mark.parametrize("graph", SUPPORTED.values(), ids=SUPPORTED)
+def test_the_library_compiles_what_the_rules_accept(graph: onnx.ModelProto) -> None:
     assert compiles(graph)
 
 

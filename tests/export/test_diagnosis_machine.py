@@ -1,4 +1,4 @@
-"""What the doctor says of the machine: packages, the traps that are known, the GPU."""
+"""`maskport doctor` on the machine: packages, known bad installations, the GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import export.diagnosis.machine as machine
 from export.diagnosis.finding import Finding
 from export.diagnosis.packages import PACKAGES, diagnose_packages
-from export.diagnosis.probe import Answer, probe
+from export.diagnosis.probe import ProbeResult, probe
 from export.doctor import diagnose_machine
 from model.errors import DeviceError, MissingDependencyError
 from runtime.masks import rle_from_masks
@@ -71,11 +71,11 @@ def test_versions_out_of_range(
     name: str, version: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, GOOD | {name: version})
-    found = named(diagnose_packages(), f"{name} {version}")
-    assert (found.status, found.remedy) == ("problem", remedy)
+    finding = named(diagnose_packages(), f"{name} {version}")
+    assert (finding.status, finding.remedy) == ("problem", remedy)
 
 
-def test_the_cpu_build_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_only_build_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, GOOD | {"torch": "2.13.0"})
     assert "CPU-only build" in named(diagnose_packages(), "torch 2.13.0").detail
 
@@ -93,10 +93,10 @@ def test_one_wheel_is_enough(wheel: str, monkeypatch: pytest.MonkeyPatch) -> Non
     install(monkeypatch, versions | {wheel: "1.24.0"})
     findings = diagnose_packages()
     assert problems(findings) == []
-    found = next(f for f in findings if f.subject == other)
-    assert found.status == "absent"
-    # It must not lead into having both.
-    assert "maskport[" not in found.remedy
+    finding = next(f for f in findings if f.subject == other)
+    assert finding.status == "absent"
+    # The remedy must not install both.
+    assert "maskport[" not in finding.remedy
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_what_is_not_installed(
     name: str, status: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, {n: v for n, v in GOOD.items() if n != name})
-    found = next(f for f in diagnose_packages() if f.subject == name)
-    assert (found.status, found.detail, found.remedy) == (status, "not installed", remedy)
+    finding = next(f for f in diagnose_packages() if f.subject == name)
+    assert (finding.status, finding.detail, finding.remedy) == (status, "not installed", remedy)
 
 
 def test_another_name_of_the_same_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    rest = {name: version for name, version in GOOD.items() if name != "tensorrt"}
-    install(monkeypatch, rest | {"tensorrt-cu13": "11.4.0"})
+    others = {name: version for name, version in GOOD.items() if name != "tensorrt"}
+    install(monkeypatch, others | {"tensorrt-cu13": "11.4.0"})
     assert named(diagnose_packages(), "tensorrt 11.4.0").status == "ok"
 
 
@@ -138,43 +138,45 @@ def test_loops_that_were_not_compiled(
     module: ModuleType, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IS_COMPILED", False)
-    (found,) = (one for one in machine._compiled_loops() if one.subject == subject)
-    assert found.status == "absent"
-    assert "the same answer" in found.detail
+    (finding,) = (one for one in machine._compiled_loops() if one.subject == subject)
+    assert finding.status == "absent"
+    assert "the same results" in finding.detail
     monkeypatch.setattr(module, "IS_COMPILED", True)
     assert [one.status for one in machine._compiled_loops() if one.subject == subject] == ["ok"]
 
 
-def test_the_trap_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "RuntimeError: operator torchvision::nms does not exist"
-    monkeypatch.setattr(machine, "probe", lambda code: Answer(False, said))
-    found = named(diagnose_machine(), "torch with torchvision")
-    assert found.status == "problem"
-    assert "operator torchvision::nms does not exist" in found.detail
-    assert "CPU-only build" in found.detail
-    assert found.remedy == "pip install --force-reinstall 'torch>=2.10,!=2.13.*' torchvision"
+def test_a_torch_that_torchvision_cannot_load_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "RuntimeError: operator torchvision::nms does not exist"
+    monkeypatch.setattr(machine, "probe", lambda code: ProbeResult(False, message))
+    finding = named(diagnose_machine(), "torch with torchvision")
+    assert finding.status == "problem"
+    assert "operator torchvision::nms does not exist" in finding.detail
+    assert "CPU-only build" in finding.detail
+    assert finding.remedy == "pip install --force-reinstall 'torch>=2.10,!=2.13.*' torchvision"
 
 
 @pytest.mark.parametrize(
-    ("code", "worked", "text"),
+    ("code", "succeeded", "text"),
     [
         ("print('one'); print('two')", True, "two"),
         ("raise RuntimeError('operator')", False, "RuntimeError: operator"),
         ("import os; os.abort()", False, "crashed (signal 6)"),
-        ("import time; time.sleep(60)", False, "no answer within 1 s"),
+        ("import time; time.sleep(60)", False, "no result within 1 s"),
     ],
     ids=["works", "raises", "crashes", "hangs"],
 )
-def test_probe(code: str, worked: bool, text: str) -> None:
-    assert probe(code, time_limit_s=1.0 if "sleep" in code else 30.0) == Answer(worked, text)
+def test_probe(code: str, succeeded: bool, text: str) -> None:
+    assert probe(code, time_limit_s=1.0 if "sleep" in code else 30.0) == ProbeResult(
+        succeeded, text
+    )
 
 
-def test_a_file_of_the_working_folder_is_no_library(
+def test_a_file_of_the_working_folder_does_not_shadow_a_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit(3)", "utf-8")
     monkeypatch.chdir(tmp_path)
-    assert probe("import json; print(json.dumps([1]))") == Answer(True, "[1]")
+    assert probe("import json; print(json.dumps([1]))") == ProbeResult(True, "[1]")
 
 
 @pytest.mark.parametrize(
@@ -190,26 +192,26 @@ def test_no_gpu_is_absent(error: Exception, monkeypatch: pytest.MonkeyPatch) -> 
         raise error
 
     monkeypatch.setattr(machine, "local_architecture", fail)
-    monkeypatch.setattr(machine, "probe", lambda code: Answer(True, "tried"))
-    found = named(diagnose_machine(), "GPU")
-    assert (found.status, f"{found.detail}; {found.remedy}") == ("absent", str(error))
+    monkeypatch.setattr(machine, "probe", lambda code: ProbeResult(True, "tried"))
+    finding = named(diagnose_machine(), "GPU")
+    assert (finding.status, f"{finding.detail}; {finding.remedy}") == ("absent", str(error))
 
 
-def test_a_gpu_that_rtx_does_not_build_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_rtx_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(machine, "local_architecture", lambda: "sm90")
-    monkeypatch.setattr(machine, "probe", lambda code: Answer(True, "tried"))
+    monkeypatch.setattr(machine, "probe", lambda code: ProbeResult(True, "tried"))
     findings = diagnose_machine()
     assert named(findings, "GPU").detail == "sm90"
     assert "sm89" in named(findings, "TensorRT-RTX").detail
-    found = named(findings, "TensorRT-RTX on sm90")
-    assert (found.status, found.remedy) == ("absent", "export with --target tensorrt")
+    finding = named(findings, "TensorRT-RTX on sm90")
+    assert (finding.status, finding.remedy) == ("absent", "export with --target tensorrt")
 
 
 def test_installed_but_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.setattr(machine, "probe", lambda code: Answer(True, "tried"))
+    monkeypatch.setattr(machine, "probe", lambda code: ProbeResult(True, "tried"))
     install(monkeypatch, GOOD)
-    found = next(f for f in diagnose_machine() if f.subject == "TensorRT-RTX")
-    assert found.status == "problem"
-    assert "installed, but cannot be imported" in found.detail
+    finding = next(f for f in diagnose_machine() if f.subject == "TensorRT-RTX")
+    assert finding.status == "problem"
+    assert "installed, but cannot be imported" in finding.detail

@@ -1,4 +1,4 @@
-"""The command `maskport doctor`: lines, exit status, and what it says to run next."""
+"""The command `maskport doctor`: lines, exit status, and the next command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS = ROOT / "examples" / "demo" / "shapes.pth"
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none.onnx", "no such file"), ("a.txt", "'.txt'")])
-def test_no_such_file_and_no_such_kind(
+def test_no_such_file_and_no_such_suffix(
     name: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.txt").write_text("text", "utf-8")

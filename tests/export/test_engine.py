@@ -90,7 +90,7 @@ def test_the_command(demo_rtx_onnx: Path, tmp_path: Path, capsys: pytest.Capture
         pytest.param(
             ["--gpu", "sm89", "--timing-cache", "t"], "--timing-cache: .*no such", id="cache"
         ),
-        pytest.param(["--gpu", "sm89", "--version-compatible"], "no such option", id="version"),
+        pytest.param(["--gpu", "sm89", "--version-compatible"], "only for TensorRT", id="version"),
         pytest.param(["--gpu", "sm89", "--level", "9"], "--level", id="level"),
     ],
 )
@@ -264,12 +264,12 @@ def test_the_tensorrt_adapter_builds_for_the_local_gpu(
     monkeypatch.setattr("export.builders.tensorrt.local_architecture", lambda: "sm86")
     inspected = '{"Layers": [{"Outputs": [{"Format/Datatype": "Row major linear FP32"}]}]}'
     monkeypatch.setattr("export.builders.inspection.inspect_engine", lambda *_: inspected)
-    options = BuildOptions(workspace_bytes=2**30, optimisation_level=2)
+    options = BuildOptions(workspace_bytes=2**30, optimization_level=2)
     (report,) = engine.build_engine(path, options=options)
     assert report.path.name == "m.trt.sm86.engine"
     assert (report.info.library, report.info.library_version) == ("tensorrt", "11.4.0.106")
     assert report.info.options["workspace_bytes"] == 2**30
-    with pytest.raises(UsageError, match="builds for the GPU of this machine, sm86"):
+    with pytest.raises(UsageError, match="builds for the local GPU, sm86"):
         engine.build_engine(path, gpu=["sm89"])
 
 
