@@ -128,15 +128,15 @@ def _check_location(path: Path, folder: Path, name: str, entries: dict[str, str]
     if not location or os.path.isabs(location) or not target.is_relative_to(folder):
         raise ArtifactError(f"{where}: expected a file in the model's folder; not read")
     try:
-        found = target.lstat()
+        status = target.lstat()
     except OSError as error:
         raise ArtifactError(f"{where}: expected this file beside the model") from error
     is_inside = Path(os.path.realpath(target)) == target
-    if not stat.S_ISREG(found.st_mode) or not is_inside or found.st_nlink != 1:
+    if not stat.S_ISREG(status.st_mode) or not is_inside or status.st_nlink != 1:
         raise ArtifactError(f"{where}: expected a plain file, not a link or a device; not read")
     for key in ("offset", "length"):
         value = entries.get(key, "0")
-        if not value.isdecimal() or len(value) > 19 or int(value) > found.st_size:
+        if not value.isdecimal() or len(value) > 19 or int(value) > status.st_size:
             raise ArtifactError(
                 f"{where}: its {key} '{value[:30]}' is not within that file; save the model again"
             )

@@ -70,6 +70,6 @@ def _drop_clip(indices: ir.Value, length: int) -> None:
             continue
         highest = constant_value(node.inputs[-1])
         lowest = constant_value(node.inputs[1]) if node.op_type == "Clip" else None
-        if highest is None or int(highest) < length - 1 or (lowest is not None and lowest > 0):
+        if highest is None or int(highest) < length - 1 or (lowest is not None and int(lowest) > 0):
             continue
         node.outputs[0].replace_all_uses_with(indices)

@@ -1,1 +1,1 @@
-"""Half precision: the policy, the formats, and the emulator that judges what they cost."""
+"""Half precision: the policy, the formats, and the emulator that measures their error."""

@@ -1,4 +1,4 @@
-"""Judge a file in half precision on one photo, before it may exist: ranges, then detections."""
+"""Check a new file in half precision on one photo: value ranges, then detections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runtime.predictor import Predictor
 
 @dataclass(frozen=True, slots=True)
 class HalfCheckReport:
-    """What the emulator showed: how much of the eager answer is repeated, and the ranges."""
+    """The emulator's results: the agreement with the eager model, and the value ranges."""
 
     verdict: HalfVerdict
     ranges: RangeReport
@@ -33,18 +33,17 @@ class HalfCheckReport:
 def check_half(
     path: Path, photo: npt.NDArray[np.uint8], fp32: CheckReport, half: HalfFormat
 ) -> HalfCheckReport:
-    """Run the file under emulation and compare it with the eager model's answer.
+    """Run the file under emulation and compare it with the eager model.
 
     Args:
         path: the file in half precision.
         photo: uint8 [h, w, 3] RGB, the one of `fp32`.
-        fp32: what the check of the float32 graph gave, on the same photo; its score threshold is
-            taken here too.
+        fp32: the check of the float32 graph on the same photo; its score threshold is used too.
         half: the file's format.
 
     Raises:
-        ExportError: a tensor overflows, named with its cause; or less of the eager answer is
-            repeated than `runtime.compare.half_limits` asks for.
+        ExportError: a tensor overflows; or the agreement with the eager model is below the limits
+            of `runtime.compare.half_limits`.
     """
     assert fp32.reference is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -54,15 +53,15 @@ def check_half(
             path = lowered
         session = EmulatedSession(path, ranges=True)
         with Predictor(session, on_uncertified="ignore") as predictor:
-            found = predictor.predict(photo)
+            detections = predictor.predict(photo)
     others = "fp32 or bf16" if half.name == "fp16" else "fp32"
     refuse_overflow(session.ranges, half, fp32.photo, f"export with --precision {others}")
-    comparison = compare(fp32.reference, found, fp32.photo)
+    comparison = compare(fp32.reference, detections, fp32.photo)
     verdict = check_half_run([comparison], HALF_LIMITS[half.name])
     if not verdict.passed:
         raise ExportError(
             f"the file in {half.title} differs from the eager model beyond the limits ({verdict}); "
-            "check on a photo of what the model knows with --check-image, or export with another "
-            "--precision; no file was written"
+            "check on a photo with objects of the model's classes (--check-image), or export with "
+            "another --precision; no file was written"
         )
     return HalfCheckReport(verdict, session.ranges.of_format(half))

@@ -1,8 +1,8 @@
-"""A float32 graph that computes what a graph in half precision declares, tensor by tensor.
+"""Emulate a graph in half precision by a float32 graph, tensor by tensor.
 
-ONNX Runtime on a CPU is no oracle of half precision: it removes casts, computes FP16 in float32,
-and has no BF16 convolution. Here every tensor that is declared half is rounded where it is made,
-by arithmetic; sums inside an operator are float32, as on a GPU's matrix units.
+ONNX Runtime on a CPU cannot serve as the reference: it removes casts, computes FP16 in float32, and
+has no BF16 convolution. Here every tensor that is declared half is rounded arithmetically where it
+is produced; sums inside an operator are float32, as on a GPU's matrix units.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from export.roles import ROLE_KEY
 from model.errors import ExportError
 
 RANGES_OUTPUT = "maskport.ranges"
-# They answer numbers that they were given, so that halves stay halves.
+# Their output values are input values, so halves stay halves.
 _EXACT = frozenset(
     (
         "Abs", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Max",
@@ -32,15 +32,15 @@ _EXACT = frozenset(
     )
 )  # fmt: skip
 _HALVES = {int(half.type): half for half in FORMATS.values()}
-# ONNX Runtime 1.31 has no kernel for the RoiAlign of 22; ours means the same in 21.
+# ONNX Runtime 1.31 has no RoiAlign kernel for opset 22; in opset 21 ours is defined the same.
 _RUNNABLE_OPSET = 21
 
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """A float32 graph, and the tensors that are rounded in it, in order.
+    """A float32 graph, and the tensors that it rounds, in order.
 
-    With `ranges` the graph answers `maskport.ranges` too, float32 [5 * tensors].
+    With `ranges` the graph also has the output `maskport.ranges`, float32 [5 * tensors].
     """
 
     model: onnx.ModelProto
@@ -50,15 +50,14 @@ class Emulation:
 def emulate(model: onnx.ModelProto, ranges: bool = False) -> Emulation:
     """Rewrite a typed graph.
 
-    1. Half weights and constants become the float32 numbers that they are.
-    2. Every tensor that a node answers in half precision is rounded to it, unless the node only
-       passes halves on.
-    3. Casts stay, to float32 instead of to a half.
-    4. Linear layers become matrix products again, which a CPU is faster at.
+    1. Half weights and constants become float32, with the same values.
+    2. Every half output of a node is rounded, unless the node only copies halves.
+    3. Casts to a half become casts to float32.
+    4. Linear layers become matrix products again, which are faster on a CPU.
 
     Args:
-        model: with the type of every half tensor written in it; not changed.
-        ranges: also measure every tensor before it is rounded.
+        model: declares the type of every half tensor; not changed.
+        ranges: also measure every tensor before rounding.
 
     Raises:
         ExportError: half precision inside a subgraph.
@@ -78,12 +77,12 @@ def emulate(model: onnx.ModelProto, ranges: bool = False) -> Emulation:
     for node in nodes:
         _widen_node(node)
         rounds = node.op_type not in (*_EXACT, "Constant")
-        made = {name: halves[name] for name in node.output if name in halves and rounds}
+        rounded = {name: halves[name] for name in node.output if name in halves and rounds}
         for index, name in enumerate(node.output):
-            if name in made:
+            if name in rounded:
                 node.output[index] = f"{name}.unrounded"
         writer.nodes.append(node)
-        for name, half in made.items():
+        for name, half in rounded.items():
             magnitude = _round(writer, name, half)
             if ranges:
                 measured += write_statistics(writer.emit, writer.constant, magnitude, half)
@@ -100,7 +99,7 @@ def emulate(model: onnx.ModelProto, ranges: bool = False) -> Emulation:
 
 
 def _round(writer: _Writer, name: str, half: HalfFormat) -> str:
-    """Round `name.unrounded` into `name`; answers the name of its magnitude."""
+    """Round `name.unrounded` into `name`; returns the name of its magnitude."""
     unrounded = f"{name}.unrounded"
     magnitude, _ = write_rounding(writer.emit, writer.constant, unrounded, half)
     writer.nodes[-1].output[0] = name
@@ -108,7 +107,7 @@ def _round(writer: _Writer, name: str, half: HalfFormat) -> str:
 
 
 class _Writer:
-    """Collects nodes, and each constant once."""
+    """Collects nodes, and constants without duplicates."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -131,31 +130,31 @@ def _half_tensors(model: onnx.ModelProto) -> dict[str, HalfFormat]:
     """Every tensor that is declared half, by name.
 
     Raises:
-        ExportError: a tensor without a type, or a half inside a subgraph.
+        ExportError: a tensor without a type, or half precision inside a subgraph.
     """
     graph = model.graph
     known = {i.name: i.type.tensor_type.elem_type for i in (*graph.value_info, *graph.output)}
-    made = {name for node in graph.node for name in node.output if name}
-    if not made <= set(known):
+    outputs = {name for node in graph.node for name in node.output if name}
+    if not outputs <= set(known):
         inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
         known |= {info.name: info.type.tensor_type.elem_type for info in inferred}
-    for name in sorted(made - set(known)):
+    for name in sorted(outputs - set(known)):
         raise ExportError(f"emulator: tensor '{name}' has no known type; export the file again")
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH and _has_halves(attribute.g):
                 raise ExportError(
-                    f"emulator: {node.op_type} '{node.name}' has half precision in its subgraph, "
-                    "which is not emulated; no graph of maskport's does"
+                    f"emulator: {node.op_type} '{node.name}': half precision in a subgraph is not "
+                    "supported"
                 )
-    return {name: _HALVES[kind] for name, kind in known.items() if kind in _HALVES}
+    return {name: _HALVES[dtype] for name, dtype in known.items() if dtype in _HALVES}
 
 
 def _has_halves(graph: onnx.GraphProto) -> bool:
     typed = [info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.output)]
     constants = [tensor.data_type for tensor in graph.initializer]
     casts = [a.i for node in graph.node for a in node.attribute if a.name == "to"]
-    return any(kind in _HALVES for kind in (*typed, *constants, *casts))
+    return any(dtype in _HALVES for dtype in (*typed, *constants, *casts))
 
 
 def _widen(tensor: onnx.TensorProto) -> None:

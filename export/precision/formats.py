@@ -1,4 +1,4 @@
-"""The two half precision formats, and what rounding a weight to one loses."""
+"""The two half precision formats, and the loss of rounding a weight."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import onnx_ir as ir
 from model.errors import ExportError, UsageError
 
 Numbers = npt.NDArray[np.floating]
-# Rounding alone loses 2^-12 of a tensor in FP16 and 2^-9 in BF16; ten times the second is no
-# rounding but numbers that the format cannot reach.
-_LOST = 10 * 2.0**-9
+# Rounding loses 2^-12 of a tensor in FP16 and 2^-9 in BF16. Ten times the latter cannot come from
+# rounding, only from values outside the format's range.
+_MAX_LOSS = 10 * 2.0**-9
 
 
 @dataclass(frozen=True, slots=True)
 class HalfFormat:
     """A floating-point format of 16 bits.
 
-    `significant_bits` counts the leading one; the exponents are those of the smallest normal and
-    of the largest number.
+    `significant_bits` includes the leading one; the exponents are those of the smallest normal
+    and the largest number.
     """
 
     name: str
@@ -35,7 +35,7 @@ class HalfFormat:
 
     @property
     def smallest_normal(self) -> float:
-        """Below it the spacing of numbers no longer shrinks."""
+        """The smallest normal number."""
         return 2.0**self.least_exponent
 
     @property
@@ -59,23 +59,18 @@ def checked_precision(name: str) -> str:
     """The precision of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no such precision.
     """
     if name not in PRECISIONS:
         raise UsageError(f"--precision: expected one of {', '.join(PRECISIONS)}, got '{name}'")
     return name
 
 
-def format_of(dtype: ir.DataType | None) -> HalfFormat | None:
-    """The format of a tensor type, or None where it is no half."""
-    return next((half for half in FORMATS.values() if half.type == dtype), None)
-
-
 def round_weight(name: str, values: Numbers, half: HalfFormat) -> tuple[Numbers, float]:
-    """A weight in half precision, and the share of it (by norm) that is lost.
+    """A weight in half precision, and the lost fraction of its norm.
 
     Raises:
-        ExportError: a value that is finite and beyond the format's largest.
+        ExportError: a finite value exceeds the format's largest.
     """
     with np.errstate(over="ignore"):
         rounded = values.astype(half.numpy_type)
@@ -84,17 +79,17 @@ def round_weight(name: str, values: Numbers, half: HalfFormat) -> tuple[Numbers,
     if beyond.any():
         worst = np.abs(values[beyond]).max()
         raise ExportError(
-            f"weight '{name}': {np.count_nonzero(beyond)} of {values.size} values are beyond "
-            f"{half.largest:g}, the largest number of {half.title} (up to {worst:g}); export with "
+            f"weight '{name}': {np.count_nonzero(beyond)} of {values.size} values (up to "
+            f"{worst:g}) exceed {half.largest:g}, the largest number of {half.title}; export with "
             f"--precision {'bf16 or fp32' if half is FP16 else 'fp32'}"
         )
-    known = np.isfinite(values)
-    exact = np.where(known, values, 0.0).astype(np.float64)
+    finite = np.isfinite(values)
+    exact = np.where(finite, values, 0.0).astype(np.float64)
     norm = float(np.linalg.norm(exact))
-    lost = float(np.linalg.norm(np.where(known, back, 0.0) - exact))
+    lost = float(np.linalg.norm(np.where(finite, back, 0.0) - exact))
     return rounded, lost / norm if norm > 0 else 0.0
 
 
-def is_lost(share: float) -> bool:
-    """Whether more of a weight is lost than rounding takes."""
-    return share > _LOST
+def is_lost(fraction: float) -> bool:
+    """Whether a weight loses more than rounding explains."""
+    return fraction > _MAX_LOSS

@@ -1,7 +1,7 @@
-"""Write convolutions over pictures of one pixel as matrix products, for a CPU.
+"""Replace convolutions over 1 x 1 images by matrix products, for a CPU.
 
-`passes/products_without_gemm.py` writes linear layers so for TensorRT-RTX; ONNX Runtime reads all
-weights again for every row of such a convolution, which takes a hundred times as long.
+`passes/products_without_gemm.py` creates them from linear layers for TensorRT-RTX. ONNX Runtime
+rereads all weights for every row of such a convolution, which is a hundred times slower.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import onnx
 from onnx import helper, numpy_helper
 
 _PIXEL = (1, 1)
-_PASSING = ("Cast", "Identity")
+_COPIES = ("Cast", "Identity")
 
 
 def products(model: onnx.ModelProto) -> int:
-    """Rewrite the graph in place; answers how many convolutions it was.
+    """Rewrite the graph in place; returns the number of replaced convolutions.
 
-    Conv(x, W [N, K, 1, 1], b) becomes Gemm(Reshape(x, [-1, K]), W [N, K], b) where x was reshaped
-    to [-1, K, 1, 1] before, and only Reshape reads the answer: it is [M, N] instead of
-    [M, N, 1, 1]. Casts between do not matter.
+    Conv(x, W [N, K, 1, 1], b) becomes Gemm(Reshape(x, [-1, K]), W [N, K], b) if x comes from a
+    Reshape to [-1, K, 1, 1] and only Reshapes read the output, which becomes [M, N] instead of
+    [M, N, 1, 1]. Casts in between are allowed.
     """
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
@@ -54,18 +54,18 @@ def products(model: onnx.ModelProto) -> int:
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
     read = {name for node in graph.node for name in node.input}
-    read |= {value.name for value in graph.output}  # a diagnostic may be a constant
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    if len(kept) < len(graph.initializer):
+    read |= {value.name for value in graph.output}  # a diagnostic output may be a constant
+    used = [tensor for tensor in graph.initializer if tensor.name in read]
+    if len(used) < len(graph.initializer):
         del graph.initializer[:]
-        graph.initializer.extend(kept)
+        graph.initializer.extend(used)
 
 
 def _is_pixel(
     name: str, producers: Mapping[str, onnx.NodeProto], weights: Mapping[str, onnx.TensorProto]
 ) -> bool:
     node = producers.get(name)
-    while node is not None and node.op_type in _PASSING:
+    while node is not None and node.op_type in _COPIES:
         node = producers.get(node.input[0])
     if node is None or node.op_type != "Reshape":
         return False
@@ -88,7 +88,7 @@ def _only_reshaped(name: str, users: Mapping[str, list[onnx.NodeProto]]) -> bool
     readers = users.get(name, [])
     return bool(readers) and all(
         reader.op_type == "Reshape"
-        or (reader.op_type in _PASSING and _only_reshaped(reader.output[0], users))
+        or (reader.op_type in _COPIES and _only_reshaped(reader.output[0], users))
         for reader in readers
     )
 
@@ -103,8 +103,8 @@ def _as_product(
         copy.CopyFrom(weight)
         copy.name = matrix
         del copy.dims[2:]
-    wanted = np.array([-1, weight.dims[1]], np.int64)
-    graph.initializer.append(numpy_helper.from_array(wanted, shape))
+    row_shape = np.array([-1, weight.dims[1]], np.int64)
+    graph.initializer.append(numpy_helper.from_array(row_shape, shape))
     for info in graph.value_info:
         if info.name == node.output[0]:
             info.type.tensor_type.ClearField("shape")

@@ -1,4 +1,4 @@
-"""What a photo does to every half tensor: overflow, subnormals, and how near the limit it comes."""
+"""Value ranges of every half tensor on a photo: overflow, subnormals, distance to the limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEAR = 0.5
 
 @dataclass(frozen=True, slots=True)
 class HalfTensor:
-    """A tensor that is declared half and rounded, with its node's role and operator."""
+    """A rounded half tensor, with the role and operator of its node."""
 
     name: str
     role: str
@@ -34,11 +34,11 @@ class HalfTensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorRange:
-    """What was seen of one tensor, before it was rounded.
+    """The values of one tensor before rounding.
 
-    `largest` is its largest magnitude. The others count numbers: `overflowed`
-    beyond the format, infinite or not a number; `subnormal` below its smallest normal one and not
-    0; `near` within a factor of two of the limit.
+    `largest` is the largest magnitude. The others count values: `overflowed`: beyond the format,
+    infinite or NaN; `subnormal`: below the smallest normal number and not 0; `near`: within a
+    factor of two of the limit.
     """
 
     tensor: HalfTensor
@@ -49,30 +49,30 @@ class TensorRange:
     near: int
 
     def __str__(self) -> str:
-        made = f"{self.tensor.role}, {self.tensor.operator}"
-        is_nan = self.overflowed and not self.largest >= FORMATS[self.tensor.format].overflows_at
-        what = "holds NaN" if is_nan else f"reaches {self.largest:.4g}"
-        return f"'{self.tensor.name}' ({made}) {what}"
+        tensor = self.tensor
+        is_nan = self.overflowed and not self.largest >= FORMATS[tensor.format].overflows_at
+        extreme = "contains NaN" if is_nan else f"reaches {self.largest:.4g}"
+        return f"'{tensor.name}' ({tensor.role}, {tensor.operator}) {extreme}"
 
 
 @dataclass(frozen=True, slots=True)
 class RangeReport:
-    """All half tensors of a run, in the order in which they are computed."""
+    """All half tensors of a run, in order of computation."""
 
     tensors: tuple[TensorRange, ...]
 
     @property
     def overflowed(self) -> tuple[TensorRange, ...]:
-        """Tensors with numbers beyond their format, the cause first."""
+        """Tensors with values beyond their format, the first cause first."""
         return tuple(t for t in self.tensors if t.overflowed)
 
     def of_format(self, half: HalfFormat) -> RangeReport:
-        """The tensors of one format; NMS counts in FP16 whatever the network computes in."""
+        """The tensors of one format; NMS uses FP16 at every precision of the network."""
         return RangeReport(tuple(t for t in self.tensors if t.tensor.format == half.name))
 
     @property
     def nearest(self) -> TensorRange:
-        """The tensor that comes nearest to its format's limit.
+        """The tensor closest to its format's limit.
 
         Raises:
             ArtifactError: the report is empty.
@@ -82,7 +82,7 @@ class RangeReport:
 
     @property
     def most_subnormal(self) -> TensorRange:
-        """The tensor with the largest share of subnormal numbers.
+        """The tensor with the largest fraction of subnormal values.
 
         Raises:
             ArtifactError: the report is empty.
@@ -93,50 +93,50 @@ class RangeReport:
     def _require_any(self) -> None:
         if not self.tensors:
             raise ArtifactError(
-                "ranges: no half tensor was looked at; expected a run with ranges of a file in "
-                "half precision"
+                "ranges: no half tensor was measured; expected a run of a file in half precision "
+                "with ranges=True"
             )
 
     def __str__(self) -> str:
         if not self.tensors:
-            return "no half tensor was looked at"
+            return "no half tensor was measured"
         top, low = self.nearest, self.most_subnormal
         title = FORMATS[top.tensor.format].title
         return (
-            f"{len(self.tensors)} half tensors · nearest to {title}'s {top.tensor.largest:.5g}: "
-            f"{top} · {sum(t.near for t in self.tensors)} numbers within a factor of two of it · "
+            f"{len(self.tensors)} half tensors · closest to {title}'s {top.tensor.largest:.5g}: "
+            f"{top} · {sum(t.near for t in self.tensors)} values within a factor of two of it · "
             f"most subnormal: '{low.tensor.name}', {100 * low.subnormal / max(low.size, 1):.2g} %"
         )
 
 
 def refuse_overflow(ranges: RangeReport, half: HalfFormat, photo: str, remedy: str) -> None:
-    """Stop where a tensor went beyond its format.
+    """Raise if a tensor exceeds its format.
 
     Args:
-        ranges: what was seen.
+        ranges: of a run.
         half: the format.
-        photo: its name, for the message.
-        remedy: what to do, for the message.
+        photo: name of the photo, for the message.
+        remedy: for the message.
 
     Raises:
-        ExportError: the first such tensor is named.
+        ExportError: names the first such tensor.
     """
     beyond = ranges.overflowed
     if not beyond:
         return
     others = f" and {len(beyond) - 1} tensors after it" if len(beyond) > 1 else ""
     raise ExportError(
-        f"{half.title} overflows on {photo}: {beyond[0]}{others}, its largest number is "
-        f"{half.largest:.5g}; {remedy}; no file was written"
+        f"{half.title} overflows on {photo}: {beyond[0]}{others}, the limit is {half.largest:.5g}; "
+        f"{remedy}; no file was written"
     )
 
 
 def write_statistics(emit: Emit, constant: Constant, magnitude: str, half: HalfFormat) -> list[str]:
-    """Write nodes for the five numbers of a `TensorRange`, each float32 [1].
+    """Emit nodes for the five values of a `TensorRange`, each float32 [1].
 
     Args:
-        emit: writes one node, `emit(op, *inputs, **attributes)`, and answers its output.
-        constant: writes a constant.
+        emit: adds one node, `emit(op, *inputs, **attributes)`, and returns its output.
+        constant: adds a constant.
         magnitude: |x| of the tensor.
         half: the tensor's format.
     """
@@ -144,8 +144,8 @@ def write_statistics(emit: Emit, constant: Constant, magnitude: str, half: HalfF
     def number(value: float) -> str:
         return constant(np.array(value, np.float32))
 
-    def count(claim: str) -> str:
-        return emit("ReduceSum", emit("Cast", claim, to=1), keepdims=0)
+    def count(condition: str) -> str:
+        return emit("ReduceSum", emit("Cast", condition, to=1), keepdims=0)
 
     fits = emit("Less", magnitude, number(half.overflows_at))
     small = emit("Less", magnitude, number(half.smallest_normal))
@@ -165,7 +165,7 @@ def write_statistics(emit: Emit, constant: Constant, magnitude: str, half: HalfF
 def read_statistics(
     tensors: Sequence[HalfTensor], numbers: npt.NDArray[np.floating[Any]]
 ) -> RangeReport:
-    """The report of [T * 5] numbers, five for each tensor in turn."""
+    """The report from [T * 5] values, five for each tensor."""
     rows = numbers.astype(np.float64).reshape(-1, STATISTICS)
     return RangeReport(
         tuple(

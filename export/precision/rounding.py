@@ -1,6 +1,6 @@
-"""Round float32 numbers to a half precision format by plain float32 arithmetic, in ONNX nodes.
+"""Round float32 values to a half precision format by float32 arithmetic, in ONNX nodes.
 
-A cast would do, if it stayed: ONNX Runtime removes casts to types that it has no kernels for.
+Casts cannot be used: ONNX Runtime removes casts to types without kernels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy.typing as npt
 from export.precision.formats import FP16, HalfFormat
 
 _FLOAT32_BITS = 24
-# x times this, less its own largest part below one, is the power of two below x.
+# p = x times this, minus p times `_BELOW_ONE`, is the power of two at or below x.
 _TWO_TO_23_AND_1 = 2.0**23 + 1
 _BELOW_ONE = 1 - 2.0**-24
-# Beyond these nothing is rounded: FP16 overflows earlier; BF16's numbers would make the sum below
-# overflow, and are no activations of a working network.
+# Larger values are not rounded: FP16 overflows earlier; in BF16 the sum below would overflow, but
+# no working network has such activations.
 _CAP = {"fp16": 2.0**17, "bf16": 2.0**100}
 # FP16: 65536 times this is beyond float32, 65504 times this is not.
 _OVERFLOW = 2.0**112
@@ -28,18 +28,18 @@ Constant = Callable[[npt.NDArray[Any]], str]
 
 
 def write_rounding(emit: Emit, constant: Constant, x: str, half: HalfFormat) -> tuple[str, str]:
-    """Write the nodes that round a tensor to the format's nearest numbers, ties to even.
+    """Emit nodes that round a tensor to the format's nearest numbers, ties to even.
 
-    1. The power of two at or below |x|, by the rounding of float32 itself.
-    2. At the scale where float32's last bit is the format's, adding and subtracting rounds; the
-       scale never falls below that of the smallest normal number, which gives the subnormals.
-    3. FP16: what rounds to 65536 or more becomes infinite, through float32's own overflow.
+    1. Compute the power of two at or below |x|, by float32 rounding.
+    2. Add and subtract a number at whose scale float32's last bit is the format's: this rounds. The
+       scale is at least that of the smallest normal number, which gives the subnormals.
+    3. FP16: a result of 65536 or more becomes infinite, by float32 overflow.
 
-    NaN stays NaN, infinities stay; the sign of a zero is lost. BF16: exact below 2^100.
+    NaN and infinities stay; the sign of a zero is lost. BF16: exact below 2^100.
 
     Args:
-        emit: writes one node, `emit(op, *inputs, **attributes)`, and answers its output.
-        constant: writes a constant.
+        emit: adds one node, `emit(op, *inputs, **attributes)`, and returns its output.
+        constant: adds a constant.
         x: the tensor.
         half: the format.
 

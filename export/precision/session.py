@@ -1,4 +1,4 @@
-"""A file in half precision, run by the emulator: a session like any other."""
+"""A session that runs a file in half precision under emulation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from runtime.whole_numbers import require_threads
 
 
 class EmulatedSession:
-    """Answers what the file declares, half precision included; needs the `export` extra.
+    """Computes with the declared types, including half precision; needs the `export` extra.
 
     Args:
-        path: an ONNX file that maskport wrote, of any precision.
-        ranges: also note what every half tensor reaches; see `ranges`.
-        threads: of the CPU; None takes ONNX Runtime's own choice.
+        path: an ONNX file from maskport, of any precision.
+        ranges: also record the values of every half tensor; see `ranges`.
+        threads: of the CPU; None: ONNX Runtime's default.
 
     Raises:
-        ArtifactError: the file is damaged, not ours, or beyond what ONNX Runtime runs.
+        ArtifactError: the file is damaged, not ours, or ONNX Runtime cannot run it.
         ExportError: the file cannot be emulated.
-        UsageError: that is no number of threads.
+        UsageError: an invalid number of threads.
     """
 
     def __init__(self, path: Path, ranges: bool = False, threads: int | None = None) -> None:
@@ -39,14 +39,14 @@ class EmulatedSession:
         if threads is not None:
             require_threads(threads)
 
-        read = read_onnx(path)
-        emulation = emulate(read.model, ranges)
-        self._artifact, self._tensors = read.artifact, emulation.tensors
+        file = read_onnx(path)
+        emulation = emulate(file.model, ranges)
+        self._artifact, self._tensors = file.artifact, emulation.tensors
         self._path = path
-        # float64: in float32 a count stops growing at 2**24.
-        self._numbers: Float64 | None = None
+        # float64: float32 counts stop at 2**24.
+        self._statistics: Float64 | None = None
         options = ort.SessionOptions()
-        # Every node as it stands: an optimiser may fuse or reorder what rounds.
+        # Without optimization, which could fuse or reorder the rounding.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
         if threads is not None:
@@ -55,7 +55,7 @@ class EmulatedSession:
             self._session: Any = ort.InferenceSession(
                 emulation.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime raises a type of its own per status code
+        except Exception as error:  # ONNX Runtime has an exception type per status code
             raise ArtifactError(
                 f"{path}: the emulated graph does not run ({in_brief(error)}); export it again"
             ) from error
@@ -76,31 +76,31 @@ class EmulatedSession:
             raise ArtifactError(f"{self._path}: the session is closed; open it again")
         try:
             values = self._session.run(None, dict(inputs))
-        except Exception as error:  # a type of its own per status code
+        except Exception as error:  # an exception type per status code
             raise ArtifactError(
                 f"{self._path}: the emulated graph failed ({in_brief(error)}); export it again"
             ) from error
-        answer = dict(zip(self._outputs, values, strict=True))
-        numbers = answer.pop(RANGES_OUTPUT, None)
-        if numbers is not None:
-            now = numbers.astype(np.float64)
-            self._numbers = now if self._numbers is None else _merged(self._numbers, now)
-        return answer
+        outputs = dict(zip(self._outputs, values, strict=True))
+        statistics = outputs.pop(RANGES_OUTPUT, None)
+        if statistics is not None:
+            new, old = statistics.astype(np.float64), self._statistics
+            self._statistics = new if old is None else _merged(old, new)
+        return outputs
 
     @property
     def ranges(self) -> RangeReport:
-        """What the runs so far have shown; the tensors of one that noted no ranges are none."""
-        if self._numbers is None:
+        """The values of all runs so far; empty without `ranges`."""
+        if self._statistics is None:
             return RangeReport(())
-        return read_statistics(self._tensors, self._numbers)
+        return read_statistics(self._tensors, self._statistics)
 
     def close(self) -> None:
         """Free the session."""
         self._session = None
 
 
-def _merged(before: Float64, now: Float64) -> Float64:
-    """Counts add up; the second of every five is a largest number."""
-    total = before + now
-    total[1::STATISTICS] = np.maximum(before, now)[1::STATISTICS]
+def _merged(old: Float64, new: Float64) -> Float64:
+    """Add the counts; the second of every five values is a maximum."""
+    total = old + new
+    total[1::STATISTICS] = np.maximum(old, new)[1::STATISTICS]
     return total

@@ -87,9 +87,7 @@ def test_the_command(demo_rtx_onnx: Path, tmp_path: Path, capsys: pytest.Capture
         pytest.param(["--gpu", "sm90"], "--gpu sm90: TensorRT-RTX .* builds for sm75", id="hopper"),
         pytest.param(["--gpu", "rtx4090"], "expected architectures like sm86,sm89", id="name"),
         pytest.param(["--gpu", "sm89", "-o", "nowhere"], "-o nowhere: no such folder", id="folder"),
-        pytest.param(
-            ["--gpu", "sm89", "--timing-cache", "t"], "--timing-cache: .*no such", id="cache"
-        ),
+        pytest.param(["--gpu", "sm89", "--timing-cache", "t"], "only for TensorRT", id="cache"),
         pytest.param(["--gpu", "sm89", "--version-compatible"], "only for TensorRT", id="version"),
         pytest.param(["--gpu", "sm89", "--level", "9"], "--level", id="level"),
     ],

@@ -168,7 +168,7 @@ def test_not_a_number_is_told_as_such() -> None:
     emulation = emulate(_casts("fp16"), ranges=True)
     numbers = _run(emulation, np.array([1.0, np.nan], np.float32))[RANGES_OUTPUT]
     (seen,) = read_statistics(emulation.tensors, numbers).overflowed
-    assert (seen.overflowed, "holds NaN" in str(seen)) == (1, True)
+    assert (seen.overflowed, "contains NaN" in str(seen)) == (1, True)
 
 
 def test_a_float32_graph_answers_what_it_answered(demo_onnx: Path) -> None:

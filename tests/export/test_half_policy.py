@@ -1,4 +1,4 @@
-"""Which tensors are halves, and that no cast is there for nothing."""
+"""Which tensors are in half precision, and that no cast is superfluous."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CASES = [(lowering, half) for lowering in ("standard", "native") for half in ("f
 def halved(
     request: pytest.FixtureRequest, demo_onnx: Path, demo_rtx_onnx: Path
 ) -> tuple[ir.Model, HalfReport, ir.Model]:
-    """A graph in half precision, what the pass says of it, and the graph before."""
+    """A graph in half precision, the report of the pass, and the original graph."""
     lowering, name = request.param
     path = demo_onnx if lowering == "standard" else demo_rtx_onnx
     model = ir.load(path)
@@ -36,7 +36,7 @@ def halved(
 
 
 def _was_half(before: ir.Model) -> set[str]:
-    """NMS counts in FP16 at every precision."""
+    """NMS uses FP16 at every precision."""
     return {str(v.name) for node in before.graph for v in node.outputs if v.dtype in HALVES}
 
 
@@ -59,18 +59,18 @@ def test_every_weighted_layer_is_half(halved: tuple[ir.Model, HalfReport, ir.Mod
         assert len({v.dtype for v in (*node.inputs, *node.outputs) if v is not None}) == 1
 
 
-def test_no_half_stands_where_float32_is_promised(
+def test_float32_roles_and_operators_stay_float32(
     halved: tuple[ir.Model, HalfReport, ir.Model],
 ) -> None:
     model, report, before = halved
     found = {(role_of(n), n.op_type) for n, _ in _halves(model, before) if n.op_type != "Cast"}
     roles = {role for role, _ in found}
-    assert roles <= {role for role, rule in ROLES.items() if rule.kind != "float32"}
-    assert {role for role, _ in found if ROLES[role].kind == "half"} == {
+    assert roles <= {role for role, rule in ROLES.items() if rule.treatment != "float32"}
+    assert {role for role, _ in found if ROLES[role].treatment == "half"} == {
         "body", "fpn", "rpn", "box_head", "mask_head",
     }  # fmt: skip
-    assert all(OPERATORS[operator].kind != "float32" for _, operator in found)
-    assert {op for role, op in found if ROLES[role].kind == "moves"} <= {"Pad", "Concat"}
+    assert all(OPERATORS[operator].treatment != "float32" for _, operator in found)
+    assert {op for role, op in found if ROLES[role].treatment == "copy"} <= {"Pad", "Concat"}
     assert {op for role, op in found if role == "rpn"} == {"Conv", "Relu"}
     assert {v.dtype for v in (*model.graph.inputs, *model.graph.outputs)} <= {
         ir.DataType.FLOAT,
@@ -81,7 +81,7 @@ def test_no_half_stands_where_float32_is_promised(
     )
 
 
-def test_no_cast_is_there_for_nothing(halved: tuple[ir.Model, HalfReport, ir.Model]) -> None:
+def test_no_cast_is_superfluous(halved: tuple[ir.Model, HalfReport, ir.Model]) -> None:
     model, report, before = halved
     old = {v.name for node in before.graph if node.op_type == "Cast" for v in node.outputs}
     casts = [n for n in model.graph if n.op_type == "Cast" and n.outputs[0].name not in old]
@@ -114,7 +114,7 @@ def test_names_are_unique_and_every_weight_is_read(
     halves = [v for v in graph.initializers.values() if v.dtype == report.half.type]
     assert len(halves) > 70
     assert all(value.uses() for value in halves)
-    # Nothing is kept twice here: no weight is read in both types.
+    # No weight is stored twice, because none is read in both types.
     assert {v.name for v in halves} <= set(before.graph.initializers)
     unread = {n for n, v in before.graph.initializers.items() if not v.uses()}
     assert {n for n, v in graph.initializers.items() if not v.uses()} <= unread
@@ -247,10 +247,10 @@ def test_a_weight_lost_to_subnormals_is_named() -> None:
     assert half_precision(_model(nodes, weights), BF16).lost == ()
 
 
-def test_group_normalization_is_not_moved_to_another_opset() -> None:
+def test_group_normalization_cannot_change_opset() -> None:
     model = _model([("body", "Relu", ["x"], "y")], {})
     model.graph[0].op_type = "GroupNormalization"
-    with pytest.raises(ExportError, match="GroupNormalization 'y': means something else"):
+    with pytest.raises(ExportError, match="GroupNormalization 'y': its definition changed"):
         opset_22(model)
 
 

@@ -48,9 +48,9 @@ def test_what_onnxruntime_refuses_is_one_error_with_the_file(demo_onnx: Path) ->
 
 def test_an_empty_report_says_so() -> None:
     report = RangeReport(())
-    assert str(report) == "no half tensor was looked at"
+    assert str(report) == "no half tensor was measured"
     for name in ("nearest", "most_subnormal"):
-        with pytest.raises(ArtifactError, match="no half tensor was looked at"):
+        with pytest.raises(ArtifactError, match="no half tensor was measured"):
             getattr(report, name)
 
 
