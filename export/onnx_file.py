@@ -67,7 +67,7 @@ def read_content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ArtifactError(f"{path}: expected a readable file ({error.strerror})") from error
 
 
 def parse_onnx(path: Path, content: bytes) -> onnx.ModelProto:

@@ -63,7 +63,7 @@ class RtxLibrary:
             ("--hardware-compatible", options.hardware_compatible != "none"),
         ):
             if is_set:
-                raise UsageError(f"{name}: only for TensorRT, not for TensorRT-RTX")
+                raise UsageError(f"{name}: only for TensorRT; leave it out for TensorRT-RTX")
         config.num_compute_capabilities = 1
         capability = self.module.ComputeCapability.__members__[architecture.upper()]
         if not config.set_compute_capability(capability, 0):

@@ -145,7 +145,7 @@ def _half_tensors(model: onnx.ModelProto) -> dict[str, HalfFormat]:
             if attribute.type == onnx.AttributeProto.GRAPH and _has_halves(attribute.g):
                 raise ExportError(
                     f"emulator: {node.op_type} '{node.name}': half precision in a subgraph is not "
-                    "supported"
+                    "supported; move the node out of it"
                 )
     return {name: _HALVES[dtype] for name, dtype in known.items() if dtype in _HALVES}
 

@@ -185,7 +185,7 @@ def test_halves_in_a_subgraph_are_refused() -> None:
         "body", [], [helper.make_tensor_value_info("i", TensorProto.FLOAT16, None)],
     )  # fmt: skip
     node = helper.make_node("If", ["c"], ["y"], name="branch", then_branch=body, else_branch=body)
-    with pytest.raises(ExportError, match="If 'branch' has half precision in its subgraph"):
+    with pytest.raises(ExportError, match="If 'branch': half precision in a subgraph"):
         emulate(_graph([node], {}))
 
 
