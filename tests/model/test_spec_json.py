@@ -128,8 +128,8 @@ def test_every_field_has_a_type(path: tuple[str, ...]) -> None:
     [
         pytest.param("", "not valid JSON", id="empty"),
         pytest.param("{", "not valid JSON", id="cut"),
-        pytest.param("[" * 100_000, "not valid JSON", id="deep"),
-        pytest.param('{"a": ' + "1" * 5000 + "}", "not valid JSON", id="huge-number"),
+        pytest.param("[" * 1_500, "not valid JSON", id="deep"),
+        pytest.param('{"a": ' + "1" * 4301 + "}", "not valid JSON", id="huge-number"),
         pytest.param("[]", "expected a JSON object, got list", id="list"),
         pytest.param("3", "expected a JSON object, got int", id="number"),
         pytest.param("{}", "expected schema_version 2, got None", id="no-version"),

@@ -255,7 +255,7 @@ def test_cutouts_into_a_file_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../../etc/passwd", "a/b", "a\\b", "C:x", "", ".", "..", ".hidden", "tab\t", "nul\x00", "end.",
+    ["../a", "a/b", "a\\b", "C:x", "", ".", "..", ".hidden", "tab\t", "nul\x00", "end.",
      "é" * 200, "\udcff", "a" * 151,
      "con", "NUL", "aux.txt", "COM1", "lpt².a.b", "prn .x", "CONIN$"],
 )  # fmt: skip

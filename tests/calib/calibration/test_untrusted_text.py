@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,13 +21,10 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-@pytest.mark.parametrize("device", ["/dev/full", "/dev/zero", "pipe", "folder"])
+@pytest.mark.parametrize("device", ["/dev/null", "folder"])
 def test_only_files_are_read(device: str, reader: Callable[[Path], object], tmp_path: Path) -> None:
     path = Path(device)
-    if device == "pipe":
-        path = tmp_path / "pipe"
-        os.mkfifo(path)
-    elif device == "folder":
+    if device == "folder":
         path = tmp_path
     with pytest.raises(ArtifactError, match=r"expected a calibration .*, got a (device|folder)"):
         reader(path)
@@ -41,8 +37,7 @@ def test_a_file_that_is_longer_than_any_is_not_read_to_its_end(
     for module in (tensorrt_cache, table):
         monkeypatch.setattr(module, "_MOST_BYTES", 1 << 20)
     path = tmp_path / "long"
-    with path.open("wb") as stream:
-        stream.truncate(1 << 30)  # takes no room on the disk
+    path.write_bytes(bytes((1 << 20) + 1))
     with pytest.raises(ArtifactError, match=r"larger than 1 MiB; no calibration .* is"):
         reader(path)
 

@@ -82,7 +82,7 @@ def test_methods_that_count_nothing_show_nothing(demo_onnx: Path) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_names_of_tensors_are_never_read_as_anything_else(tmp_path: Path) -> None:
-    names = ["$\\undefined$", "../../x", "a" * 5000, "\0", "名", ""]
+    names = ["$\\undefined$", "../x", "a" * 300, "\0", "名", ""]
     counts = np.array([5, 0, 1])
     tensors = [Seen(name, "../role", counts, 0.5, 1.5, 1.2, "127 steps") for name in names]
     folder = tmp_path / "histograms"

@@ -194,17 +194,17 @@ def test_patched_up_frames_count_as_damage(tmp_path: Path) -> None:
         pytest.param(b"", "no video of a known kind, or damaged", id="empty"),
         pytest.param(b"words\n" * 99, "no video of a known kind, or damaged", id="text"),
         pytest.param(
-            b"ffconcat version 1.0\nfile secret.mkv\n", "no video of a known kind", id="concat"
+            b"ffconcat version 1.0\nfile other.mkv\n", "no video of a known kind", id="concat"
         ),
         pytest.param(
-            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nsecret.mkv\n#EXT-X-ENDLIST\n",
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nother.mkv\n#EXT-X-ENDLIST\n",
             "no video of a known kind",
             id="playlist",
         ),
     ],
 )
 def test_files_that_are_no_video(tmp_path: Path, data: bytes, says: str) -> None:
-    clips.write(tmp_path / "secret.mkv", clips.pictures(1))
+    clips.write(tmp_path / "other.mkv", clips.pictures(1))
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
     frames, errors = _split(_items(path))
@@ -217,8 +217,8 @@ def test_files_that_are_no_video(tmp_path: Path, data: bytes, says: str) -> None
 def test_the_concat_trap_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the list of formats FFmpeg opens what the file names."""
     monkeypatch.chdir(tmp_path)
-    clips.write(tmp_path / "secret.mkv", clips.pictures(1))
-    (tmp_path / "clip.mp4").write_bytes(b"ffconcat version 1.0\nfile secret.mkv\n")
+    clips.write(tmp_path / "other.mkv", clips.pictures(1))
+    (tmp_path / "clip.mp4").write_bytes(b"ffconcat version 1.0\nfile other.mkv\n")
     with clips.av.open("clip.mp4") as container:
         assert len(list(container.decode(video=0))) == 1
 
@@ -261,11 +261,11 @@ def test_no_frame(tmp_path: Path) -> None:
 
 
 def test_other_things_of_that_name(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "device.mp4").symlink_to("/dev/null")
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "nowhere.mp4").symlink_to(tmp_path / "none.mp4")
-    assert _split(_items(tmp_path / "pipe.mp4"))[1] == [
-        f"{tmp_path / 'pipe.mp4'}: a pipe or a device; expected a video file"
+    assert _split(_items(tmp_path / "device.mp4"))[1] == [
+        f"{tmp_path / 'device.mp4'}: a pipe or a device; expected a video file"
     ]
     assert _split(_items(tmp_path / "nowhere.mp4"))[1] == [
         f"{tmp_path / 'nowhere.mp4'}: no such file; check the path"
