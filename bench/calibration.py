@@ -1,4 +1,4 @@
-"""Time per photo and peak memory of calibrating R50-FPN at 800 x 1333, as a child process.
+"""Time per photo and peak memory of calibrating R50-FPN at 800 x 1333, in a child process.
 
 Exit status 1 when the peak is not below 4 GB.
 """
@@ -18,13 +18,13 @@ from bench import photos, results
 from export.onnx import export_onnx
 from model.checkpoint import SpecOptions
 
-MOST_BYTES = 4e9
+MAX_BYTES = 4e9
 SHORT, LONG = 800, 1333
 _CHILD = """
 import sys
 from calib.quantize import main
 status = main(sys.argv[1:])
-# Not ru_maxrss: a child takes that over from the process that started it.
+# Not ru_maxrss, which starts at the peak of the parent process.
 status_lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print("peak", int(status_lines["VmHWM"].split()[0]) * 1024)
 sys.exit(status)
@@ -58,7 +58,7 @@ def main() -> int:
     data = {"peak_bytes": peak, "seconds": seconds, "photos": len(files)}
     title = "Calibration of R50-FPN at 800 x 1333"
     results.write(title, body, data, args.json, args.markdown)
-    return 0 if peak < MOST_BYTES else 1
+    return 0 if peak < MAX_BYTES else 1
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What each stage of the `native` graph costs: nodes, bytes moved and multiply-adds.
+"""Cost of each stage of the `native` graph: nodes, bytes moved and multiply-adds.
 
-Counted from the graph at 800x1344 and batch 1, every node reading its inputs and writing its
-outputs once (a compiler fuses many, so bytes are an upper bound), against a plain writing of the
-same lowering: one block per NMS, 2,000 candidates, int64 indices, padded top-k. The last rows are
-the floor: the convolutions and products with weights, which nothing here can make fewer.
+Counted from the graph at 800x1344 and batch 1. Every node reads its inputs and writes its outputs
+once (a compiler fuses many, so bytes are an upper bound). `before` is the same lowering without
+optimizations: one block per NMS, 2,000 candidates, int64 indices, padded top-k. The last rows are
+the lower bound: the convolutions and products with weights.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def main() -> int:
     columns = ("stage", "nodes", "before", "MB moved", "before", "G multiply-adds", "before")
     rows = [_row(stage, after[stage], before[stage]) for stage in STAGES]
     rows.append(_row("all", _total(after), _total(before)))
-    share = floor.multiply_adds / _total(after).multiply_adds
+    fraction = floor.multiply_adds / _total(after).multiply_adds
     note = (
         f"Convolutions and products with weights: {floor.multiply_adds / 1e9:.1f} G multiply-adds, "
-        f"{100 * share:.2f} % of all; they alone move {floor.bytes_moved / 1e6:.0f} MB."
+        f"{100 * fraction:.2f} % of all; they alone move {floor.bytes_moved / 1e6:.0f} MB."
     )
     data = {"rows": rows, "floor_multiply_adds": floor.multiply_adds}
     body = f"{results.table(columns, rows)}\n\n{note}"
-    results.write("What the native graph costs", body, data, args.json, args.markdown)
+    results.write("Cost of the native graph", body, data, args.json, args.markdown)
     return 0
 
 
@@ -81,7 +81,7 @@ def _with_candidates(spec: ModelSpec) -> ModelSpec:
 
 
 def _count(model: MaskRCNN, plain: bool = False) -> tuple[dict[str, Cost], Cost]:
-    """Costs per stage, and of the weighted layers alone."""
+    """Costs per stage, and of the layers with weights alone."""
     if plain:
         options = NativeOptions(nms_block=4096)
         graph = tracing.trace(model, SHAPE, native_options=options, native_passes=())
@@ -98,7 +98,7 @@ def _count(model: MaskRCNN, plain: bool = False) -> tuple[dict[str, Cost], Cost]
 
 
 def _stage(node: ir.Node) -> str:
-    """The node's role; the NMS of a role is what works on pairs of boxes or in half precision."""
+    """The node's role, with the nodes on pairs of boxes or in half precision as its NMS."""
     role = role_of(node)
     if role not in ("rpn", "select"):
         return role

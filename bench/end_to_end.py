@@ -1,7 +1,7 @@
-"""A photo in memory to instance masks as run lengths: ours, torchvision, torchvision's own ONNX.
+"""Time from a photo in memory to run lengths: ours, torchvision, torchvision's own ONNX export.
 
-R50-FPN at 800 x 1088 with the fitted weights, preprocessing, paste and run lengths included on
-every side, equal threads, contestants in turn, medians. Exit status 1 when a target is missed.
+R50-FPN at 800 x 1088 with the fitted weights; preprocessing, paste and run lengths are included.
+Equal threads, calls in turn, medians. Exit status 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from runtime.sources.photos import decode
 SHORT_SIDE, LONG_SIDE = 800, 1333
 FEW = 15
 LEGACY_OPSET = 17
-# Between calls the thread pools of the contestant before have time to fall asleep.
+# Thread pools spin for a while after a call.
 PAUSE_S = 0.3
 # How many times faster than torchvision's eager model and than its own ONNX file.
 TARGETS = {"about 100": (1.5, 1.2), "about 15": (1.5, 1.0)}
@@ -46,7 +46,7 @@ UInt8 = npt.NDArray[np.uint8]
 Texts = list[str]
 
 HOW = (
-    "How each is run, on the same uint8 photo in memory:",
+    "Commands, on the same uint8 photo in memory:",
     "- ours: `python -m export.onnx weights.pth -o model.onnx --score-threshold T`, then "
     "`Predictor.open('model.onnx', threads=N).predict(photo).rle()`",
     "- eager: `maskrcnn_resnet50_fpn` in `torch.inference_mode()`, `torch.set_num_threads(N)`: "
@@ -56,8 +56,8 @@ HOW = (
 )
 
 
-class Contestant(Protocol):
-    """Turns a photo into the run lengths of its masks."""
+class Detector(Protocol):
+    """Detects on a photo and encodes its masks as run lengths."""
 
     def __call__(self, photo: UInt8) -> Texts:
         """Uint8 [h, w, 3] RGB to COCO's compressed run lengths, best score first."""
@@ -65,7 +65,7 @@ class Contestant(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case: median milliseconds of each contestant."""
+    """One case: median milliseconds of each detector."""
 
     case: str
     score_threshold: float
@@ -76,7 +76,7 @@ class Row:
     stages_ms: dict[str, float]
 
     def ratio(self, other: str) -> float:
-        """How many times faster ours is."""
+        """Speedup of ours over the other."""
         return self.ms[other] / self.ms["ours"]
 
     @property
@@ -87,7 +87,7 @@ class Row:
 
 
 class Ours:
-    """The exported file in the `Predictor`; remembers the time of every stage."""
+    """The exported file in the `Predictor`, with the times of its stages."""
 
     def __init__(self, checkpoint: Checkpoint, folder: Path, threads: int) -> None:
         path = folder / "ours.onnx"
@@ -97,11 +97,11 @@ class Ours:
         self.stages: list[dict[str, float]] = []
 
     def __call__(self, photo: UInt8) -> Texts:
-        """See `Contestant`."""
+        """See `Detector`."""
         before = dict(self._predictor.times.seconds)
-        found = self._predictor.predict(photo)
+        detections = self._predictor.predict(photo)
         started = time.perf_counter()
-        texts = [rle["counts"] for rle in found.rle()]
+        texts = [rle["counts"] for rle in detections.rle()]
         after = {**self._predictor.times.seconds}
         stages = {stage: after[stage] - before[stage] for stage in after}
         stages["paste and run lengths"] = time.perf_counter() - started
@@ -110,20 +110,20 @@ class Ours:
 
 
 class Eager:
-    """torchvision's model as its users run it."""
+    """torchvision's eager model."""
 
     def __init__(self, model: GeneralizedRCNN) -> None:
         self._model = model
 
     def __call__(self, photo: UInt8) -> Texts:
-        """See `Contestant`."""
+        """See `Detector`."""
         with torch.inference_mode():
-            found = self._model([_tensor(photo)])[0]
-            return _encode((found["masks"][:, 0] > 0.5).numpy())
+            result = self._model([_tensor(photo)])[0]
+            return _encode((result["masks"][:, 0] > 0.5).numpy())
 
 
 class Legacy:
-    """The file that torchvision's own exporter path writes, in ONNX Runtime."""
+    """torchvision's own ONNX export, in ONNX Runtime."""
 
     def __init__(self, model: GeneralizedRCNN, photo: UInt8, folder: Path, threads: int) -> None:
         path = folder / "legacy.onnx"
@@ -146,7 +146,7 @@ class Legacy:
         )
 
     def __call__(self, photo: UInt8) -> Texts:
-        """See `Contestant`."""
+        """See `Detector`."""
         (masks,) = self._session.run(["masks"], {"photo": _tensor(photo).numpy()})
         return _encode(masks[:, 0] > 0.5)
 
@@ -197,7 +197,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def threshold_for(count: int, checkpoint: Checkpoint, photo: UInt8) -> float:
-    """A score threshold, on every side the same, that leaves so many detections."""
+    """The score threshold that leaves `count` detections; the same for all detectors."""
     with torch.inference_mode():
         scores = photos.torchvision_model(checkpoint)([_tensor(photo)])[0]["scores"]
     return round(float(scores[count - 1] + scores[count]) / 2, 6)
@@ -210,14 +210,14 @@ def _measure(case: str, threshold: float, photo: UInt8, threads: int, repeats: i
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ours = Ours(checkpoint, folder, threads)
-        contestants: dict[str, Contestant] = {
+        detectors: dict[str, Detector] = {
             "ours": ours,
             "eager": Eager(model),
             "legacy": Legacy(model, photo, folder, threads),
         }
-        texts = {name: contestant(photo) for name, contestant in contestants.items()}
+        texts = {name: detector(photo) for name, detector in detectors.items()}
         ours.stages.clear()
-        seconds = _interleaved(contestants, photo, repeats)
+        seconds = _interleaved(detectors, photo, repeats)
     return Row(
         case,
         threshold,
@@ -230,15 +230,15 @@ def _measure(case: str, threshold: float, photo: UInt8, threads: int, repeats: i
 
 
 def _interleaved(
-    contestants: Mapping[str, Contestant], photo: UInt8, repeats: int
+    detectors: Mapping[str, Detector], photo: UInt8, repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of every call; the contestants take turns, so that all see the same machine."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    bar = Bar(repeats * len(contestants), "calls")
+    """Seconds of every call; in turn, so that all run under the same conditions."""
+    seconds: dict[str, list[float]] = {name: [] for name in detectors}
+    bar = Bar(repeats * len(detectors), "calls")
     for _ in range(repeats):
-        for name, contestant in contestants.items():
+        for name, detector in detectors.items():
             time.sleep(PAUSE_S)
-            seconds[name].append(_timed(partial(contestant, photo)))
+            seconds[name].append(_timed(partial(detector, photo)))
             bar.advance()
     return seconds
 
@@ -250,7 +250,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 
 def median_ms(seconds: Sequence[float]) -> float:
-    """Of several calls, in milliseconds."""
+    """Median of several calls in milliseconds."""
     return round(1e3 * statistics.median(seconds), 2)
 
 

@@ -1,8 +1,8 @@
-"""Engines of R50-FPN for every architecture, built ahead of time on a CPU by TensorRT-RTX.
+"""Time, memory and size of TensorRT-RTX engines of R50-FPN, built on a CPU for every architecture.
 
 v1 and v2, batch 1 and 1:4:8, at 800x1344. Every graph is first checked in ONNX Runtime against
-torchvision's eager model; its hash in the engine's manifest shows that the compiled file is that
-file. Every build is a process of its own. Exit status 1 when one takes over 60 s or fails.
+torchvision's eager model; the engine's manifest has the hash of that graph. Every build is a
+process of its own. Exit status 1 when one takes over 60 s or fails.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import results
+from bench import child, results
 from runtime.artifacts.engine_manifest import read_engine_file
 from runtime.cli.console import Bar
 
@@ -47,7 +44,7 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Whether the whole process kept the limit."""
+        """Whether the whole process is within the limit."""
         return self.seconds < MAX_SECONDS
 
 
@@ -68,7 +65,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    # `bench.photos` knows this path too, but imports PyTorch; see `_run`.
+    # `bench.photos` has this path too, but imports PyTorch; see `bench.child`.
     data = Path(os.environ.get("MASKPORT_DATA") or ROOT.parent / "shared" / "data")
     weights = data / "weights" / "r50_fpn_coco24.pth"
     parser.add_argument("--weights", type=Path, default=weights, help="of maskrcnn_resnet50_fpn")
@@ -79,19 +76,18 @@ def _arguments() -> argparse.Namespace:
 
 
 def _graphs(folder: Path, v1_weights: Path) -> Iterator[tuple[str, Path, str, str]]:
-    """Export and check each graph: model, file, batch, what the check said."""
+    """Export and check each graph: model, file, batch, result of the check."""
     v2_weights = folder / "v2.pth"
-    # In a child, as everything that needs much memory here; see `_run`.
-    _run(["-c", _MAKE_V2, str(v2_weights)])
+    child.run(["-c", _MAKE_V2, str(v2_weights)])
     for model, weights in (("R50-FPN v1", v1_weights), ("R50-FPN v2", v2_weights)):
         for batch in BATCHES:
             graph = folder / f"{model[-2:]}-{batch.replace(':', '-')}.onnx"
             export = ["-m", "export.onnx", str(weights), "-o", str(graph), "--batch", batch]
-            _, _, said = _run([*export, "--target", "tensorrt-rtx", "--size", "800x1344"])
-            found = re.search(r"^checked: (\d+ of \d+ detections equal)", said, re.MULTILINE)
-            if found is None:
-                raise SystemExit(f"error: {graph.name} was not checked: {said[-200:]}")
-            yield model, graph, batch, found[1]
+            run = child.run([*export, "--target", "tensorrt-rtx", "--size", "800x1344"])
+            check = re.search(r"^checked: (\d+ of \d+ detections equal)", run.output, re.MULTILINE)
+            if check is None:
+                raise SystemExit(f"error: {graph.name} was not checked: {run.output[-200:]}")
+            yield model, graph, batch, check[1]
             graph.unlink()
 
 
@@ -106,7 +102,7 @@ torch.save(enliven(model, 0).state_dict(), sys.argv[1])
 
 
 def _build(model: str, graph: Path, batch: str, architecture: str, checked: str) -> Row:
-    seconds, peak_gb, _ = _run(["-m", "export.engine", str(graph), "--gpu", architecture])
+    run = child.run(["-m", "export.engine", str(graph), "--gpu", architecture])
     engine = graph.with_name(f"{graph.stem}.{architecture}.engine")
     info = read_engine_file(engine).info
     engine.unlink()
@@ -114,40 +110,19 @@ def _build(model: str, graph: Path, batch: str, architecture: str, checked: str)
         model,
         batch,
         architecture,
-        round(seconds, 1),
+        round(run.seconds, 1),
         info.build_seconds,
-        round(peak_gb, 2),
+        round(run.peak_gb, 2),
         round(info.size_bytes / 1e6, 1),
         info.onnx_sha256[:12],
         checked,
     )
 
 
-def _run(arguments: list[str]) -> tuple[float, float, str]:
-    """Wall seconds and peak resident GB of one child of its own, and what it printed.
-
-    Linux counts what this process holds when it makes the child as the child's, too, so this
-    file imports nothing large.
-    """
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said:
-        child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=said, stderr=said)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - started
-        said.seek(0)
-        text = said.read()
-    if os.waitstatus_to_exitcode(status) != 0:
-        raise SystemExit(f"error: {arguments[:2]} failed: {text.strip().splitlines()[-1:]}")
-    child.returncode = 0
-    if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
-        raise SystemExit("error: this process is larger than its child, whose peak is unknown")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, text
-
-
 def _report(rows: list[Row], args: argparse.Namespace) -> None:
     columns = (
-        "model", "batch", "GPU", "process s", "of it building s", "peak GB", "engine MB",
-        "compiled graph", "that graph in ONNX Runtime", f"limit {MAX_SECONDS} s",
+        "model", "batch", "GPU", "process s", "of which build s", "peak GB", "engine MB",
+        "graph SHA-256", "the graph in ONNX Runtime", f"limit {MAX_SECONDS} s",
     )  # fmt: skip
     cells = [
         [

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -26,7 +24,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import results
+from bench import child, results
 from runtime.cli.console import Bar
 
 MAX_SECONDS = 60
@@ -43,6 +41,12 @@ class Runs:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     peak_gb: list[float] = field(default_factory=list)
+
+    def add(self, run: child.Run) -> None:
+        """Append one run."""
+        self.seconds.append(round(run.seconds, 2))
+        self.cpu_seconds.append(round(run.cpu_seconds, 2))
+        self.peak_gb.append(round(run.peak_gb, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    # `bench.photos` has this path too, but imports PyTorch; see `_run`.
+    # `bench.photos` has this path too, but imports PyTorch; see `bench.child`.
     data = Path(os.environ.get("MASKPORT_DATA") or ROOT.parent / "shared" / "data")
     weights = data / "weights" / "r50_fpn_coco24.pth"
     parser.add_argument("--weights", type=Path, default=weights, help="of the case r50")
@@ -132,8 +136,8 @@ def _compile(tree: Path) -> None:
     where = [*python, "-c", "import export.onnx; print(export.onnx.__file__)"]
     shown = subprocess.run(where, cwd=tree, env=environment, capture_output=True, text=True)
     if not Path(shown.stdout.strip()).resolve().is_relative_to(tree.resolve()):
-        found = (shown.stdout + shown.stderr).strip().splitlines()[-1:]
-        raise SystemExit(f"error: {tree}: expected export.onnx of this tree, got {found}")
+        got = (shown.stdout + shown.stderr).strip().splitlines()[-1:]
+        raise SystemExit(f"error: {tree}: expected export.onnx of this tree, got {got}")
 
 
 def _environment(tree: Path) -> Mapping[str, str]:
@@ -152,39 +156,12 @@ def _measure(
             for index in reversed(order) if repeat % 2 else order:
                 options = ["--short-side", "320", "--long-side", "533", *VARIANTS[variant]]
                 command = [str(weights), "-o", str(paths[index]), *options]
-                _run(["-m", "export.onnx", *command], trees[index], runs[index])
+                arguments = ["-m", "export.onnx", *command]
+                runs[index].add(child.run(arguments, trees[index], _environment(trees[index])))
                 bar.advance()
         size_mb = round(paths[0].stat().st_size / 1e6, 1)
         before, differences = (runs[1], _differences(paths)) if len(trees) > 1 else (None, [])
     return Row(CASES[case], variant, size_mb, runs[0], before, differences)
-
-
-def _run(arguments: Sequence[str], tree: Path, runs: Runs) -> None:
-    """Run one child and append what it took.
-
-    Linux starts the peak of a child at the memory of its parent, so this file imports nothing
-    large.
-    """
-    started = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=tree,
-        env=_environment(tree),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    stderr = child.stderr.read().decode() if child.stderr else ""
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - started
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        raise SystemExit(f"error: the export failed: {stderr.strip().splitlines()[-1:]}")
-    if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
-        raise SystemExit("error: this process is larger than its child, whose peak is unknown")
-    runs.seconds.append(round(seconds, 2))
-    runs.cpu_seconds.append(round(usage.ru_utime + usage.ru_stime, 2))
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    runs.peak_gb.append(round(usage.ru_maxrss * unit_bytes / 1e9, 3))
 
 
 def _differences(paths: Sequence[Path]) -> list[str]:

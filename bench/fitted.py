@@ -1,4 +1,4 @@
-"""The fitted R50-FPN for the benches of precision: exported once, judged by its eager self."""
+"""The fitted R50-FPN for the precision benchmarks: its export and its eager detections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT, LONG = 320, 533
 
 
 def export_fitted(folder: Path) -> Path:
-    """Its FP32 file."""
+    """Export it in FP32."""
     path = folder / "r50.onnx"
     sizes = SpecOptions(short_side=SHORT, long_side=LONG)
     export_onnx(photos.fitted_weights(), path, sizes, check_photo=None)
@@ -28,14 +28,14 @@ def export_fitted(folder: Path) -> Path:
 def judges(
     *sets: tuple[Sequence[Path], Mapping[str, Any] | None],
 ) -> list[EvaluationPhotos]:
-    """What torchvision's eager model finds on sets of photos, each with labels or None."""
+    """Detections of torchvision's eager model on sets of photos, each with labels or None."""
     checkpoint = photos.load_fitted(SHORT, LONG)
     eager = TorchvisionEager(checkpoint, None, photos.torchvision_model(checkpoint))
-    answered = []
+    evaluations = []
     for files, truth in sets:
-        bar, found = Bar(len(files), "photos, eager"), []
+        bar, detections = Bar(len(files), "photos, eager"), []
         for file in files:
-            found.append(eager.run(decode(file)).detections)
+            detections.append(eager.run(decode(file)).detections)
             bar.advance()
-        answered.append(EvaluationPhotos(files, found, checkpoint.spec, truth))  # type: ignore[arg-type]
-    return answered
+        evaluations.append(EvaluationPhotos(files, detections, checkpoint.spec, truth))  # type: ignore[arg-type]
+    return evaluations

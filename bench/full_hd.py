@@ -1,4 +1,4 @@
-"""Photos of 1920 x 1080 as JPEG files, made from others."""
+"""JPEG files of 1920 x 1080, made from other photos."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _QUALITY = 92
 
 
 def write_full_hd(sources: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """Cut each source to 16:9, enlarge it, and save it; sources repeat mirrored when they run out.
+    """Crop each source to 16:9, enlarge and save it; sources repeat, mirrored, if there are few.
 
     Args:
         sources: one or more image files.
-        count: of the files to write.
-        folder: where.
+        count: number of files to write.
+        folder: for the files.
     """
     written = []
     for number, picture in zip(range(count), _endless(sources), strict=False):
@@ -28,14 +28,14 @@ def write_full_hd(sources: Sequence[Path], count: int, folder: Path) -> list[Pat
 
 
 def _endless(sources: Sequence[Path]) -> Iterator[Image.Image]:
-    turn = 0
+    cycle = 0
     while True:
         for source in sources:
             with Image.open(source) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
-            if turn % 2:
+            if cycle % 2:
                 upright = ImageOps.mirror(upright)
-            # Another cut at each turn: a network that sees equal photos is not a fair measure.
-            centre = (0.5, (0.5, 0.5, 0.25, 0.25, 0.75, 0.75)[turn % 6])
-            yield ImageOps.fit(upright, (WIDTH, HEIGHT), Image.Resampling.LANCZOS, centering=centre)
-        turn += 1
+            # Another crop in each cycle, so that no two photos are equal.
+            center = (0.5, (0.5, 0.5, 0.25, 0.25, 0.75, 0.75)[cycle % 6])
+            yield ImageOps.fit(upright, (WIDTH, HEIGHT), Image.Resampling.LANCZOS, centering=center)
+        cycle += 1

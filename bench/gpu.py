@@ -1,10 +1,10 @@
-"""Every way to run Mask R-CNN R50-FPN on this GPU: time, parity, and the card's own floor.
+"""Time and parity of every way to run Mask R-CNN R50-FPN on this GPU, and the GPU's lower bound.
 
 Rows: torchvision's eager model (TF32 off and on), our network in PyTorch (eager, static, compiled,
-recorded as a CUDA graph, and that in FP16), ONNX Runtime's CUDA provider, TensorRT-RTX and TensorRT
-engines with and without CUDA graphs. What is not installed or does not take this GPU is a row that
-says why. All at one canvas, interleaved, medians; parity is against torchvision eager, TF32 off.
-`--device cpu --size 320x448 --repeats 2` rehearses the program where there is no GPU.
+as a CUDA graph, and that in FP16), ONNX Runtime's CUDA provider, TensorRT-RTX and TensorRT engines
+with and without CUDA graphs. A library that is not installed or does not support this GPU is a row
+with the reason. All at one canvas, interleaved, medians; parity is with torchvision eager, TF32
+off. `--device cpu --size 320x448 --repeats 2` tests the program without a GPU.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Runner = Callable[[Canvas], Outputs]
 
 @dataclass(slots=True)
 class Row:
-    """One way to run, its times in ms per call, and how far its answer is from the reference."""
+    """One way to run, its times in ms per call, and its differences from the reference."""
 
     name: str
     precision: str
@@ -59,7 +59,7 @@ class Row:
 
 
 def main() -> int:
-    """Measure every row at every batch size; status 1 when an FP32 row answers otherwise."""
+    """Measure every row at every batch size; status 1 when the results of an FP32 row differ."""
     args = _arguments()
     hw = tuple(int(side) for side in args.size.split("x"))
     canvas_hw = (hw[0], hw[1])
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _checkpoint(hw: tuple[int, int], folder: Path) -> tuple[Checkpoint, GeneralizedRCNN]:
-    """The fitted weights where they are, else random ones that behave like trained ones."""
+    """The fitted weights if present, else random ones with trained-like outputs."""
     short, long = min(hw), max(hw)
     weights = photos.fitted_weights() if photos.has_data() else folder / "random.pth"
     if not weights.exists():
@@ -157,48 +157,48 @@ def _opened(name: str, precision: str, opener: Callable[[], Session]) -> Row:
 
 
 def _torchvision(model: GeneralizedRCNN, canvas: Canvas, device: str) -> Outputs:
-    """Torchvision's own forward on the canvas, answered in our outputs' form."""
+    """Run torchvision's forward on the canvas; the outputs have our graph's names and shapes."""
     images = torch.from_numpy(canvas.images).to(device)
     sizes = [(int(h), int(w)) for h, w in canvas.image_hw]
     with torch.inference_mode():
         mean, std = (torch.tensor(v, device=device) for v in _mean_std(model))
-        normalised = (images - mean[:, None, None]) / std[:, None, None]
+        normalized = (images - mean[:, None, None]) / std[:, None, None]
         for row, (height, width) in enumerate(sizes):
-            normalised[row, :, height:] = 0
-            normalised[row, :, :, width:] = 0
-        features = model.backbone(normalised)
-        batch = ImageList(normalised, sizes)
+            normalized[row, :, height:] = 0
+            normalized[row, :, :, width:] = 0
+        features = model.backbone(normalized)
+        batch = ImageList(normalized, sizes)
         proposals, _ = model.rpn(batch, features)
-        found, _ = model.roi_heads(features, proposals, sizes)
-    return _padded(found)
+        detections, _ = model.roi_heads(features, proposals, sizes)
+    return _padded(detections)
 
 
 def _mean_std(model: GeneralizedRCNN) -> tuple[list[float], list[float]]:
     return model.transform.image_mean, model.transform.image_std
 
 
-def _padded(found: list[dict[str, Tensor]]) -> Outputs:
-    rows, count = 100, len(found)
-    answer: Outputs = {
+def _padded(detections: list[dict[str, Tensor]]) -> Outputs:
+    rows, count = 100, len(detections)
+    outputs: Outputs = {
         "boxes": np.zeros((count, rows, 4), np.float32),
         "scores": np.zeros((count, rows), np.float32),
         "labels": np.zeros((count, rows), np.int32),
         "masks": np.zeros((count, rows, 28, 28), np.float32),
-        "counts": np.array([len(each["scores"]) for each in found], np.int32),
+        "counts": np.array([len(each["scores"]) for each in detections], np.int32),
         "nms_open": np.zeros(count, np.int32),
         "candidates_cut": np.zeros(count, np.int32),
         "samples_cut": np.zeros(count, np.int32),
     }
-    for index, each in enumerate(found):
+    for index, each in enumerate(detections):
         for name in ("boxes", "scores", "labels", "masks"):
             value = each[name].cpu().numpy()
-            answer[name][index, : len(value)] = value[:, 0] if name == "masks" else value
-    return answer
+            outputs[name][index, : len(value)] = value[:, 0] if name == "masks" else value
+    return outputs
 
 
 def _measure(rows: list[Row], canvas: Canvas, batch: int, repeats: int) -> None:
-    """Interleaved: one call of each row in turn, so that a slow minute slows all of them."""
-    for turn in range(repeats + 3):  # the first three choose kernels and record graphs
+    """One call of each row in turn, so that all run under the same conditions."""
+    for repeat in range(repeats + 3):  # the first three choose kernels and record graphs
         for row in rows:
             if row.run is None:
                 continue
@@ -210,7 +210,7 @@ def _measure(rows: list[Row], canvas: Canvas, batch: int, repeats: int) -> None:
             except (MaskportError, RuntimeError) as error:
                 row.run, row.why_not = None, " ".join(str(error).split())[:160]
                 continue
-            if turn >= 3:
+            if repeat >= 3:
                 row.ms.setdefault(batch, []).append(1e3 * (time.perf_counter() - started))
 
 
@@ -246,7 +246,7 @@ def _compare(
 def _report(
     rows: list[Row], stages: list[list[str]], batches: list[int], args: argparse.Namespace
 ) -> None:
-    columns = ["how", "precision"]
+    columns = ["runtime", "precision"]
     for batch in batches:
         columns += [f"batch {batch}: p50 ms", "p99", "x torchvision"]
     columns.append("equal to torchvision eager (batch 1)")
@@ -256,7 +256,7 @@ def _report(
     body = "\n\n".join(
         [
             gpu_floor.describe(args.device),
-            "Times are of a whole call: host arrays in, host arrays out.",
+            "Times are of whole calls, from host arrays to host arrays.",
             results.table(columns, cells),
             results.table(("stage of one photo", "p50 ms", "p99 ms"), stages),
             gpu_floor.floor(args.device, batches),

@@ -1,4 +1,4 @@
-"""Sessions that `bench/gpu.py` times, for every library that may be here."""
+"""The sessions of all installed libraries, for `bench/gpu.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Opener = Callable[[], Session]
 def openers(
     checkpoint: Checkpoint, device: str, hw: tuple[int, int], largest_batch: int, folder: Path
 ) -> list[tuple[str, Opener]]:
-    """Name and opener of each; an opener raises one line where its library or GPU is missing."""
+    """Name and opener of each; an opener fails with one line if its library or GPU is missing."""
     span = (1, max(largest_batch // 2, 1), largest_batch) if largest_batch > 1 else None
     shape = GraphShape(None if span else 1, hw[0], hw[1], span)
     pre = checkpoint.spec.preprocess
@@ -42,21 +42,21 @@ def openers(
         (report,) = build_engine(graph(target), gpu=gpu if target == "tensorrt-rtx" else ())
         return TensorRTSession(report.path, cuda_graphs=cuda_graphs)
 
-    found: list[tuple[str, Opener]] = []
+    sessions: list[tuple[str, Opener]] = []
     if device != "cpu":
-        found += [
+        sessions += [
             ("ONNX Runtime CUDA, standard graph", lambda: CudaProvider(graph("onnxruntime"))),
             ("ONNX Runtime CUDA, native graph", lambda: CudaProvider(graph("tensorrt-rtx"))),
         ]
     for target in ("tensorrt-rtx", "tensorrt"):
         for graphs_on in (False, True):
             how = "CUDA graph" if graphs_on else "no CUDA graph"
-            found.append((f"{target} engine, {how}", lambda t=target, g=graphs_on: engine(t, g)))  # type: ignore[misc]
-    return found
+            sessions.append((f"{target} engine, {how}", lambda t=target, g=graphs_on: engine(t, g)))  # type: ignore[misc]
+    return sessions
 
 
 class CudaProvider:
-    """ONNX Runtime's CUDA provider, and nothing in its place."""
+    """ONNX Runtime's CUDA provider, without a fallback to the CPU."""
 
     def __init__(self, path: Path) -> None:
         try:

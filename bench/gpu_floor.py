@@ -1,4 +1,4 @@
-"""What the card itself allows, and where the time of one photo goes."""
+"""The lower bound of a GPU, and the time of each stage of one photo."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WEIGHT_BYTES = 178e6
 
 
 def describe(device: str) -> str:
-    """The card and the libraries' versions."""
+    """The GPU and the libraries' versions."""
     import torchvision
 
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     if device == "cpu":
-        return f"A rehearsal on a CPU, no result. {versions}."
-    kind = torch.cuda.get_device_properties(0)
+        return f"A test of the program on a CPU, not a result. {versions}."
+    gpu = torch.cuda.get_device_properties(0)
     major, minor = torch.cuda.get_device_capability(0)
     return (
-        f"{kind.name}, sm{major}{minor}, {kind.total_memory / 2**30:.0f} GiB, "
+        f"{gpu.name}, sm{major}{minor}, {gpu.total_memory / 2**30:.0f} GiB, "
         f"CUDA {torch.version.cuda}; {versions}."
     )
 
@@ -42,7 +42,7 @@ def stage_rows(
     hw: tuple[int, int],
     repeats: int,
 ) -> list[list[str]]:
-    """Times of preprocessing, of a copy to the GPU, and of everything after the network."""
+    """Times of preprocessing, of the copy to the GPU, and of postprocessing."""
     if run is None:
         return []
     spec = checkpoint.spec
@@ -75,13 +75,13 @@ def _ms(stage: Callable[[], Any]) -> float:
 
 
 def floor(device: str, batches: list[int]) -> str:
-    """Milliseconds below which no exact run of these convolutions can go on this card."""
+    """Lower bound in milliseconds for exact convolutions on this GPU."""
     if device == "cpu":
-        return "No floor without a card."
+        return "No lower bound without a GPU."
     fp32, fp16 = _flops(torch.float32), _flops(torch.float16)
     bandwidth = _bytes_per_second()
     lines = [
-        f"Measured on this card: {fp32 / 1e12:.0f} TFLOP/s in FP32 (TF32 off), "
+        f"Measured on this GPU: {fp32 / 1e12:.0f} TFLOP/s in FP32 (TF32 off), "
         f"{fp16 / 1e12:.0f} in FP16, {bandwidth / 1e9:.0f} GB/s. The convolutions and products "
         f"({MULTIPLY_ADDS / 1e9:.0f} G multiply-adds a photo at 800x1344) then need at least:",
         "",
@@ -97,11 +97,11 @@ def floor(device: str, batches: list[int]) -> str:
 
 
 def _flops(dtype: torch.dtype) -> float:
-    """Of a large product, TF32 off."""
+    """FLOP/s of a large product, TF32 off."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    side, turns = 8192, 10
+    side, repeats = 8192, 10
     left = torch.randn(side, side, device="cuda", dtype=dtype)
-    return 2 * side**3 * turns / _seconds(lambda: left @ left, turns)
+    return 2 * side**3 * repeats / _seconds(lambda: left @ left, repeats)
 
 
 def _bytes_per_second() -> float:
@@ -110,12 +110,12 @@ def _bytes_per_second() -> float:
     return 2 * source.numel() * 20 / _seconds(lambda: target.copy_(source), 20)
 
 
-def _seconds(work: Callable[[], Any], turns: int) -> float:
+def _seconds(work: Callable[[], Any], repeats: int) -> float:
     for _ in range(3):
         work()
     torch.cuda.synchronize()
     started = time.perf_counter()
-    for _ in range(turns):
+    for _ in range(repeats):
         work()
     torch.cuda.synchronize()
     return time.perf_counter() - started

@@ -1,7 +1,7 @@
-"""What is done to a photo on the host, without decoding: ours against torchvision's.
+"""Time of the host's work on a photo, without decoding: ours against torchvision's.
 
-Both start from the photo in memory and the network's answer for it, cut to 20 detections, and end
-with run lengths; the network itself is left out by playing its answer back.
+Both start from the photo in memory and the network's outputs, cut to 20 detections, and end with
+run lengths; the network itself is replaced by its recorded outputs.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class HostStages:
     """Medians in milliseconds per photo.
 
     Attributes:
-        photos: that had enough detections.
-        ours_ms: `predict` on the decoded photo and `rle`, the network's time left out.
-        preprocess_ms: ours, of that.
-        results_ms: ours, of that.
+        photos: number of photos with enough detections.
+        ours_ms: `predict` on the decoded photo and `rle`, without the network.
+        preprocess_ms: part of `ours_ms`.
+        results_ms: part of `ours_ms`.
         torchvision_ms: transform, paste, threshold, pycocotools' `encode`.
-        transform_ms: torchvision's, of that.
+        transform_ms: part of `torchvision_ms`.
         decode_ms: a JPEG file to pixels.
-        masks: compared.
-        identical: run lengths that are equal to the byte.
+        masks: number of compared masks.
+        identical: number of byte-identical run lengths.
     """
 
     photos: int
@@ -59,23 +59,23 @@ class HostStages:
 
     @property
     def ratio(self) -> float:
-        """How many times less ours takes."""
+        """Speedup of ours over torchvision."""
         return self.torchvision_ms / self.ours_ms
 
 
-class _PlayedBack:
-    """A session that answers what it was given, at once."""
+class _RecordedSession:
+    """A session that returns recorded outputs."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.answer: Outputs = {}
+        self.outputs: Outputs = {}
 
     def run(self, inputs: Inputs) -> Outputs:
-        """The answer, whatever is asked."""
-        return dict(self.answer)
+        """The recorded outputs for any inputs."""
+        return dict(self.outputs)
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
 
 def compare_host_stages(
@@ -90,11 +90,11 @@ def compare_host_stages(
         repeats: calls of each side per photo.
 
     Raises:
-        SystemExit: no photo has so many detections.
+        SystemExit: no photo has 20 detections.
     """
     torch.set_num_threads(1)
-    stub = _PlayedBack(session.artifact)
-    predictor = Predictor(stub, on_uncertified="ignore")
+    recorded = _RecordedSession(session.artifact)
+    predictor = Predictor(recorded, on_uncertified="ignore")
     times: dict[str, list[float]] = {
         "ours": [], "preprocess": [], "results": [], "theirs": [], "transform": [], "decode": []
     }  # fmt: skip
@@ -102,27 +102,27 @@ def compare_host_stages(
     for file in files:
         pixels, seconds = _timed(lambda file=file: decode(file))  # type: ignore[misc]
         times["decode"].append(seconds)
-        answer = _cut(_run(session, pixels))
-        if answer is None:
+        outputs = _cut(_run(session, pixels))
+        if outputs is None:
             continue
         used += 1
-        stub.answer = answer
-        ours, theirs = _Ours(predictor, pixels), _Theirs(model, pixels, answer)
+        recorded.outputs = outputs
+        ours, theirs = _Ours(predictor, pixels), _Theirs(model, pixels, outputs)
         texts, expected = ours(), theirs()
         masks += len(expected)
         identical += sum(a == b for a, b in zip(texts, expected, strict=True))
         for _ in range(repeats):
             before = dict(predictor.times.seconds)
             _, whole = _timed(ours)
-            spent = {s: predictor.times.seconds[s] - before[s] for s in before}
+            stages = {s: predictor.times.seconds[s] - before[s] for s in before}
             times["ours"].append(whole)
-            times["preprocess"].append(spent["preprocess"])
-            times["results"].append(whole - spent["preprocess"])
+            times["preprocess"].append(stages["preprocess"])
+            times["results"].append(whole - stages["preprocess"])
             times["theirs"].append(_timed(theirs)[1])
             times["transform"].append(theirs.transform_s)
     if not used:
         raise SystemExit(f"error: no photo has {DETECTIONS} detections; give more --photos")
-    ms = {name: round(1e3 * statistics.median(found), 2) for name, found in times.items()}
+    ms = {name: round(1e3 * statistics.median(spent), 2) for name, spent in times.items()}
     return HostStages(
         used, ms["ours"], ms["preprocess"], ms["results"], ms["theirs"], ms["transform"],
         ms["decode"], masks, identical,
@@ -134,12 +134,12 @@ def _run(session: Session, pixels: UInt8) -> Outputs:
     return session.run({"images": canvas.images, "image_hw": canvas.image_hw})
 
 
-def _cut(answer: Outputs) -> Outputs | None:
-    """The best 20 rows; the graph answers best first."""
-    if int(answer["counts"][0]) < DETECTIONS:
+def _cut(outputs: Outputs) -> Outputs | None:
+    """The best 20 rows; the graph's rows are sorted by score."""
+    if int(outputs["counts"][0]) < DETECTIONS:
         return None
-    rows = {name: answer[name][:, :DETECTIONS] for name in _ROWS}
-    return {**answer, **rows, "counts": np.full_like(answer["counts"], DETECTIONS)}
+    rows = {name: outputs[name][:, :DETECTIONS] for name in _ROWS}
+    return {**outputs, **rows, "counts": np.full_like(outputs["counts"], DETECTIONS)}
 
 
 class _Ours:
@@ -152,24 +152,24 @@ class _Ours:
 
 
 class _Theirs:
-    """torchvision's transform and postprocess as its model calls them, then the usual rest."""
+    """torchvision's transform and postprocess as its model calls them, then threshold and RLE."""
 
-    def __init__(self, model: GeneralizedRCNN, pixels: UInt8, answer: Outputs) -> None:
+    def __init__(self, model: GeneralizedRCNN, pixels: UInt8, outputs: Outputs) -> None:
         self._transform = model.transform
-        # Conversion to float is not counted: its users do it in many ways.
+        # Conversion to float is not timed: users do it in many ways.
         self._image = torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255
         self._image_hw = (pixels.shape[0], pixels.shape[1])
-        self._found = {name: torch.from_numpy(np.array(answer[name][0])) for name in _ROWS}
-        self._found["masks"] = self._found["masks"][:, None]
+        self._detections = {name: torch.from_numpy(np.array(outputs[name][0])) for name in _ROWS}
+        self._detections["masks"] = self._detections["masks"][:, None]
         self.transform_s = 0.0
 
     def __call__(self) -> Texts:
         with torch.inference_mode():
             (batch, _), self.transform_s = _timed(lambda: self._transform([self._image]))
-            found: list[dict[str, Tensor]] = self._transform.postprocess(
-                [dict(self._found)], batch.image_sizes, [self._image_hw]
+            results: list[dict[str, Tensor]] = self._transform.postprocess(
+                [dict(self._detections)], batch.image_sizes, [self._image_hw]
             )
-            return _encode((found[0]["masks"][:, 0] > 0.5).numpy())
+            return _encode((results[0]["masks"][:, 0] > 0.5).numpy())
 
 
 def _encode(masks: npt.NDArray[np.bool_]) -> Texts:
@@ -181,5 +181,5 @@ def _encode(masks: npt.NDArray[np.bool_]) -> Texts:
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
-    answer = call()
-    return answer, time.perf_counter() - started
+    result = call()
+    return result, time.perf_counter() - started

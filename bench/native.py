@@ -1,9 +1,9 @@
-"""The `native` graph, as TensorRT gets it, in ONNX Runtime against torchvision's eager model.
+"""The `native` graph, as TensorRT compiles it, in ONNX Runtime against torchvision's eager model.
 
-The eager model pads to the same canvas: 800x1344, or 1344x800 for portrait photos. Every photo
-of val2017 and the fitted ones; further rows: noise in the padding, the diagnostics, and the eager
-model on that canvas against itself without (more padding moves features at a photo's edge).
-Exit status 1 when a difference is beyond the limits, unexplained, or a result is not certified.
+The eager model pads to the same canvas: 800x1344, or 1344x800 for portrait photos. All photos of
+val2017 and the fitted ones. Also: noise in the padding, the certificate's outputs, and the eager
+model with that canvas against itself without (padding changes features at a photo's edge). Exit
+status 1 when a difference is beyond the limits or unexplained, or a result is not certified.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHORT, LONG = 800, 1333
 
 @dataclass(slots=True)
 class Tally:
-    """What is added up over one set of photos."""
+    """Sums over one set of photos."""
 
     native: list[Comparison] = field(default_factory=list)
     unpadded: list[Comparison] = field(default_factory=list)
@@ -124,19 +124,19 @@ def _native(
     assert manifest.height is not None
     assert manifest.width is not None
     canvas = to_canvas([pixels], spec.preprocess, (manifest.height, manifest.width), 1)
-    answer = _feed(session, canvas)
-    tally.nms_open += int(answer["nms_open"].sum())
-    tally.candidates_cut += int(answer["candidates_cut"].sum())
-    tally.samples_cut += int(answer["samples_cut"].sum())
-    noisy = _feed(session, _with_noise(canvas))
+    outputs = _run_session(session, canvas)
+    tally.nms_open += int(outputs["nms_open"].sum())
+    tally.candidates_cut += int(outputs["candidates_cut"].sum())
+    tally.samples_cut += int(outputs["samples_cut"].sum())
+    noisy = _run_session(session, _with_noise(canvas))
     tally.noisy_padding += 1
-    tally.changed_by_noise += any(not np.array_equal(answer[k], noisy[k]) for k in answer)
+    tally.changed_by_noise += any(not np.array_equal(outputs[k], noisy[k]) for k in outputs)
     height, width = (int(side) for side in canvas.image_hw[0])
-    found = from_raw(raw_rows(answer, 0), spec, pixels.shape[:2], (height, width))
-    return compare(run.detections, found, name)
+    detections = from_raw(raw_rows(outputs, 0), spec, pixels.shape[:2], (height, width))
+    return compare(run.detections, detections, name)
 
 
-def _feed(session: Session, canvas: Canvas) -> Outputs:
+def _run_session(session: Session, canvas: Canvas) -> Outputs:
     return session.run({"images": canvas.images, "image_hw": canvas.image_hw})
 
 
@@ -150,7 +150,7 @@ def _with_noise(canvas: Canvas) -> Canvas:
 
 def _report(rows: Sequence[tuple[str, Tally, Verdict, Verdict]], args: argparse.Namespace) -> None:
     columns = (
-        "photos", "what", "detections", "equal", "score", "box px", "mask IoU", "near ties",
+        "photos", "compared", "detections", "equal", "score", "box px", "mask IoU", "near ties",
         "unexplained", "nms_open", "candidates_cut", "changed by noise in the padding", "verdict",
     )  # fmt: skip
     cells: list[list[str]] = []
@@ -160,7 +160,7 @@ def _report(rows: Sequence[tuple[str, Tally, Verdict, Verdict]], args: argparse.
         cells.append(
             [
                 count,
-                "native graph in ONNX Runtime, eager on the same canvas",
+                "native graph in ONNX Runtime, against eager on the same canvas",
                 *_numbers(verdict),
                 str(verdict.near_tie_rows),
                 str(verdict.unexplained_rows),
@@ -173,10 +173,10 @@ def _report(rows: Sequence[tuple[str, Tally, Verdict, Verdict]], args: argparse.
         cells.append(
             [
                 count,
-                "eager on that canvas, eager without",
+                "eager on that canvas, against eager without",
                 *_numbers(unpadded),
                 *[""] * 5,
-                "not held",
+                "no limit",
             ]
         )
     excesses = [f"- {e}" for _, _, verdict, _ in rows for e in verdict.excesses]

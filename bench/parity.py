@@ -1,6 +1,6 @@
-"""Our eager network and the exported ONNX against torchvision's `maskrcnn_resnet50_fpn`.
+"""Our eager network and the exported ONNX file against torchvision's `maskrcnn_resnet50_fpn`.
 
-Every val2017 photo and the fitted ones at 320/533, ten at 800/1333; COCO AP on the fitted ones.
+All val2017 photos and the fitted ones at 320/533, ten at 800/1333; COCO AP on the fitted ones.
 `--corrupt` is the negative control: one result is changed and the command must fail.
 """
 
@@ -40,7 +40,7 @@ CORRUPTIONS = ("box", "class", "row")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Something that is compared with torchvision."""
+    """A runtime that is compared with torchvision."""
 
     name: str
     predictor: Predictor
@@ -113,10 +113,10 @@ def _compare(
         pixels = decode(file)
         runs[file.name] = run = eager.run(pixels)
         for candidate in candidates:
-            found = candidate.predictor.predict(pixels)
+            detections = candidate.predictor.predict(pixels)
             if corrupt is not None and index == 0:
-                found = _corrupted(found, corrupt)
-            compared[candidate.name].append(compare(run.detections, found, file.name))
+                detections = _corrupted(detections, corrupt)
+            compared[candidate.name].append(compare(run.detections, detections, file.name))
         bar.advance()
     pre = checkpoint.spec.preprocess
     where = f"{len(files)} photos of {files[0].parent.name} at {pre.short_side}/{pre.long_side}"
@@ -133,38 +133,38 @@ def _compare(
 
 def _refused(row: Comparison, runs: dict[str, EagerRun]) -> tuple[str, ...]:
     """The negative controls that are refused: the first photo with each corruption in turn."""
-    found = row.candidate
-    assert isinstance(found, Detections)
+    detections = row.candidate
+    assert isinstance(detections, Detections)
     refused = []
     for how in CORRUPTIONS:
-        wrong = compare(row.reference, _corrupted(found, how), row.image)
+        wrong = compare(row.reference, _corrupted(detections, how), row.image)
         verdict = explain(check([wrong]), [wrong], lambda image: runs[image].trace)
         if not verdict.passed:
             refused.append(how)
     return tuple(refused)
 
 
-def _corrupted(found: Detections, how: str) -> Detections:
+def _corrupted(result: Detections, how: str) -> Detections:
     """Negative control: shift one box, swap one class, or drop one row."""
     if how == "row":
-        keep = np.arange(1, len(found))
-        probabilities = None if found.mask_probs is None else found.mask_probs[keep]
+        keep = np.arange(1, len(result))
+        probabilities = None if result.mask_probs is None else result.mask_probs[keep]
         return replace(
-            found,
-            boxes=found.boxes[keep],
-            scores=found.scores[keep],
-            labels=found.labels[keep],
-            names=found.names[1:],
+            result,
+            boxes=result.boxes[keep],
+            scores=result.scores[keep],
+            labels=result.labels[keep],
+            names=result.names[1:],
             mask_probs=probabilities,
-            keypoints=None if found.keypoints is None else found.keypoints[keep],
+            keypoints=None if result.keypoints is None else result.keypoints[keep],
         )
     if how == "class":
-        labels = found.labels.copy()
+        labels = result.labels.copy()
         labels[0] = labels[0] % 90 + 1
-        return replace(found, labels=labels)
-    boxes = found.boxes.copy()
+        return replace(result, labels=labels)
+    boxes = result.boxes.copy()
     boxes[0] += 0.5
-    return replace(found, boxes=boxes)
+    return replace(result, boxes=boxes)
 
 
 def _ap(rows: list[Comparison], spec: ModelSpec) -> dict[str, tuple[float, float]]:
@@ -173,13 +173,13 @@ def _ap(rows: list[Comparison], spec: ModelSpec) -> dict[str, tuple[float, float
     truth = json.loads(truth_file.read_text("utf-8"))
     ids = [int(Path(row.image).stem) for row in rows]
 
-    def score(pick: Callable[[Comparison], DetectionResult], kind: str) -> float:
-        found = [
-            dict(result)
+    def score(pick: Callable[[Comparison], DetectionResult], iou_type: str) -> float:
+        coco_rows = [
+            dict(coco_row)
             for row, image_id in zip(rows, ids, strict=True)
-            for result in rows_by_class(pick(row), image_id, spec.classes)
+            for coco_row in rows_by_class(pick(row), image_id, spec.classes)
         ]
-        ap: ApResult = evaluate(truth, found, kind, ids)  # type: ignore[arg-type]
+        ap: ApResult = evaluate(truth, coco_rows, iou_type, ids)  # type: ignore[arg-type]
         return ap.ap
 
     return {
@@ -190,8 +190,9 @@ def _ap(rows: list[Comparison], spec: ModelSpec) -> dict[str, tuple[float, float
 
 def _report(outcomes: list[Outcome], args: argparse.Namespace) -> None:
     columns = (
-        "what", "detections", "equal", "score", "box px", "mask IoU", "near ties", "unexplained",
-        "box AP (torchvision)", "mask AP (torchvision)", "controls refused", "verdict",
+        "compared", "detections", "equal", "score", "box px", "mask IoU", "near ties",
+        "unexplained", "box AP (torchvision)", "mask AP (torchvision)", "controls refused",
+        "verdict",
     )  # fmt: skip
     table = results.table(columns, [_row(o) for o in outcomes])
     excesses = [f"- {e}" for o in outcomes for e in o.verdict.excesses]

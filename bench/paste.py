@@ -1,12 +1,11 @@
 """Paste, threshold and run-length encode 100 masks: ours against torchvision and pycocotools.
 
-`python bench/paste.py` prints two tables, of medians over interleaved repeats on equal threads,
-and checks in the same run that every mask's run lengths are byte-identical. In the first table
-the boxes have the same size in pixels at every image size (our cost must not grow with the
-image), in the second they scale with the image (it grows with the box). The reference
-holds all dense masks at once, as torchvision's model does: 7 GB at 4K. Beside it stands what the
-same costs in NumPy, without the compiled loops. Exit status 1 when a mask differs or the target at
-1080p is missed.
+Medians over interleaved repeats on equal threads; the run lengths of every mask must be
+byte-identical. In the first table the boxes have the same size in pixels at every image size (our
+time must not grow with the image), in the second they scale with the image (it grows with the
+box). The reference keeps all dense masks in memory, as torchvision's model does: 7 GB at 4K. Ours
+is also measured in NumPy, without the C kernel. Exit status 1 when a mask differs or the target
+at 1080p is missed.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def ours(
 def in_numpy(
     masks: NDArray[np.float32], boxes: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> list[str]:
-    """The same where there was no compiler."""
+    """The same without the C kernel."""
     from runtime.masks import rle
     from runtime.masks.paste import MaskRule, paste_crops
 
@@ -119,43 +118,43 @@ def reference(
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
-    """Wall time in milliseconds, and the answer."""
+    """Wall time in milliseconds, and the result."""
     start = time.perf_counter()
-    answer = call()
-    return (time.perf_counter() - start) * 1e3, answer
+    result = call()
+    return (time.perf_counter() - start) * 1e3, result
 
 
 def measure(
-    kind: str,
+    boxes_are: str,
     image: str,
     masks: NDArray[np.float32],
     boxes: NDArray[np.float32],
     repeats: int,
 ) -> Row:
-    """Time all in turn and compare their answers."""
+    """Time all in turn and compare their run lengths."""
     image_hw = IMAGES[image]
     ours(masks, boxes, image_hw)
     in_numpy(masks, boxes, image_hw)
-    sides = (ours, in_numpy, reference)
-    times: list[list[float]] = [[] for _ in sides]
+    encoders = (ours, in_numpy, reference)
+    times: list[list[float]] = [[] for _ in encoders]
     identical = len(masks)
     for _ in range(repeats):
-        answers = []
-        for side, kept in zip(sides, times, strict=True):
-            elapsed, texts = timed(partial(side, masks, boxes, image_hw))
-            kept.append(elapsed)
-            answers.append(texts)
+        all_texts = []
+        for encode, elapsed_ms in zip(encoders, times, strict=True):
+            elapsed, texts = timed(partial(encode, masks, boxes, image_hw))
+            elapsed_ms.append(elapsed)
+            all_texts.append(texts)
         identical = min(
-            identical, sum(len(set(three)) == 1 for three in zip(*answers, strict=True))
+            identical, sum(len(set(of_mask)) == 1 for of_mask in zip(*all_texts, strict=True))
         )
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).mean()
-    mine, numpys, theirs = (median(kept) for kept in times)
-    rest = (mine, numpys, theirs, theirs / mine, identical)
-    return Row(kind, image, image_hw, len(masks), round(float(area)), *rest)
+    mine, numpys, theirs = map(median, times)
+    measured = (mine, numpys, theirs, theirs / mine, identical)
+    return Row(boxes_are, image, image_hw, len(masks), round(float(area)), *measured)
 
 
 def run(count: int, repeats: int) -> list[Row]:
-    """Both tables, printed as they are made."""
+    """Measure and print the rows of both tables."""
     import numpy as np
 
     rng = np.random.default_rng(7)
@@ -163,12 +162,12 @@ def run(count: int, repeats: int) -> list[Row]:
     fixed = boxes_in(IMAGES["720p"], count, MEAN_AREA_AT_1080P, rng)
     scaled = boxes_in(IMAGES["1080p"], count, MEAN_AREA_AT_1080P, rng)
     rows = []
-    for kind in ("same size", "scaled"):
-        print(f"\nboxes: {kind}")
+    for boxes_are in ("same size", "scaled"):
+        print(f"\nboxes: {boxes_are}")
         print("  image  box area px    ours ms  NumPy ms  reference ms   ratio  identical")
         for image, (height, _) in IMAGES.items():
-            boxes = fixed if kind == "same size" else scaled * np.float32(height / 1080)
-            row = measure(kind, image, masks, boxes, repeats)
+            boxes = fixed if boxes_are == "same size" else scaled * np.float32(height / 1080)
+            row = measure(boxes_are, image, masks, boxes, repeats)
             print(
                 f"  {row.image:>5}  {row.mean_box_area_px:>11,}  {row.ours_ms:>9.1f}  "
                 f"{row.numpy_ms:>8.1f}  {row.reference_ms:>12,.0f}  {row.ratio:>5.0f}x  "
@@ -180,7 +179,7 @@ def run(count: int, repeats: int) -> list[Row]:
 
 
 def report(rows: list[Row], threads: int, options: argparse.Namespace) -> bool:
-    """Write the result; answers whether every mask is identical and the target is met."""
+    """Write the result; return whether every mask is identical and the target is met."""
     from bench import results
     from runtime.masks.rle_from_masks import IS_COMPILED
 
@@ -207,12 +206,12 @@ def report(rows: list[Row], threads: int, options: argparse.Namespace) -> bool:
     text = (
         f"{rows[0].masks} masks of 28 x 28 to run lengths: ours against torchvision's "
         f"`paste_masks_in_image`, threshold and pycocotools' `encode`, {threads} threads, "
-        f"{options.repeats} calls each in turn, medians. Boxes of the same size cost the same in "
-        "every image; boxes that grow with the image cost by their area. `in NumPy`: ours without "
-        f"the compiled loops{'' if IS_COMPILED else ', as all of ours here'}.\n\n"
+        f"{options.repeats} calls each in turn, medians. Boxes of the same size take the same time "
+        "in every image; the time of boxes that scale with the image grows with their area. `in "
+        f"NumPy`: ours without the C kernel{'' if IS_COMPILED else ', as all of ours here'}.\n\n"
         f"{results.table(columns, cells)}\n\n"
         f"Run lengths byte-identical for {identical} of {total} masks. "
-        f"Least ratio at 1080p {full_hd:.0f}×, target {TARGET}×: {'met' if met else 'MISSED'}."
+        f"Smallest ratio at 1080p {full_hd:.0f}×, target {TARGET}×: {'met' if met else 'MISSED'}."
     )
     data = {"threads": threads, "repeats": options.repeats, "rows": [asdict(row) for row in rows]}
     results.write("Pasting masks", text, data, options.json, options.markdown)

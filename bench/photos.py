@@ -1,4 +1,4 @@
-"""The real photos and weights that checks use where they are, and the torchvision model."""
+"""The real photos and weights that benchmarks and tests use, and the torchvision model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _folder() -> Path:
 
 
 def has_data() -> bool:
-    """Whether the real photos and weights are here."""
+    """Whether the real photos and weights are available."""
     return _folder().is_dir()
 
 
@@ -29,7 +29,7 @@ def data_folder() -> Path:
     folder = _folder()
     if not folder.is_dir():
         sys.exit(
-            "error: no photos and weights here; set MASKPORT_DATA to a folder with coco/val2017, "
+            "error: no photos and weights; set MASKPORT_DATA to a folder with coco/val2017, "
             "coco/train2017, coco/annotations and weights/r50_fpn_coco24.pth"
         )
     return folder

@@ -1,4 +1,4 @@
-"""How every program here writes what it measured: a JSON file and a Markdown table.
+"""Writes the results of a benchmark: a JSON file and a Markdown table.
 
 Each begins with the command, the commit, the date and the machine's class.
 """
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def machine_class() -> str:
-    """Processor family, cores and memory, without a name that tells one machine."""
+    """Processor family, cores and memory, without the name of the machine."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{platform.machine()}{_vector_units()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB"
 
@@ -31,12 +31,12 @@ def _vector_units() -> str:
     except OSError:
         return ""
     known = ("avx512f", "avx512_vnni", "avx_vnni", "avx2", "amx_int8")
-    found = [name for name in known if f" {name} " in flags]
-    return f" ({' '.join(found)})" if found else ""
+    present = [name for name in known if f" {name} " in flags]
+    return f" ({' '.join(present)})" if present else ""
 
 
 def commit() -> str:
-    """What is measured: the short hash, and whether files differ from it."""
+    """The short hash of the commit, and whether files differ from it."""
 
     def git(*args: str) -> str:
         done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -47,7 +47,7 @@ def commit() -> str:
 
 
 def header() -> dict[str, str]:
-    """What every result begins with."""
+    """The header of every result."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else Path(script.name)
     arguments = [_without_home(a) for a in sys.argv[1:]]
@@ -60,7 +60,7 @@ def header() -> dict[str, str]:
 
 
 def _without_home(argument: str) -> str:
-    """A path inside the project is shown from there, of one outside no more than its name."""
+    """A path relative to the project, or only the name of a path outside it."""
     path = Path(argument)
     if not path.is_absolute():
         return argument
@@ -85,7 +85,7 @@ def write(
     json_path: Path | None,
     markdown_path: Path | None,
 ) -> None:
-    """Print the result and write it where asked."""
+    """Print the result, and write it to the files that are given."""
     head = header()
     lines = [f"- {key}: {value}" for key, value in head.items()]
     lines[0] = f"- command: `{head['command']}`"

@@ -1,8 +1,8 @@
-"""How many NMS rounds real photos need, and how many candidates must not be cut.
+"""NMS rounds and candidates that real photos need.
 
-Every photo of val2017 and the fitted ones through our eager network at 800x1344 or 1344x800. The
-defaults of `--nms-rounds` are at most twice what is found here. Exit status 1 when a photo needs
-more than the default, or when the default cut would leave an answer uncertified.
+All photos of val2017 and the fitted ones through our eager network at 800x1344 or 1344x800. The
+defaults of `--nms-rounds` are at most twice the rounds needed here. Exit status 1 when a photo
+needs more than the default, or when the default cut would leave a result uncertified.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ ALL_CANDIDATES = 6000
 
 
 def stable_topk(values: Tensor, count: int, dim: int = -1) -> tuple[Tensor, Tensor]:
-    """The first of equal values first, as ONNX Runtime has it; PyTorch promises no order.
+    """Top-k with equal values in order of their index, as in ONNX Runtime; PyTorch has no order.
 
-    A flat part of a photo gives equal logits cell by cell, and their order makes long chains.
+    A flat part of a photo gives equal logits in all cells, and their order makes long NMS chains.
     """
     ranked, index = values.sort(dim=dim, descending=True, stable=True)
     return ranked.narrow(dim, 0, count), index.narrow(dim, 0, count)
@@ -42,11 +42,11 @@ def stable_topk(values: Tensor, count: int, dim: int = -1) -> tuple[Tensor, Tens
 
 @dataclass(slots=True)
 class CountingOperators(OpaqueOperators):
-    """The eager operators, which also iterate as an engine would and count."""
+    """The eager operators, which also count the iterations that an engine needs."""
 
     block: int
     candidates: int
-    wanted: int
+    detections: int
     rounds: dict[str, Counter[int]] = field(default_factory=dict)
     most_where_few_survive: int = 0
     most: int = 0
@@ -55,7 +55,7 @@ class CountingOperators(OpaqueOperators):
     def nms_keep(
         self, boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
     ) -> tuple[Tensor, Tensor]:
-        """Answer as ever; count per photo, the worst block of it."""
+        """Run the eager operator; count the rounds of each photo's worst block."""
         keep, undecided = OPAQUE.nms_keep(boxes, valid, groups, num_groups, iou, stage)
         if stage == "detections":
             self._count_candidates(valid[0], keep[0])
@@ -71,16 +71,16 @@ class CountingOperators(OpaqueOperators):
     def _count_candidates(self, valid: Tensor, keep: Tensor) -> None:
         passed, survive = int(valid.sum()), int(keep.sum())
         self.most = max(self.most, passed)
-        if survive < self.wanted:
+        if survive < self.detections:
             self.most_where_few_survive = max(self.most_where_few_survive, passed)
-        # Greedy NMS never looks down the order: what the first K keep, they keep with all.
-        short = int(keep[: self.candidates].sum()) < self.wanted
+        # Greedy NMS decides a box by higher ranks only: the first K decide the same without others.
+        short = int(keep[: self.candidates].sum()) < self.detections
         self.uncertified += short and passed > self.candidates
 
     def _needed(
         self, boxes: Tensor, valid: Tensor, groups: Tensor, grouped: bool, iou: float
     ) -> int:
-        """Rounds until nothing changes, of the block that needs most; the last one certifies."""
+        """Rounds until nothing changes, for the worst block; the last round certifies."""
         matrix = _suppresses(boxes, iou)
         if grouped:
             matrix &= groups[:, None] == groups[None, :]
@@ -134,7 +134,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(network: MaskRCNN, files: Sequence[Path]) -> None:
-    # Nothing after the last NMS is looked at.
+    # Nothing after the last NMS is used.
     network.mask_head = None
     bar = Bar(len(files), "photos")
     for file in files:
@@ -150,22 +150,22 @@ def _report(
     counting: CountingOperators, options: NativeOptions, count: int, args: argparse.Namespace
 ) -> int:
     defaults = {"proposals": options.proposal_rounds, "detections": options.detection_rounds}
-    columns = ("NMS of", "rounds needed at most", "default", "photos by rounds needed")
+    columns = ("NMS of", "max rounds needed", "default", "photos by rounds needed")
     rows = [
         [
             stage,
-            str(max(found)),
+            str(max(counts)),
             str(defaults[stage]),
-            ", ".join(f"{rounds}: {photos}" for rounds, photos in sorted(found.items())),
+            ", ".join(f"{rounds}: {photos}" for rounds, photos in sorted(counts.items())),
         ]
-        for stage, found in counting.rounds.items()
+        for stage, counts in counting.rounds.items()
     ]
     note = (
         f"{count} photos, blocks of at most {options.nms_block} boxes. Of the best "
         f"{ALL_CANDIDATES} candidates at most {counting.most} passed threshold and size; where "
-        f"fewer than {counting.wanted} survived NMS, at most {counting.most_where_few_survive}. "
-        f"The default cut at {counting.candidates} leaves {counting.uncertified} photos "
-        "uncertified."
+        f"fewer than {counting.detections} survived NMS, at most "
+        f"{counting.most_where_few_survive}. The default cut at {counting.candidates} leaves "
+        f"{counting.uncertified} photos uncertified."
     )
     data = {
         "rounds": {stage: dict(sorted(c.items())) for stage, c in counting.rounds.items()},
@@ -175,7 +175,7 @@ def _report(
     }
     body = f"{results.table(columns, rows)}\n\n{note}"
     results.write("NMS rounds on real photos", body, data, args.json, args.markdown)
-    enough = all(max(found) <= defaults[stage] for stage, found in counting.rounds.items())
+    enough = all(max(needed) <= defaults[stage] for stage, needed in counting.rounds.items())
     return 0 if enough and counting.uncertified == 0 else 1
 
 

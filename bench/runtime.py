@@ -1,10 +1,10 @@
-"""The runtime around the network, on the CPU with 1080p JPEG files: streaming, and host stages.
+"""The runtime around the network, on the CPU with 1080p JPEG files: streaming and host stages.
 
-For each model: how near `stream` comes to its bound on two cores, one for the network and one for
-the rest (`bench/streaming.py` says how), and what preprocessing and results cost with 20
-detections, against torchvision's transform, paste, threshold and pycocotools in turn
-(`bench/host_stages.py`).
-Exit status 1 when a target is missed. Run it on a machine that does nothing else.
+For each model: the throughput of `stream` on two cores as a fraction of its upper bound, with one
+thread for the network and one for the other stages (`bench/streaming.py`), and the time of
+preprocessing and postprocessing with 20 detections, against torchvision's transform, paste,
+threshold and pycocotools, in turn (`bench/host_stages.py`). Exit status 1 when a target is missed.
+Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from runtime.sessions.open import open_session
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
-STREAM_SHARE, HOST_MS, HOST_RATIO = 0.95, 15.0, 20.0
+STREAM_FRACTION, HOST_MS, HOST_RATIO = 0.95, 15.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A checkpoint at a size, and where its photos come from."""
+    """A checkpoint at a size, and the photos that its input is made from."""
 
     name: str
     weights: Path
@@ -51,7 +51,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case, measured."""
+    """The measurements of one case."""
 
     case: str
     streaming: Streaming
@@ -59,10 +59,10 @@ class Row:
 
     @property
     def missed(self) -> list[str]:
-        """Which targets are not met."""
+        """The targets that are not met."""
         host = self.host
         checks = {
-            f"stream ≥ {STREAM_SHARE:.0%} of the bound": self.streaming.ratio >= STREAM_SHARE,
+            f"stream ≥ {STREAM_FRACTION:.0%} of the bound": self.streaming.ratio >= STREAM_FRACTION,
             f"pre + post ≤ {HOST_MS:g} ms": host.ours_ms <= HOST_MS,
             f"≥ {HOST_RATIO:g}× less than torchvision": host.ratio >= HOST_RATIO,
             "run lengths identical": host.identical == host.masks,
@@ -87,9 +87,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=12, help="1080p files per model (12)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of the stream (5)")
+    parser.add_argument("--repeats", type=int, default=5, help="passes of each kind (5)")
     parser.add_argument("--host-repeats", type=int, default=5, help="host calls per photo (5)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="least length of a pass (10)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="minimum length of a pass (10)")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="of the stream")
     parser.add_argument("--only", help="cases with this in their name")
@@ -101,26 +101,26 @@ def _arguments() -> argparse.Namespace:
 def _cases() -> list[Case]:
     names = tuple((DEMO / "shapes.names").read_text("utf-8").split())
     small = SpecOptions(short_side=320, long_side=533, names=names)
-    found = [Case("demo 320/533", DEMO / "shapes.pth", small, [SAMPLE_PHOTO])]
+    cases = [Case("demo 320/533", DEMO / "shapes.pth", small, [SAMPLE_PHOTO])]
     if not photos.has_data():
-        print("no photos and weights here (MASKPORT_DATA): the demo model only")
-        return found
+        print("no photos and weights (MASKPORT_DATA): the demo model only")
+        return cases
     weights, sources = photos.fitted_weights(), photos.fitted_photos()
     for short, long in ((320, 533), (800, 1333)):
         options = SpecOptions(short_side=short, long_side=long)
-        found.append(Case(f"R50 {short}/{long}", weights, options, sources))
-    return found
+        cases.append(Case(f"R50 {short}/{long}", weights, options, sources))
+    return cases
 
 
 def _measure(case: Case, folder: Path, args: argparse.Namespace, steps: Steps) -> Row:
-    place = folder / case.name.replace("/", "-").replace(" ", "-")
-    place.mkdir()
+    case_folder = folder / case.name.replace("/", "-").replace(" ", "-")
+    case_folder.mkdir()
     steps.begin(f"{case.name}: photos and export")
-    files = write_full_hd(case.sources, args.photos, place)
-    model = place / "model.onnx"
+    files = write_full_hd(case.sources, args.photos, case_folder)
+    model = case_folder / "model.onnx"
     export_onnx(case.weights, model, case.options, check_photo=None)
     steps.begin(f"{case.name}: stream")
-    streaming = _streaming(model, place, args)
+    streaming = _streaming(model, case_folder, args)
     steps.begin(f"{case.name}: host stages")
     checkpoint = load(case.weights, case.options)
     eager = eager_model(checkpoint.spec, checkpoint.original)
@@ -129,7 +129,7 @@ def _measure(case: Case, folder: Path, args: argparse.Namespace, steps: Steps) -
 
 
 def _streaming(model: Path, folder: Path, args: argparse.Namespace) -> Streaming:
-    """In a process without PyTorch, whose objects and threads would be in the way."""
+    """In a process without PyTorch, whose objects and threads would disturb the measurement."""
     options = {
         "--repeats": args.repeats,
         "--seconds": args.seconds,
@@ -151,8 +151,8 @@ def _streaming(model: Path, folder: Path, args: argparse.Namespace) -> Streaming
 
 def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
     streams = results.table(
-        ("model", "photos a pass", "bare session /s", "CPU s a photo", "cores / CPU s", "bound /s",
-         "one by one /s", "stream /s", "of the bound"),
+        ("model", "photos per pass", "bare session /s", "CPU s per photo", "cores / CPU s",
+         "bound /s", "one by one /s", "stream /s", "of the bound"),
         [_stream_cells(row.case, row.streaming) for row in rows],
     )  # fmt: skip
     hosts = results.table(
@@ -164,15 +164,15 @@ def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
     body = "\n\n".join(
         [
             f"1920 x 1080 JPEG files. Photos per second with {args.cores} cores, one thread of the "
-            f"network and {args.workers} beside it, medians of {args.repeats} turns. The bound is "
-            "the smaller of the bare session and cores / CPU seconds; what the stream reaches of "
-            "it is compared within each turn, the least and the most in brackets.",
+            f"network and {args.workers} for other stages, medians of {args.repeats} passes. The "
+            "bound is the smaller of the bare session and cores / CPU seconds; the stream's "
+            "fraction of it is of each pass, with the smallest and largest in parentheses.",
             streams,
-            f"Milliseconds per photo with {DETECTIONS} detections, from pixels to run lengths, the "
-            "network left out; one thread, in turn, medians. torchvision: transform, paste, "
-            "threshold, pycocotools' `encode`, from a float image. Decoding is in neither.",
+            f"Milliseconds per photo with {DETECTIONS} detections, from pixels to run lengths, "
+            "without the network; one thread, in turn, medians. torchvision: transform, paste, "
+            "threshold, pycocotools' `encode`, from a float image. Neither includes decoding.",
             hosts,
-            f"Targets: stream ≥ {STREAM_SHARE:.0%} of the bound, pre + post ≤ {HOST_MS:g} ms and "
+            f"Targets: stream ≥ {STREAM_FRACTION:.0%} of the bound, pre + post ≤ {HOST_MS:g} ms, "
             f"≥ {HOST_RATIO:g}× less than torchvision: {'MISSED' if missed else 'met'}.",
             *(["\n".join(missed)] if missed else []),
         ]
@@ -200,31 +200,31 @@ def _data(row: Row) -> dict[str, Any]:
     }
 
 
-def _stream_cells(case: str, found: Streaming) -> list[str]:
+def _stream_cells(case: str, streaming: Streaming) -> list[str]:
     return [
         case,
-        str(found.photos),
-        f"{found.bare_per_s:.3f}",
-        f"{found.cpu_s_per_photo:.3f}",
-        f"{found.cores_per_s:.3f}",
-        f"{found.bound_per_s:.3f}",
-        f"{found.serial_per_s:.3f}",
-        f"{found.stream_per_s:.3f}",
-        f"{found.ratio:.1%} ({min(found.shares):.0%} to {max(found.shares):.0%})",
+        str(streaming.photos),
+        f"{streaming.bare_per_s:.3f}",
+        f"{streaming.cpu_s_per_photo:.3f}",
+        f"{streaming.cores_per_s:.3f}",
+        f"{streaming.bound_per_s:.3f}",
+        f"{streaming.serial_per_s:.3f}",
+        f"{streaming.stream_per_s:.3f}",
+        f"{streaming.ratio:.1%} ({min(streaming.fractions):.0%} to {max(streaming.fractions):.0%})",
     ]
 
 
-def _host_cells(case: str, found: HostStages) -> list[str]:
+def _host_cells(case: str, host: HostStages) -> list[str]:
     return [
         case,
-        f"{found.ours_ms:.1f}",
-        f"{found.preprocess_ms:.1f}",
-        f"{found.results_ms:.1f}",
-        f"{found.torchvision_ms:.0f}",
-        f"{found.transform_ms:.1f}",
-        f"{found.ratio:.0f}×",
-        f"{found.decode_ms:.1f}",
-        f"{found.identical} of {found.masks}",
+        f"{host.ours_ms:.1f}",
+        f"{host.preprocess_ms:.1f}",
+        f"{host.results_ms:.1f}",
+        f"{host.torchvision_ms:.0f}",
+        f"{host.transform_ms:.1f}",
+        f"{host.ratio:.0f}×",
+        f"{host.decode_ms:.1f}",
+        f"{host.identical} of {host.masks}",
     ]
 
 

@@ -1,15 +1,15 @@
-"""How near `Predictor.stream` comes to its bound, on one model: JSON on stdout.
+"""Throughput of `Predictor.stream` and its upper bound, on one model: JSON on stdout.
 
-Three ways to work off the same photo files take turns, each at least `--seconds` long, every other
-turn in the opposite order:
+Three passes over the same photo files run in turn, each at least `--seconds` long, every other time
+in the opposite order:
 
 - bare: the network's session alone, one thread, canvases ready in memory
-- serial: `predict(file).rle()`, one photo after the other; its CPU time is what a photo costs
-- stream: `stream(files)`, run lengths made beside the network
+- serial: `predict(file).rle()`, one photo after the other; gives the CPU time per photo
+- stream: `stream(files)`, with run lengths encoded in parallel with the network
 
 The bound is the smaller of bare's rate and cores / (CPU seconds per photo). A shared machine drifts
-by a third within minutes, so what the stream reaches is compared with the bound of its own turn. A
-process of its own, without PyTorch: `bench/runtime.py` starts it.
+by a third within minutes, so the stream is compared with the bound of the same repeat.
+`bench/runtime.py` starts this program as a process of its own, without PyTorch.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from runtime.sessions.session import Session
 from runtime.sources.photos import decode
 from runtime.stream import Streamed
 
-# Canvases of a large model are 13 MB each; the bare session may cycle through a few.
+# Canvases of a large model are 13 MB each; the bare session cycles through a few.
 _CANVASES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """Medians over the turns, photos per second where nothing else is said.
+    """Medians over the repeats; rates in photos per second.
 
     Attributes:
-        photos: of one pass.
+        photos: number of one pass.
         cores: that this process may use.
         bare_per_s: of the session alone.
-        cpu_s_per_photo: processor time of a photo, one after the other.
+        cpu_s_per_photo: of the serial pass.
         serial_per_s: of `predict` and `rle`.
         stream_per_s: of `stream`.
-        all_bare_per_s: of each turn.
-        all_stream_per_s: of each turn.
-        shares: how much of its bound the stream reached in each turn.
+        all_bare_per_s: of each repeat.
+        all_stream_per_s: of each repeat.
+        fractions: of the bound that the stream reached in each repeat.
     """
 
     photos: int
@@ -63,26 +63,26 @@ class Streaming:
     stream_per_s: float
     all_bare_per_s: list[float]
     all_stream_per_s: list[float]
-    shares: list[float]
+    fractions: list[float]
 
     @property
     def cores_per_s(self) -> float:
-        """What the cores could do if none ever waited."""
+        """The rate if no core ever waited."""
         return self.cores / self.cpu_s_per_photo
 
     @property
     def bound_per_s(self) -> float:
-        """No way of working with one network thread can be faster."""
+        """Upper bound of the rate with one network thread."""
         return min(self.bare_per_s, self.cores_per_s)
 
     @property
     def ratio(self) -> float:
-        """How much of the bound the stream reaches, the median of the turns."""
-        return statistics.median(self.shares)
+        """Median fraction of the bound that the stream reaches."""
+        return statistics.median(self.fractions)
 
 
-class _Ways:
-    """The three ways over the same opened session."""
+class _Passes:
+    """The three passes, over one open session."""
 
     def __init__(self, session: Session, files: Sequence[Path], workers: int) -> None:
         self._session = session
@@ -91,31 +91,31 @@ class _Ways:
         self._workers = workers
         rule = session.artifact.spec.preprocess
         canvases = [to_canvas([decode(file)], rule) for file in files[:_CANVASES]]
-        self._feeds = [{"images": c.images, "image_hw": c.image_hw} for c in canvases]
+        self._inputs = [{"images": c.images, "image_hw": c.image_hw} for c in canvases]
 
     def bare(self, count: int) -> None:
         """The network alone."""
-        for feed in itertools.islice(itertools.cycle(self._feeds), count):
-            self._session.run(feed)
+        for inputs in itertools.islice(itertools.cycle(self._inputs), count):
+            self._session.run(inputs)
 
     def serial(self, count: int) -> None:
         """One photo after the other."""
-        for file in self._some(count):
+        for file in self._first(count):
             self._predictor.predict(file).rle()
 
     def stream(self, count: int) -> None:
         """All stages at once."""
         done = 0
         for result in self._predictor.stream(
-            self._some(count), workers=self._workers, then=_run_lengths
+            self._first(count), workers=self._workers, then=_run_lengths
         ):
             if result.error is not None:
                 raise result.error
             done += 1
         if done != count:
-            raise SystemExit(f"error: the stream answered {done} of {count} photos")
+            raise SystemExit(f"error: the stream returned {done} of {count} photos")
 
-    def _some(self, count: int) -> Iterator[Path]:
+    def _first(self, count: int) -> Iterator[Path]:
         return itertools.islice(itertools.cycle(self._files), count)
 
 
@@ -131,54 +131,54 @@ def measure(
 
     Args:
         model: an ONNX file for any canvas.
-        files: photos, each pass goes over all at least once.
-        repeats: turns, a pass of each way in each.
-        seconds: a pass of the bare session takes at least so long.
-        cores: that the process is held to.
-        workers: threads of the stream beside the network's.
+        files: photos; each pass uses all at least once.
+        repeats: number of passes of each kind.
+        seconds: minimum length of a pass of the bare session.
+        cores: that the process may use.
+        workers: threads of the stream in addition to the network's.
     """
-    _hold_to(cores)
-    ways = _Ways(open_session(model, threads=1), files, workers)
-    ways.serial(2)
-    one_s = _timed(ways.bare, 2)[0] / 2
+    _limit_to(cores)
+    passes = _Passes(open_session(model, threads=1), files, workers)
+    passes.serial(2)
+    one_s = _timed(passes.bare, 2)[0] / 2
     count = max(len(files), math.ceil(seconds / one_s))
     rates: dict[str, list[float]] = {"bare": [], "serial": [], "stream": []}
     cpu_s: list[float] = []
-    for turn in range(repeats):
-        for name in list(rates)[:: 1 if turn % 2 == 0 else -1]:
-            wall_s, used_s = _timed(getattr(ways, name), count)
+    for repeat in range(repeats):
+        for name in list(rates)[:: 1 if repeat % 2 == 0 else -1]:
+            wall_s, used_s = _timed(getattr(passes, name), count)
             rates[name].append(count / wall_s)
             if name == "serial":
                 cpu_s.append(used_s / count)
-    middle = {name: statistics.median(found) for name, found in rates.items()}
-    turns = zip(rates["stream"], rates["bare"], cpu_s, strict=True)
+    medians = {name: statistics.median(of_passes) for name, of_passes in rates.items()}
+    by_repeat = zip(rates["stream"], rates["bare"], cpu_s, strict=True)
     return Streaming(
         count,
         cores,
-        middle["bare"],
+        medians["bare"],
         statistics.median(cpu_s),
-        middle["serial"],
-        middle["stream"],
+        medians["serial"],
+        medians["stream"],
         [round(rate, 3) for rate in rates["bare"]],
         [round(rate, 3) for rate in rates["stream"]],
-        [round(stream / min(bare, cores / used), 3) for stream, bare, used in turns],
+        [round(stream / min(bare, cores / used), 3) for stream, bare, used in by_repeat],
     )
 
 
-def _hold_to(cores: int) -> None:
-    """Let this process, and all its threads, use no more cores."""
+def _limit_to(cores: int) -> None:
+    """Limit this process, and all its threads, to so many cores."""
     if not hasattr(os, "sched_setaffinity"):
-        sys.exit("error: this system cannot hold a process to some cores; run it on Linux")
+        sys.exit("error: this system cannot limit a process to some cores; run it on Linux")
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < cores:
         sys.exit(f"error: --cores {cores}: this process may use {len(allowed)}")
     os.sched_setaffinity(0, allowed[:cores])
 
 
-def _timed(way: Callable[[int], None], count: int) -> tuple[float, float]:
-    """Wall and processor seconds of a pass."""
+def _timed(run: Callable[[int], None], count: int) -> tuple[float, float]:
+    """Wall and CPU seconds of a pass."""
     used, started = time.process_time(), time.perf_counter()
-    way(count)
+    run(count)
     return time.perf_counter() - started, time.process_time() - used
 
 
@@ -195,8 +195,8 @@ def main() -> int:
     files = sorted(args.photos.glob("*.jpg"))
     if not files:
         parser.error(f"{args.photos}: no *.jpg in it")
-    found = measure(args.model, files, args.repeats, args.seconds, args.cores, args.workers)
-    print(json.dumps(asdict(found)))
+    streaming = measure(args.model, files, args.repeats, args.seconds, args.cores, args.workers)
+    print(json.dumps(asdict(streaming)))
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Draws what `bench/precision_budget.py` measured.
+"""Draws the results of `bench/precision_budget.py`: agreement against 8 bits and against time.
 
-Agreement against 8 bits and against time, and with `--groups` what each group of layers costs:
+With `--groups` also the agreement that each group of layers loses.
 `python bench/trade_off.py docs/results/precision_budget.json docs/images/precision_tradeoff.png`
 """
 
@@ -23,15 +23,15 @@ from runtime.cli.figure import BLUE, ORANGE, new_figure, save_figure
 
 # AP, its color, and the marker of budgets and of presets.
 _SERIES = (("box AP", BLUE, "o"), ("mask AP", ORANGE, "s"))
-_AXES = (("in 8 bits", "multiply-adds in 8 bits, %"), ("ms", "ms a photo, on the CPU"))
+_AXES = (("in 8 bits", "multiply-adds in 8 bits, %"), ("ms", "ms per photo, on the CPU"))
 
 
 def main() -> int:
-    """Draw a file of results again."""
+    """Draw the figures of a results file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--groups", type=Path, help="PNG of what each group costs")
+    parser.add_argument("--groups", type=Path, help="PNG of the points that each group loses")
     args = parser.parse_args()
     measured = json.loads(args.results.read_text("utf-8"))
     draw(measured["rows"], args.picture)
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def draw(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Budgets as lines, presets as single marks beside them.
+    """Draw budgets as lines and presets as single markers.
 
     Args:
         rows: of the table of `bench/precision_budget.py`, by column.
@@ -51,14 +51,14 @@ def draw(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     budgets = [row for row in rows if not row["choice"].startswith("preset")]
     presets = [row for row in rows if row not in budgets]
     for axes, (column, title) in zip(both, _AXES, strict=True):
-        for name, color, mark in _SERIES:
+        for name, color, marker in _SERIES:
             line = sorted(budgets, key=lambda row: _number(row[column]))
-            places = [_number(row[column]) for row in line]
+            x = [_number(row[column]) for row in line]
             values = [_number(row[name]) for row in line]
-            axes.plot(places, values, f"{mark}-", color=color, label=f"{name}, budgets")
-            places = [_number(row[column]) for row in presets]
+            axes.plot(x, values, f"{marker}-", color=color, label=f"{name}, budgets")
+            x = [_number(row[column]) for row in presets]
             values = [_number(row[name]) for row in presets]
-            axes.plot(places, values, mark, color=color, fillstyle="none", label=f"{name}, presets")
+            axes.plot(x, values, marker, color=color, fillstyle="none", label=f"{name}, presets")
         _write_titles(axes, rows, column)
         axes.set_xlabel(title)
     both[0].set_ylabel("agreement AP with the eager model")
@@ -83,11 +83,11 @@ def _sensitivity(row: Mapping[str, str]) -> Sensitivity:
 
 
 def _write_titles(axes: Any, rows: Sequence[Mapping[str, str]], column: str) -> None:
-    """Each choice's name, below its mask AP, where there is room for it."""
+    """Write the name of each choice below its mask AP."""
     for row in rows:
-        place = (_number(row[column]), _number(row["mask AP"]))
+        point = (_number(row[column]), _number(row["mask AP"]))
         title = row["choice"].removeprefix("budget ").removeprefix("preset ")
-        axes.annotate(title, place, (0, -14), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(title, point, (0, -14), textcoords="offset points", ha="center", fontsize=8)
     axes.margins(x=0.12, y=0.12)
 
 

@@ -162,7 +162,7 @@ def test_detections(run: Run) -> None:
     here = valid[0]
     probs = torch.softmax(logits[here].double(), dim=1).numpy()
     theirs = deltas[here].double().numpy().reshape(len(probs), -1, 4)[:, :, XY]
-    window = oracle.normalise(np.array(oracle.mold(PHOTO_HW, 192, SIDE).window), (SIDE, SIDE))
+    window = oracle.normalize(np.array(oracle.mold(PHOTO_HW, 192, SIDE).window), (SIDE, SIDE))
     boxes = normalised(rois[0][here].double().numpy())
     expected = oracle.detections(boxes, probs, theirs, window, MIN_CONFIDENCE)
     count = int(run.outputs.counts[0])

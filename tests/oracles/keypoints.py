@@ -1,8 +1,8 @@
 """Heat maps to keypoints as slow, obvious loops in float64.
 
 The definition: resize each map to ceil(width) x ceil(height) of its box by Keys' cubic convolution
-with A = -0.75, half-pixel centres and edge samples repeated; take the largest pixel, the first of
-equal ones in row order; its centre, scaled to the box, is the keypoint.
+with A = -0.75, half-pixel centers and edge samples repeated; take the largest pixel, the first of
+equal ones in row order; its center, scaled to the box, is the keypoint.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ def resized_map(heatmap: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def keypoint(heatmap: np.ndarray, box_xyxy: np.ndarray) -> tuple[float, float, float, float]:
-    """X, y, the peak of the resized map, and the peak's share of the map's own positions."""
+    """X, y, the peak of the resized map, and its probability in the softmax of the map."""
     x0, y0, x1, y1 = (np.float32(v) for v in box_xyxy)
-    # In float32: whether a side is an integer is a decision of the eager models' arithmetic.
+    # In float32 as in the eager models, because a side is rounded up to whole pixels.
     width, height = float(max(x1 - x0, 1)), float(max(y1 - y0, 1))
     resized = resized_map(heatmap, math.ceil(height), math.ceil(width))
     row, column = divmod(int(resized.argmax()), math.ceil(width))
     x = float(x0) + (column + 0.5) * width / math.ceil(width)
     y = float(y0) + (row + 0.5) * height / math.ceil(height)
     peak, highest = float(resized.max()), float(heatmap.max())
-    share = math.exp(peak - highest) / np.exp(heatmap.astype(np.float64) - highest).sum()
-    return x, y, peak, float(share)
+    probability = math.exp(peak - highest) / np.exp(heatmap.astype(np.float64) - highest).sum()
+    return x, y, peak, float(probability)
 
 
 def margin(heatmap: np.ndarray, box_xyxy: np.ndarray, beyond_px: float) -> float:
-    """By how much the peak exceeds all pixels of the resized map that are farther from it."""
+    """The peak minus the largest pixel of the resized map that is farther away than `beyond_px`."""
     x0, y0, x1, y1 = (np.float32(v) for v in box_xyxy)
     height, width = math.ceil(max(y1 - y0, 1)), math.ceil(max(x1 - x0, 1))
     resized = resized_map(heatmap, height, width)

@@ -1,4 +1,4 @@
-"""Slow and obvious references for matching and suppression."""
+"""Matching and suppression as slow, obvious loops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> float:
 
 
 def best_total(value: Floats) -> float:
-    """The largest sum over all one-to-one assignments of the shorter axis, by trying all."""
+    """The largest sum over all one-to-one assignments of the shorter axis."""
     if value.shape[0] > value.shape[1]:
         value = value.T
     rows = range(value.shape[0])
@@ -31,7 +31,7 @@ def best_total(value: Floats) -> float:
 def greedy_nms(
     boxes_xyxy: Floats, scores: Floats, groups: NDArray[np.int64], limit: float
 ) -> NDArray[np.bool_]:
-    """Keep boxes in order of score unless one kept before, of the same group, overlaps more."""
+    """Keep boxes in order of score unless a kept one of the same group overlaps by more."""
     keep = np.zeros(len(boxes_xyxy), dtype=np.bool_)
     for box in np.argsort(-scores, kind="stable"):
         before = [k for k in np.flatnonzero(keep) if groups[k] == groups[box]]

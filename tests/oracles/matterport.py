@@ -1,8 +1,8 @@
-"""What Matterport's Mask R-CNN does around its convolutions, in slow, obvious NumPy.
+"""Matterport's Mask R-CNN without its convolutions, in slow, obvious NumPy.
 
-Written from the published definition (`mrcnn/model.py`, `mrcnn/utils.py`), for the original
-cannot be run any more. Imports nothing of the project. Boxes are y1, x1, y2, x2 as there: in
-pixels, or normalised, where a canvas's corner pixels are 0 and 1 and a box ends a pixel early.
+Written from the published definition (`mrcnn/model.py`, `mrcnn/utils.py`), because the original no
+longer runs. Imports nothing of the project. Boxes are y1, x1, y2, x2 as there: in pixels, or
+normalized, where the canvas's corner pixels are 0 and 1 and a box ends a pixel early.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.oracles.grid_constant import resize
+from tests.oracles.skimage_bilinear import resize
 
 Floats = NDArray[np.float64]
 STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
@@ -25,7 +25,7 @@ PRE_NMS, RPN_NMS, PROPOSALS = 6000, 0.7, 1000
 
 @dataclass(frozen=True)
 class Molded:
-    """A photo on its canvas: its size there, and the window y1, x1, y2, x2 in pixels."""
+    """A photo on its canvas: its resized size, and the window y1, x1, y2, x2 in pixels."""
 
     hw: tuple[int, int]
     window: tuple[int, int, int, int]
@@ -42,14 +42,14 @@ def mold(photo_hw: tuple[int, int], min_dim: int, max_dim: int) -> Molded:
     return Molded((height, width), (top, left, top + height, left + width))
 
 
-def normalise(boxes: Floats, hw: tuple[int, int]) -> Floats:
+def normalize(boxes: Floats, hw: tuple[int, int]) -> Floats:
     """`norm_boxes`."""
     scale = np.array([hw[0] - 1, hw[1] - 1, hw[0] - 1, hw[1] - 1])
     return (boxes - np.array([0, 0, 1, 1])) / scale
 
 
 def anchors(side: int) -> Floats:
-    """`generate_pyramid_anchors` on a square canvas, normalised, [n, 4]."""
+    """`generate_pyramid_anchors` on a square canvas, normalized, [n, 4]."""
     boxes = []
     for stride, scale in zip(STRIDES, SCALES, strict=True):
         for row in range(math.ceil(side / stride)):
@@ -59,7 +59,7 @@ def anchors(side: int) -> Floats:
                     y, x = row * stride, column * stride
                     box = [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
                     boxes.append(box)
-    return normalise(np.array(boxes), (side, side))
+    return normalize(np.array(boxes), (side, side))
 
 
 def apply_deltas(boxes: Floats, deltas: Floats) -> Floats:
@@ -81,7 +81,7 @@ def clip(boxes: Floats, window: Floats) -> Floats:
 
 
 def suppress(boxes: Floats, scores: Floats, most: int, limit: float) -> list[int]:
-    """`tf.image.non_max_suppression`: indices of what stays, best first."""
+    """`tf.image.non_max_suppression`: indices of the kept boxes, best first."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable").tolist():
@@ -99,9 +99,9 @@ def suppress(boxes: Floats, scores: Floats, most: int, limit: float) -> list[int
 
 
 def proposals(foreground: Floats, deltas: Floats, side: int) -> Floats:
-    """`ProposalLayer`: normalised boxes, best first, without the zeros that it pads with.
+    """`ProposalLayer`: normalized boxes, best first, without its zero padding.
 
-    `foreground` is [n], anything that orders as the probability does; `deltas` [n, 4].
+    `foreground` is [n], monotonic in the probability; `deltas` [n, 4].
     """
     best = np.argsort(-foreground, kind="stable")[:PRE_NMS]
     boxes = apply_deltas(anchors(side)[best], deltas[best] * STD_DEV)
@@ -110,7 +110,7 @@ def proposals(foreground: Floats, deltas: Floats, side: int) -> Floats:
 
 
 def level(box: Floats, side: int, canonical: float = 224.0) -> int:
-    """`PyramidROIAlign`'s choice for a normalised box, 2 to 5."""
+    """The level of `PyramidROIAlign` for a normalized box, 2 to 5."""
     height, width = box[2] - box[0], box[3] - box[1]
     if height * width <= 0:
         return 2
@@ -121,8 +121,8 @@ def level(box: Floats, side: int, canonical: float = 224.0) -> int:
 def crop_and_resize(feature: NDArray[np.float32], box: Floats, size: int) -> Floats:
     """`tf.image.crop_and_resize`, bilinear, of a [C, H, W] feature map to [C, size, size].
 
-    What it reads on the map's edge is the edge: in TensorFlow's float32 the last point of a box
-    that ends there may round to just outside and give 0, in some boxes and not in others.
+    Points on the map's edge are inside. In TensorFlow's float32 the last point of a box that ends
+    there may round to just outside, which gives 0 in some boxes and not in others.
     """
     channels, height, width = feature.shape
     crop = np.zeros((channels, size, size))
@@ -154,8 +154,8 @@ def _bilinear(feature: NDArray[np.float32], y: float, x: float) -> Floats:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Rows of the detection layer: normalised boxes [D, 4], classes, scores, their proposals."""
+class Detections:
+    """Rows of the detection layer: normalized boxes [D, 4], classes, scores, proposal indices."""
 
     boxes: Floats
     classes: NDArray[np.int64]
@@ -171,26 +171,26 @@ def detections(
     min_confidence: float = 0.7,
     nms: float = 0.3,
     most: int = 100,
-) -> Found:
-    """`refine_detections_graph`: rois [R, 4], probs [R, C], deltas [R, C, 4], window normalised."""
-    every = np.arange(len(rois))
+) -> Detections:
+    """`refine_detections_graph`: rois [R, 4], probs [R, C], deltas [R, C, 4], window normalized."""
+    indices = np.arange(len(rois))
     classes = probs.argmax(axis=1)
-    scores = probs[every, classes]
-    boxes = clip(apply_deltas(rois, deltas[every, classes] * STD_DEV), window)
+    scores = probs[indices, classes]
+    boxes = clip(apply_deltas(rois, deltas[indices, classes] * STD_DEV), window)
     keep = (classes > 0) & (scores >= min_confidence)
     kept: list[int] = []
-    for one in np.unique(classes[keep]):
-        rows = np.flatnonzero(keep & (classes == one))
+    for label in np.unique(classes[keep]):
+        rows = np.flatnonzero(keep & (classes == label))
         kept += rows[suppress(boxes[rows], scores[rows], most, nms)].tolist()
     order = np.array(sorted(kept, key=lambda row: -scores[row])[:most], dtype=np.int64)
-    return Found(boxes[order], classes[order], scores[order], order)
+    return Detections(boxes[order], classes[order], scores[order], order)
 
 
 def unmold(
     boxes: Floats, photo_hw: tuple[int, int], molded: Molded, side: int
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """`unmold_detections`: boxes in whole pixels of the photo, and which of them are not empty."""
-    y1, x1, y2, x2 = normalise(np.array(molded.window), (side, side))
+    y1, x1, y2, x2 = normalize(np.array(molded.window), (side, side))
     inside = (boxes - np.array([y1, x1, y1, x1])) / np.array([y2 - y1, x2 - x1] * 2)
     scale = np.array([photo_hw[0] - 1, photo_hw[1] - 1] * 2)
     pixels = np.around(inside * scale + np.array([0, 0, 1, 1])).astype(np.int32)

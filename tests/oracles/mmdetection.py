@@ -1,6 +1,6 @@
 """MMDetection 2's test-time rules as slow, obvious NumPy, written from its published code.
 
-No MMDetection was run. Float32 where it computes in float32 and rounding can decide.
+MMDetection was not run. Float32 where MMDetection's float32 rounding can change the result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from tests.oracles.roi_align import greedy_nms
 
 RATIOS = (0.5, 1.0, 2.0)
-LARGEST_GROWTH = abs(math.log(16 / 1000))
+MAX_LOG_SCALE = abs(math.log(16 / 1000))
 
 
 def resized_hw(height: int, width: int, short: int, long: int) -> tuple[int, int]:
@@ -22,10 +22,10 @@ def resized_hw(height: int, width: int, short: int, long: int) -> tuple[int, int
 
 
 def _taps(at: int, source: int, target: int) -> tuple[int, int, int, int]:
-    """Two source indices and their weights of 2048ths."""
-    centre = np.float32((at + 0.5) * (1.0 / (target / source)) - 0.5)
-    first = math.floor(centre)
-    second_weight = np.float32(centre - np.float32(first))
+    """Two source indices and their weights in units of 1 / 2048."""
+    center = np.float32((at + 0.5) * (1.0 / (target / source)) - 0.5)
+    first = math.floor(center)
+    second_weight = np.float32(center - np.float32(first))
     weights = [round(float(w) * 2048) for w in (np.float32(1) - second_weight, second_weight)]
     clamp = [min(max(i, 0), source - 1) for i in (first, first + 1)]
     return clamp[0], clamp[1], weights[0], weights[1]
@@ -33,7 +33,7 @@ def _taps(at: int, source: int, target: int) -> tuple[int, int, int, int]:
 
 def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
     """cv2 `resize` of uint8 [h, w, C] by INTER_LINEAR: 11-bit weights, two truncating shifts."""
-    answer = np.zeros((height, width, photo.shape[2]), np.uint8)
+    resized = np.zeros((height, width, photo.shape[2]), np.uint8)
     for y in range(height):
         y0, y1, upper, lower = _taps(y, photo.shape[0], height)
         for x in range(width):
@@ -43,8 +43,8 @@ def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
                     int(photo[r, x0, c]) * left + int(photo[r, x1, c]) * right for r in (y0, y1)
                 ]
                 parts = (upper * (rows[0] >> 4) >> 16) + (lower * (rows[1] >> 4) >> 16)
-                answer[y, x, c] = (parts + 2) >> 2
-    return answer
+                resized[y, x, c] = (parts + 2) >> 2
+    return resized
 
 
 def anchors(grid_hw: tuple[int, int], stride: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def decode(
 ) -> np.ndarray:
     """`DeltaXYWHBBoxCoder.decode` of one box, clipped to the image."""
     dx, dy, dw, dh = (float(d) * s for d, s in zip(delta, stds, strict=True))
-    dw, dh = (min(max(d, -LARGEST_GROWTH), LARGEST_GROWTH) for d in (dw, dh))
+    dw, dh = (min(max(d, -MAX_LOG_SCALE), MAX_LOG_SCALE) for d in (dw, dh))
     w, h = box[2] - box[0], box[3] - box[1]
     cx, cy = (box[0] + box[2]) / 2 + dx * w, (box[1] + box[3]) / 2 + dy * h
     w, h = w * math.exp(dw), h * math.exp(dh)
@@ -74,7 +74,7 @@ def decode(
 
 
 def _nms(boxes: np.ndarray, scores: np.ndarray, limit: float) -> np.ndarray:
-    """Rows that stay, best first."""
+    """Indices of the kept rows, best first."""
     order = np.argsort(-scores, kind="stable")
     everything = np.ones(len(order), bool)
     return order[greedy_nms(boxes[order], everything, ~everything, limit)]
@@ -97,13 +97,13 @@ def proposals(
     boxes, scores = [], []
     for level, stride in enumerate(strides):
         flat = logits[level].transpose(1, 2, 0).reshape(-1)
-        moves = deltas[level].transpose(1, 2, 0).reshape(-1, 4)
+        of_level = deltas[level].transpose(1, 2, 0).reshape(-1, 4)
         priors = anchors(logits[level].shape[1:], stride)
         best = np.argsort(-flat, kind="stable")[:nms_pre]
-        found = [decode(priors[i], moves[i], (1, 1, 1, 1), image_hw) for i in best]
+        decoded = [decode(priors[i], of_level[i], (1, 1, 1, 1), image_hw) for i in best]
         kept = [
             (box, flat[i])
-            for box, i in zip(found, best, strict=True)
+            for box, i in zip(decoded, best, strict=True)
             if box[2] - box[0] > 0 and box[3] - box[1] > 0
         ]
         level_boxes = np.array([box for box, _ in kept]).reshape(-1, 4)
@@ -116,7 +116,7 @@ def proposals(
 
 
 def level(roi_xyxy: np.ndarray, levels: int) -> int:
-    """`SingleRoIExtractor.map_roi_levels`, 0 being the finest, in float32."""
+    """`SingleRoIExtractor.map_roi_levels` in float32; 0 is the finest."""
     x0, y0, x1, y1 = (np.float32(v) for v in roi_xyxy)
     scale = np.sqrt((x1 - x0) * (y1 - y0))
     ratio = np.float32(scale / np.float32(56)) + np.float32(1e-6)
@@ -138,7 +138,7 @@ def detections(
         deltas: [R, 4 * C], or [R, 4] of a class-agnostic head.
         rois: [R, 4] xyxy.
     """
-    found = []
+    results = []
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     for label in range(logits.shape[1] - 1):
@@ -151,11 +151,11 @@ def detections(
             ]
         ).reshape(-1, 4)
         scores = probabilities[rows, label]
-        found += [(scores[i], label, boxes[i]) for i in _nms(boxes, scores, 0.5)]
-    found.sort(key=lambda row: -row[0])
-    found = found[:max_per_img]
+        results += [(scores[i], label, boxes[i]) for i in _nms(boxes, scores, 0.5)]
+    results.sort(key=lambda row: -row[0])
+    results = results[:max_per_img]
     return (
-        np.array([box for _, _, box in found]).reshape(-1, 4),
-        np.array([score for score, _, _ in found]),
-        np.array([label for _, label, _ in found], dtype=np.int64),
+        np.array([box for _, _, box in results]).reshape(-1, 4),
+        np.array([score for score, _, _ in results]),
+        np.array([label for _, label, _ in results], dtype=np.int64),
     )

@@ -1,6 +1,6 @@
 """Pasting one mask, pixel by pixel, in float64: slow and obvious. Imports nothing of the project.
 
-Answers are soft, float64 [H, W]; the caller puts the threshold where it wants it.
+Results are probabilities, float64 [H, W], without a threshold.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 def paste_integer(
     mask: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Torchvision's rule: pad by one cell, grow the box, truncate it, resize bilinearly."""
+    """Torchvision's rule: pad by one cell, expand the box, truncate it, resize bilinearly."""
     side = mask.shape[0]
     padded = np.pad(mask.astype(np.float64), 1)
-    x0, y0, x1, y1 = _grown_box(box_xyxy, side)
+    x0, y0, x1, y1 = _expanded_box(box_xyxy, side)
     width, height = max(x1 - x0 + 1, 1), max(y1 - y0 + 1, 1)
     image = np.zeros(image_hw)
     for y in range(max(y0, 0), min(y1 + 1, image_hw[0])):
@@ -31,7 +31,7 @@ def paste_integer(
 def paste_float(
     mask: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """detectron2's rule: sample at pixel centres of the box and one pixel around it."""
+    """detectron2's rule: sample at pixel centers of the box and one pixel around it."""
     side = mask.shape[0]
     x0, y0, x1, y1 = box_xyxy.astype(np.float64).tolist()
     image = np.zeros(image_hw)
@@ -43,19 +43,19 @@ def paste_float(
     return image
 
 
-def _grown_box(box_xyxy: NDArray[np.float32], side: int) -> list[int]:
-    # In float32, for truncation makes a whole pixel of one rounding.
+def _expanded_box(box_xyxy: NDArray[np.float32], side: int) -> list[int]:
+    # In float32 as in torchvision, because truncation can turn rounding into a whole pixel.
     x0, y0, x1, y1 = box_xyxy
     half, scale = np.float32(0.5), np.float32((side + 2) / side)
     half_width, half_height = (x1 - x0) * half * scale, (y1 - y0) * half * scale
-    centre_x, centre_y = (x1 + x0) * half, (y1 + y0) * half
-    grown = (
-        centre_x - half_width,
-        centre_y - half_height,
-        centre_x + half_width,
-        centre_y + half_height,
+    center_x, center_y = (x1 + x0) * half, (y1 + y0) * half
+    expanded = (
+        center_x - half_width,
+        center_y - half_height,
+        center_x + half_width,
+        center_y + half_height,
     )
-    return [int(value) for value in grown]
+    return [int(value) for value in expanded]
 
 
 def _bilinear(grid: NDArray[np.float64], x: float, y: float) -> float:

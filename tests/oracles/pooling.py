@@ -1,7 +1,7 @@
-"""The pooling family as slow, obvious loops in float64.
+"""The pooling operators as slow, obvious loops in float64.
 
-All take a map [C, H, W] and a RoI xyxy in image pixels, and answer [C, P, P]. RoIAlign's average is
-in `roi_align`. Where a library decides by float32 what cell an edge falls on, so does this.
+All take a map [C, H, W] and a RoI xyxy in image pixels, and return [C, P, P]. RoIAlign's average is
+in `roi_align`. Where a library's float32 rounding decides the cell of an edge, it is used here too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.oracles.roi_align import bilinear
 
-# Of samples that stand exactly on a limit; nothing else comes so close.
+# For samples exactly on a limit; no others are so close.
 _TINY = 1e-9
 
 
@@ -27,8 +27,8 @@ def adaptive_counts(
 ) -> tuple[int, int]:
     """Samples of a bin along y and x of adaptive RoIAlign."""
     x0, y0, x1, y1 = (float(v) / stride for v in roi_xyxy)
-    least = 0.0 if aligned else 1.0
-    sides = max(y1 - y0, least), max(x1 - x0, least)
+    smallest = 0.0 if aligned else 1.0
+    sides = max(y1 - y0, smallest), max(x1 - x0, smallest)
     count_y, count_x = (max(math.ceil(side / output_size), 0) for side in sides)
     return count_y, count_x
 
@@ -42,7 +42,7 @@ def roi_align(
     parts_yx: tuple[Sequence[float], Sequence[float]],
     reduce: str,
 ) -> np.ndarray:
-    """RoIAlign with samples anywhere in a bin: `parts_yx` in (0, 1) of its sides."""
+    """RoIAlign with samples at `parts_yx` of a bin's sides, in (0, 1)."""
     shift = 0.5 if aligned else 0.0
     x0, y0, x1, y1 = (float(v) / stride - shift for v in roi_xyxy)
     height, width = y1 - y0, x1 - x0
@@ -75,7 +75,7 @@ def roi_warp(
 def roi_pool(
     feature: np.ndarray, roi_xyxy: np.ndarray, output_size: int, stride: float, quantise: str
 ) -> np.ndarray:
-    """The greatest of a bin's cells; 0 for a bin without one."""
+    """The largest of a bin's cells; 0 for a bin without cells."""
     (y0, height), (x0, width) = (
         _whole_cells(roi_xyxy[axis], roi_xyxy[axis + 2], stride, quantise) for axis in (1, 0)
     )
@@ -117,7 +117,7 @@ def crop_and_resize(
     ratio: int,
     frame: str,
 ) -> np.ndarray:
-    """Points from corner to corner; of twice as many, the greatest of 2 x 2."""
+    """Points from corner to corner; with ratio 2 the largest of 2 x 2."""
     count = output_size * ratio
     ys, xs = (
         _points(roi_xyxy[a], roi_xyxy[a + 2], feature.shape[2 - a], stride, count, frame)
@@ -146,7 +146,7 @@ def _points(
 def prroi_pool(
     feature: np.ndarray, roi_xyxy: np.ndarray, output_size: int, stride: float, aligned: bool
 ) -> np.ndarray:
-    """Each cell is a tent of height 1 and width 2; the mean of their sum over each bin."""
+    """The mean over each bin of the map interpolated by tents of height 1 and width 2."""
     shift = 0.5 if aligned else 0.0
     x0, y0, x1, y1 = (float(v) / stride - shift for v in roi_xyxy)
     height, width = (y1 - y0) / output_size, (x1 - x0) / output_size
@@ -163,18 +163,18 @@ def prroi_pool(
     return pooled
 
 
-def _tent(centre: int, low: float, high: float) -> float:
-    """Integral of max(1 - |t - centre|, 0) from low to high: a trapezium on each slope."""
+def _tent(center: int, low: float, high: float) -> float:
+    """Integral of max(1 - |t - center|, 0) from low to high: a trapezium on each slope."""
     total = 0.0
-    for left, right in ((centre - 1, centre), (centre, centre + 1)):
+    for left, right in ((center - 1, center), (center, center + 1)):
         a, b = max(low, left), min(high, right)
         if b > a:
-            total += (b - a) * (1 - abs((a + b) / 2 - centre))
+            total += (b - a) * (1 - abs((a + b) / 2 - center))
     return total
 
 
 def sample_parts(ratio: int, placement: str) -> list[float]:
-    """Of so many samples along a bin of length 1."""
+    """Positions of `ratio` samples along a bin of length 1."""
     if placement == "even":
         return [(i + 1) / (ratio + 1) for i in range(ratio)]
     return [(i + 0.5) / ratio for i in range(ratio)]
@@ -207,7 +207,7 @@ def _sampled(
 
 
 def _on_level(feature: np.ndarray, y: float, x: float) -> np.ndarray:
-    """`bilinear`, but a sample exactly on the limit counts whatever its rounding."""
+    """`bilinear`, but samples on the limit are inside despite rounding."""
     limits = [(y, feature.shape[1]), (x, feature.shape[2])]
     y, x = (min(max(v, -1.0), s) if -1 - _TINY <= v <= s + _TINY else v for v, s in limits)
     return bilinear(feature, y, x)

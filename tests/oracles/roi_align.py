@@ -8,7 +8,7 @@ import numpy as np
 
 
 def bilinear(feature: np.ndarray, y: float, x: float) -> np.ndarray:
-    """Value of a [C, H, W] map at one point; 0 beyond one cell outside, else clamped."""
+    """Value of a [C, H, W] map at one point: 0 beyond one cell outside, else clamped."""
     height, width = feature.shape[1:]
     if y < -1.0 or y > height or x < -1.0 or x > width:
         return np.zeros(feature.shape[0])
@@ -29,7 +29,7 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> np.ndarray:
-    """Average of samples in each of the bins, [C, P, P]; the RoI is in image pixels."""
+    """Average of the samples of each bin, [C, P, P]; the RoI is in image pixels."""
     shift = 0.5 if aligned else 0.0
     x0, y0, x1, y1 = (float(v) / stride - shift for v in roi_xyxy)
     width, height = x1 - x0, y1 - y0
@@ -60,7 +60,7 @@ def pyramid_level(roi_xyxy: np.ndarray, canonical_level: int, canonical_size: fl
 def greedy_nms(
     boxes: np.ndarray, valid: np.ndarray, groups: np.ndarray, limit: float
 ) -> np.ndarray:
-    """Bool [K]: which rows stay, the boxes being sorted best first."""
+    """Bool [K]: which rows are kept, of boxes that are sorted best first."""
     keep = np.zeros(len(boxes), bool)
     for j in range(len(boxes)):
         if valid[j]:

@@ -19,7 +19,7 @@ from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime.detections import Detections
 from runtime.formats import crops, jsonl, labelme, rle, yolo
 from runtime.formats.names import file_stem
-from tests.oracles.polygons import rasterise
+from tests.oracles.polygons import rasterize
 
 SPEC = ModelSpec(
     dialect="torchvision",
@@ -84,7 +84,7 @@ def test_a_yolo_line_holds_the_masks_pixels() -> None:
         assert (values >= 0).all()
         assert (values <= 1).all()
         ring = values.reshape(-1, 2) * IMAGE_HW[::-1]
-        np.testing.assert_array_equal(rasterise([ring], IMAGE_HW), dense(detections)[row])
+        np.testing.assert_array_equal(rasterize([ring], IMAGE_HW), dense(detections)[row])
 
 
 @pytest.mark.parametrize("first_class", [0, 1])
@@ -152,7 +152,7 @@ def test_labelme_polygons_hold_the_masks_pixels() -> None:
         rings[row].append(np.array(shape["points"]))
     assert any(len(parts) > 1 for parts in rings.values())
     for row, mask in enumerate(dense(detections)):
-        np.testing.assert_array_equal(rasterise(rings[row], IMAGE_HW), mask)
+        np.testing.assert_array_equal(rasterize(rings[row], IMAGE_HW), mask)
         assert len(rings[row]) == len(detections.polygons()[row])
 
 

@@ -19,7 +19,7 @@ from runtime.postprocessing.from_raw import RawDetections, from_raw
 from runtime.preprocessing.canvas import resized_hw, to_canvas
 from runtime.preprocessing.skimage_bilinear import resize_uint8
 from tests.oracles import matterport as oracle
-from tests.oracles.grid_constant import resize as resize_slowly
+from tests.oracles.skimage_bilinear import resize as resize_slowly
 
 PREPROCESS = PreprocessSpec(
     800,

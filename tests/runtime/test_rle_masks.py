@@ -11,7 +11,7 @@ import pytest
 from bench import masks
 from model.spec import PasteRule
 from runtime.detections import Detections
-from tests.oracles.polygons import rasterise
+from tests.oracles.polygons import rasterize
 
 pytest.importorskip("pycocotools.mask")
 
@@ -31,7 +31,7 @@ def test_run_lengths_are_pycocotools_and_polygons_hold_the_pixels(
     assert sum(c.masks for c in counts) == count
     assert [c for c in counts if not c.has_passed] == []
     # The proof is about pixels, not about an IoU.
-    assert sum(c.simplified_alike for c in counts) == count
+    assert sum(c.simplified_same for c in counts) == count
     for kind in ("empty", "full", "single", "large"):
         assert sum(getattr(c, kind) for c in counts) > 0, kind
 
@@ -53,12 +53,12 @@ def test_a_wrong_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("rule", get_args(PasteRule))
-def test_the_fast_rasteriser_is_the_slow_one(rule: PasteRule) -> None:
+def test_the_fast_rasterizer_is_the_slow_one(rule: PasteRule) -> None:
     rng = np.random.default_rng(5)
     for _, found in masks.random_detections(rule, 20, rng):
         small = replace(found, image_hw=(23, 31))
         for parts in small.polygons(1.0):
             rings = [ring for part in parts for ring in (part.exterior, *part.holes)]
             np.testing.assert_array_equal(
-                masks.rasterise(parts, (23, 31)), rasterise(rings, (23, 31))
+                masks.rasterize(parts, (23, 31)), rasterize(rings, (23, 31))
             )

@@ -14,7 +14,7 @@ from runtime.masks.join_rings import one_ring
 from runtime.masks.paste import MaskCrop
 from runtime.masks.polygons import SAME_PIXELS_PX, Polygon, outlines, signed_area
 from runtime.masks.simplify import douglas_peucker
-from tests.oracles.polygons import parts, rasterise
+from tests.oracles.polygons import parts, rasterize
 
 X0, Y0 = 3, 2
 TOLERANCES = (0.0, 0.1, SAME_PIXELS_PX)
@@ -69,7 +69,7 @@ NAMED = {
 def assert_parts(mask: Bool, polygons: Sequence[Polygon]) -> None:
     """Each polygon holds the pixels of one 4-connected part, each part has one."""
     image = placed(mask)
-    held = [rasterise(rings([part]), image.shape) for part in polygons]
+    held = [rasterize(rings([part]), image.shape) for part in polygons]
     expected = parts(image)
     assert sorted(p.tobytes() for p in held) == sorted(p.tobytes() for p in expected)
 
@@ -163,7 +163,7 @@ def test_simplified_outlines_have_fewer_vertices_and_stay_near() -> None:
     assert sizes[1] < 0.6 * sizes[0]
     assert sizes[2] < 0.15 * sizes[0]
     mask = placed(disc(160))
-    again = rasterise(rings(coarse), mask.shape)
+    again = rasterize(rings(coarse), mask.shape)
     wrong = np.argwhere(again != mask)
     # No pixel changes sides that is further from the outline than the tolerance.
     edge = exact[0].exterior
@@ -246,7 +246,7 @@ def test_one_ring_has_the_pixels_of_all() -> None:
                 continue
             several += len(rings(found)) > 1
             ring = one_ring(found)
-            held = rasterise([ring], placed(mask).shape)
+            held = rasterize([ring], placed(mask).shape)
             np.testing.assert_array_equal(held, placed(mask))
             # There and back: a joined ring adds two vertices.
             assert len(ring) == sum(map(len, rings(found))) + 2 * (len(rings(found)) - 1)

@@ -1,7 +1,7 @@
 """scikit-image's bilinear resize with zeros around the image, pixel by pixel. Imports nothing.
 
 `skimage.transform.resize(order=1, mode="constant", cval=0, anti_aliasing=False)`: half-pixel
-centres, linear weights, cells outside count as 0, and the result is clipped to the input's range.
+centers, linear weights, zeros outside the image, and the result is clipped to the input's range.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 def resize(
     image: NDArray[np.generic], hw: tuple[int, int], whole: NDArray[np.generic] | None = None
 ) -> NDArray[np.float64]:
-    """[h, w] to float64 [H, W]; `whole` is the image that the plane belongs to, if to any."""
+    """[h, w] to float64 [H, W]; `whole` is the image whose channel this is, for the clip."""
     height, width = image.shape
     source = image.astype(np.float64).tolist()
     limits = image if whole is None else whole
