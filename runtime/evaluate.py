@@ -63,7 +63,7 @@ def _evaluate(argv: Sequence[str]) -> int:
             if result.error is not None:
                 raise result.error
             assert result.detections is not None
-            coco_rows += rows(result.detections, image_id, predictor.spec.classes)
+            coco_rows += rows(result.detections, image_id)
             bar.advance()
         print(f"{len(photos)} photos · {predictor.times}")
     try:

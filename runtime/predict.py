@@ -32,8 +32,8 @@ from runtime.cli.image_ids import NumberedItems
 from runtime.cli.next_command import next_step
 from runtime.cli.overwrite_guard import Originals
 from runtime.cli.photo_progress import PhotoProgress
+from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
-from runtime.formats.sink import KINDS, Records, Sink, Sinks, make_sinks, require_kinds
 from runtime.postprocessing.certificate import UncertifiedResultWarning
 from runtime.predictor import Predictor
 from runtime.selection import SelectionOptions, parse_score_threshold
@@ -85,8 +85,8 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--save",
         default="overlay,json",
-        metavar="KINDS",
-        help=f"some of {','.join(kind.name for kind in KINDS)} (default %(default)s)",
+        metavar="FORMATS",
+        help=f"some of {','.join(FORMATS)} (default %(default)s)",
     )
     group.add_argument(
         "--resume",
@@ -151,9 +151,9 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 
 def _predict(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    kinds = _names(args.save)
+    formats = _names(args.save)
     wanted = _wanted(args)
-    _check_kinds(kinds, args.scaled_decode)
+    _check_formats(formats, args.scaled_decode)
     live = [place for place in args.photos if is_live(place)]
     if live and args.resume:
         raise UsageError(
@@ -162,7 +162,7 @@ def _predict(argv: Sequence[str]) -> int:
         )
     source = open_sources(args.photos, args.frame_stride, repeated=_Repeats().add)
     known = source.known()
-    originals = Originals(args.photos, known, args.output, kinds)
+    originals = Originals(args.photos, known, args.output, formats)
     originals.require_safe(known)
     work = NumberedItems(source)
     opened = Predictor.open(
@@ -177,30 +177,27 @@ def _predict(argv: Sequence[str]) -> int:
     )
     with opened as predictor:
         predictor.check(batch_size=args.batch, **wanted)
-        require_kinds(kinds, predictor.spec)
         settings = _settings(args, predictor, wanted)
-        with make_sinks(kinds, args.output, predictor.spec, args.resume, settings) as sinks:
-            # The records are whole only after the sinks have cut off what a kill left behind.
-            done = done_ids(args.output, kinds) if args.resume else {}
+        results = ResultWriter(formats, args.output, predictor.spec, args.resume, settings)
+        with results as writer:
+            # The writer has truncated a partial record of an interrupted run.
+            done = done_ids(args.output, formats) if args.resume else {}
             work.require_ids(done, args.output)
-            run_ = _Run(work, done, sinks, originals)
+            run_ = _Run(work, done, writer, originals)
             is_whole = run_.stream(predictor, wanted, args.batch, args.workers, bool(live))
-            written = sinks.finish()
+            written = writer.finish()
         print(_summary(run_.progress, predictor))
-    return _report(written, kinds, run_, is_whole)
+    return _report(written, formats, run_, is_whole)
 
 
 def _names(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def _check_kinds(kinds: Sequence[str], scaled_decode: bool) -> None:
+def _check_formats(formats: Sequence[str], scaled_decode: bool) -> None:
     """Before anything is opened: what can be told without the model."""
-    known = [kind.name for kind in KINDS]
-    unknown = [kind for kind in kinds if kind not in known]
-    if unknown or not kinds:
-        raise UsageError(f"--save: expected some of {', '.join(known)}, got '{','.join(unknown)}'")
-    if scaled_decode and (needing := [k for k in kinds if k in _NEED_ALL_PIXELS]):
+    require_formats(formats)
+    if scaled_decode and (needing := [name for name in formats if name in _NEED_ALL_PIXELS]):
         raise UsageError(
             f"--scaled-decode: {', '.join(needing)} are drawn from the whole photo; leave it out, "
             "or --save without them"
@@ -260,13 +257,13 @@ class _Run:
     """One pass over the photos: files are written beside the network, records in order."""
 
     def __init__(
-        self, work: NumberedItems, done: Collection[str], sinks: Sinks, originals: Originals
+        self, work: NumberedItems, done: Collection[str], writer: ResultWriter, originals: Originals
     ) -> None:
         self.work = work
         self.done = len(done)
         self._items = work.items(done)
         self._originals = originals
-        self._sinks = sinks
+        self._writer = writer
         left = None if work.count is None else max(work.count - len(done), 0)
         self.progress = PhotoProgress(left)
 
@@ -314,8 +311,10 @@ class _Run:
             yield from map(self._originals.checked, self._items)
 
     def _write_files(self, result: Streamed) -> None:
-        for sink in self._sinks.files:
-            _write(sink, result)
+        assert result.item is not None
+        assert result.pixels is not None
+        assert result.detections is not None
+        self._writer.write_files(result.item, result.pixels, result.detections)
 
     def _take(self, result: Streamed) -> None:
         if isinstance(result.error, ImageError):
@@ -323,17 +322,10 @@ class _Run:
         elif result.error is not None:
             raise result.error
         else:
-            _write(self._sinks.records, result)
+            assert result.item is not None
+            assert result.detections is not None
+            self._writer.write_record(result.item, result.detections)
         self.progress.advance(result.seconds, failed=result.error is not None)
-
-
-def _write(sink: Sink | Records, result: Streamed) -> None:
-    item, pixels, detections = result.item, result.pixels, result.detections
-    assert item is not None
-    assert item.image_id is not None
-    assert pixels is not None
-    assert detections is not None
-    sink.write(item.name, item.stem, item.image_id, pixels, detections)
 
 
 def _named(result: Streamed) -> str:
@@ -348,12 +340,12 @@ def _summary(progress: PhotoProgress, predictor: Predictor) -> str:
     return f"{count} photos · {predictor.times}" if count else "0 photos"
 
 
-def _report(written: Sequence[str], kinds: Sequence[str], run_: _Run, is_whole: bool) -> int:
+def _report(written: Sequence[str], formats: Sequence[str], run_: _Run, is_whole: bool) -> int:
     if run_.done:
         print(f"{run_.done} photos were done before")
     for line in written:
         print(line)
-    if "json" in kinds:
+    if "json" in formats:
         print(f"image_id: {run_.work.id_rule}")
     if run_.progress.failed:
         complain(f"{run_.progress.failed} of {run_.progress.photos} photos could not be used")

@@ -158,7 +158,7 @@ class Requests:
             detections.keypoints,
             detections.exact,
         )
-        return PhotoResult(compact, rows(detections, 0, self._predictor.spec.classes))
+        return PhotoResult(compact, rows(detections, 0))
 
     def time(self, photos: Sequence[Path]) -> Timing:
         """One call of the network, from files to run lengths."""

@@ -1,4 +1,4 @@
-"""Cutouts: each detection as a picture of its own, its mask as the alpha channel."""
+"""Cutouts: each detection as an image of its own, with its mask as alpha channel."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import UInt8
 from model.errors import ArtifactError
 from runtime.boxes import clipped
 from runtime.detections import Detections
@@ -19,26 +19,25 @@ from runtime.formats.names import file_stem
 from runtime.masks.paste import MaskCrop
 
 Window = tuple[int, int, int, int]
-_OURS = re.compile(r"\d{3,}-.*\.png")
+_CUTOUT_NAME = re.compile(r"\d{3,}-.*\.png")
 
 
-def cutouts(image: Image.Image | NDArray[np.uint8], detections: Detections) -> list[Image.Image]:
+def cutouts(image: Image.Image | UInt8, detections: Detections) -> list[Image.Image]:
     """Each detection cut out of the image.
 
-    The window is the box in whole pixels, as far as it lies in the image, and a little more where
-    the mask reaches over the box (pasting lets it, by part of a mask cell): no pixel of a mask is
-    cut off.
+    The window is the box in whole pixels, clipped to the image and grown to hold every pixel of the
+    mask, which may extend beyond the box by part of a mask cell.
 
     Args:
         image: The original image, see `runtime.drawing.source_image`.
-        detections: What was found in it.
+        detections: In the image.
 
     Returns:
-        A picture per row: RGBA with the mask as alpha, colours whole; RGB for a box-only model. Of
-        no size where neither box nor mask has a pixel in the image.
+        An image per row: RGBA with the mask as alpha; RGB for a box-only model. Its size is 0 if
+        neither box nor mask has a pixel in the image.
 
     Raises:
-        ImageError: The image does not have the size in which the detections are given.
+        ImageError: The size of the image is not that of the detections.
     """
     pixels = original_pixels("cutouts", image, detections)
     boxes = clipped(detections.boxes, detections.image_hw).tolist()
@@ -46,38 +45,35 @@ def cutouts(image: Image.Image | NDArray[np.uint8], detections: Detections) -> l
     return [_cutout(pixels, box, crop) for box, crop in zip(boxes, crops, strict=True)]
 
 
-def write(
-    folder: Path, stem: str, image: Image.Image | NDArray[np.uint8], detections: Detections
-) -> None:
-    """Write `folder/stem/<row>-<class>.png` for each row that has a pixel.
+def write(folder: Path, image: Image.Image | UInt8, detections: Detections) -> None:
+    """Write `folder/<row>-<class>.png` for each row that has a pixel.
 
-    Cutouts that an earlier run left for this photo and that are none any more are removed.
+    Other cutouts in the folder, of an earlier run, are removed.
 
     Raises:
         ArtifactError: A file cannot be written.
         ImageError: As `cutouts`.
     """
-    target = folder / stem
     written = set()
     try:
         for row, picture in enumerate(cutouts(image, detections)):
             if not (picture.width and picture.height):
                 continue
-            target.mkdir(parents=True, exist_ok=True)
-            path = target / f"{row:03d}-{file_stem(detections.names[row])}.png"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{row:03d}-{file_stem(detections.names[row])}.png"
             with atomic_path(path) as temporary:
                 picture.save(temporary)
             written.add(path.name)
-        for path in target.iterdir() if target.is_dir() else ():
-            if _OURS.fullmatch(path.name) and path.name not in written:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _CUTOUT_NAME.fullmatch(path.name) and path.name not in written:
                 path.unlink()
     except OSError as error:
         raise ArtifactError(
-            f"cannot write {target}: {error.strerror or error}; check permissions and disk"
+            f"cannot write {folder}: {error.strerror or error}; check permissions and disk"
         ) from error
 
 
-def _cutout(pixels: NDArray[np.uint8], box_xyxy: list[float], crop: MaskCrop | None) -> Image.Image:
+def _cutout(pixels: UInt8, box_xyxy: list[float], crop: MaskCrop | None) -> Image.Image:
     x0, y0, x1, y1 = box_xyxy
     window: Window | None = None
     if x0 < x1 and y0 < y1:
@@ -90,13 +86,13 @@ def _cutout(pixels: NDArray[np.uint8], box_xyxy: list[float], crop: MaskCrop | N
     rows = slice(max(crop.y0_px, top), min(crop.y0_px + crop.rows.shape[0], bottom))
     columns = slice(max(crop.x0_px, left), min(crop.x0_px + crop.rows.shape[1], right))
     if rows.start < rows.stop and columns.start < columns.stop:
-        mask = crop.rows[_moved(rows, crop.y0_px), _moved(columns, crop.x0_px)]
-        alpha[_moved(rows, top), _moved(columns, left), 0] = mask * np.uint8(255)
+        mask = crop.rows[_shift(rows, crop.y0_px), _shift(columns, crop.x0_px)]
+        alpha[_shift(rows, top), _shift(columns, left), 0] = mask * np.uint8(255)
     return _picture(np.concatenate((pixels[top:bottom, left:right], alpha), axis=2))
 
 
 def _with_mask(window: Window | None, crop: MaskCrop) -> Window:
-    """The window grown to hold every pixel of the mask."""
+    """The window, grown to hold every pixel of the mask."""
     columns, rows = np.flatnonzero(crop.rows.any(axis=0)), np.flatnonzero(crop.rows.any(axis=1))
     if not columns.size:
         return window or (0, 0, 0, 0)
@@ -106,11 +102,11 @@ def _with_mask(window: Window | None, crop: MaskCrop) -> Window:
     return min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)
 
 
-def _moved(span: slice, origin: int) -> slice:
+def _shift(span: slice, origin: int) -> slice:
     return slice(span.start - origin, span.stop - origin)
 
 
-def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
+def _picture(pixels: UInt8) -> Image.Image:
     height, width, channels = pixels.shape
     if not (height and width):
         return Image.new("RGBA" if channels == 4 else "RGB", (0, 0))

@@ -1,14 +1,14 @@
 """JSON Lines: one self-contained line per image, in original-image pixels.
 
-A line is written in one piece, so a run that dies leaves whole lines and at most one torn one, at
-the end. `Writer` cuts that off and goes on; `read_names` tells which photos need no second run.
+A line is one write, so an interrupted run leaves whole lines and at most one partial line at the
+end. `Writer` truncates that and continues; `read_names` lists the photos that are done.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,13 @@ _BLOCK_BYTES = 1 << 16
 
 
 def record(image: str, detections: Detections, image_id: int | None = None) -> dict[str, Any]:
-    """One image as a JSON object; `image` is its name as the caller knows it.
+    """One image as a JSON object; `image` is its name.
 
     Each detection has `label` (the checkpoint's class index), `category_id` (the data set's),
-    `name`, `score`, `box_xyxy` and, where the model has masks, `rle` (COCO's compressed run
-    lengths), where it has keypoints, `keypoints`, [x, y, score] by name.
+    `name`, `score`, `box_xyxy`, `rle` (COCO's compressed run lengths) if the model has masks, and
+    `keypoints`, [x, y, score] by name, if it has keypoints.
     """
-    found: list[dict[str, Any]] = [
+    rows: list[dict[str, Any]] = [
         {"label": label, "category_id": category, "name": name, "score": score, "box_xyxy": box}
         for label, category, name, score, box in zip(
             detections.labels.tolist(),
@@ -41,10 +41,10 @@ def record(image: str, detections: Detections, image_id: int | None = None) -> d
             strict=True,
         )
     ]
-    for row, rle in zip(found, detections.rle(), strict=False):
+    for row, rle in zip(rows, detections.rle(), strict=False):
         row["rle"] = rle
     if detections.keypoints is not None:
-        for row, points in zip(found, detections.keypoints.tolist(), strict=True):
+        for row, points in zip(rows, detections.keypoints.tolist(), strict=True):
             row["keypoints"] = dict(zip(detections.keypoint_names, points, strict=True))
     height, width = detections.image_hw
     return {
@@ -53,41 +53,30 @@ def record(image: str, detections: Detections, image_id: int | None = None) -> d
         "height": height,
         "width": width,
         "exact": detections.exact,
-        "detections": found,
+        "detections": rows,
     }
 
 
-def write(path: Path, results: Iterable[tuple[str, Detections]]) -> None:
-    """Write one line per image, given by name, in the order in which they come.
-
-    Raises:
-        ArtifactError: The file cannot be written; an existing one then stays as it was.
-    """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        for image, detections in results:
-            file.write(_line(record(image, detections)))
-
-
 class Writer(Closing):
-    """Appends images to a JSON Lines file as they come; each is in the file when `add` returns.
+    """Appends images to a JSON Lines file; each is in the file when `add` returns.
 
-    What an earlier run wrote gives way to the first image, or to none where a `with` block ends
-    well without one: a run that comes to nothing costs no results.
+    The first image replaces the content of an earlier run. Without any image the end of the `with`
+    block does so, unless it ends with an error: a run that fails early loses no results.
 
     Args:
         path: The file.
-        resume: Go on behind what an earlier run wrote; otherwise the file begins anew.
+        resume: Append to the content of an earlier run.
 
     Raises:
-        ArtifactError: The file cannot be opened, or is no file.
+        ArtifactError: The file cannot be opened, or is not a file.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self._path = path
         try:
-            self._file = self._opened()
+            self._file = self._open()
             if resume:
-                self._file.truncate(_whole_bytes(path))
+                self._file.truncate(_end_of_lines(path))
             self.has_old = not resume and os.fstat(self._file.fileno()).st_size > 0
         except OSError as error:
             raise self._failed(error) from error
@@ -96,9 +85,9 @@ class Writer(Closing):
         """Append one image.
 
         Raises:
-            ArtifactError: It cannot be written; what was written before stays whole.
+            ArtifactError: It cannot be written; earlier lines stay whole.
         """
-        line = _line(record(image, detections, image_id))
+        line = json.dumps(record(image, detections, image_id), allow_nan=False).encode() + b"\n"
         if self.has_old:
             self._replace_old(line)
             return
@@ -114,7 +103,7 @@ class Writer(Closing):
             raise self._failed(error) from error
 
     def finish(self) -> None:
-        """Close the file of a run that ended well: without an image it is empty.
+        """Close the file after a successful run; without an image it becomes empty.
 
         Raises:
             ArtifactError: As `add` and `close`.
@@ -135,7 +124,7 @@ class Writer(Closing):
             self.close()
 
     def close(self) -> None:
-        """Bring the file to the disk and close it; again does nothing.
+        """Flush the file to the disk and close it; a second call does nothing.
 
         Raises:
             ArtifactError: The disk refused.
@@ -148,7 +137,7 @@ class Writer(Closing):
         except OSError as error:
             raise self._failed(error) from error
 
-    def _opened(self) -> BinaryIO:
+    def _open(self) -> BinaryIO:
         # Not buffered: a line is one write.
         return self._path.open("ab", buffering=0)
 
@@ -158,7 +147,7 @@ class Writer(Closing):
         self.has_old = False
         self._file.close()
         try:
-            self._file = self._opened()
+            self._file = self._open()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -170,7 +159,7 @@ class Writer(Closing):
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file, one after the other; a torn last line is none.
+    """Yield the records of a file, without a partial last line.
 
     Raises:
         ArtifactError: The file cannot be read, or a line is not a record.
@@ -179,7 +168,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.endswith(b"\n"):
-                    yield _parsed(path, number, line)
+                    yield _parse(path, number, line)
     except OSError as error:
         raise ArtifactError(
             f"cannot read {path}: {error.strerror or error}; check permissions and disk"
@@ -187,48 +176,36 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_names(path: Path) -> set[str]:
-    """Names of the images that a file has whole records of; none where there is no file.
+    """Names of the images that have a record; empty without a file.
 
     Raises:
         ArtifactError: As `read`.
     """
-    return {found["image"] for found in read(path)} if path.exists() else set()
+    return {entry["image"] for entry in read(path)} if path.exists() else set()
 
 
-def _line(found: dict[str, Any]) -> bytes:
-    return json.dumps(found, allow_nan=False).encode("ascii") + b"\n"
-
-
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    found: Any = None
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    entry: Any = None
     with suppress(ValueError, RecursionError):
-        found = json.loads(line)
-    if (
-        not isinstance(found, dict)
-        or not isinstance(found.get("image"), str)
-        or not isinstance(found.get("detections"), list)
-    ):
-        raise ArtifactError(
-            f"{path}, line {number}: expected a record of an image as maskport writes it; remove "
-            "the line, or predict again without resume"
-        )
-    if (what := problem(found)) is not None:
-        raise ArtifactError(
-            f"{path}, line {number} ({found['image']}): {what}; remove the line, or predict again "
-            "without resume"
-        )
-    return found
+        entry = json.loads(line)
+    is_record = isinstance(entry, dict) and isinstance(entry.get("image"), str)
+    where = f"{path}, line {number}" + (f" ({entry['image']})" if is_record else "")
+    what = problem(entry) if is_record else "expected a record of an image as maskport writes it"
+    if what is not None:
+        raise ArtifactError(f"{where}: {what}; remove the line, or predict again without resume")
+    record: dict[str, Any] = entry
+    return record
 
 
-def _whole_bytes(path: Path) -> int:
-    """Bytes up to the end of the last line that ends."""
+def _end_of_lines(path: Path) -> int:
+    """Offset behind the last newline."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
             start = max(end - _BLOCK_BYTES, 0)
             file.seek(start)
-            place = file.read(end - start).rfind(b"\n")
-            if place >= 0:
-                return start + place + 1
+            index = file.read(end - start).rfind(b"\n")
+            if index >= 0:
+                return start + index + 1
             end = start
     return 0

@@ -1,13 +1,11 @@
-"""labelme's annotation files, to look at detections in an annotation tool and mend them.
+"""labelme annotation files, to inspect and correct detections in an annotation tool.
 
 A detection is a polygon for each part of its mask, or a rectangle for a box-only model, and a point
-for each keypoint. `group_id` is the detection's row, so that what belongs together shows. The score
-is in `description`.
+for each keypoint. Its shapes share the row as `group_id`; the score is in `description`.
 
-What the format cannot say: a polygon has no holes, so a hole is joined to its exterior by a cut
-without width (`runtime.masks.join_rings`): filled, it has the same pixels. Outlines are simplified
-so far that they still hold the same pixels. A detection without a pixel in the image
-has no polygon.
+Limits of the format: a polygon has no holes, so a zero-width cut joins each hole to its exterior
+(`runtime.masks.join_rings`), which keeps the pixels. Outlines are simplified as far as the pixels
+stay the same. A detection without a pixel in the image has no polygon.
 
 Source: labelme 5, `labelme/label_file.py`.
 """
@@ -25,7 +23,7 @@ from runtime.files import atomic_path
 from runtime.masks.join_rings import one_ring
 from runtime.masks.polygons import SAME_PIXELS_PX
 
-# Of the files' form, which has not changed since; labelme warns about a major version of its own.
+# The file format has not changed since; labelme warns about other major versions.
 _VERSION = "5.5.0"
 
 
@@ -33,8 +31,8 @@ def document(detections: Detections, image_path: str) -> dict[str, Any]:
     """The content of one photo's file.
 
     Args:
-        detections: Of the photo.
-        image_path: Where labelme finds the photo, from the folder of the file.
+        detections: In the photo.
+        image_path: Of the photo, relative to the folder of the file.
     """
     height, width = detections.image_hw
     return {
@@ -63,14 +61,14 @@ def _shapes(detections: Detections) -> Iterator[dict[str, Any]]:
     boxes = clipped(detections.boxes, detections.image_hw).tolist()
     masks = detections.polygons(SAME_PIXELS_PX)
     for row, name in enumerate(detections.names):
-        described = f"score {detections.scores[row]:.4f}"
+        description = f"score {detections.scores[row]:.4f}"
         if detections.mask_probs is not None:
             for part in masks[row]:
-                yield _shape("polygon", name, one_ring([part]).tolist(), row, described)
+                yield _shape("polygon", name, one_ring([part]).tolist(), row, description)
         else:
             x0, y0, x1, y1 = boxes[row]
             if x0 < x1 and y0 < y1:
-                yield _shape("rectangle", name, [[x0, y0], [x1, y1]], row, described)
+                yield _shape("rectangle", name, [[x0, y0], [x1, y1]], row, description)
         if detections.keypoints is not None:
             points = detections.keypoints[row].tolist()
             for keypoint, (x, y, score) in zip(detections.keypoint_names, points, strict=True):
@@ -78,14 +76,14 @@ def _shapes(detections: Detections) -> Iterator[dict[str, Any]]:
 
 
 def _shape(
-    kind: str, label: str, points: list[list[float]], row: int, description: str
+    shape_type: str, label: str, points: list[list[float]], row: int, description: str
 ) -> dict[str, Any]:
     return {
         "label": label,
         "points": points,
         "group_id": row,
         "description": description,
-        "shape_type": kind,
+        "shape_type": shape_type,
         "flags": {},
         "mask": None,
     }

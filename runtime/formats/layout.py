@@ -1,7 +1,6 @@
-"""Where in its folder a run writes what: the files of each photo, and those of the run.
+"""The files that a run writes: those of each photo, and those of the run.
 
-A photo's files are named by its stem, made fit for a file name. Whoever must not write over
-something asks here before anything is written.
+A photo's files are named by its stem, made valid as a file name.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from runtime.formats.names import file_stem
 
 RESULTS, RLE, JSONL = "results.json", "rle.json", "results.jsonl"
 CLASSES, DATA = "classes.txt", "data.yaml"
-_OF_A_RUN = {"json": (RESULTS,), "jsonl": (JSONL,), "rle": (RLE,), "yolo": (CLASSES, DATA)}
+_RUN_FILES = {"json": (RESULTS,), "jsonl": (JSONL,), "rle": (RLE,), "yolo": (CLASSES, DATA)}
 
 
 def overlay(folder: Path, stem: str) -> Path:
@@ -22,7 +21,7 @@ def overlay(folder: Path, stem: str) -> Path:
 
 
 def crops(folder: Path, stem: str) -> Path:
-    """The folder of a photo's cutouts."""
+    """The folder of a photo's cutouts, `<row>-<class>.png`."""
     return folder / "crops" / file_stem(stem)
 
 
@@ -32,21 +31,21 @@ def labels(folder: Path, stem: str) -> Path:
 
 
 def labelme(folder: Path, stem: str) -> Path:
-    """The labelme file; a frame is written beside it, with the suffix .png."""
+    """The labelme file; a video frame is written beside it with the suffix .png."""
     return folder / "labelme" / f"{file_stem(stem)}.json"
 
 
-def of_photo(kinds: Collection[str], folder: Path, stem: str) -> list[Path]:
-    """What is written of one photo: files, and the folder whose files may be replaced."""
-    places = {
+def of_photo(formats: Collection[str], folder: Path, stem: str) -> list[Path]:
+    """The files of one photo, and the folder whose files may be replaced."""
+    by_format = {
         "overlay": [overlay(folder, stem)],
         "crops": [crops(folder, stem)],
         "yolo": [labels(folder, stem)],
         "labelme": [labelme(folder, stem), labelme(folder, stem).with_suffix(".png")],
     }
-    return [path for kind, paths in places.items() if kind in kinds for path in paths]
+    return [path for name, paths in by_format.items() if name in formats for path in paths]
 
 
-def of_run(kinds: Collection[str], folder: Path) -> list[Path]:
+def of_run(formats: Collection[str], folder: Path) -> list[Path]:
     """The files that a run writes once."""
-    return [folder / name for kind, names in _OF_A_RUN.items() if kind in kinds for name in names]
+    return [folder / file for name in _RUN_FILES if name in formats for file in _RUN_FILES[name]]

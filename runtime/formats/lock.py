@@ -1,6 +1,6 @@
 """One run at a time writes into a folder.
 
-The lock is the system's, on a small file: a process that dies, however it dies, gives it back.
+The operating system holds the lock on a small file and releases it when the process ends.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ _NAME = ".predict.lock"
 
 
 class FolderLock(Closing):
-    """Held from here until it is closed; its file is removed then.
+    """Held until it is closed, which removes its file.
 
-    A file system that knows no locks goes without.
+    A file system without locks is used without one.
 
     Raises:
-        UsageError: another run holds it.
-        ArtifactError: the file cannot be made.
+        UsageError: another run holds the lock.
+        ArtifactError: the file cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / _NAME
-        self._file = self._locked()
+        self._file = self._acquire()
 
     def close(self) -> None:
-        """Give it back; again does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._file.closed:
             return
-        # While it is held: otherwise the file of the next run could be removed.
+        # Before the release: afterwards the file may belong to the next run.
         with suppress(OSError):
             self._path.unlink()
         self._file.close()
 
-    def _locked(self) -> BinaryIO:
+    def _acquire(self) -> BinaryIO:
         while True:
-            file = self._opened()
+            file = self._open()
             try:
                 _lock(file)
             except BlockingIOError as error:
@@ -52,12 +52,12 @@ class FolderLock(Closing):
                 ) from error
             except OSError:
                 return file
-            if self._is_still(file):
+            if self._is_at_path(file):
                 return file
-            # The run before removed it between our opening and our locking.
+            # The previous run removed it between the open and the lock.
             file.close()
 
-    def _opened(self) -> BinaryIO:
+    def _open(self) -> BinaryIO:
         try:
             return self._path.open("ab", buffering=0)
         except OSError as error:
@@ -66,7 +66,7 @@ class FolderLock(Closing):
                 "writable"
             ) from error
 
-    def _is_still(self, file: BinaryIO) -> bool:
+    def _is_at_path(self, file: BinaryIO) -> bool:
         try:
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
         except FileNotFoundError:
@@ -77,7 +77,7 @@ def _lock(file: BinaryIO) -> None:
     """Take the lock or fail at once.
 
     Raises:
-        BlockingIOError: somebody has it.
+        BlockingIOError: another process holds it.
         OSError: the file system has no locks.
     """
     try:

@@ -1,9 +1,8 @@
-"""What a run has to know of an earlier one to go on where that stopped.
+"""The records and settings that a run needs to resume an earlier one.
 
-While a run writes, every photo's record goes into a JSON Lines file as soon as all other files of
-the photo are there: `results.jsonl` where that was asked for, else a hidden one that is removed
-when the run ends well. Beside it stands how the run was made, so that two kinds of results are
-never mixed.
+A run writes each photo's record into a JSON Lines file after the photo's other files:
+`results.jsonl` if that format was chosen, else a hidden file that a successful run removes. A
+second file holds the run's settings, so that different results are never mixed.
 """
 
 from __future__ import annotations
@@ -19,57 +18,57 @@ from runtime.files import atomic_path
 from runtime.formats import jsonl, layout
 
 _HIDDEN, _SETTINGS, _ASIDE = ".results.jsonl", ".resume.json", ".resume-before.json"
-# Of a setting in a message: a list of a thousand class names says no more than its beginning.
+# Characters of a setting in a message: a list may have a thousand class names.
 _MOST_SHOWN = 80
 
 
-def log_path(folder: Path, kinds: Collection[str]) -> Path:
-    """Where the records of a run go that saves `kinds`."""
-    return folder / (layout.JSONL if "jsonl" in kinds else _HIDDEN)
+def log_path(folder: Path, formats: Collection[str]) -> Path:
+    """The file of a run's records."""
+    return folder / (layout.JSONL if "jsonl" in formats else _HIDDEN)
 
 
-def done_ids(folder: Path, kinds: Collection[str]) -> dict[str, int | None]:
-    """Photos that an earlier run into `folder`, which saved `kinds`, has finished, with their ids.
+def done_ids(folder: Path, formats: Collection[str]) -> dict[str, int | None]:
+    """Names and image ids of the photos that an earlier run with these formats has finished.
 
     Raises:
         ArtifactError: Its records cannot be read.
     """
-    path = log_path(folder, kinds)
+    path = log_path(folder, formats)
     if not path.exists():
         return {}
-    return {found["image"]: found.get("image_id") for found in jsonl.read(path)}
+    return {record["image"]: record.get("image_id") for record in jsonl.read(path)}
 
 
-class Note:
-    """How a run is made, kept beside its records.
+class RunSettings:
+    """The settings of a run, in a file beside its records.
 
     Args:
         folder: Of the results, existing.
-        kinds: What the run saves.
-        settings: What decides the results, as JSON has it.
+        formats: Of the results.
+        settings: Options that change the results, as JSON data.
     """
 
-    def __init__(self, folder: Path, kinds: Collection[str], settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, formats: Collection[str], settings: Mapping[str, Any]) -> None:
         self._folder = folder
         self._path = folder / _SETTINGS
-        self._kinds = frozenset(kinds)
-        # As they come back from a file: a tuple as a list.
-        self._now = json.loads(json.dumps({**settings, "save": sorted(self._kinds)}))
+        self._formats = frozenset(formats)
+        # In the form that reading a file gives: a tuple is a list.
+        self._now = json.loads(json.dumps({**settings, "save": sorted(self._formats)}))
 
     def require_same(self) -> None:
-        """A run that resumes must be made as the one before, if there is one.
+        """Require the settings of the earlier run, if there is one.
 
         Raises:
-            UsageError: It was made otherwise, or it is not known how.
+            UsageError: They differ or are unknown.
             ArtifactError: Its records cannot be read.
         """
         if self._path.exists():
             _require_same(self._folder, _read(self._path), self._now)
-        elif done_ids(self._folder, self._kinds):
+        elif done_ids(self._folder, self._formats):
             raise _unknown(self._folder)
 
     def write(self) -> None:
-        """Put it there.
+        """Write the file.
 
         Raises:
             ArtifactError: It cannot be written.
@@ -79,18 +78,18 @@ class Note:
         (self._folder / _ASIDE).unlink(missing_ok=True)
 
     def set_aside(self) -> None:
-        """Take away what an earlier run noted: nothing can be said of the records for a moment."""
+        """Move the file of an earlier run away, while its records are replaced."""
         with suppress(FileNotFoundError):
             self._path.replace(self._folder / _ASIDE)
 
     def put_back(self) -> None:
-        """Undo that."""
+        """Undo `set_aside`."""
         with suppress(FileNotFoundError):
             (self._folder / _ASIDE).replace(self._path)
 
 
 def forget(folder: Path) -> None:
-    """Remove the hidden records and the note, after a run that ended well and needs neither."""
+    """Remove the hidden records and the settings after a successful run."""
     for name in (_HIDDEN, _SETTINGS):
         (folder / name).unlink(missing_ok=True)
 
@@ -107,28 +106,28 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _unknown(folder: Path) -> UsageError:
     return UsageError(
-        f"{folder}: holds results, but not how they were made ({_SETTINGS}); name another folder, "
+        f"{folder}: holds results without their settings ({_SETTINGS}); name another folder, "
         "or predict again without resume"
     )
 
 
 def _require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    found = _difference("", before, now)
-    if found is not None:
-        name, was, is_now = found
+    difference = _difference("", before, now)
+    if difference is not None:
+        name, old, new = difference
         raise UsageError(
-            f"{folder}: was begun with {name} {_shown(was)}, now it is {_shown(is_now)}; resume "
-            "with the same, or name another folder"
+            f"{folder}: was started with {name} {_shown(old)}, now it is {_shown(new)}; "
+            "resume with the same, or name another folder"
         )
 
 
 def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
-    """The first part in which two JSON values differ: its name and both."""
+    """Name and both values of the first difference between two JSON values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             inner = f"{name}.{key}" if name else key
-            if (found := _difference(inner, before.get(key), now.get(key))) is not None:
-                return found
+            if (first := _difference(inner, before.get(key), now.get(key))) is not None:
+                return first
         return None
     return None if before == now else (name, before, now)
 

@@ -1,4 +1,4 @@
-"""Detections as the library supervision has them, for its trackers, zones and annotators."""
+"""Detections for the library supervision, with its trackers, zones and annotators."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def to_supervision(detections: Detections) -> supervision.Detections:
     if detections.keypoints is not None:
         data["keypoints"] = detections.keypoints.copy()
     return supervision.Detections(
-        # Theirs may be changed in place, and ours must not change with them.
+        # Copies: supervision changes its arrays in place.
         xyxy=detections.boxes.copy(),
         mask=detections.masks,
         confidence=detections.scores.copy(),

@@ -1,15 +1,14 @@
-"""YOLO labels: `labels/<stem>.txt`, a line per detection, and which class each number is.
+"""YOLO labels: `labels/<stem>.txt`, a line per detection, with the class names in two files.
 
-A line is `class x y x y ...`, x and y as parts of the image's width and height; of a box-only
-model `class centre_x centre_y width height`. `class` counts the classes without the background
-from 0, in the order of the model's names: `classes.txt` has one per line, `data.yaml` has them as
-a training run reads them.
+A line is `class x y x y ...`, x and y as fractions of the image's width and height, or for a
+box-only model `class center_x center_y width height`. `class` counts the classes without the
+background from 0, in the order of the model's names: `classes.txt` has one per line, `data.yaml`
+has them in the form that a training run reads.
 
-What the format cannot say: a line has one ring, so parts and holes are joined by cuts without
-width (`runtime.masks.join_rings`), the same pixels, but a reader cannot separate them again; there
-is no score; a detection without a pixel in the image has no line. Outlines are simplified so far
-that they still hold the same pixels; a reader that rounds vertices to whole pixels, as Ultralytics
-does when it trains, moves an edge by up to half of one.
+Limits of the format: a line has one ring, so zero-width cuts join parts and holes
+(`runtime.masks.join_rings`), which keeps the pixels; there is no score; a detection without a pixel
+in the image has no line. Outlines are simplified as far as the pixels stay the same; a reader that
+rounds vertices to whole pixels, as Ultralytics' training does, moves an edge by up to half a pixel.
 
 Source: Ultralytics' documentation, "Instance segmentation datasets overview".
 """
@@ -20,8 +19,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Float64
 from model.spec import ModelSpec
 from runtime.boxes import clipped
 from runtime.detections import Detections
@@ -41,8 +40,8 @@ def lines(detections: Detections) -> list[str]:
         x0, y0, x1, y1 = clipped(detections.boxes, detections.image_hw).astype(np.float64).T
         rows = np.stack((x0 + x1, y0 + y1, 2 * (x1 - x0), 2 * (y1 - y0)), axis=1) / 2
         rows /= (width, height, width, height)
-        is_seen = (rows[:, 2:] > 0).all(axis=1)
-        return [_line(classes[row], rows[row]) for row in np.flatnonzero(is_seen)]
+        is_visible = (rows[:, 2:] > 0).all(axis=1)
+        return [_line(classes[row], rows[row]) for row in np.flatnonzero(is_visible)]
     return [
         _line(label, (one_ring(parts) / (width, height)).ravel())
         for label, parts in zip(classes, detections.polygons(SAME_PIXELS_PX), strict=True)
@@ -51,7 +50,7 @@ def lines(detections: Detections) -> list[str]:
 
 
 def write(path: Path, detections: Detections) -> None:
-    """Write one photo's label file; it is empty where nothing was found.
+    """Write one photo's label file; it is empty without detections.
 
     Raises:
         ArtifactError: The file cannot be written.
@@ -60,29 +59,29 @@ def write(path: Path, detections: Detections) -> None:
 
 
 def write_names(folder: Path, spec: ModelSpec) -> None:
-    """Write `classes.txt` and `data.yaml`, which say what class each number is.
+    """Write the class names to `classes.txt` and `data.yaml`.
 
     Raises:
         ArtifactError: A file cannot be written.
     """
     names = [" ".join(name.split()) for name in class_names(spec)]
     _write_text(folder / layout.CLASSES, "".join(f"{name}\n" for name in names))
-    # A JSON text is a YAML text, whatever the name holds.
+    # JSON is valid YAML for any name.
     entries = [f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(names)]
     _write_text(folder / layout.DATA, "".join((f"nc: {len(names)}\n", "names:\n", *entries)))
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names by the number that a label file has."""
+    """Class names by their number in a label file."""
     return spec.classes.names[int(spec.box.background == "first") :]
 
 
-def _line(label: int, numbers: NDArray[np.float64]) -> str:
+def _line(label: int, numbers: Float64) -> str:
     texts = (f"{number:.{_DECIMALS}f}".rstrip("0").rstrip(".") for number in numbers)
     return " ".join((str(label), *texts))
 
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        # A class may be named by what no encoding can say, half of a surrogate pair.
+        # A class name may hold a lone surrogate, which has no encoding.
         temporary.write_text(text, "utf-8", "backslashreplace", newline="\n")

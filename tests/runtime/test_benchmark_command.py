@@ -107,7 +107,7 @@ def test_with_labels_one_artifact_gives_ap(
         for image_id in (7, 9):
             photo = folder / "photos" / f"{image_id}.png"
             detections = predictor.predict(photo, score_threshold=0.5)
-            annotations += rows(detections, image_id, predictor.spec.classes)
+            annotations += rows(detections, image_id)
             height, width = detections.image_hw
             name = f"{image_id}.png"
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})

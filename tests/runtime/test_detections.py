@@ -296,7 +296,7 @@ def test_polygons_are_of_each_mask(spec: ModelSpec) -> None:
 def test_import_needs_only_numpy_and_pillow() -> None:
     code = (
         "import sys, runtime.detections, runtime.drawing.overlay, runtime.selection;"
-        "import runtime.formats.sink;"
+        "import runtime.formats.result_writer;"
         "heavy = {'torch', 'torchvision', 'cv2', 'pycocotools', 'matplotlib', 'onnx', 'scipy',"
         " 'supervision', 'yaml'};"
         "print(sorted(heavy & set(sys.modules)))"

@@ -35,7 +35,7 @@ def labelled(
             name = f"{image_id}.png"
             Image.fromarray(pixels).save(folder / "images" / name)
             detections = predictor.predict(pixels, score_threshold=0.5)
-            annotations += rows(detections, image_id, predictor.spec.classes)
+            annotations += rows(detections, image_id)
             height, width = detections.image_hw
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         categories = [{"id": i, "name": n} for i, n in enumerate(predictor.spec.classes.names)][1:]

@@ -152,7 +152,7 @@ def test_coco_scores_them_as_its_own() -> None:
     """pycocotools reads the rows, and finds the results perfect as their own ground truth."""
     tools = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
-    rows = json.loads(json.dumps(coco.rows(results(COCO_KEYPOINTS), 5, SPEC.classes)))
+    rows = json.loads(json.dumps(coco.rows_by_class(results(COCO_KEYPOINTS), 5, SPEC.classes)))
     assert all(len(row["keypoints"]) == 51 for row in rows)
     assert {v for row in rows for v in row["keypoints"][2::3]} == {2}
     truth, found = tools.COCO(), tools.COCO()
@@ -181,7 +181,7 @@ def test_files_give_back_every_bit() -> None:
     assert [tuple(line["keypoints"]) for line in lines] == [NAMES] * 3
     read = np.array([list(line["keypoints"].values()) for line in lines], np.float32)
     np.testing.assert_array_equal(read, found.keypoints)
-    rows = np.array([row["keypoints"] for row in coco.rows(found, 1, SPEC.classes)], np.float32)
+    rows = np.array([row["keypoints"] for row in coco.rows(found, 1)], np.float32)
     np.testing.assert_array_equal(rows.reshape(3, 3, 3)[..., :2], found.keypoints[..., :2])
 
 

@@ -173,8 +173,8 @@ def test_a_run_goes_on_where_it_stopped(
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        pytest.param(["--score-threshold", "0.7"], "was begun with score_threshold", id="options"),
-        pytest.param(["--top-k", "3"], "was begun with top_k", id="more options"),
+        pytest.param(["--score-threshold", "0.7"], "started with score_threshold", id="options"),
+        pytest.param(["--top-k", "3"], "was started with top_k", id="more options"),
     ],
 )
 def test_results_of_two_kinds_are_not_mixed(

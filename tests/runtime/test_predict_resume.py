@@ -76,13 +76,13 @@ def test_another_export_of_the_weights_is_refused(
         spec = from_json(found[SPEC_KEY])
         found[SPEC_KEY] = to_json(replace(spec, box=replace(spec.box, nms_iou=0.25)))
     assert call(tmp_path / "lower.onnx", *arguments, "--resume") == 2
-    says = "was begun with spec.box.nms_iou 0.5, now it is 0.25; resume with the same"
+    says = "was started with spec.box.nms_iou 0.5, now it is 0.25; resume with the same"
     assert says in capsys.readouterr().err
     with metadata(tiny_onnx, tmp_path / "other.onnx") as found:
         manifest = json.loads(found[MANIFEST_KEY])
         found[MANIFEST_KEY] = json.dumps({**manifest, "lowering": "native"})
     assert call(tmp_path / "other.onnx", *arguments, "--resume") == 2
-    assert 'was begun with lowering ["standard"], now it is ["native"]' in capsys.readouterr().err
+    assert 'was started with lowering ["standard"], now it is ["native"]' in capsys.readouterr().err
     assert (out / "results.jsonl").read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""One run at a time writes into a folder, and a dead one does not stand in the way."""
+"""One run at a time writes into a folder; a killed run releases it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from model.errors import ArtifactError, UsageError
 from runtime.formats import lock
 from runtime.formats.lock import FolderLock
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_second_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     with FolderLock(tmp_path) as first:
         with pytest.raises(UsageError, match="another run is writing there; wait until it ends"):
             FolderLock(tmp_path)
@@ -27,7 +27,7 @@ def test_the_second_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+def test_a_killed_run_releases_the_lock(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from runtime.formats.lock import FolderLock;"
         "held = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
@@ -43,7 +43,7 @@ def test_a_run_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     FolderLock(tmp_path).close()
 
 
-def test_a_file_that_was_removed_meanwhile_is_no_lock(
+def test_a_file_removed_before_the_lock_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, tries = lock._lock, 0

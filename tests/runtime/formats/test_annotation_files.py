@@ -1,4 +1,4 @@
-"""Annotation files and cutouts: the pixels that they hold, and what their readers expect."""
+"""Annotation files and cutouts: their pixels, and the form that their readers expect."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGE_HW = (60, 90)
 
 
 def found(rows: int = 8, masks: bool = True, keypoints: bool = False, seed: int = 3) -> Detections:
-    """Noisy masks, with parts and holes, some of them over the border."""
+    """Noisy masks with parts and holes, some of them over the border."""
     rng = np.random.default_rng(seed)
     corner = rng.uniform(-15, 50, (rows, 2))
     labels = rng.integers(1, 4, rows)
@@ -67,8 +67,8 @@ def off_image(detections: Detections, row: int) -> Detections:
 
 
 def numbers(line: str) -> tuple[int, NDArray[np.float64]]:
-    label, *rest = line.split(" ")
-    return int(label), np.array(rest, np.float64)
+    label, *values = line.split(" ")
+    return int(label), np.array(values, np.float64)
 
 
 def test_a_yolo_line_holds_the_masks_pixels() -> None:
@@ -76,9 +76,9 @@ def test_a_yolo_line_holds_the_masks_pixels() -> None:
     lines = detections.to_yolo_seg()
     several = [len(parts) > 1 or any(p.holes for p in parts) for parts in detections.polygons()]
     assert sum(several) > 5
-    seen = [row for row, mask in enumerate(dense(detections)) if mask.any()]
-    assert len(lines) == len(seen)
-    for line, row in zip(lines, seen, strict=True):
+    visible = [row for row, mask in enumerate(dense(detections)) if mask.any()]
+    assert len(lines) == len(visible)
+    for line, row in zip(lines, visible, strict=True):
         label, values = numbers(line)
         assert label == detections.labels[row] - 1
         assert (values >= 0).all()
@@ -88,7 +88,7 @@ def test_a_yolo_line_holds_the_masks_pixels() -> None:
 
 
 @pytest.mark.parametrize("first_class", [0, 1])
-def test_yolo_classes_count_from_the_first_that_is_no_background(first_class: int) -> None:
+def test_yolo_classes_count_from_the_first_foreground_class(first_class: int) -> None:
     detections = replace(found(), first_class=first_class)
     labels = [numbers(line)[0] for line in detections.to_yolo_seg()]
     assert labels == (detections.labels - first_class).tolist()
@@ -98,10 +98,10 @@ def test_yolo_of_a_box_only_model_is_boxes_in_the_image() -> None:
     detections = off_image(found(6, masks=False), 2)
     lines = detections.to_yolo_seg()
     assert len(lines) == 5
-    kept = detections.take([0, 1, 3, 4, 5])
-    for line, box, label in zip(lines, kept.boxes, kept.labels, strict=True):
-        got, (x, y, width, height) = numbers(line)
-        assert got == label - 1
+    inside = detections.take([0, 1, 3, 4, 5])
+    for line, box, label in zip(lines, inside.boxes, inside.labels, strict=True):
+        number, (x, y, width, height) = numbers(line)
+        assert number == label - 1
         expected = box.clip(0, np.array([90, 60, 90, 60]))
         corners = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
         np.testing.assert_allclose(corners * (90, 60, 90, 60), expected, atol=1e-4)
@@ -114,7 +114,7 @@ def test_a_row_without_pixels_has_no_yolo_line_and_no_polygon() -> None:
     assert rows == {0, 2}
 
 
-def test_yolo_files_say_what_the_numbers_mean(tmp_path: Path) -> None:
+def test_yolo_files_name_the_classes(tmp_path: Path) -> None:
     yolo.write(tmp_path / "a.txt", found())
     yolo.write(tmp_path / "b.txt", found(0))
     yolo.write_names(tmp_path, SPEC)
@@ -122,8 +122,10 @@ def test_yolo_files_say_what_the_numbers_mean(tmp_path: Path) -> None:
     assert (tmp_path / "b.txt").read_bytes() == b""
     names = ["cat", "dog", "yes: #1"]
     assert (tmp_path / "classes.txt").read_text().splitlines() == names
-    read = yaml.safe_load((tmp_path / "data.yaml").read_text())
-    assert read == {"nc": 3, "names": dict(enumerate(names))}
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
+        "nc": 3,
+        "names": dict(enumerate(names)),
+    }
 
 
 def test_a_last_background_is_no_yolo_class() -> None:
@@ -159,9 +161,9 @@ def test_labelme_polygons_hold_the_masks_pixels() -> None:
 def test_labelme_of_boxes_and_keypoints() -> None:
     detections = off_image(found(3, masks=False, keypoints=True), 1)
     shapes = detections.to_labelme("a.jpg")["shapes"]
-    kinds = [(shape["shape_type"], shape["group_id"]) for shape in shapes]
+    types = [(shape["shape_type"], shape["group_id"]) for shape in shapes]
     points = [("point", 0), ("point", 0), ("point", 1), ("point", 1), ("point", 2), ("point", 2)]
-    assert sorted(kinds) == sorted([("rectangle", 0), ("rectangle", 2), *points])
+    assert sorted(types) == sorted([("rectangle", 0), ("rectangle", 2), *points])
     first = [shape for shape in shapes if shape["shape_type"] == "point"][:2]
     assert [shape["label"] for shape in first] == ["head", "tail"]
     assert detections.keypoints is not None
@@ -174,7 +176,7 @@ def test_labelme_of_boxes_and_keypoints() -> None:
     np.testing.assert_array_equal(np.array(corners).ravel(), clipped)
 
 
-def test_labelme_of_nothing(tmp_path: Path) -> None:
+def test_labelme_without_detections(tmp_path: Path) -> None:
     labelme.write(tmp_path / "a.json", found(0), "a.jpg")
     assert json.loads((tmp_path / "a.json").read_text())["shapes"] == []
 
@@ -188,7 +190,7 @@ def test_a_cutout_is_the_photo_with_the_mask_as_alpha() -> None:
         assert cutout.mode == "RGBA"
         x0, y0 = np.floor(detections.boxes[row, :2].clip(0)).astype(int)
         rows, columns = np.nonzero(mask)
-        # The window begins at the box, or at the mask where that reaches further.
+        # The window starts at the box, or at the mask if that extends further.
         left, top = min(x0, columns.min(initial=90)), min(y0, rows.min(initial=60))
         height, width = cut.shape[:2]
         np.testing.assert_array_equal(cut[..., :3], pixels[top : top + height, left : left + width])
@@ -218,9 +220,9 @@ def test_cutouts_of_another_photo_are_refused() -> None:
         found().cutouts(picture()[:-1])
 
 
-def test_cutout_files_are_those_of_the_last_run(tmp_path: Path) -> None:
+def test_cutout_files_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
     detections = off_image(found(4), 1)
-    crops.write(tmp_path, "a", picture(), detections)
+    crops.write(tmp_path / "a", picture(), detections)
     (tmp_path / "a" / "mine.png").write_text("not ours")
     names = {path.name for path in (tmp_path / "a").iterdir()} - {"mine.png"}
     assert names == {f"{row:03d}-{file_stem(detections.names[row])}.png" for row in (0, 2, 3)}
@@ -228,29 +230,30 @@ def test_cutout_files_are_those_of_the_last_run(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             np.asarray(saved), np.asarray(detections.cutouts(picture())[0])
         )
-    crops.write(tmp_path, "a", picture(), detections.take([0]))
+    crops.write(tmp_path / "a", picture(), detections.take([0]))
     assert len(list((tmp_path / "a").iterdir())) == 2
-    crops.write(tmp_path, "b", picture(), found(0))
+    crops.write(tmp_path / "b", picture(), found(0))
     assert not (tmp_path / "b").exists()
 
 
-def test_a_class_named_by_half_a_letter_is_written(tmp_path: Path) -> None:
+def test_a_class_name_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:
     names = (*SPEC.classes.names[:-1], "odd \ud800")
     spec = replace(SPEC, classes=replace(SPEC.classes, names=names))
     yolo.write_names(tmp_path, spec)
     assert (tmp_path / "classes.txt").read_text("utf-8").splitlines()[-1] == "odd \\ud800"
     odd = replace(found(), names=(names[-1],) * len(found()))
-    crops.write(tmp_path, "a", picture(), odd)
+    crops.write(tmp_path / "a", picture(), odd)
     labelme.write(tmp_path / "a.json", odd, "a.png")
-    jsonl.write(tmp_path / "a.jsonl", [("a", odd)])
-    rle.write(tmp_path / "rle.json", [("a", odd)])
+    with jsonl.Writer(tmp_path / "a.jsonl") as writer:
+        writer.add("a", odd)
+    rle.write_from_jsonl(tmp_path / "rle.json", tmp_path / "a.jsonl")
     assert len(list((tmp_path / "a").iterdir())) == len(odd)
 
 
 def test_cutouts_into_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     with pytest.raises(ArtifactError, match="cannot write"):
-        crops.write(tmp_path, "a", picture(), found())
+        crops.write(tmp_path / "a", picture(), found())
 
 
 @pytest.mark.parametrize(
@@ -259,7 +262,7 @@ def test_cutouts_into_a_file_are_refused(tmp_path: Path) -> None:
      "é" * 200, "\udcff", "a" * 151,
      "con", "NUL", "aux.txt", "COM1", "lpt².a.b", "prn .x", "CONIN$"],
 )  # fmt: skip
-def test_awkward_names_become_one_part_of_a_path(name: str, tmp_path: Path) -> None:
+def test_awkward_names_become_one_path_component(name: str, tmp_path: Path) -> None:
     stem = file_stem(name)
     assert stem == file_stem(name) != name
     assert Path(stem).name == stem
@@ -269,18 +272,10 @@ def test_awkward_names_become_one_part_of_a_path(name: str, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.txt"]
 
 
-def test_names_stay_two_and_good_ones_stay() -> None:
+def test_different_names_stay_different_and_valid_ones_unchanged() -> None:
     assert file_stem("a/b") != file_stem("a\\b") != file_stem("a_b")
-    for name in (
-        "000000123",
-        "traffic light",
-        "фото 1",
-        "clip.mp4#000123",
-        "a" * 150,
-        "console",
-        "com",
-        "com10",
-    ):
+    names = "000000123", "traffic light", "фото 1", "clip.mp4#000123", "console", "com", "com10"
+    for name in (*names, "a" * 150):
         assert file_stem(name) == name
 
 
@@ -304,7 +299,7 @@ def test_supervision_has_every_row(recwarn: pytest.WarningsRecorder) -> None:
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_supervision_of_nothing_and_of_boxes(masks: bool) -> None:
+def test_supervision_without_detections_or_masks(masks: bool) -> None:
     pytest.importorskip("supervision")
     assert len(found(0, masks=masks).to_supervision()) == 0
     theirs = found(masks=masks).to_supervision()
@@ -318,7 +313,7 @@ def test_supervision_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPa
         found().to_supervision()
 
 
-def test_coco_rows_know_their_category() -> None:
+def test_coco_rows_have_their_category() -> None:
     detections = found()
     rows: list[Any] = detections.to_coco(5)
     assert [row["category_id"] for row in rows] == (detections.labels * 10).tolist()

@@ -1,4 +1,4 @@
-"""What a run saves, kind by kind, photo by photo, and how it goes on after a stop."""
+"""The files of a run in every format, and how an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from model.errors import ArtifactError, UsageError
 from model.spec import KeypointHeadSpec, ModelSpec
 from runtime.detections import Detections
 from runtime.formats import coco, jsonl
+from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
-from runtime.formats.sink import KINDS, make_sinks
-from tests.runtime.test_formats_annotations import IMAGE_HW, SPEC, found, picture
+from runtime.sources.items import ItemName
+from tests.runtime.formats.test_annotation_files import IMAGE_HW, SPEC, found, picture
 
-ALL = tuple(kind.name for kind in KINDS)
 BOX_SPEC = replace(SPEC, mask=None)
 KEYPOINT_SPEC = replace(SPEC, mask=None, keypoint=KeypointHeadSpec(names=("head", "tail")))
 FILES = {
@@ -32,7 +32,7 @@ FILES = {
     "yolo": {"labels/a.txt", "labels/b.txt", "classes.txt", "data.yaml"},
     "labelme": {"labelme/a.json", "labelme/a.png", "labelme/b.json", "labelme/b.png"},
 }
-SAYS = {
+LINES = {
     "overlay": "overlays: {}",
     "json": "COCO results: {}/results.json",
     "jsonl": "JSON Lines: {}/results.jsonl",
@@ -51,41 +51,48 @@ def two(masks: bool = True, keypoints: bool = False) -> Detections:
     )  # fmt: skip
 
 
+def write(
+    writer: ResultWriter, name: str, stem: str, detections: Detections, image_id: int = 0
+) -> None:
+    item = ItemName(name, stem, image_id=image_id)
+    writer.write_files(item, picture(), detections)
+    writer.write_record(item, detections)
+
+
 def run(
     folder: Path,
-    kinds: Sequence[str],
+    formats: Sequence[str],
     photos: dict[str, Detections],
     spec: ModelSpec = SPEC,
     resume: bool = False,
-    is_stopped: bool = False,
+    is_interrupted: bool = False,
     settings: dict[str, Any] | None = None,
 ) -> list[str]:
-    """A run over photos, as a command does it; one that is stopped does not finish."""
-    with make_sinks(kinds, folder, spec, resume, settings) as sinks:
-        done = done_ids(folder, kinds) if resume else {}
+    """A run over photos, as a command does it; an interrupted one does not finish."""
+    with ResultWriter(formats, folder, spec, resume, settings) as writer:
+        done = done_ids(folder, formats) if resume else {}
         for image_id, (name, detections) in enumerate(photos.items()):
             if name not in done:
-                for sink in (*sinks.files, sinks.records):
-                    sink.write(name, Path(name).stem, image_id, picture(), detections)
-        return [] if is_stopped else sinks.finish()
+                write(writer, name, Path(name).stem, detections, image_id)
+        return [] if is_interrupted else writer.finish()
 
 
 def files(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_each_kind_writes_its_files_and_says_where(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_writes_and_reports_its_files(name: str, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    lines = run(out, [kind], {"in/a.jpg": two(), "in/b.jpg": found(0)})
-    assert files(out) == FILES[kind]
-    assert lines == [SAYS[kind].format(out)]
+    lines = run(out, [name], {"in/a.jpg": two(), "in/b.jpg": found(0)})
+    assert files(out) == FILES[name]
+    assert lines == [LINES[name].format(out)]
 
 
-def test_all_kinds_together(tmp_path: Path) -> None:
-    lines = run(tmp_path, ALL, {"a.jpg": two(), "b.jpg": found(0)})
+def test_all_formats_together(tmp_path: Path) -> None:
+    lines = run(tmp_path, FORMATS, {"a.jpg": two(), "b.jpg": found(0)})
     assert files(tmp_path) == set().union(*FILES.values())
-    assert sorted(lines) == sorted(SAYS[kind].format(tmp_path) for kind in ALL)
+    assert sorted(lines) == sorted(line.format(tmp_path) for line in LINES.values())
 
 
 @pytest.mark.parametrize(
@@ -94,19 +101,19 @@ def test_all_kinds_together(tmp_path: Path) -> None:
     ids=["boxes", "keypoints"],
 )
 def test_models_without_masks(spec: ModelSpec, detections: Detections, tmp_path: Path) -> None:
-    kinds = [kind for kind in ALL if kind != "rle"]
-    run(tmp_path, kinds, {"a.jpg": detections, "b.jpg": detections.take([])}, spec)
-    assert files(tmp_path) == set().union(*(FILES[kind] for kind in kinds))
+    formats = [name for name in FORMATS if name != "rle"]
+    run(tmp_path, formats, {"a.jpg": detections, "b.jpg": detections.take([])}, spec)
+    assert files(tmp_path) == set().union(*(FILES[name] for name in formats))
     rows = json.loads((tmp_path / "results.json").read_text())
     assert rows == json.loads(json.dumps(coco.rows(detections, 0)))
     assert len((tmp_path / "labels" / "a.txt").read_text().splitlines()) == 2
-    kinds_of_shape = {
+    shape_types = {
         shape["shape_type"]
         for shape in json.loads((tmp_path / "labelme" / "a.json").read_text())["shapes"]
     }
-    assert kinds_of_shape == ({"rectangle", "point"} if spec.keypoint else {"rectangle"})
+    assert shape_types == ({"rectangle", "point"} if spec.keypoint else {"rectangle"})
     with pytest.raises(UsageError, match="rle needs masks, and this model has none"):
-        make_sinks(["rle"], tmp_path, spec)
+        ResultWriter(["rle"], tmp_path, spec)
 
 
 def test_results_of_all_photos_are_in_the_file(tmp_path: Path) -> None:
@@ -116,7 +123,7 @@ def test_results_of_all_photos_are_in_the_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text()) == expected
 
 
-def test_no_photos_at_all(tmp_path: Path) -> None:
+def test_no_photos(tmp_path: Path) -> None:
     assert run(tmp_path, ["json", "overlay"], {}) == [f"COCO results: {tmp_path}/results.json"]
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
@@ -128,11 +135,10 @@ def test_an_overlay_is_the_drawing(tmp_path: Path) -> None:
 
 
 def test_stems_stay_in_the_folder(tmp_path: Path) -> None:
-    with make_sinks(ALL, tmp_path / "out", SPEC) as sinks:
-        for sink in (*sinks.files, sinks.records):
-            sink.write("x", "../a", 0, picture(), two())
-            sink.write("y", "", 1, picture(), two())
-        sinks.finish()
+    with ResultWriter(FORMATS, tmp_path / "out", SPEC) as writer:
+        write(writer, "x", "../a", two())
+        write(writer, "y", "", two(), 1)
+        writer.finish()
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 2
 
@@ -152,56 +158,62 @@ def test_labelme_finds_the_photo(tmp_path: Path) -> None:
         assert saved.size == IMAGE_HW[::-1]
 
 
-@pytest.mark.parametrize("kinds", [["json"], ["jsonl"], ["json", "jsonl", "rle"], ["overlay"], ALL])
-def test_a_stopped_run_goes_on_to_the_same_files(kinds: Sequence[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "formats", [["json"], ["jsonl"], ["json", "jsonl", "rle"], ["overlay"], FORMATS]
+)
+def test_an_interrupted_run_resumes_to_the_same_files(
+    formats: Sequence[str], tmp_path: Path
+) -> None:
     photos = {f"{i}.jpg": found(3, seed=i) for i in range(5)}
     first = dict(list(photos.items())[:3])
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    run(straight, kinds, photos)
-    run(broken, kinds, first, is_stopped=True)
-    log = broken / ("results.jsonl" if "jsonl" in kinds else ".results.jsonl")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run(whole, formats, photos)
+    run(resumed, formats, first, is_interrupted=True)
+    log = resumed / ("results.jsonl" if "jsonl" in formats else ".results.jsonl")
     log.write_bytes(log.read_bytes() + b'{"image": "3.jpg", "det')
-    assert list(done_ids(broken, kinds)) == list(first)
-    # A photo that is done is not taken again: this one would give other results.
-    run(broken, kinds, {**photos, "0.jpg": found(9)}, resume=True)
-    assert files(broken) == files(straight)
-    for name in files(straight):
-        assert (broken / name).read_bytes() == (straight / name).read_bytes(), name
+    assert list(done_ids(resumed, formats)) == list(first)
+    # A photo that is done is skipped: this one would give other results.
+    run(resumed, formats, {**photos, "0.jpg": found(9)}, resume=True)
+    assert files(resumed) == files(whole)
+    for name in files(whole):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_a_photo_without_all_its_files_is_not_done(tmp_path: Path) -> None:
-    kinds = ["overlay", "json", "yolo"]
+    formats = ["overlay", "json", "yolo"]
     (tmp_path / "labels" / "a.txt").mkdir(parents=True)
     with pytest.raises(ArtifactError, match=r"cannot write .*a\.txt"):
-        run(tmp_path, kinds, {"a.jpg": two()})
+        run(tmp_path, formats, {"a.jpg": two()})
     assert (tmp_path / "a.png").exists()
-    assert done_ids(tmp_path, kinds) == {}
+    assert done_ids(tmp_path, formats) == {}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"file/out: cannot make the folder .* with -o"):
-        make_sinks(["json"], tmp_path / "file" / "out", SPEC)
+        ResultWriter(["json"], tmp_path / "file" / "out", SPEC)
     (tmp_path / "labelme").write_text("")
     with pytest.raises(ArtifactError, match=r"labelme: cannot make the folder"):
         run(tmp_path, ["labelme"], {"a.jpg": two()})
 
 
-def test_resuming_where_nothing_was_begun_begins(tmp_path: Path) -> None:
+def test_resume_without_an_earlier_run_starts_one(tmp_path: Path) -> None:
     run(tmp_path, ["json"], {"a.jpg": two()}, resume=True)
     assert len(json.loads((tmp_path / "results.json").read_text())) == 2
 
 
-def test_more_photos_can_come_to_finished_json_lines(tmp_path: Path) -> None:
-    kinds = ["json", "jsonl"]
-    run(tmp_path, kinds, {"a.jpg": two()})
-    run(tmp_path, kinds, {"a.jpg": two(), "b.jpg": two()}, resume=True)
+def test_a_finished_run_can_be_extended(tmp_path: Path) -> None:
+    formats = ["json", "jsonl"]
+    run(tmp_path, formats, {"a.jpg": two()})
+    run(tmp_path, formats, {"a.jpg": two(), "b.jpg": two()}, resume=True)
     assert jsonl.read_names(tmp_path / "results.jsonl") == {"a.jpg", "b.jpg"}
     assert len(json.loads((tmp_path / "results.json").read_text())) == 4
 
 
-def test_a_run_without_resume_begins_anew(tmp_path: Path) -> None:
-    run(tmp_path, ["json"], {"a.jpg": two()}, is_stopped=True, settings={"score_threshold": 0.1})
+def test_a_run_without_resume_starts_over(tmp_path: Path) -> None:
+    run(
+        tmp_path, ["json"], {"a.jpg": two()}, is_interrupted=True, settings={"score_threshold": 0.1}
+    )
     run(tmp_path, ["json"], {"b.jpg": two()})
     rows = json.loads((tmp_path / "results.json").read_text())
     assert len(rows) == 2
@@ -209,44 +221,49 @@ def test_a_run_without_resume_begins_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "kinds", "message"),
+    ("change", "formats", "message"),
     [
-        ({"score_threshold": 0.3}, ["json"], "begun with score_threshold 0.5, now it is 0.3"),
-        ({}, ["json"], "begun with score_threshold 0.5, now it is null"),
+        ({"score_threshold": 0.3}, ["json"], "started with score_threshold 0.5, now it is 0.3"),
+        ({}, ["json"], "started with score_threshold 0.5, now it is null"),
         (
             {"score_threshold": {"a": 0.5}},
             ["json"],
-            r'begun with score_threshold 0.5, now it is \{"a": 0.5\}',
+            r'started with score_threshold 0.5, now it is \{"a": 0.5\}',
         ),
         ({"score_threshold": ["a" * 99]}, ["json"], r'now it is \["a{78}…;'),
-        ({"score_threshold": 0.5}, ["jsonl"], r'begun with save \["json"\], now it is \["jsonl"\]'),
+        (
+            {"score_threshold": 0.5},
+            ["jsonl"],
+            r'started with save \["json"\], now it is \["jsonl"\]',
+        ),
     ],
 )
-def test_a_run_made_otherwise_is_not_gone_on_with(
-    change: dict[str, Any], kinds: list[str], message: str, tmp_path: Path
+def test_a_run_with_other_settings_is_not_resumed(
+    change: dict[str, Any], formats: list[str], message: str, tmp_path: Path
 ) -> None:
-    run(tmp_path, ["json"], {"a.jpg": two()}, is_stopped=True, settings={"score_threshold": 0.5})
+    run(
+        tmp_path, ["json"], {"a.jpg": two()}, is_interrupted=True, settings={"score_threshold": 0.5}
+    )
     before = (tmp_path / ".results.jsonl").read_bytes()
     with pytest.raises(UsageError, match=message):
-        make_sinks(kinds, tmp_path, SPEC, True, change)
+        ResultWriter(formats, tmp_path, SPEC, True, change)
     assert (tmp_path / ".results.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("note", [None, "{", "[]"])
-def test_results_of_unknown_making_are_not_gone_on_with(note: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_results_without_settings_are_not_resumed(content: str | None, tmp_path: Path) -> None:
     run(tmp_path, ["jsonl"], {"a.jpg": two()})
     (tmp_path / ".resume.json").unlink()
-    if note is not None:
-        (tmp_path / ".resume.json").write_text(note)
-    with pytest.raises(UsageError, match="holds results, but not how they were made"):
-        make_sinks(["jsonl"], tmp_path, SPEC, True)
+    if content is not None:
+        (tmp_path / ".resume.json").write_text(content)
+    with pytest.raises(UsageError, match="holds results without their settings"):
+        ResultWriter(["jsonl"], tmp_path, SPEC, True)
 
 
 @pytest.mark.parametrize(
-    ("kinds", "message"),
+    ("formats", "message"),
     [(["overlays"], "got 'overlays'"), ([], "got nothing"), (["json", "xml"], "got 'xml'")],
 )
-def test_unknown_kinds_are_refused(kinds: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"save: expected some of overlay, json, .*, {message}"):
-        make_sinks(kinds, tmp_path / "out", SPEC)
-    assert not (tmp_path / "out").exists()
+def test_unknown_formats_are_refused(formats: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=f"--save: expected some of overlay, json, .*, {message}"):
+        require_formats(formats)
