@@ -65,10 +65,10 @@ def write_from_jsonl(path: Path, records: Path) -> None:
 
 
 def _rows(result: DetectionResult, image_id: int, category_ids: Sequence[int]) -> list[CocoRow]:
-    rles: Sequence[Mapping[str, Any] | None] = result.rle() or [None] * len(result)
-    keypoints = [None] * len(result) if result.keypoints is None else result.keypoints.tolist()
+    nothing: list[Any] = [None] * len(result)
+    keypoints = nothing if result.keypoints is None else result.keypoints.tolist()
     boxes, scores = result.boxes.tolist(), result.scores.tolist()
-    columns = zip(category_ids, boxes, scores, rles, keypoints, strict=True)
+    columns = zip(category_ids, boxes, scores, result.rle() or nothing, keypoints, strict=True)
     return [_row(image_id, *column) for column in columns]
 
 
