@@ -32,7 +32,7 @@ Result = dict[str, object]
 
 
 def photos() -> list[UInt8]:
-    """Coarse noise, in which the model sees something; uint8 [h, w, 3] each."""
+    """Coarse noise with detections in it; uint8 [h, w, 3] each."""
     rng = np.random.default_rng(11)
     found = []
     for height, width in _SIZES * 2:
@@ -42,7 +42,7 @@ def photos() -> list[UInt8]:
 
 
 def threads(path: Path, calls: int) -> Result:
-    """As many calls in each of 8 threads on one predictor, against one thread's answers."""
+    """As many calls in each of 8 threads on one predictor, against the results of one."""
     pictures = photos()
     with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
         expected = [_bytes(predictor.predict(picture)) for picture in pictures]
@@ -61,7 +61,7 @@ def threads(path: Path, calls: int) -> Result:
     return {
         "calls": calls * THREADS,
         "different": different,
-        "distinct answers": len(set(expected)),
+        "distinct results": len(set(expected)),
     }
 
 

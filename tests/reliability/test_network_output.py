@@ -1,9 +1,8 @@
-"""What a network may answer that no result may hold: an error, or a row dropped and counted."""
+"""Network outputs that no result may contain: an error, or a row dropped and counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,9 @@ import pytest
 from model.errors import ArtifactError
 from runtime.detections import Detections
 from runtime.predictor import Predictor
-from runtime.sessions.open import open_session
-from runtime.sessions.session import Outputs
+from runtime.sessions.session import Outputs, Session
 from tests.reliability import tiny
-from tests.reliability.stand_in import Change, ChangedSession
+from tests.reliability.changed_session import Change, ChangedSession
 
 NAN, INF = float("nan"), float("inf")
 
@@ -22,30 +20,30 @@ NAN, INF = float("nan"), float("inf")
 def _value(name: str, value: float, *rows: int) -> Change:
     """One number of each of these rows."""
 
-    def change(answer: Outputs) -> Outputs:
+    def change(outputs: Outputs) -> Outputs:
         for row in rows:
-            answer[name][0, row].reshape(-1)[-1:] = value
-            if answer[name].ndim == 2:
-                answer[name][0, row] = value
-        return answer
+            outputs[name][0, row].reshape(-1)[-1:] = value
+            if outputs[name].ndim == 2:
+                outputs[name][0, row] = value
+        return outputs
 
     return change
 
 
 def _all(name: str, value: float) -> Change:
-    def change(answer: Outputs) -> Outputs:
-        answer[name][...] = value
-        return answer
+    def change(outputs: Outputs) -> Outputs:
+        outputs[name][...] = value
+        return outputs
 
     return change
 
 
-def _beyond_the_count(answer: Outputs) -> Outputs:
-    """Filling may be anything."""
-    answer["counts"][0] -= 2
+def _beyond_the_count(outputs: Outputs) -> Outputs:
+    """Rows beyond the count may hold anything."""
+    outputs["counts"][0] -= 2
     for name in ("boxes", "scores", "masks"):
-        answer[name][0, answer["counts"][0] :] = NAN
-    return answer
+        outputs[name][0, outputs["counts"][0] :] = NAN
+    return outputs
 
 
 # A change of eight rows, and how many of them are dropped.
@@ -63,11 +61,11 @@ DROPPED: dict[str, tuple[Change, int]] = {
 
 
 def _replace(name: str, make: Callable[[np.ndarray], np.ndarray]) -> Change:
-    return lambda answer: answer | {name: make(answer[name])}
+    return lambda outputs: outputs | {name: make(outputs[name])}
 
 
 def _without(name: str) -> Change:
-    return lambda answer: {n: v for n, v in answer.items() if n != name}
+    return lambda outputs: {n: v for n, v in outputs.items() if n != name}
 
 
 OUTPUTS = ("boxes", "scores", "labels", "masks", "counts", "nms_open", "candidates_cut")
@@ -97,14 +95,13 @@ REFUSED: dict[str, Change] = {
     "oblong-masks": _replace("masks", lambda a: a[..., :-1]),
     "larger-masks": _replace("masks", lambda a: np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1)))),
     "text-masks": _replace("masks", lambda a: a.astype(str)),
-    "another-batch": lambda answer: {n: np.concatenate((v, v)) for n, v in answer.items()},
-    "empty-batch": lambda answer: {n: v[:0] for n, v in answer.items()},
+    "another-batch": lambda outputs: {n: np.concatenate((v, v)) for n, v in outputs.items()},
+    "empty-batch": lambda outputs: {n: v[:0] for n, v in outputs.items()},
 }
 
 
-def _predict(path: Path, change: Change) -> Detections:
-    with Predictor(ChangedSession(open_session(path, None, 1), change)) as predictor:
-        return predictor.predict(tiny.photo())
+def _predict(session: Session, change: Change) -> Detections:
+    return Predictor(ChangedSession(session, change)).predict(tiny.photo())
 
 
 def _is_finite(found: Detections) -> bool:
@@ -113,32 +110,31 @@ def _is_finite(found: Detections) -> bool:
     return all(bool(np.isfinite(a).all()) for a in arrays) and len(found.rle()) == len(found)
 
 
-def test_there_are_enough_cases() -> None:
-    assert len(DROPPED) + len(REFUSED) >= 24
+def test_rows_that_are_not_finite_are_dropped_and_counted(
+    session: Session, subtests: pytest.Subtests
+) -> None:
+    for case, (change, dropped) in DROPPED.items():
+        with subtests.test(case):
+            found = _predict(session, change)
+            assert (len(found), found.dropped) == (tiny.DETECTIONS - dropped, dropped)
+            assert _is_finite(found)
 
 
-@pytest.mark.parametrize("case", DROPPED)
-def test_rows_that_are_not_finite_are_dropped_and_counted(case: str, tiny_onnx: Path) -> None:
-    change, dropped = DROPPED[case]
-    found = _predict(tiny_onnx, change)
-    assert (len(found), found.dropped) == (tiny.DETECTIONS - dropped, dropped)
-    assert _is_finite(found)
+def test_outputs_of_another_model_are_refused(session: Session, subtests: pytest.Subtests) -> None:
+    for case, change in REFUSED.items():
+        with subtests.test(case):
+            with pytest.raises(ArtifactError, match="graph and spec do not match") as caught:
+                _predict(session, change)
+            assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_an_answer_of_another_model_is_refused(case: str, tiny_onnx: Path) -> None:
-    with pytest.raises(ArtifactError, match="do not match") as caught:
-        _predict(tiny_onnx, REFUSED[case])
-    assert "\n" not in str(caught.value)
-
-
-def test_nothing_changed_nothing_dropped(tiny_onnx: Path) -> None:
-    found = _predict(tiny_onnx, lambda answer: answer)
+def test_nothing_changed_nothing_dropped(session: Session) -> None:
+    found = _predict(session, lambda outputs: outputs)
     assert (len(found), found.dropped) == (tiny.DETECTIONS, 0)
     assert _is_finite(found)
 
 
-def test_filling_is_never_looked_at(tiny_onnx: Path) -> None:
-    found = _predict(tiny_onnx, _beyond_the_count)
+def test_rows_beyond_the_count_are_ignored(session: Session) -> None:
+    found = _predict(session, _beyond_the_count)
     assert (len(found), found.dropped) == (tiny.DETECTIONS - 2, 0)
     assert _is_finite(found)

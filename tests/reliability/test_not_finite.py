@@ -1,7 +1,8 @@
-"""NaN and infinity in pixels and in weights: an error that says where, or an empty answer."""
+"""NaN and infinity in pixels and in weights: an error that names them, or finite results."""
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +20,19 @@ from runtime.predictor import Predictor
 from tests.reliability import tiny
 
 NAN, INF = float("nan"), float("inf")
-NOT_FINITE = pytest.mark.parametrize("value", [NAN, INF, -INF], ids=str)
+NOT_FINITE = (NAN, INF, -INF)
 
 
-@NOT_FINITE
-@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-def test_floating_pixels_are_refused(predictor: Predictor, kind: type, value: float) -> None:
-    pixels = tiny.photo().astype(kind)
-    pixels[3, 4, 1] = value
-    with pytest.raises(ImageError, match=r"expected uint8 \[h, w, 3\] RGB, got float"):
-        predictor.predict(pixels)
-
-
-@NOT_FINITE
-def test_floating_pictures_are_refused(predictor: Predictor, value: float) -> None:
-    pixels = tiny.photo()[:, :, 0].astype(np.float32)
-    pixels[3, 4] = value
-    with pytest.raises(ImageError, match="float32 pixels"):
-        predictor.predict(Image.fromarray(pixels))
+def test_floating_pixels_are_refused(predictor: Predictor) -> None:
+    for dtype in (np.float16, np.float32, np.float64):
+        for value in NOT_FINITE:
+            pixels = tiny.photo().astype(dtype)
+            pixels[3, 4, 1] = value
+            with pytest.raises(ImageError, match=r"expected uint8 \[h, w, 3\] RGB, got float"):
+                predictor.predict(pixels)
+            picture = Image.fromarray(pixels[:, :, 1].astype(np.float32))
+            with pytest.raises(ImageError, match="float32 pixels"):
+                predictor.predict(picture)
 
 
 WEIGHTS = (
@@ -52,17 +48,17 @@ WEIGHTS = (
 )
 
 
-@NOT_FINITE
-@pytest.mark.parametrize("name", WEIGHTS)
 def test_a_checkpoint_is_refused_by_the_tensors_name(
-    name: str, value: float, tiny_weights: Path, tmp_path: Path
+    tiny_weights: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    state = load_file(tiny_weights)
-    state[name].view(-1)[0] = value
-    path = tmp_path / "w.safetensors"
-    save_file(state, path, header_of(tiny.SPEC))
-    with pytest.raises(CheckpointError, match=rf"tensor '{name}' holds NaN or Inf"):
-        load(path)
+    path, header = tmp_path / "w.safetensors", header_of(tiny.SPEC)
+    for name, value in product(WEIGHTS, NOT_FINITE):
+        with subtests.test(name, value=value):
+            state = load_file(tiny_weights)
+            state[name].view(-1)[0] = value
+            save_file(state, path, header)
+            with pytest.raises(CheckpointError, match=rf"tensor '{name}' holds NaN or Inf"):
+                load(path)
 
 
 def test_half_precision_that_overflows_is_refused(tiny_weights: Path, tmp_path: Path) -> None:
@@ -76,33 +72,37 @@ def test_half_precision_that_overflows_is_refused(tiny_weights: Path, tmp_path: 
         load(path)
 
 
-@pytest.mark.parametrize("value", [NAN, INF, -INF, 3e38], ids=str)
-@pytest.mark.parametrize(
-    "name",
-    [
-        "body.conv1.weight",
-        "rpn.head.cls_logits.bias",
-        "rpn.head.bbox_pred.bias",
-        "box_head.cls_score.bias",
-        "box_head.bbox_pred.bias",
-        "mask_head.predictor.conv5_mask.bias",
-    ],
+BIASES = (
+    "body.conv1.weight",
+    "rpn.head.cls_logits.bias",
+    "rpn.head.bbox_pred.bias",
+    "box_head.cls_score.bias",
+    "box_head.bbox_pred.bias",
+    "mask_head.predictor.conv5_mask.bias",
 )
-def test_a_graph_with_such_weights_answers_nothing_that_is_not_finite(
-    name: str, value: float, tiny_onnx: Path, tmp_path: Path
+
+
+def test_a_graph_with_such_weights_gives_finite_results(
+    tiny_onnx: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    """Only an edit on purpose makes such a file; its seal would refuse it."""
-    model = remove_checksum(onnx.load(tiny_onnx))
-    (tensor,) = (t for t in model.graph.initializer if t.name == name)
-    values = onnx.numpy_helper.to_array(tensor).copy()
-    values[...] = value
-    tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    """Only a deliberate edit makes such a file; its checksum would refuse it."""
     path = tmp_path / "edited.onnx"
+    for name, value in product(BIASES, (*NOT_FINITE, 3e38)):
+        with subtests.test(name, value=value):
+            _write_edited(tiny_onnx, path, name, value)
+            with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
+                found = predictor.predict(tiny.photo())
+            assert found.mask_probs is not None
+            for array in (found.boxes, found.scores, found.mask_probs):
+                assert np.isfinite(array).all()
+            if name.startswith("mask_head") and np.isnan(value):
+                assert (len(found), found.dropped) == (0, tiny.DETECTIONS)
+
+
+def _write_edited(model_file: Path, path: Path, name: str, value: float) -> None:
+    """The model with one initializer filled with the value."""
+    model = remove_checksum(onnx.load(model_file))
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    values = np.full_like(onnx.numpy_helper.to_array(tensor), value)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
     onnx.save(model, path)
-    with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
-        found = predictor.predict(tiny.photo())
-    assert found.mask_probs is not None
-    for array in (found.boxes, found.scores, found.mask_probs):
-        assert np.isfinite(array).all()
-    if name.startswith("mask_head") and np.isnan(value):
-        assert (len(found), found.dropped) == (0, tiny.DETECTIONS)

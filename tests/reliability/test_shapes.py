@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -94,19 +95,9 @@ BOXES: dict[str, tuple[float, float, float, float]] = {
 IMAGES = {"40x60": (40, 60), "one-pixel": (1, 1), "one-row": (1, 60), "one-column": (40, 1)}
 
 
-def test_there_are_enough_cases() -> None:
-    assert len(SIZES) + len(VANISHING) + len(BOXES) * len(IMAGES) >= 40
-
-
 @pytest.fixture(scope="module")
 def eager(tiny_weights: Path) -> TorchvisionEager:
     return TorchvisionEager(load(tiny_weights))
-
-
-@pytest.fixture(scope="module")
-def opened(tiny_onnx: Path) -> Iterator[Predictor]:
-    with Predictor.open(tiny_onnx, threads=1) as predictor:
-        yield predictor
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +112,13 @@ def full(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def _agree(
     eager: TorchvisionEager, photos: list[UInt8], found: list[Detections], threshold: float
 ) -> int:
-    """Hold results to the eager model's of the same batch; answers how many detections.
+    """Compare results with the eager model's of the same batch.
 
     A photo of one pixel is of one colour: scores tie, and rounding decides most of its rows. Each
     of them needs a near tie all the same.
+
+    Returns:
+        the number of detections.
     """
     runs = eager.run_batch(photos, threshold)
     pairs = enumerate(zip(runs, found, strict=True))
@@ -137,57 +131,61 @@ def _agree(
     return verdict.detections
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_photo_of_an_odd_size(
-    size: str, eager: TorchvisionEager, opened: Predictor, full: Predictor
+def test_photos_of_odd_sizes(
+    eager: TorchvisionEager, predictor: Predictor, full: Predictor, subtests: pytest.Subtests
 ) -> None:
-    photo = picture(*SIZES[size], seed=4)
-    _agree(eager, [photo], opened.predict([photo]), opened.spec.box.score_threshold)
-    found = full.predict([photo])
-    assert _agree(eager, [photo], found, 0.0) == len(found[0]) > 0
+    for name, size in SIZES.items():
+        with subtests.test(name):
+            photo = picture(*size, seed=4)
+            threshold = predictor.spec.box.score_threshold
+            _agree(eager, [photo], predictor.predict([photo]), threshold)
+            found = full.predict([photo])
+            assert _agree(eager, [photo], found, 0.0) == len(found[0]) > 0
 
 
-@pytest.mark.parametrize("size", VANISHING)
-def test_photo_that_the_resize_rule_leaves_nothing_of(
-    size: str, eager: TorchvisionEager, opened: Predictor
+def test_photos_that_the_resize_rule_leaves_nothing_of(
+    eager: TorchvisionEager, predictor: Predictor, subtests: pytest.Subtests
 ) -> None:
-    photo = np.zeros((*VANISHING[size], 3), np.uint8)
-    with pytest.raises(ImageError, match=r"expected at least 1x1|by the resize rule"):
-        opened.predict(photo)
-    with pytest.raises((RuntimeError, ZeroDivisionError, ValueError)):
-        eager.run(photo)
+    for name, size in VANISHING.items():
+        with subtests.test(name):
+            photo = np.zeros((*size, 3), np.uint8)
+            with pytest.raises(ImageError, match=r"expected at least 1x1|by the resize rule"):
+                predictor.predict(photo)
+            with pytest.raises((RuntimeError, ZeroDivisionError, ValueError)):
+                eager.run(photo)
 
 
-def test_no_photo_at_all(opened: Predictor) -> None:
-    assert opened.predict([]) == []
-    assert opened.predict((), batch_size=17) == []
+def test_no_photo_at_all(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+    assert predictor.predict((), batch_size=17) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
-def test_batches_of_every_size(count: int, eager: TorchvisionEager, opened: Predictor) -> None:
+def test_batches_of_every_size(count: int, eager: TorchvisionEager, predictor: Predictor) -> None:
     sizes = [size for size in SIZES.values() if min(size) > 30 and max(size) < 2000]
     photos = [picture(*sizes[i % len(sizes)], seed=i) for i in range(count)]
-    found = opened.predict(photos, batch_size=count)
-    assert _agree(eager, photos, found, opened.spec.box.score_threshold) > 0
-    one_by_one = opened.predict(photos, batch_size=5)
+    found = predictor.predict(photos, batch_size=count)
+    assert _agree(eager, photos, found, predictor.spec.box.score_threshold) > 0
+    one_by_one = predictor.predict(photos, batch_size=5)
     assert [d.image_hw for d in one_by_one] == [d.image_hw for d in found]
 
 
-@pytest.mark.parametrize("value", [0, 114, 255])
 def test_blank_photos(
-    value: int, eager: TorchvisionEager, opened: Predictor, tiny_onnx: Path, tmp_path: Path
+    eager: TorchvisionEager, predictor: Predictor, tiny_onnx: Path, tmp_path: Path
 ) -> None:
-    photo = np.full((48, 64, 3), value, np.uint8)
-    _agree(eager, [photo], opened.predict([photo]), opened.spec.box.score_threshold)
     path = tmp_path / "strict.onnx"
     with_threshold(tiny_onnx, path, 0.999)
     with Predictor.open(path, threads=1) as strict:
-        found = strict.predict(photo)
-    assert len(found) == 0 == len(eager.run(photo, 0.999).detections)
-    assert found.boxes.shape == (0, 4)
-    assert found.masks is not None
-    assert found.masks.shape == (0, 48, 64)
-    assert found.rle() == found.crops() == []
+        for value in (0, 114, 255):
+            photo = np.full((48, 64, 3), value, np.uint8)
+            threshold = predictor.spec.box.score_threshold
+            _agree(eager, [photo], predictor.predict([photo]), threshold)
+            found = strict.predict(photo)
+            assert len(found) == 0 == len(eager.run(photo, 0.999).detections)
+            assert found.boxes.shape == (0, 4)
+            assert found.masks is not None
+            assert found.masks.shape == (0, 48, 64)
+            assert found.rle() == found.crops() == []
 
 
 def test_as_many_detections_as_there_is_room_for(eager: TorchvisionEager, full: Predictor) -> None:
@@ -208,22 +206,26 @@ def _pasted(box: tuple[float, ...], image_hw: tuple[int, int]) -> tuple[Detectio
     return found, from_raw(replace(raw, boxes=boxes * 3), tiny.SPEC, image_hw, tripled)
 
 
-@pytest.mark.parametrize("image", IMAGES)
-@pytest.mark.parametrize("box", BOXES)
-def test_box_of_an_odd_place(box: str, image: str) -> None:
-    image_hw = IMAGES[image]
-    for found in _pasted(BOXES[box], image_hw):
-        masks = found.masks
-        assert masks is not None
-        assert len(found) == 1
-        assert found.mask_probs is not None
-        soft = paste_integer(found.mask_probs[0], found.boxes[0], image_hw)
-        sure = np.abs(soft - 0.5) > 1e-5
-        np.testing.assert_array_equal(masks[0][sure], soft[sure] > 0.5)
-        assert np.array_equal(_decoded(found), masks[0])
-        reference = _torchvision_paste(found, image_hw)
-        if reference is not None:
-            np.testing.assert_array_equal(masks[0], reference)
+def test_masks_of_odd_boxes(subtests: pytest.Subtests) -> None:
+    for (name, box), (image, image_hw) in product(BOXES.items(), IMAGES.items()):
+        with subtests.test(name, image=image):
+            for found in _pasted(box, image_hw):
+                _check_masks(found, image_hw)
+
+
+def _check_masks(found: Detections, image_hw: tuple[int, int]) -> None:
+    """Against a slow paste, the run lengths and torchvision."""
+    masks = found.masks
+    assert masks is not None
+    assert len(found) == 1
+    assert found.mask_probs is not None
+    soft = paste_integer(found.mask_probs[0], found.boxes[0], image_hw)
+    sure = np.abs(soft - 0.5) > 1e-5
+    np.testing.assert_array_equal(masks[0][sure], soft[sure] > 0.5)
+    assert np.array_equal(_decoded(found), masks[0])
+    reference = _torchvision_paste(found, image_hw)
+    if reference is not None:
+        np.testing.assert_array_equal(masks[0], reference)
 
 
 def test_scaled_boxes_are_torchvisions() -> None:

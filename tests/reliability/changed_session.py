@@ -1,4 +1,4 @@
-"""A session that answers what it is told to."""
+"""A session whose outputs a test changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Change = Callable[[Outputs], Outputs]
 
 @dataclass
 class ChangedSession:
-    """Another session, whose answers are changed on the way; they are copies."""
+    """Another session's outputs, copied and changed. Closing it leaves the other one open."""
 
     session: Session
     change: Change
@@ -23,8 +23,8 @@ class ChangedSession:
         return self.session.artifact
 
     def run(self, inputs: Inputs) -> Outputs:
-        answer = self.session.run(inputs)
-        return self.change({name: values.copy() for name, values in answer.items()})
+        outputs = self.session.run(inputs)
+        return self.change({name: values.copy() for name, values in outputs.items()})
 
     def close(self) -> None:
-        self.session.close()
+        pass
