@@ -26,7 +26,7 @@ from tests.hostile.mutations import (
     mutated,
 )  # fmt: skip
 
-# Headers, and whatever else describes the rest.
+# Most formats describe their data here.
 _HEADER_BYTES = 256
 
 

@@ -41,11 +41,11 @@ STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 def indices() -> NDArray[np.uint8]:
     """Four parts of unequal size, so that every rotation differs; borders at multiples of 8."""
-    found = np.zeros((24, 40), np.uint8)
-    found[:8, 16:] = 1
-    found[8:, :16] = 2
-    found[8:, 16:] = 3
-    return found
+    values = np.zeros((24, 40), np.uint8)
+    values[:8, 16:] = 1
+    values[8:, :16] = 2
+    values[8:, 16:] = 3
+    return values
 
 
 def scene() -> NDArray[np.uint8]:
@@ -88,21 +88,21 @@ def _cmyk(inks: NDArray[np.uint8]) -> bytes:
 
 
 def _oriented() -> dict[str, Case]:
-    upright, found = scene(), {}
+    upright, cases = scene(), {}
     for number, stored in STORED.items():
         pixels = np.ascontiguousarray(stored(upright))
         order = "<>"[number % 2]
         data = files.exif(number, order)
-        found[f"exif-{number}.jpg"] = files.with_exif(jpeg(pixels), data), through_ycc(upright)
-        found[f"exif-{number}.png"] = (
+        cases[f"exif-{number}.jpg"] = files.with_exif(jpeg(pixels), data), through_ycc(upright)
+        cases[f"exif-{number}.png"] = (
             files.png(pixels, 8, RGB, [files.chunk(b"eXIf", data)]), upright
         )  # fmt: skip
-        found[f"exif-{number}.webp"] = saved(pixels, "WEBP", lossless=True, exif=data), upright
+        cases[f"exif-{number}.webp"] = saved(pixels, "WEBP", lossless=True, exif=data), upright
         height, width = pixels.shape[:2]
         tags = [(274, SHORT, [number])]
         stored_tiff = files.tiff(pixels.tobytes(), width, height, [8] * 3, 2, order, tags)
-        found[f"exif-{number}.tif"] = stored_tiff, upright
-    return found
+        cases[f"exif-{number}.tif"] = stored_tiff, upright
+    return cases
 
 
 def _odd_exif() -> dict[str, Case]:
@@ -166,7 +166,7 @@ def _pngs() -> dict[str, Case]:
     deep_rgb = np.stack([deep, deep[::-1], deep[:, ::-1]], axis=2)
     plte = files.chunk(b"PLTE", bytes(np.array(COLORS, np.uint8)))
     clear = files.chunk(b"tRNS", b"\0\x80")
-    found: dict[str, Case] = {
+    cases: dict[str, Case] = {
         "gray.png": (files.png(gray, 8, GRAY), as_rgb(gray)),
         "gray-alpha.png": (files.png(np.dstack([gray, alpha]), 8, GRAY_ALPHA), as_rgb(gray)),
         "rgba.png": (files.png(np.dstack([scene(), alpha]), 8, RGB_ALPHA), scene()),
@@ -219,8 +219,8 @@ def _pngs() -> dict[str, Case]:
     for depth in (1, 2, 4, 8):
         values = indices() % 2 if depth == 1 else indices()
         colors = np.array(COLORS, np.uint8)[values]
-        found[f"palette-{depth}-bit.png"] = files.png(values, depth, PALETTE, [plte]), colors
-    return found
+        cases[f"palette-{depth}-bit.png"] = files.png(values, depth, PALETTE, [plte]), colors
+    return cases
 
 
 def _bad_pngs() -> dict[str, Case]:

@@ -108,7 +108,7 @@ ERRORS: dict[str, tuple[BaseException, str]] = {
 }
 
 
-def test_errors_are_told_apart(tmp_path: Path) -> None:
+def test_errors_are_distinguished(tmp_path: Path) -> None:
     def check(_: str, row: tuple[BaseException, str]) -> None:
         error, expected = row
 

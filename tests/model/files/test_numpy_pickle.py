@@ -39,10 +39,10 @@ def test_plain_data_is_what_the_unpickler_makes_of_it(protocol: int, tmp_path: P
         "long tuple": tuple(range(9)),
         "ordered": OrderedDict(a=1, b=2),
     }
-    found = read_pickle(_saved(tmp_path, value, protocol))
-    assert found == value
-    assert isinstance(found, dict)
-    assert found["shared"][0] is found["shared"][1]
+    read = read_pickle(_saved(tmp_path, value, protocol))
+    assert read == value
+    assert isinstance(read, dict)
+    assert read["shared"][0] is read["shared"][1]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -79,7 +79,7 @@ def test_the_modules_of_numpy_1_and_2_mean_the_same(tmp_path: Path) -> None:
 
 
 def test_an_array_as_python_2_wrote_it(tmp_path: Path) -> None:
-    """Its texts are bytes, whose letters stand for the numbers."""
+    """Its strings are bytes, written as Latin-1 letters."""
     path = _saved(tmp_path, {"a.b": np.arange(4, dtype=np.float32)}, 3)
     body = path.read_bytes()
     assert b"C\x10" in body

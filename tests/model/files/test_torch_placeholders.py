@@ -73,10 +73,10 @@ def test_arrays_by_name_are_weights(dtype: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     values = np.arange(6).reshape(2, 3).astype(dtype)
     torch.save({"model": {"a": values, "b": np.asfortranarray(values)}}, path)
-    found = read_tensors(path)
+    tensors = read_tensors(path)
     for name in "ab":
-        assert found[name].tolist() == values.tolist()
-        assert found[name].is_floating_point() == (values.dtype.kind == "f")
+        assert tensors[name].tolist() == values.tolist()
+        assert tensors[name].is_floating_point() == (values.dtype.kind == "f")
 
 
 @pytest.mark.parametrize(
