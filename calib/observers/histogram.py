@@ -112,7 +112,7 @@ class Histogram:
 
 
 def _unpacked(text: object) -> npt.NDArray[np.int64]:
-    """The counts that `Histogram.state` packed, however much a hostile text unpacks to."""
+    """The counts that `Histogram.state` packed; no more than the bins are unpacked."""
     unpacking = zlib.decompressobj()
     unpacked = unpacking.decompress(base64.b85decode(text), 8 * BINS)  # type: ignore[arg-type]
     if not unpacking.eof:

@@ -177,7 +177,7 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise RefusedError(f"it sets items of {shown(target)}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # A nested tuple's hash recurses without limit.
+            # Keys are hashed, so they must be plain.
             if not isinstance(key, str | bytes | int | float | None):
                 raise RefusedError(f"it has a key of {shown(key)}")
             target[key] = value

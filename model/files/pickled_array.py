@@ -117,7 +117,7 @@ def as_bytes(text: str, allowance: Allowance) -> bytes:
 
 
 def shown(value: object) -> str:
-    """A short form of a string; of anything else the type, because its repr may be endless."""
+    """A short form of a string; of anything else the type, since a repr has no bound."""
     return repr(value[:60]) if isinstance(value, str) else f"type {type(value).__name__}"
 
 

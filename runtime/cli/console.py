@@ -34,7 +34,7 @@ def add_alias(group: argparse._ActionsContainer, old: str, dest: str, **options:
 
 
 def printable(text: str) -> str:
-    """One line: names out of hostile files may hold newlines or terminal codes."""
+    """One line: names in files may hold line breaks or terminal codes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -13,8 +13,8 @@ from model.errors import ImageError
 def open_regular(path: Path, kind: str = "an image") -> BinaryIO:
     """Open a regular file for reading.
 
-    A pipe without a writer would keep us waiting for ever, and a device may not end, so both are
-    refused; what was opened is asked, not what the name stood for a moment before.
+    Pipes and devices are refused, and opening one does not block. The opened file is checked, not
+    its name.
 
     Args:
         path: of the file.
