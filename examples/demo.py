@@ -1,4 +1,4 @@
-"""The main job on the sample image: export, predict, compare with the eager model.
+"""Exports the demo model, predicts on the sample image and compares with the eager model.
 
 make demo
 """
@@ -44,7 +44,7 @@ RUNS = 7
 
 
 def main() -> int:
-    """Run the demo; answers the exit status."""
+    """Run the demo; return the exit status."""
     (ROOT / OUT).mkdir(exist_ok=True)
     sizes = ["--short-side", str(SHORT_SIDE), "--long-side", str(LONG_SIDE)]
     export = ["-m", "export.onnx", str(WEIGHTS), "-o", str(MODEL), "--names", str(NAMES), *sizes]
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _compare_with_eager() -> tuple[bool, str]:
-    """Write the picture; answer whether the two agree, and the parity line."""
+    """Write the picture; return whether the two agree, and the parity line."""
     options = SpecOptions(
         short_side=SHORT_SIDE,
         long_side=LONG_SIDE,
@@ -94,19 +94,19 @@ def _compare_with_eager() -> tuple[bool, str]:
 def _interleaved(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
     """Median seconds of each; one untimed run first, then in turn."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(RUNS + 1):
+    for repeat in range(RUNS + 1):
         for call, times in zip((first, second), seconds, strict=True):
             started = time.perf_counter()
             call()
-            if turn > 0:
+            if repeat > 0:
                 times.append(time.perf_counter() - started)
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
-def _as_detections(found: EagerDetections, spec: ModelSpec) -> Detections:
-    names = tuple(spec.classes.names[label] for label in found.labels)
+def _as_detections(eager: EagerDetections, spec: ModelSpec) -> Detections:
+    names = tuple(spec.classes.names[label] for label in eager.labels)
     return Detections(
-        found.boxes, found.scores, found.labels, names, found.mask_probs, found.image_hw
+        eager.boxes, eager.scores, eager.labels, names, eager.mask_probs, eager.image_hw
     )
 
 

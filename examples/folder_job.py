@@ -1,4 +1,4 @@
-"""All photos of a folder to one JSON Lines file; started again, it goes on where it stopped.
+"""All photos of a folder to one JSON Lines file; resumes when started again.
 
 python examples/folder_job.py model.onnx photos results.jsonl
 """
@@ -20,7 +20,7 @@ from runtime.sources.photos import find_photos
 
 
 def job(argv: Sequence[str]) -> int:
-    """Answer the exit status: 1 when a photo could not be used."""
+    """Run the job; return the exit status, 1 when a photo could not be used."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("model", type=Path)
     parser.add_argument("folder")
@@ -39,11 +39,11 @@ def job(argv: Sequence[str]) -> int:
                 complain(result.error)
                 failed += 1
             else:
-                # Once this returns the photo is in the file, whatever happens next.
+                # When this returns the photo's line is complete, even if the process is killed.
                 writer.add(str(photo), result.detections)
             progress.advance(result.seconds, failed=result.detections is None)
     progress.close()
-    print(f"{len(photos) - failed} photos written, {len(done)} were there, {failed} failed")
+    print(f"{len(photos) - failed} photos written, {len(done)} already there, {failed} failed")
     return FAILED if failed else DONE
 
 

@@ -1,8 +1,7 @@
-"""A frame loop of video analytics: frames in device memory, detections and tracks there too.
+"""A frame loop of video analytics: frames, detections and tracks stay in device memory.
 
-A decoder that leaves its frames on the GPU (PyNvVideoCodec, DALI, VPF, …) gives what `camera` gives
-here: uint8 arrays that speak DLPack. Of the results only one small table comes to the host, after
-the last frame.
+A decoder that leaves its frames on the GPU (PyNvVideoCodec, DALI, VPF, …) returns uint8 arrays with
+DLPack, as `camera` does here. Only one small table is copied to the host, after the last frame.
 
     python examples/frame_loop.py --device cuda
     python examples/frame_loop.py --device cpu --frames 4
@@ -33,7 +32,7 @@ from runtime.sources.photos import decode
 WEIGHTS = ROOT / "examples/demo/shapes.pth"
 NAMES = ROOT / "examples/demo/shapes.names"
 PHOTO = ROOT / "export/data/shapes.jpg"
-ROWS = slice(0, 20)  # best first: no frame of interest has more
+ROWS = slice(0, 20)  # sorted by score; no frame of interest has more
 SHOWN_SCORE = 0.5
 SAME_IOU = 0.3
 STEP_PX = 6
@@ -47,39 +46,40 @@ def camera(count: int, device: str) -> Iterator[torch.Tensor]:
 
 
 class Tracks:
-    """Gives each row the number of the row of the frame before that its mask overlaps most."""
+    """Numbers each row like the row of the previous frame that its mask overlaps most."""
 
     def __init__(self, device: str) -> None:
         self._masks: torch.Tensor | None = None
         self._numbers = torch.zeros(0, dtype=torch.int64, device=device)
         self._next = torch.zeros((), dtype=torch.int64, device=device)
 
-    def follow(self, masks: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Numbers int64 [rows] of bool [rows, h, w] masks; -1 for a row that is not valid."""
+    def update(self, masks: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Track numbers, int64 [rows], of bool [rows, h, w] masks; -1 for invalid rows."""
         flat = masks.flatten(1).float()
-        fresh = self._next + torch.cumsum(valid.long(), 0) - 1
-        numbers = fresh
+        new = self._next + torch.cumsum(valid.long(), 0) - 1
+        numbers = new
         if self._masks is not None:
             shared = flat @ self._masks.T
             union = flat.sum(1)[:, None] + self._masks.sum(1) - shared
             iou, before = (shared / union.clamp(min=1)).max(dim=1)
-            numbers = torch.where(iou >= SAME_IOU, self._numbers[before], fresh)
+            numbers = torch.where(iou >= SAME_IOU, self._numbers[before], new)
         numbers = torch.where(valid, numbers, torch.full_like(numbers, -1))
         self._masks, self._numbers = flat, numbers
         self._next = torch.maximum(self._next, numbers.max() + 1)
         return numbers
 
 
-def measure(found: DeviceDetections, tracks: Tracks) -> torch.Tensor:
+def measure(detections: DeviceDetections, tracks: Tracks) -> torch.Tensor:
     """One frame's table on the device, float32 [rows, 4]: track, label, score, area in pixels."""
-    masks = found.paste(rows=ROWS)
-    numbers = tracks.follow(masks, found.valid[0, ROWS])
-    columns = (numbers, found.labels[0, ROWS], found.scores[0, ROWS], masks.flatten(1).sum(1))
+    masks = detections.paste(rows=ROWS)
+    numbers = tracks.update(masks, detections.valid[0, ROWS])
+    labels, scores = detections.labels[0, ROWS], detections.scores[0, ROWS]
+    columns = (numbers, labels, scores, masks.flatten(1).sum(1))
     return torch.stack([column.float() for column in columns], dim=1)
 
 
 def open_predictor(model: Path | None, device: str) -> DevicePredictor:
-    """An engine or a checkpoint; without one the demo's weights at its small size."""
+    """Open an engine or a checkpoint; without one the demo's weights."""
     if model is not None:
         return DevicePredictor.open(model, device=device)
     names = tuple(NAMES.read_text("utf-8").split())
@@ -88,13 +88,13 @@ def open_predictor(model: Path | None, device: str) -> DevicePredictor:
 
 
 def run(model: Path | None, device: str, frames: int) -> np.ndarray:
-    """Process so many frames and answer their tables, float32 [frames, rows, 4]."""
+    """Process `frames` frames; return their tables, float32 [frames, rows, 4]."""
     with open_predictor(model, device) as predictor:
         names, tracks, tables = predictor.spec.classes.names, Tracks(device), []
         started = time.perf_counter()
         for frame in camera(frames, device):
-            found = predictor.predict(frame, score_threshold=SHOWN_SCORE)
-            tables.append(measure(found, tracks))
+            detections = predictor.predict(frame, score_threshold=SHOWN_SCORE)
+            tables.append(measure(detections, tracks))
         table: np.ndarray = torch.stack(tables).cpu().numpy()  # the one copy to the host
         seconds = time.perf_counter() - started
     for track in np.unique(table[..., 0][table[..., 0] >= 0]).astype(int):
@@ -108,11 +108,11 @@ def run(model: Path | None, device: str, frames: int) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the loop; answers the exit status."""
+    """Run the loop; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", type=Path, help=".engine or checkpoint")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu (default: cuda)")
-    parser.add_argument("--frames", type=int, default=30, help="how many (default: 30)")
+    parser.add_argument("--frames", type=int, default=30, help="number of frames (default: 30)")
     arguments = parser.parse_args(argv)
     if arguments.frames < 1:
         parser.error(f"--frames: expected at least 1, got {arguments.frames}")

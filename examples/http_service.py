@@ -1,4 +1,4 @@
-"""Photos to detections over HTTP, on this machine only.
+"""An HTTP service that detects on photos, for this machine only.
 
 python examples/http_service.py model.onnx 8000
 curl --data-binary @photo.jpg http://127.0.0.1:8000/
@@ -21,54 +21,54 @@ from model.errors import ImageError, MaskportError
 from runtime.formats.jsonl import record
 from runtime.predictor import Predictor
 
-MOST_BYTES, MOST_AT_ONCE = 20_000_000, 4
+MAX_BYTES, MAX_CONCURRENT = 20_000_000, 4
 
 
 class Handler(BaseHTTPRequestHandler):
     """GET /health, and POST / with an image as the body."""
 
     predictor: Predictor
-    # Seconds for a client that sends nothing, and for a whole body; photos in work at once.
-    timeout, places = 30, BoundedSemaphore(MOST_AT_ONCE)
+    # Seconds for an idle client and for a whole body; photos that are processed at once.
+    timeout, slots = 30, BoundedSemaphore(MAX_CONCURRENT)
 
     def handle(self) -> None:
-        """Serve one client, which may leave when it likes."""
+        """Serve one client, which may disconnect at any time."""
         with suppress(ConnectionError):
             super().handle()
 
     def do_GET(self) -> None:
-        """Say that the service is up."""
+        """Reply to a health check."""
         status = 200 if self.path == "/health" else 404
         self._reply(status, {"ok": True} if status == 200 else {"error": "expected GET /health"})
 
     def do_POST(self) -> None:
-        """Answer what is on the photo."""
+        """Reply with the detections on the photo."""
         if (
             not (length := self.headers.get("Content-Length", "")).isdecimal()
-            or len(length) > len(str(MOST_BYTES))
-            or int(length) > MOST_BYTES
+            or len(length) > len(str(MAX_BYTES))
+            or int(length) > MAX_BYTES
         ):
             status = 413 if length.isdecimal() else 411
-            return self._reply(status, {"error": f"expected at most {MOST_BYTES} bytes"})
-        # A place is taken only once the body is here, so that slow clients hold none.
+            return self._reply(status, {"error": f"expected at most {MAX_BYTES} bytes"})
+        # A slot is acquired only after the body is received, so that slow clients hold none.
         body, end = bytearray(), time.monotonic() + self.timeout
         while time.monotonic() < end and (part := self.rfile.read1(int(length) - len(body))):
             body += part
-        if not self.places.acquire(blocking=False):
-            return self._reply(503, {"error": f"{MOST_AT_ONCE} photos are in work; try again"})
+        if not self.slots.acquire(blocking=False):
+            return self._reply(503, {"error": f"{MAX_CONCURRENT} photos at once; try again"})
         try:
             image = Image.open(io.BytesIO(body), formats=("JPEG", "PNG", "WEBP"))
-            status, answer = 200, record("", self.predictor.predict(image))
+            status, reply = 200, record("", self.predictor.predict(image))
         except MaskportError as error:
-            status, answer = 400 if isinstance(error, ImageError) else 500, {"error": str(error)}
-        except Exception:  # Pillow's plugins raise whatever their code runs into
-            status, answer = 400, {"error": "expected a JPEG, PNG or WebP image"}
+            status, reply = 400 if isinstance(error, ImageError) else 500, {"error": str(error)}
+        except Exception:  # Pillow's plugins raise exceptions of any type
+            status, reply = 400, {"error": "expected a JPEG, PNG or WebP image"}
         finally:
-            self.places.release()
-        return self._reply(status, answer)
+            self.slots.release()
+        return self._reply(status, reply)
 
-    def _reply(self, status: int, answer: dict[str, object]) -> None:
-        body = json.dumps(answer).encode()
+    def _reply(self, status: int, reply: dict[str, object]) -> None:
+        body = json.dumps(reply).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -1,7 +1,7 @@
-"""Synthetic scenes: coloured shapes on textured backgrounds, with exact visible masks.
+"""Synthetic scenes: colored shapes on textured backgrounds, with exact visible masks.
 
-A scene is a pure function of its seed. Shapes are drawn far to near; each one's mask is what
-remains visible of it, so holes (rings), occlusion and the image border are all exact to the pixel.
+A scene is a pure function of its seed. Shapes are drawn far to near; each mask is the visible part
+of its shape, so holes (rings), occlusion and the image border are exact to the pixel.
 """
 
 from __future__ import annotations
@@ -108,15 +108,15 @@ NAMES: tuple[str, ...] = ("__background__", *_OUTLINES)
 """Class names by label; 0 is the background."""
 
 
-def _rasterise(outline: Outline, radius_px: float, angle: float, centre_xy: Points) -> _Stamp:
+def _rasterize(outline: Outline, radius_px: float, angle: float, center_xy: Points) -> _Stamp:
     """Coverage of a rotated outline, by box filtering a supersampled polygon."""
-    origin = np.floor(centre_xy - radius_px * 1.15).astype(int)
+    origin = np.floor(center_xy - radius_px * 1.15).astype(int)
     side = int(np.ceil(radius_px * 2.3)) + 2
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     fine = Image.new("L", (side * _SUPERSAMPLING,) * 2)
     draw = ImageDraw.Draw(fine)
     for points, fill in outline:
-        xy = (points @ rotation * radius_px + centre_xy - origin) * _SUPERSAMPLING - 0.5
+        xy = (points @ rotation * radius_px + center_xy - origin) * _SUPERSAMPLING - 0.5
         draw.polygon([(float(x), float(y)) for x, y in xy], fill=fill)
     coverage: Floats = np.asarray(fine.reduce(_SUPERSAMPLING), np.float32) / np.float32(255)
     return _Stamp(coverage, int(origin[0]), int(origin[1]))
@@ -125,11 +125,11 @@ def _rasterise(outline: Outline, radius_px: float, angle: float, centre_xy: Poin
 def _random_stamp(name: str, hw: tuple[int, int], rng: np.random.Generator) -> _Stamp:
     low, high = np.log(_DIAMETER_RANGE)
     radius_px = float(np.exp(rng.uniform(low, high))) * min(hw) / 2
-    centre_xy = rng.uniform((0.0, 0.0), (hw[1], hw[0]))
-    # A heart that stands upright half of the time looks better and is still seen at any angle.
+    center_xy = rng.uniform((0.0, 0.0), (hw[1], hw[0]))
+    # Half of the hearts are upright, the others at any angle.
     upright = name == "heart" and rng.random() < 0.5
     angle = rng.normal(0, 0.25) if upright else rng.uniform(0, 2 * np.pi)
-    return _rasterise(_OUTLINES[name](rng), radius_px, angle, centre_xy)
+    return _rasterize(_OUTLINES[name](rng), radius_px, angle, center_xy)
 
 
 def _overlap(stamp: _Stamp, hw: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
@@ -154,7 +154,7 @@ def _full_mask(stamp: _Stamp, hw: tuple[int, int]) -> NDArray[np.bool_]:
 def _place(
     hw: tuple[int, int], count: int, rng: np.random.Generator
 ) -> tuple[list[_Stamp], NDArray[np.bool_], NDArray[np.int64]]:
-    """Up to `count` shapes, each at least `_MIN_VISIBLE` visible after all were drawn."""
+    """Up to `count` shapes, each at least `_MIN_VISIBLE` visible after all are drawn."""
     stamps: list[_Stamp] = []
     labels: list[int] = []
     masks = np.zeros((0, *hw), np.bool_)
@@ -177,7 +177,7 @@ def _place(
     return stamps, masks, np.array(labels, np.int64)
 
 
-def _colour(rng: np.random.Generator, saturation: Range, value: Range) -> Floats:
+def _color(rng: np.random.Generator, saturation: Range, value: Range) -> Floats:
     hsv = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
     return np.array(colorsys.hsv_to_rgb(*hsv), np.float32)
 
@@ -205,12 +205,12 @@ def _blobs(hw: tuple[int, int], rng: np.random.Generator) -> Floats:
 
 def _texture(hw: tuple[int, int], rng: np.random.Generator) -> Floats:
     """Blobs, stripes or checks in [-1, 1]: float32 [H, W]."""
-    kind, period_px = rng.integers(4), rng.uniform(0.05, 0.3) * min(hw)
-    if kind == 0:
+    pattern, period_px = rng.integers(4), rng.uniform(0.05, 0.3) * min(hw)
+    if pattern == 0:
         return _blobs(hw, rng)
-    if kind == 1:
+    if pattern == 1:
         return _clip(_wave(hw, period_px, rng) * 6, -1, 1)
-    if kind == 2:
+    if pattern == 2:
         return _clip(_wave(hw, period_px, rng) * _wave(hw, period_px, rng) * 9, -1, 1)
     return _clip(_wave(hw, period_px, rng) + _blobs(hw, rng), -1, 1)
 
@@ -218,7 +218,7 @@ def _texture(hw: tuple[int, int], rng: np.random.Generator) -> Floats:
 def _background(hw: tuple[int, int], rng: np.random.Generator) -> Floats:
     """A muted gradient with a texture and grain: float32 [H, W, 3] in [0, 1]."""
     value = (0.12, 0.45) if rng.random() < 0.5 else (0.6, 0.95)
-    first, second = (_colour(rng, (0.05, 0.45), value) for _ in range(2))
+    first, second = (_color(rng, (0.05, 0.45), value) for _ in range(2))
     blend = (_wave(hw, 2.5 * max(hw), rng)[..., None] + 1) / 2
     contrast = rng.uniform(0.02, 0.09)
     tint = 0.7 + 0.3 * rng.random(3).astype(np.float32)
@@ -228,12 +228,12 @@ def _background(hw: tuple[int, int], rng: np.random.Generator) -> Floats:
 
 
 def _fill(hw: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """A shape's paint: a vivid colour, shaded, sometimes striped; float32 [h, w, 3]."""
-    colour = _colour(rng, (0.55, 0.95), (0.6, 1.0))
+    """A shape's paint: a vivid color, shaded, sometimes striped; float32 [h, w, 3]."""
+    color = _color(rng, (0.55, 0.95), (0.6, 1.0))
     shade = 1 + 0.18 * _wave(hw, 2.2 * max(hw), rng)
     if rng.random() < 0.25:
         shade = shade * (1 + 0.12 * _clip(_wave(hw, 0.3 * max(hw) + 3, rng) * 5, -1, 1))
-    return _clip(colour * shade[..., None], 0, 1)
+    return _clip(color * shade[..., None], 0, 1)
 
 
 def _shadow(coverage: Floats) -> Floats:
@@ -260,7 +260,7 @@ def make_scene(seed: Sequence[int], hw: tuple[int, int], count: int) -> Scene:
     Args:
         seed: Entropy of the scene; equal seeds give equal scenes.
         hw: Height and width, pixels.
-        count: Shapes wanted, at least 1; a crowded picture may get fewer.
+        count: Number of shapes, at least 1; a crowded picture may have fewer.
 
     Returns:
         The picture with the visible mask and the label (index in `NAMES`) of every shape, in

@@ -1,9 +1,10 @@
-"""Fit the demo model: a small Mask R-CNN that finds coloured shapes.
+"""Train the demo model: a small Mask R-CNN that detects colored shapes.
 
     python examples/train_demo.py -o examples/demo
 
-Everything is made here: the pictures (`shapes.py`), the weights, the sample image. The network is
-torchvision's own `MaskRCNN` around a narrow ResNet, trained from scratch with torchvision's losses.
+Writes the weights, the class names and the sample image; `shapes.py` draws the pictures. The
+network is torchvision's own `MaskRCNN` around a narrow ResNet, trained from scratch with
+torchvision's losses.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ BATCH = 4
 TRAIN_SHORT_SIDES = (208, 240, 272, 304)
 LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 100
-# Scenes are drawn from (stream, index): what is looked at in the end was never trained on.
+# Scenes are drawn from (stream, index), so that evaluation scenes are not training scenes.
 TRAINING_STREAM, HELD_OUT_STREAM = 0, 1
 SAMPLE_SEED, SAMPLE_HW, SAMPLE_SHAPES = (2, 8), (480, 640), 15
 
@@ -84,7 +85,7 @@ def _stage(channels: int, width: int, count: int, stride: int) -> nn.Sequential:
 
 
 def build_model() -> MaskRCNN:
-    """Build torchvision's `MaskRCNN` at the demo's widths; what is not said here is its default."""
+    """Build torchvision's `MaskRCNN` with the demo's widths, else with its defaults."""
     backbone = BackboneWithFPN(
         NarrowResNet(STEM, WIDTHS, BLOCKS),
         return_layers={f"layer{i + 1}": str(i) for i in range(4)},
@@ -107,12 +108,12 @@ def build_model() -> MaskRCNN:
 
 
 def image_tensor(scene: Scene) -> Tensor:
-    """A scene's picture as torchvision wants it: float32 [3, H, W] in [0, 1]."""
+    """A scene's picture as torchvision's input: float32 [3, H, W] in [0, 1]."""
     return torch.from_numpy(scene.image_rgb).permute(2, 0, 1).float() / 255
 
 
 def target(scene: Scene) -> dict[str, Tensor]:
-    """A scene's ground truth as torchvision wants it, in image pixels."""
+    """A scene's ground truth as torchvision's target, in image pixels."""
     return {
         "boxes": torch.from_numpy(scene.boxes_xyxy),
         "labels": torch.from_numpy(scene.labels),
@@ -121,7 +122,7 @@ def target(scene: Scene) -> dict[str, Tensor]:
 
 
 def training_batch(seed: int, step: int) -> list[Scene]:
-    """The scenes of one step; every step sees new ones, landscape and portrait."""
+    """The scenes of one step, new in every step, landscape and portrait."""
     scenes = []
     for index in range(BATCH):
         long_side = 288 + 16 * ((step + index) % 6)
@@ -132,13 +133,13 @@ def training_batch(seed: int, step: int) -> list[Scene]:
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
+    """Linear warm-up and cosine decay to zero."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
     return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the state dict in float16, whole or not at all."""
+    """Write the state dict in float16, atomically."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
@@ -180,14 +181,14 @@ def write_sample(folder: Path) -> None:
     (folder / "shapes.names").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
 
 
-def _records(found: dict[str, Tensor], image_id: int) -> list[dict[str, Any]]:
+def _records(rows: dict[str, Tensor], image_id: int) -> list[dict[str, Any]]:
     """COCO annotations or results of one picture; ground truth has no `scores`."""
     from pycocotools import mask as rle
 
-    scores = found.get("scores", torch.ones(len(found["labels"])))
+    scores = rows.get("scores", torch.ones(len(rows["labels"])))
     records = []
     for box, label, mask, score in zip(
-        found["boxes"].tolist(), found["labels"], found["masks"], scores, strict=True
+        rows["boxes"].tolist(), rows["labels"], rows["masks"], scores, strict=True
     ):
         binary = (mask.squeeze(0) > 0.5).to(torch.uint8).numpy()
         records.append(
@@ -227,25 +228,25 @@ def average_precision(model: MaskRCNN, count: int) -> dict[str, tuple[float, flo
             "annotations": [{"id": i + 1, **record} for i, record in enumerate(truths)],
         }
         truth.createIndex()
-        for kind in ("bbox", "segm"):
-            # loadRes writes into the records, and takes a box for wanting a box's area.
-            evaluation = COCOeval(truth, truth.loadRes([dict(r) for r in results]), kind)
+        for iou_type in ("bbox", "segm"):
+            # loadRes modifies the records.
+            evaluation = COCOeval(truth, truth.loadRes([dict(r) for r in results]), iou_type)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            scores[kind] = (float(evaluation.stats[0]), float(evaluation.stats[1]))
+            scores[iou_type] = (float(evaluation.stats[0]), float(evaluation.stats[1]))
     return scores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Fit the demo model: a small Mask R-CNN.")
+    parser = argparse.ArgumentParser(description="Train the demo model: a small Mask R-CNN.")
     parser.add_argument("-o", "--output", type=Path, default=Path("examples/demo"))
-    parser.add_argument("--steps", type=int, default=2600, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=2600, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the pictures")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument(
-        "--evaluate", type=int, metavar="N", help="fit nothing: AP of the weights on N pictures"
+        "--evaluate", type=int, metavar="N", help="do not train; AP of the weights on N pictures"
     )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -253,8 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights, model = args.output / "shapes.pth", build_model()
     if args.evaluate:
         model.load_state_dict(torch.load(weights, weights_only=True))
-        for kind, (mean, at_half) in average_precision(model, args.evaluate).items():
-            print(f"{kind}  AP {mean:.3f}  AP50 {at_half:.3f}")
+        for iou_type, (mean, at_half) in average_precision(model, args.evaluate).items():
+            print(f"{iou_type}  AP {mean:.3f}  AP50 {at_half:.3f}")
         return 0
     args.output.mkdir(parents=True, exist_ok=True)
     write_sample(args.output)

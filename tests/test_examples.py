@@ -1,4 +1,4 @@
-"""The examples run as they are started by hand, on the demo model and the sample photo."""
+"""The examples run as commands, on the demo model and the sample photo."""
 
 from __future__ import annotations
 
@@ -41,37 +41,37 @@ def port(demo_onnx: Path) -> Iterator[int]:
     with interrupts.python([SERVICE, demo_onnx, 0], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)\n", line)
-        assert found, line
-        yield int(found[1])
+        address = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)\n", line)
+        assert address, line
+        yield int(address[1])
 
 
-def ask(
+def request(
     port: int, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, dict[str, object]]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, headers)
-        reply = connection.getresponse()
-        assert reply.headers["Content-Type"] == "application/json"
-        return reply.status, json.loads(reply.read())
+        response = connection.getresponse()
+        assert response.headers["Content-Type"] == "application/json"
+        return response.status, json.loads(response.read())
     finally:
         connection.close()
 
 
-def test_the_service_answers_what_the_predictor_finds(
+def test_the_service_returns_the_predictors_detections(
     port: int, demo_onnx: Path, demo_photo: Path
 ) -> None:
-    status, answer = ask(port, "POST", "/", demo_photo.read_bytes())
+    status, reply = request(port, "POST", "/", demo_photo.read_bytes())
     assert status == 200
     with Predictor.open(demo_onnx) as predictor:
-        found = predictor.predict(demo_photo)
-    rows = answer["detections"]
+        detections = predictor.predict(demo_photo)
+    rows = reply["detections"]
     assert isinstance(rows, list)
-    assert (answer["height"], answer["width"]) == found.image_hw
-    assert [row["name"] for row in rows] == list(found.names)
+    assert (reply["height"], reply["width"]) == detections.image_hw
+    assert [row["name"] for row in rows] == list(detections.names)
     assert len(rows) > 15
-    masks = found.masks
+    masks = detections.masks
     assert masks is not None
     for row, mask in zip(rows, masks, strict=True):
         assert np.mean(rle.decode(row["rle"]) != mask) < 1e-4
@@ -90,54 +90,52 @@ def test_the_service_answers_what_the_predictor_finds(
         pytest.param("GET", "/other", None, {}, 404, id="other-path"),
     ],
 )
-def test_the_service_says_what_is_wrong(
+def test_the_service_reports_errors(
     port: int, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int
 ) -> None:
-    got, answer = ask(port, method, path, body, **headers)
+    got, reply = request(port, method, path, body, **headers)
     assert got == status
-    assert answer == {"ok": True} if status == 200 else answer["error"]
-    assert " at 0x" not in str(answer)
+    assert reply == {"ok": True} if status == 200 else reply["error"]
+    assert " at 0x" not in str(reply)
 
 
-def test_a_truncated_photo_is_the_clients_error_and_the_service_goes_on(
-    port: int, demo_photo: Path
-) -> None:
+def test_a_truncated_photo_is_an_error_of_the_client(port: int, demo_photo: Path) -> None:
     whole = demo_photo.read_bytes()
-    status, answer = ask(port, "POST", "/", whole[: len(whole) // 2])
+    status, reply = request(port, "POST", "/", whole[: len(whole) // 2])
     assert status == 400
-    assert "truncated" in str(answer["error"])
-    assert ask(port, "POST", "/", whole)[0] == 200
+    assert "truncated" in str(reply["error"])
+    assert request(port, "POST", "/", whole)[0] == 200
 
 
 class Small:
-    """What the service takes for a predictor; `may_answer` is when it does."""
+    """A predictor without detections; `may_return` releases its calls."""
 
     def __init__(self) -> None:
-        self.may_answer, self.asked = threading.Event(), threading.Semaphore(0)
-        self.may_answer.set()
+        self.may_return, self.calls = threading.Event(), threading.Semaphore(0)
+        self.may_return.set()
 
     def predict(self, image: Image.Image) -> Detections:
-        self.asked.release()
-        assert self.may_answer.wait(20)
+        self.calls.release()
+        assert self.may_return.wait(20)
         none = np.zeros((0, 4), np.float32)
         return Detections(none, none[:, 0], none[:, 0].astype(np.int64), (), None, image.size[::-1])
 
 
-class Awaited(ThreadingHTTPServer):
-    """Closing it waits for all whom it serves."""
+class WaitingServer(ThreadingHTTPServer):
+    """Closing it waits for all clients."""
 
     daemon_threads = False
 
 
 @pytest.fixture
 def service() -> Iterator[ThreadingHTTPServer]:
-    """The service in this process, before a predictor that finds nothing; patient for 1 s."""
+    """The service in this process, with a predictor without detections and a timeout of 1 s."""
     handler = runpy.run_path(str(SERVICE))["Handler"]
 
-    class Impatient(handler):  # type: ignore[misc, valid-type]
+    class ShortTimeout(handler):  # type: ignore[misc, valid-type]
         predictor, timeout = Small(), 1
 
-    with Awaited(("127.0.0.1", 0), Impatient) as server:
+    with WaitingServer(("127.0.0.1", 0), ShortTimeout) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server
@@ -146,7 +144,7 @@ def service() -> Iterator[ThreadingHTTPServer]:
 
 
 def begin(port: int, body: bytes, length: int) -> socket.socket:
-    """A client that sends only so much of what it promised."""
+    """A client that sends `body` after it has announced `length` bytes."""
     client = socket.create_connection(("127.0.0.1", port), timeout=20)
     client.sendall(b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % length + body)
     return client
@@ -158,30 +156,30 @@ def png() -> bytes:
     return file.getvalue()
 
 
-def test_clients_that_have_not_sent_their_photo_take_no_place(
+def test_clients_that_have_not_sent_their_photo_take_no_slot(
     service: ThreadingHTTPServer,
 ) -> None:
     slow = [begin(service.server_port, b"x", 1000) for _ in range(4)]
-    status, answer = ask(service.server_port, "POST", "/", png())
-    assert (status, answer["height"]) == (200, 6)
+    status, reply = request(service.server_port, "POST", "/", png())
+    assert (status, reply["height"]) == (200, 6)
     for client in slow:
         client.close()
 
 
-def test_a_fifth_photo_at_once_is_turned_away(service: ThreadingHTTPServer) -> None:
+def test_a_fifth_concurrent_photo_is_refused(service: ThreadingHTTPServer) -> None:
     small = service.RequestHandlerClass.predictor  # type: ignore[attr-defined]
-    small.may_answer.clear()
+    small.may_return.clear()
     waiting = [begin(service.server_port, png(), len(png())) for _ in range(4)]
-    assert all(small.asked.acquire(timeout=20) for _ in waiting)
-    assert ask(service.server_port, "POST", "/", png())[0] == 503
-    small.may_answer.set()
+    assert all(small.calls.acquire(timeout=20) for _ in waiting)
+    assert request(service.server_port, "POST", "/", png())[0] == 503
+    small.may_return.set()
     assert all(client.recv(12) == b"HTTP/1.0 200" for client in waiting)
     for client in waiting:
         client.close()
 
 
 @pytest.mark.timeout(60)
-def test_a_photo_that_trickles_in_is_given_up(service: ThreadingHTTPServer) -> None:
+def test_a_photo_that_arrives_slowly_times_out(service: ThreadingHTTPServer) -> None:
     with begin(service.server_port, b"x", 1000) as client:
         client.settimeout(0.2)
         reply = b""
@@ -192,15 +190,15 @@ def test_a_photo_that_trickles_in_is_given_up(service: ThreadingHTTPServer) -> N
     assert reply == b"HTTP/1.0 400"
 
 
-def test_a_client_that_leaves_early_is_no_error(
+def test_a_client_that_disconnects_is_no_error(
     service: ThreadingHTTPServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for body in (png()[:20], png()):
         with begin(service.server_port, body, len(png())) as client:
-            # Closed so, the connection is reset.
+            # With this option closing resets the connection.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # Clients are taken in their order: behind this one, both are being served.
-    assert ask(service.server_port, "GET", "/health")[0] == 200
+    # Clients are accepted in order, so both are being served after this one.
+    assert request(service.server_port, "GET", "/health")[0] == 200
     service.shutdown()
     service.server_close()
     assert "Traceback" not in capfd.readouterr().err
@@ -222,13 +220,13 @@ def test_the_service_is_forty_statements() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, demo_pixels: NDArray[np.uint8], demo_photo: Path) -> Path:
-    """Three photos, the second of which is none."""
-    place = tmp_path / "photos"
-    place.mkdir()
-    shutil.copy(demo_photo, place / "a.jpg")
-    (place / "b.jpg").write_bytes(b"no photo")
-    shutil.copy(demo_photo, place / "c.jpg")
-    return place
+    """Two photos, and between them a file that is not an image."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(demo_photo, folder / "a.jpg")
+    (folder / "b.jpg").write_bytes(b"no photo")
+    shutil.copy(demo_photo, folder / "c.jpg")
+    return folder
 
 
 def run_job(model: Path, folder: Path, results: Path) -> subprocess.CompletedProcess[str]:
@@ -242,34 +240,35 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def test_a_folder_job_counts_failures_and_goes_on(
+def test_a_folder_job_counts_failures_and_resumes(
     demo_onnx: Path, demo_photo: Path, folder: Path
 ) -> None:
     results = folder.parent / "results.jsonl"
     done = run_job(demo_onnx, folder, results)
     assert done.returncode == 1
     assert re.search(r"^error: .*b\.jpg: unknown image format", done.stderr, re.MULTILINE)
-    assert done.stdout == "2 photos written, 0 were there, 1 failed\n"
+    assert done.stdout == "2 photos written, 0 already there, 1 failed\n"
     first = lines(results)
     assert [Path(str(row["image"])).name for row in first] == ["a.jpg", "c.jpg"]
     assert first[0]["detections"] == first[1]["detections"]
-    # Killed in the middle of a line; the bad photo was mended, and one came new.
+    # Killed in the middle of a line; then the bad photo is repaired, and one is added.
     with results.open("ab") as file:
         file.write(b'{"image": "half')
     shutil.copy(demo_photo, folder / "b.jpg")
     shutil.copy(demo_photo, folder / "d.jpg")
     done = run_job(demo_onnx, folder, results)
-    assert (done.returncode, done.stdout) == (0, "2 photos written, 2 were there, 0 failed\n")
+    assert (done.returncode, done.stdout) == (0, "2 photos written, 2 already there, 0 failed\n")
     second = lines(results)
     assert second[:2] == first
     assert [Path(str(row["image"])).name for row in second] == ["a.jpg", "c.jpg", "b.jpg", "d.jpg"]
     assert (
-        run_job(demo_onnx, folder, results).stdout == "0 photos written, 4 were there, 0 failed\n"
+        run_job(demo_onnx, folder, results).stdout
+        == "0 photos written, 4 already there, 0 failed\n"
     )
     assert lines(results) == second
 
 
-def test_a_folder_job_without_photos_or_model_says_so(demo_onnx: Path, tmp_path: Path) -> None:
+def test_a_folder_job_without_photos_is_an_error(demo_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run_job(demo_onnx, tmp_path / "empty", tmp_path / "results.jsonl")
     assert (done.returncode, done.stdout) == (2, "")

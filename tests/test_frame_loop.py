@@ -1,4 +1,4 @@
-"""The frame loop on the CPU: it follows the shapes of the panning photo, and copies once."""
+"""The frame loop on the CPU: it tracks the shapes of the panning photo, and copies once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from examples import frame_loop
 
 
-def test_it_follows_the_shapes() -> None:
+def test_the_shapes_are_tracked() -> None:
     table = frame_loop.run(None, "cpu", 3)
     assert table.shape[0] == 3
     tracks = [set(frame[frame[:, 0] >= 0, 0].astype(int)) for frame in table]
     assert len(tracks[0]) >= 10
-    # The camera moves by a few pixels; only shapes at the seam may come and go.
+    # The camera moves by a few pixels; only shapes at the seam may appear or disappear.
     for before, after in pairwise(tracks):
         assert len(before & after) >= 0.8 * len(before)
     assert (table[..., 3][table[..., 0] >= 0] > 0).all()
@@ -38,11 +38,11 @@ def test_the_table_is_the_one_copy() -> None:
     assert np.isfinite(table.numpy()).all()
 
 
-def test_without_a_gpu_it_says_so_in_one_line(
+def test_without_a_gpu_the_error_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert frame_loop.main(["--frames", "1"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: device cuda: PyTorch finds no CUDA GPU")
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: device cuda: PyTorch finds no CUDA GPU")
+    assert error.count("\n") == 1
