@@ -133,11 +133,11 @@ def _for_native(
     checkpoint: Checkpoint, options: SpecOptions | None, shape: GraphShape
 ) -> Checkpoint:
     """Replace the number of candidates by the lowering's default, unless the user set one."""
-    from model.spec_options import was_said
+    from model.spec_options import is_set
 
     _require_fixed(checkpoint.spec, shape)
     spec = checkpoint.spec
-    if options is None or not was_said("box.candidates", options):
+    if options is None or not is_set("box.candidates", options):
         spec = replace(spec, box=replace(spec.box, candidates=native_candidates(spec)))
     return replace(checkpoint, spec=spec)
 

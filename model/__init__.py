@@ -1,4 +1,14 @@
-"""The network: a checkpoint read safely, a spec that says what decides the numbers, one forward.
+"""The network: checkpoints read safely, a spec of all that decides the results, one forward.
 
-`spec` and `errors` are free of torch; everything else here needs it.
+`spec`, `spec_json` and `errors` do not import torch.
+
+checkpoint: a weights file to spec and network
+closest_name: the name that a user may have meant
+errors: the errors that users see
+float32: thresholds for comparisons in float32
+mask_rcnn: the network
+ops: RoI pooling and NMS as opaque operators
+placement: the window of each image on the canvas
+spec_json: `ModelSpec` as JSON
+spec_options: options and `--spec` files
 """

@@ -1,4 +1,4 @@
-"""Open a checkpoint: tensors and the spec they imply, with every assumption named."""
+"""Open a checkpoint: its tensors, the spec that they imply, and every assumption in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.closest_name import closest_name
-from model.errors import CheckpointError, SpecError, UsageError
+from model.closest_name import closest_hint
+from model.errors import CheckpointError, SpecError, UsageError, first_line
 from model.families.detectron2 import dialect as detectron2_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
 from model.families.matterport import dialect as matterport_dialect
@@ -20,7 +20,7 @@ from model.files.stored_spec import stored_spec
 from model.files.weights_file import read_weights
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
-from model.spec_options import SpecOptions, apply, read_spec_file, was_said
+from model.spec_options import SpecOptions, apply, is_set, read_spec_file
 
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 
@@ -35,7 +35,17 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that was read: `tensors` bear the names of `MaskRCNN`'s state dict."""
+    """A checkpoint that was read.
+
+    Attributes:
+        path: of the weights file.
+        sha256: of the weights file.
+        spec: read from the weights and the configuration, with the user's options.
+        tensors: by the names of `MaskRCNN`'s state dict.
+        original: the same tensors by the dialect's names.
+        assumptions: values of the spec that neither the weights nor the user gave.
+        notes: lines for the user.
+    """
 
     path: Path
     sha256: str
@@ -55,114 +65,110 @@ class Checkpoint:
 def load(
     path: str | Path, options: SpecOptions | None = None, config: Path | None = None
 ) -> Checkpoint:
-    """Read a checkpoint safely and recognise its dialect and architecture.
+    """Read a checkpoint safely and identify its dialect and architecture.
 
     Args:
         path: a `.pth`, `.pt`, `.safetensors`, `.pkl` or `.h5` file.
-        options: what the weights cannot tell and the user wants to say.
-        config: the framework's own configuration of the model; None takes one of the name that
-            the framework gives it, where it lies beside the weights.
+        options: override the checkpoint's spec.
+        config: the framework's configuration of the model; None uses a file of the framework's
+            usual name in the folder of the weights, if there is one.
 
     Raises:
-        CheckpointError: the file cannot be read, is of no known dialect, or lacks tensors.
+        CheckpointError: the file cannot be read, is of an unknown dialect, or lacks tensors.
         UsageError: an option has an impossible value, or does not fit the weights.
-        SpecError: the same of `options.overrides`.
+        SpecError: `options.overrides` has one.
     """
     path, options = Path(path), options or SpecOptions()
     weights = read_weights(path)
-    given = weights.tensors
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file; expected the framework's configuration")
-    kept = stored_spec(weights.header, path)
-    dialect = _dialect(path, given, kept)
-    if config is not None and (kept is not None or not dialect.config_names):
-        whose = "a converted file, which keeps its own" if kept else f"{dialect.name}'s"
-        raise UsageError(
-            f"--config {config}: {path} is {whose}; only detectron2's checkpoints take one"
-        )
-    if kept is not None:
-        original = {dialect.original(name, kept): tensor for name, tensor in given.items()}
-        reading = Reading(kept, ())
+    stored = stored_spec(weights.header, path)
+    dialect = _dialect(path, weights.tensors, stored)
+    if config is not None and (stored is not None or not dialect.config_names):
+        what = "a converted file with its own spec" if stored else f"a {dialect.name} checkpoint"
+        raise UsageError(f"--config {config}: {path} is {what}; expected a detectron2 checkpoint")
+    if stored is not None:
+        original = {dialect.original(n, stored): t for n, t in weights.tensors.items()}
+        reading = Reading(stored, ())
     else:
-        beside = None if config is not None else _config_beside(path, dialect)
         source = Source(
             path,
             weights.sha256,
-            config or beside,
+            config or _default_config(path, dialect),
             weights.meta,
-            tuple(given),
+            tuple(weights.tensors),
             options,
-            beside is not None,
+            config_is_implicit=config is None,
         )
-        original = dialect.prepare(given, path)
+        original = dialect.prepare(weights.tensors, path)
         reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
-    assumed = tuple(a for a in reading.assumptions if not was_said(a.field, options))
-    _refuse_guesses(assumed, path)
+    assumed = tuple(a for a in reading.assumptions if not is_set(a.field, options))
+    _require_known(assumed, path)
     original = {n: t for n, t in original.items() if n not in reading.unused}
     original.update(reading.added)
     tensors = _matched(path, spec, original, dialect)
     return Checkpoint(path, weights.sha256, spec, tensors, original, assumed, reading.notes)
 
 
-def _dialect(path: Path, tensors: Mapping[str, Tensor], kept: ModelSpec | None) -> Dialect:
-    """Whose names the tensors have; of a converted file, whose names they had."""
-    if kept is not None:
-        found = next((d for d in DIALECTS if d.name == kept.dialect), None)
-    else:
-        found = next((d for d in DIALECTS if d.recognises(tensors)), None)
-    if found is None:
-        raise CheckpointError(_unknown_dialect(path, tensors))
-    return found
+def _dialect(path: Path, tensors: Mapping[str, Tensor], stored: ModelSpec | None) -> Dialect:
+    """The dialect of the tensors' names; for a converted file, of its original names."""
+    for dialect in DIALECTS:
+        if dialect.recognizes(tensors) if stored is None else dialect.name == stored.dialect:
+            return dialect
+    names = ", ".join(f"'{n}'" for n in list(tensors)[:3])
+    known = "; ".join(f"{d.name} has '{d.landmark}'" for d in DIALECTS)
+    raise CheckpointError(f"{path}: not a known Mask R-CNN (it has {names}, …); expected: {known}")
 
 
-def _config_beside(path: Path, dialect: Dialect) -> Path | None:
-    beside = (path.parent / name for name in dialect.config_names)
-    return next((config for config in beside if config.is_file()), None)
+def _default_config(path: Path, dialect: Dialect) -> Path | None:
+    paths = (path.parent / name for name in dialect.config_names)
+    return next((config for config in paths if config.is_file()), None)
 
 
 def _read(dialect: Dialect, tensors: Mapping[str, Tensor], source: Source) -> Reading:
     try:
         return dialect.read(tensors, source)
     except SpecError as error:
-        what = "its shapes are" if source.config is None else f"it and {source.config.name} are"
+        what = "its shapes" if source.config is None else f"its shapes and {source.config.name}"
         raise CheckpointError(
-            f"{source.path}: {what} of no network ({error}); expected weights of a Mask R-CNN"
+            f"{source.path}: {what} describe no valid network ({error}); expected weights of a "
+            "Mask R-CNN"
         ) from error
 
 
-def _refuse_guesses(assumed: Iterable[Assumption], path: Path) -> None:
-    missing = [a for a in assumed if a.must_be_said]
+def _require_known(assumed: Iterable[Assumption], path: Path) -> None:
+    missing = [a for a in assumed if a.is_required]
     if missing:
         fields = ", ".join(f"'{a.field}'" for a in missing)
         raise CheckpointError(
-            f"{path}: the {missing[0].what} {missing[0].value} cannot be told from the weights; "
-            f"say {fields} in a file for {missing[0].option}"
+            f"{path}: the {missing[0].what} {missing[0].value} are not in the weights; "
+            f"set {fields} in a file for {missing[0].option}"
         )
 
 
 def _matched(
     path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], dialect: Dialect
 ) -> dict[str, Tensor]:
-    """Every tensor that the spec's network needs, with its shape, under the network's name."""
+    """The tensors by the network's names; names and shapes must be those of the network."""
     expected = {
         dialect.original(name, spec): (name, shape)
         for name, shape in _network_shapes(spec, path).items()
     }
-    # FrozenBatchNorm has no such counter and inference does not read it.
+    # FrozenBatchNorm has no such counter, and inference does not use it.
     missing = [n for n in expected if n not in tensors and not n.endswith(_COUNTER)]
     extra = [n for n in tensors if n not in expected]
     if missing or extra:
         raise CheckpointError(f"{path}: {_key_report(missing, extra, tensors, expected, dialect)}")
     for name, tensor in tensors.items():
-        wanted = expected[name][1]
-        found = f"{path}: tensor '{name}' has"
-        if tuple(tensor.shape) != wanted:
+        shape = expected[name][1]
+        where = f"{path}: tensor '{name}'"
+        if tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f"{found} shape {tuple(tensor.shape)}, expected {wanted} for {spec.architecture}"
+                f"{where} has shape {tuple(tensor.shape)}, expected {shape} for {spec.architecture}"
             )
         if not (tensor.is_floating_point() or name.endswith(_COUNTER)):
-            raise CheckpointError(f"{found} type {tensor.dtype}, expected floating point")
+            raise CheckpointError(f"{where} has type {tensor.dtype}, expected floating point")
     return {expected[name][0]: tensor for name, tensor in tensors.items()}
 
 
@@ -171,32 +177,24 @@ def _network_shapes(spec: ModelSpec, path: Path) -> dict[str, tuple[int, ...]]:
         with torch.device("meta"):
             return {n: tuple(t.shape) for n, t in MaskRCNN(spec).state_dict().items()}
     except (RuntimeError, ValueError) as error:  # sizes that no layer can have
-        reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"{path}: no such network can be built ({reason}); correct the sizes in the spec"
+            f"{path}: the network cannot be built ({first_line(error)}); correct the sizes in the "
+            "spec"
         ) from error
 
 
 def _key_report(
     missing: list[str],
     extra: list[str],
-    given: Iterable[str],
+    names: Iterable[str],
     expected: Iterable[str],
     dialect: Dialect,
 ) -> str:
     parts = []
     if missing:
-        close = closest_name(missing[0], extra or given)
-        hint = f" (closest in the file: '{close}')" if close else ""
+        hint = closest_hint(missing[0], extra or names)
         parts.append(f"missing tensors: {len(missing)}, first '{missing[0]}'{hint}")
     if extra:
-        close = closest_name(extra[0], missing or expected)
-        hint = f" (closest expected name: '{close}')" if close else ""
+        hint = closest_hint(extra[0], missing or expected, "closest expected name")
         parts.append(f"unexpected tensors: {len(extra)}, first '{extra[0]}'{hint}")
     return "; ".join(parts) + f"; expected a {dialect.name} Mask R-CNN or Faster R-CNN"
-
-
-def _unknown_dialect(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    found = ", ".join(f"'{n}'" for n in list(tensors)[:3])
-    known = "; ".join(f"{d.name} has '{d.landmark}'" for d in DIALECTS)
-    return f"{path}: not a Mask R-CNN that is known here (it has {found}, …; {known})"

@@ -21,3 +21,9 @@ def closest_name(name: str, names: Iterable[str]) -> str | None:
     candidates = (other for other in names if len(other) <= _MAX_LENGTH)
     close = difflib.get_close_matches(name, islice(candidates, _MAX_NAMES), n=1)
     return close[0] if close else None
+
+
+def closest_hint(name: str, names: Iterable[str], what: str = "closest in the file") -> str:
+    """The closest name for the end of a message, like " (closest in the file: 'a')", or ""."""
+    close = closest_name(name, names)
+    return f" ({what}: '{close}')" if close else ""

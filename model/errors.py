@@ -46,3 +46,9 @@ class DeviceError(MaskportError):
 def in_brief(error: BaseException, most: int = 200) -> str:
     """A library's message as one line of at most `most` characters, for use in parentheses."""
     return " ".join(str(error).split())[:most]
+
+
+def first_line(error: BaseException, most: int = 120) -> str:
+    """The first line of a library's message, or the error's type if there is none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:most]

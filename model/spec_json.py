@@ -1,8 +1,7 @@
-"""`ModelSpec` to JSON and back, strictly: an unknown or missing field is an error that names it."""
+"""`ModelSpec` to JSON and back; an unknown or missing field is an error."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import types
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from model.closest_name import closest_name
 from model.errors import SpecError
 from model.spec import ModelSpec, PoolerSpec
 
@@ -47,7 +47,7 @@ def from_json(text: str) -> ModelSpec:
 
 @cache
 def pooler_to_json(spec: PoolerSpec) -> str:
-    """Write one pooler, as the argument of an operator."""
+    """Write one pooler, as an argument of an operator."""
     return json.dumps(asdict(spec))
 
 
@@ -64,7 +64,7 @@ def pooler_from_json(text: str) -> PoolerSpec:
 
 
 def merge(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
-    """Answer `spec` with the nested fields of `overrides` replaced, for `--spec` files.
+    """`spec` with the nested fields of `overrides` replaced, for `--spec` files.
 
     Raises:
         SpecError: a field that does not exist or a value of the wrong type.
@@ -88,8 +88,8 @@ def _merge(base: dict[str, Any], extra: Mapping[str, Any], path: str) -> dict[st
 
 
 def _unknown(key: str, known: list[str], path: str) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+    close = closest_name(key, known)
+    hint = f"; did you mean '{close}'?" if close else f"; known: {', '.join(known)}"
     return f"{path}: unknown field '{key}'{hint}"
 
 
@@ -131,7 +131,7 @@ def _scalar(hint: Any, data: Any, path: str) -> Any:
 
 
 def _shown(data: object) -> str:
-    # The text of a huge number or of a deep list would fill the screen, or fail.
+    # The repr of a huge number or of a deep list would be too long, or fail.
     return repr(data)[:60] if isinstance(data, str | float | bool | None) else type(data).__name__
 
 
@@ -152,8 +152,8 @@ def _union(args: tuple[Any, ...], data: Any, path: str) -> Any:
     choices = [a for a in args if a is not type(None)]
     if len(choices) == 1:
         return _value(choices[0], data, path)
-    by_kind = {get_args(get_type_hints(c)["kind"])[0]: c for c in choices}
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if not isinstance(kind, str) or kind not in by_kind:
-        raise SpecError(f"{path}.kind: expected one of {sorted(by_kind)}, got {_shown(kind)}")
-    return _build(by_kind[kind], data, path)
+    classes = {get_args(get_type_hints(c)["kind"])[0]: c for c in choices}
+    name = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in classes:
+        raise SpecError(f"{path}.kind: expected one of {sorted(classes)}, got {_shown(name)}")
+    return _build(classes[name], data, path)

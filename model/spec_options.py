@@ -1,4 +1,4 @@
-"""What a user says about a model, by options or a spec file, laid over what the weights say."""
+"""Options and `--spec` files, which override the spec that a checkpoint gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.spec_json import SCHEMA_VERSION, merge
 
 @dataclass(frozen=True, slots=True)
 class SpecOptions:
-    """What a user may say about a model; None keeps what the checkpoint or its dialect says.
+    """A user's options; None keeps the value of the checkpoint or its dialect.
 
     `overrides` is the content of a `--spec` file: nested fields of `ModelSpec` to replace.
     """
@@ -33,48 +33,48 @@ class SpecOptions:
 
 
 def apply(spec: ModelSpec, options: SpecOptions) -> ModelSpec:
-    """Lay the user's words over a spec; options win over the spec file.
+    """Override fields of a spec; options take precedence over the spec file.
 
     Raises:
         UsageError: an option has an impossible value, or the names do not fit the classes.
         SpecError: the spec file has a field that is unknown, of the wrong type or impossible.
     """
     try:
-        said = merge(spec, _said(spec, options))
+        merged = merge(spec, _overrides(spec, options))
     except SpecError as error:
         if options.overrides:
             raise
         raise UsageError(str(error)) from error
-    if len(said.classes.names) != len(spec.classes.names):
+    if len(merged.classes.names) != len(spec.classes.names):
         raise SpecError(
             f"spec.classes.names: expected {len(spec.classes.names)} names (as many as the "
-            f"weights have, with the background), got {len(said.classes.names)}"
+            f"weights have, with the background), got {len(merged.classes.names)}"
         )
-    return _levels_on_canvas(spec, said, options)
+    return _scale_levels(spec, merged, options)
 
 
-def _levels_on_canvas(spec: ModelSpec, said: ModelSpec, options: SpecOptions) -> ModelSpec:
-    """Where crops take a square canvas corner to corner, its side is in the level rule.
+def _scale_levels(spec: ModelSpec, merged: ModelSpec, options: SpecOptions) -> ModelSpec:
+    """Adapt the level rule to another canvas, for crops from corner to corner.
 
-    There a box's side is its share of the canvas less one pixel, times the whole canvas
+    Their box sides are fractions of the canvas less one pixel, times the whole canvas
     (Matterport's `PyramidROIAlign`).
     """
-    old, new = spec.preprocess.long_side, said.preprocess.long_side
-    if old == new or not said.preprocess.square:
-        return said
+    old, new = spec.preprocess.long_side, merged.preprocess.long_side
+    if old == new or not merged.preprocess.square:
+        return merged
     heads: dict[str, Any] = {}
     for name in ("box", "mask", "keypoint"):
-        head = getattr(said, name)
+        head = getattr(merged, name)
         if head is None or head.pooler.crop_frame != "image":
             continue
-        if not was_said(f"{name}.pooler.canonical_size", options):
+        if not is_set(f"{name}.pooler.canonical_size", options):
             size = head.pooler.canonical_size * (1 - 1 / new) / (1 - 1 / old)
             heads[name] = replace(head, pooler=replace(head.pooler, canonical_size=size))
-    return replace(said, **heads)
+    return replace(merged, **heads)
 
 
-def was_said(field: str, options: SpecOptions) -> bool:
-    """Whether the user said the field of `ModelSpec` at a path like `box.nms_iou`."""
+def is_set(field: str, options: SpecOptions) -> bool:
+    """Whether the user set the field of `ModelSpec` at a path like `box.nms_iou`."""
     tree: object = options.overrides
     for name in field.split("."):
         if not isinstance(tree, Mapping) or name not in tree:
@@ -104,7 +104,7 @@ def read_spec_file(path: Path) -> Mapping[str, Any]:
 
 
 def _by_option(options: SpecOptions) -> dict[str, object]:
-    """The options under the fields of `ModelSpec` that they set; None where not given."""
+    """The options by the fields of `ModelSpec` that they set; None if not given."""
     return {
         "preprocess.short_side": options.short_side,
         "preprocess.long_side": options.long_side,
@@ -121,12 +121,12 @@ def _by_option(options: SpecOptions) -> dict[str, object]:
     }
 
 
-def _said(spec: ModelSpec, options: SpecOptions) -> dict[str, Any]:
-    """Everything that was said, as one tree of fields."""
+def _overrides(spec: ModelSpec, options: SpecOptions) -> dict[str, Any]:
+    """Spec file and options as one tree of fields."""
     tree: dict[str, Any] = copy.deepcopy(dict(options.overrides or {}))
     fields = _by_option(options)
     if options.detections is not None and options.candidates is None:
-        # More detections need more candidates, or NMS would leave too few.
+        # With more detections more candidates must reach NMS, or too few remain.
         fields["box.candidates"] = max(spec.box.candidates, 4 * options.detections)
     if options.names is not None:
         fields["classes.names"] = _with_background(spec, options.names)
@@ -144,12 +144,12 @@ def _put(tree: Any, path: str, value: object) -> None:
     for name in parents:
         tree = tree.setdefault(name, {})
         if not isinstance(tree, dict):
-            return  # `merge` says what is wrong with it
+            return  # `merge` raises the error
     tree[leaf] = value
 
 
 def _with_background(spec: ModelSpec, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Class names from the user, who may leave out the background."""
+    """The user's class names, with the background added if it was left out."""
     expected = len(spec.classes.names)
     has_background = spec.box.background == "first"
     if has_background and len(names) == expected - 1:

@@ -1,1 +1,9 @@
-"""Checkpoint dialects, one file each: a name map plus the spec that the dialect implies."""
+"""Checkpoint dialects: how each framework names its tensors, and the spec that they imply.
+
+assumptions: assumptions that several dialects share
+coco: COCO's class and keypoint names
+dialect: the interface of a dialect
+names: tensor names by prefix
+resnet: the stages of a ResNet by shapes
+shapes: shapes by name, with errors that name the tensor
+"""

@@ -1,10 +1,11 @@
-"""COCO's classes, as frameworks number them."""
+"""COCO's classes as frameworks number them, and names for unnamed classes and keypoints."""
 
 from __future__ import annotations
 
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from model.spec import ClassSpec
+from model.spec.heads import COCO_KEYPOINTS
 
 # COCO's category ids run to 90 with gaps, which torchvision keeps as classes named "N/A".
 _WITH_GAPS: tuple[str, ...] = tuple(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
@@ -24,7 +25,14 @@ def without_gaps(*, background: bool = False) -> ClassSpec:
 
 
 def numbered(count: int, *, background: bool) -> ClassSpec:
-    """Names for `count` foreground classes that nobody named."""
+    """Names for `count` foreground classes without names."""
     first = ("__background__",) if background else ()
     start = int(background)
     return ClassSpec((*first, *(f"class_{i + start}" for i in range(count))))
+
+
+def keypoints(count: int) -> tuple[str, ...]:
+    """COCO's names of its 17 keypoints, or numbered names for another count."""
+    if count == len(COCO_KEYPOINTS):
+        return COCO_KEYPOINTS
+    return tuple(f"keypoint_{i}" for i in range(count))

@@ -1,4 +1,4 @@
-"""What a checkpoint dialect has to say."""
+"""The interface of a checkpoint dialect."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from model.spec_options import SpecOptions
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something the weights cannot tell: what was assumed, and the option that says otherwise.
+    """A value that is not in the weights, and the option that overrides it.
 
-    `field` is its path in `ModelSpec`. Where `must_be_said` there is no sensible guess: opening
-    the checkpoint fails unless the user says it.
+    `field` is its path in `ModelSpec`. If `is_required` there is no default: opening the
+    checkpoint fails unless the user sets it.
     """
 
     what: str
     value: str
     option: str
     field: str
-    must_be_said: bool = False
+    is_required: bool = False
 
     def __str__(self) -> str:
         return f"{self.what} {self.value} ({self.option})"
@@ -33,11 +33,14 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A spec read off names and shapes, and what had to be assumed for it.
+    """A spec read from names and shapes, and its assumptions.
 
-    `notes` are lines for the user: which configuration was read, what in it was not understood.
-    `unused` are tensors that said something and are no weights; `added` are such as the file
-    leaves out because they are known.
+    Attributes:
+        spec: of the checkpoint.
+        assumptions: values of the spec that are not in the checkpoint.
+        notes: lines for the user: the configuration that was read, its unknown keys.
+        unused: tensors that are not weights of the network.
+        added: tensors with known values that the file omits.
     """
 
     spec: ModelSpec
@@ -49,12 +52,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a dialect reads besides tensors: the file's name and hash, and its configuration.
+    """What a dialect reads besides tensors.
 
-    `meta` is plain data that the file keeps beside the weights, of any shape; `names` are the
-    tensors' own, before `Dialect.prepare`. `options` are laid over whatever is read: what they
-    say need not be sound in the configuration. `is_config_found` where nobody named it: it lies
-    beside the weights.
+    Attributes:
+        path: of the weights file.
+        sha256: of the weights file.
+        config: the framework's configuration.
+        meta: untrusted plain data that the file stores beside the weights.
+        names: of the tensors, before `Dialect.prepare`.
+        options: of the user; what they override need not be valid in the configuration.
+        config_is_implicit: the configuration is not from the user, but is in the same folder.
     """
 
     path: Path
@@ -63,15 +70,15 @@ class Source:
     meta: Mapping[Any, object] = field(default_factory=dict)
     names: Collection[str] = ()
     options: SpecOptions = field(default_factory=SpecOptions)
-    is_config_found: bool = False
+    config_is_implicit: bool = False
 
 
 class Dialect(Protocol):
-    """One way of naming and meaning a Mask R-CNN's weights."""
+    """A framework's names and conventions for the weights of a Mask R-CNN."""
 
     @property
     def name(self) -> str:
-        """What users call it."""
+        """The framework's name."""
 
     @property
     def landmark(self) -> str:
@@ -79,20 +86,20 @@ class Dialect(Protocol):
 
     @property
     def config_names(self) -> tuple[str, ...]:
-        """Names of a configuration beside the weights that is used unasked; none if empty."""
+        """File names of a configuration in the folder of the weights that is used by default."""
 
-    def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
+    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether the names are of this dialect."""
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-        """Tensors as the network takes them, under the dialect's present names.
+        """Tensors in the network's layout, under the dialect's current names.
 
-        Old names become new ones, what inference does not read is left out, and what the dialect
-        stores in another layout or in two parts is brought into the network's.
+        Old names are replaced, tensors that inference does not use are removed, and tensors in
+        another layout or in two parts are converted.
         """
 
     def read(self, tensors: Mapping[str, Tensor], source: Source) -> Reading:
-        """Read the architecture off prepared tensors, and the rest off the configuration."""
+        """Read the architecture from prepared tensors, the other values from the configuration."""
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """The dialect's name for `MaskRCNN`'s tensor `name`."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import CheckpointError, MissingDependencyError
+from model.errors import CheckpointError, MissingDependencyError, first_line
 
 _SAVE_LINE = 'model.save_weights("weights.h5")'
 # The file of a whole model has its weights in this group, the optimizer's state in another.
@@ -55,9 +55,8 @@ def read_keras_h5(path: Path, limits: H5Limits | None = None) -> dict[str, NDArr
             return {name: np.asarray(d[()], np.float32) for name, d in datasets.items()}
     # On damaged files h5py raises many types.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:120]
         raise CheckpointError(
-            f"{path}: not a readable HDF5 file ({_plain(reason)}); it may be truncated; "
+            f"{path}: not a readable HDF5 file ({_plain(first_line(error))}); it may be truncated; "
             f"save the weights with {_SAVE_LINE}"
         ) from error
 

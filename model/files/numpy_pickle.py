@@ -18,7 +18,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, cast
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, first_line
 from model.files.pickled_array import (
     Allowance,
     PickledArray,
@@ -78,10 +78,9 @@ def read_pickle(path: Path, *, max_opcodes: int = _MAX_OPCODES) -> object:
         ) from error
     # OverflowError, MemoryError: an absurd length.
     except (ValueError, OverflowError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise CheckpointError(
-            f"{path}: not a readable pickle ({ascii(reason)[1:-1]}); it may be truncated or in "
-            "another format; expected NumPy arrays by name, as in detectron2's zoo"
+            f"{path}: not a readable pickle ({ascii(first_line(error))[1:-1]}); it may be "
+            "truncated or in another format; expected NumPy arrays by name, as in detectron2's zoo"
         ) from error
 
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, first_line
 from model.files.keras_h5 import read_keras_h5
 from model.files.pickle_limits import check_pickle
 from model.files.pickled_array import Allowance, RefusedError, shown
@@ -166,7 +166,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]
     # A damaged header may hold any dtype and shape; torch raises many types.
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: not a readable .safetensors file ({_first_line(error)}); it may be truncated"
+            f"{path}: not a readable .safetensors file ({_reason(error)}); it may be truncated"
         ) from error
 
 
@@ -205,7 +205,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile, too, raises many types on damaged files
         raise CheckpointError(
-            f"{path}: damaged archive ({_first_line(error)}); save or download it again"
+            f"{path}: damaged archive ({_reason(error)}); save or download it again"
         ) from error
     total = sum(entry.file_size for entry in archive.infolist())
     if total > path.stat().st_size:
@@ -226,7 +226,7 @@ def _unreadable(path: Path, error: Exception) -> str:
             f"{path}: holds Python objects, not only weights (a pickled model, perhaps); nothing "
             f"in it was executed; save the weights alone with {STATE_DICT_LINE}"
         )
-    reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_first_line(error)})"
+    reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_reason(error)})"
     return (
         f"{path}: cannot be read as PyTorch weights; it may be truncated or in another "
         f"format{reason}; save the weights with {STATE_DICT_LINE}"
@@ -259,7 +259,7 @@ def _arrays_to_tensors(state: Mapping[Any, Any], file_size: int, path: Path) -> 
                 converted[name] = torch.from_numpy(values_of(value, allowance))
             except (RefusedError, TypeError) as error:  # TypeError: a dtype that torch lacks
                 raise CheckpointError(
-                    f"{path}: tensor {shown(name)}: {_first_line(error)}; expected plain numbers, "
+                    f"{path}: tensor {shown(name)}: {_reason(error)}; expected plain numbers, "
                     f"saved with {STATE_DICT_LINE}"
                 ) from error
     return converted
@@ -334,7 +334,6 @@ def _as_float32(name: str, tensor: Tensor, path: Path) -> Tensor:
     return values
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The first sentence; torch's messages run over pages."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].split(". ")[0].rstrip(".")[:120]
+    return first_line(error).split(". ")[0].rstrip(".")

@@ -1,10 +1,18 @@
-"""`ModelSpec`: everything that decides the network's output, in one frozen tree without torch.
+"""`ModelSpec`: everything that decides the network's output, as frozen dataclasses without torch.
 
-A checkpoint dialect fills it in, the network is built from it, and it travels as JSON inside
-every exported file, so that an artifact needs no second file to be run correctly.
+A checkpoint dialect creates it, the network is built from it, and every exported file contains it
+as JSON, so that an artifact needs no second file.
 
 Coordinates are continuous pixels, x to the right and y down; `xyxy` means x0, y0, x1, y1.
-"Canvas" is the resized and padded image that the network sees.
+The canvas is the resized and padded image that the network receives.
+
+body: the body, the feature pyramid, the RoI stage of C4
+checks: checks of the values
+heads: box, mask and keypoint heads, class names
+input: resize, channels, normalization, canvas
+pooler: RoI pooling and the level rule
+proposals: anchors and the region proposal network
+tree: the whole model
 """
 
 from model.spec.body import FpnSpec, MobileNetV3Spec, ResNetSpec, RoIStageSpec

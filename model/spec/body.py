@@ -1,4 +1,4 @@
-"""What makes features: the body, the pyramid over it, and a stage that runs on RoIs."""
+"""Feature extraction: the body, the feature pyramid, and a stage that runs on RoIs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GROUPS_OF_GROUP_NORM = 32
 
 
 def require_groups(where: str, norm: NormKind, *channels: int) -> None:
-    """GroupNorm has 32 groups everywhere; they must divide the channels."""
+    """Require that GroupNorm's 32 groups divide the channels."""
     if norm == "group_norm":
         odd = [c for c in channels if c % GROUPS_OF_GROUP_NORM]
         require(
@@ -24,11 +24,14 @@ def require_groups(where: str, norm: NormKind, *channels: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ResNetSpec:
-    """A ResNet or ResNeXt body; widths are read off the weights.
+    """A ResNet or ResNeXt body.
 
-    `widths` are the channels of each stage's 3x3 convolution, `channels` those of its output. A
-    dilated stage keeps its input's resolution, and all its 3x3 convolutions are dilated.
-    `stem_pool` "end" pads the stem's max pooling at the bottom and right only (TensorFlow).
+    Attributes:
+        widths: channels of each stage's 3x3 convolutions.
+        channels: channels of each stage's output.
+        dilations: of each stage's 3x3 convolutions; a dilated stage keeps its input's resolution.
+        outputs: indices of the stages that are returned.
+        stem_pool: padding of the stem's max pooling; "end" is bottom and right only (TensorFlow).
     """
 
     blocks: tuple[int, ...]
@@ -68,6 +71,11 @@ class ResNetSpec:
         )
         require_groups("body", self.norm, self.stem_channels, *self.widths, *self.channels)
 
+    @property
+    def depth(self) -> int:
+        """Number of layers as in the name ResNet-50."""
+        return 2 + sum(self.blocks) * (3 if self.block == "bottleneck" else 2)
+
     def stride(self, stage: int) -> int:
         """Canvas pixels per cell of a stage's output."""
         return 4 << sum(d == 1 for d in self.dilations[1 : stage + 1])
@@ -92,8 +100,8 @@ class MobileNetV3Spec:
         _require_outputs(self.outputs, 17)
         require(
             len(self.channels) == len(self.outputs),
-            f"body: expected one of channels per output, got {len(self.channels)} and "
-            f"{len(self.outputs)}",
+            f"body: expected one entry of channels per output, got {len(self.channels)} for "
+            f"{len(self.outputs)} outputs",
         )
 
 
@@ -102,15 +110,16 @@ def _require_outputs(outputs: tuple[int, ...], stages: int) -> None:
         len(outputs) >= 1
         and list(outputs) == sorted(set(outputs))
         and 0 <= outputs[0] <= outputs[-1] < stages,
-        f"body: outputs must rise within 0 to {stages - 1}, got {outputs}",
+        f"body: outputs must be ascending indices from 0 to {stages - 1}, got {outputs}",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FpnSpec:
-    """A feature pyramid over the body's outputs plus one level by subsampling the last.
+    """A feature pyramid over the body's outputs.
 
-    `fuse` is how a level and the coarser one above it become one.
+    `extra_level` "pool" adds a coarser level by subsampling the last one; `fuse` combines a level
+    with the coarser one.
     """
 
     channels: int = 256
@@ -127,10 +136,10 @@ class FpnSpec:
 
 @dataclass(frozen=True, slots=True)
 class RoIStageSpec:
-    """A ResNet stage that runs on every pooled RoI before the heads: C4's res5.
+    """A ResNet stage that runs on every pooled RoI before the heads: res5 of C4.
 
     The box head takes the spatial mean of its output, the mask head the output itself. `stride`
-    is 1 on 7x7 RoIs (the papers) or 2 on 14x14 ones (detectron2).
+    is 1 on 7x7 RoIs (the papers) or 2 on 14x14 RoIs (detectron2).
     """
 
     blocks: int

@@ -1,4 +1,4 @@
-"""What the values of a spec may be; each check raises `SpecError` with the field and its value."""
+"""Checks of a spec's values; each raises `SpecError` with the field and the value."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from model.errors import SpecError
 
-MOST = 1_000_000  # of anything that is counted
+MOST = 1_000_000  # the largest allowed count
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise `message` unless the condition holds."""
+    """Raise `SpecError` with `message` if the condition is false."""
     if not condition:
         raise SpecError(message)
 
 
 def counts(where: str, **counts: int | Sequence[int]) -> None:
-    """Each is a whole number from 1 to `MOST`, or a sequence of them."""
+    """Require integers from 1 to `MOST`, or sequences of them."""
     for name, value in counts.items():
         values = [value] if isinstance(value, int) else value
         require(
@@ -27,13 +27,13 @@ def counts(where: str, **counts: int | Sequence[int]) -> None:
 
 
 def in_unit_interval(where: str, **values: float) -> None:
-    """Each lies in [0, 1]; NaN does not."""
+    """Require numbers in [0, 1], not NaN."""
     for name, value in values.items():
         require(0.0 <= value <= 1.0, f"{where}: {name} must be in [0, 1], got {value}")
 
 
 def positive(where: str, **values: Sequence[float]) -> None:
-    """Each is a sequence of numbers above 0 and below infinity."""
+    """Require sequences of numbers above 0 and below infinity."""
     for name, numbers in values.items():
         require(
             all(0 < v < math.inf for v in numbers),
@@ -42,7 +42,7 @@ def positive(where: str, **values: Sequence[float]) -> None:
 
 
 def not_negative(where: str, **values: float) -> None:
-    """Each is a number from 0 up, below infinity."""
+    """Require numbers of 0 or more, below infinity."""
     for name, value in values.items():
         require(
             0.0 <= value < math.inf, f"{where}: {name} must be 0 or more and finite, got {value}"

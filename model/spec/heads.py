@@ -1,4 +1,4 @@
-"""The heads that read pooled RoIs, and the names of what they find."""
+"""The heads that read pooled RoIs, and the class names."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ class BoxHeadSpec:
     """The box head: convolutions, then fully connected layers, then scores and deltas.
 
     Attributes:
-        fc_widths: empty where a RoI stage gives the features (C4).
+        fc_widths: empty if a RoI stage computes the features (C4).
         norm: of the convolutions.
         scoring: "softmax" over the classes and the background, or a "sigmoid" for each class.
-        choice: "every-class" makes a candidate of each (proposal, class) pair, "best-class" of
-            each proposal's best class, and none where that is the background (Matterport).
-        score_inclusive: whether a score at the threshold counts.
+        choice: "every-class" makes every (proposal, class) pair a candidate; "best-class" only
+            each proposal's best class, unless that is the background (Matterport).
+        score_inclusive: whether a score equal to the threshold passes.
         size_clamp: see `RpnSpec`.
-        to_image: how boxes come to the original image: scaled; scaled and clipped, empty ones
-            dropped ("clip", detectron2); scaled and rounded, empty ones dropped ("round",
-            Matterport).
-        candidates: (proposal, class) pairs that reach NMS; `candidates_cut` in the outputs says
-            when that was too few.
+        to_image: transform of boxes to the original image: "scale"; "clip", scale and clip, empty
+            boxes dropped (detectron2); "round", scale and round, empty boxes dropped (Matterport).
+        candidates: maximum number of (proposal, class) pairs that reach NMS; the output
+            `candidates_cut` is not 0 if that was too few.
     """
 
     pooler: PoolerSpec = field(default_factory=PoolerSpec)
@@ -70,7 +69,7 @@ class BoxHeadSpec:
         require_groups("box head", self.norm if self.conv_widths else "none", *self.conv_widths)
         require(
             self.choice == "every-class" or self.scoring == "softmax",
-            "box head: choice 'best-class' needs scoring 'softmax', which makes classes compete",
+            "box head: choice 'best-class' needs scoring 'softmax'",
         )
 
 
@@ -78,9 +77,9 @@ class BoxHeadSpec:
 class MaskHeadSpec:
     """The mask head and the paste rule.
 
-    `paste` "integer" is torchvision's (pad one cell, grow, truncate to int64), "float" is
-    detectron2's (sample at pixel centres inside the float box), "resize" Matterport's (resize to
-    the integer box).
+    `paste` is "integer" (torchvision: pad one cell, enlarge the box, truncate it to int64),
+    "float" (detectron2: sample at pixel centers inside the float box) or "resize" (Matterport:
+    resize to the integer box).
     """
 
     pooler: PoolerSpec = field(default_factory=lambda: PoolerSpec(output_size=14))
@@ -99,16 +98,16 @@ class MaskHeadSpec:
         require_groups("mask head", self.norm, *self.conv_widths)
         require(
             0.0 < self.threshold < 1.0,
-            f"mask head: threshold must lie between 0 and 1, got {self.threshold}",
+            f"mask head: threshold must be between 0 and 1, got {self.threshold}",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class KeypointHeadSpec:
-    """The keypoint head: one heat map per keypoint, four times the pooled side.
+    """The keypoint head: one heatmap per keypoint, four times the pooled side.
 
-    `score` is a keypoint's third number: "logit", the heat map's peak (torchvision), or
-    "softmax", the peak's share of all positions (detectron2).
+    `score` of a keypoint: "logit", the heatmap's peak (torchvision), or "softmax", the peak's
+    probability over all positions (detectron2).
     """
 
     pooler: PoolerSpec = field(default_factory=lambda: PoolerSpec(output_size=14))
@@ -119,20 +118,20 @@ class KeypointHeadSpec:
     def __post_init__(self) -> None:
         counts("keypoint head", conv_widths=self.conv_widths)
         require(len(self.conv_widths) >= 1, "keypoint head: expected at least one convolution")
-        require(len(self.names) >= 1, "keypoint head: expected at least one name of a keypoint")
+        require(len(self.names) >= 1, "keypoint head: expected at least one keypoint name")
 
     @property
     def side(self) -> int:
-        """Side of a heat map."""
+        """Side of a heatmap."""
         return 4 * self.pooler.output_size
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """Class names by the label that the model emits, and the data set's id of each label.
+    """Class names and category ids by label.
 
-    `names[0]` is the background where `BoxHeadSpec.background` is "first". `dataset_ids` is
-    empty where a label is its own id.
+    `names[0]` is the background if `BoxHeadSpec.background` is "first". `dataset_ids` is empty if
+    every label is its own category id.
     """
 
     names: tuple[str, ...]
@@ -146,5 +145,5 @@ class ClassSpec:
         )
 
     def dataset_id(self, label: int) -> int:
-        """Category id of `label` in the data set that the model was trained on."""
+        """Category id of `label` in the dataset that the model was trained on."""
         return self.dataset_ids[label] if self.dataset_ids else label

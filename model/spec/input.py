@@ -11,23 +11,24 @@ from model.spec.checks import positive, require
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """Resize, channels, values, and where the photo stands on its canvas.
-
-    `mean` and `std` are in the graph's value range and channel order.
+    """Resize, channels, values, and the photo's position on the canvas.
 
     Attributes:
-        short_side: what the shorter side becomes, unless the longer one then exceeds its limit.
-        long_side: that limit.
-        resize_rule: whose order of operations and rounding. "torchvision": one scale, down.
+        short_side: target of the shorter side, unless the longer one would exceed `long_side`.
+        long_side: limit of the longer side.
+        resize_rule: order of operations and rounding. "torchvision": one scale, rounded down.
             "detectron2": short side, then the limit, halves up. "mmdetection": one scale, halves
-            up. "matterport": one scale that never shrinks to the short side, halves to even.
+            up. "matterport": one scale, at least 1 before the limit, halves to even.
         interpolation: "bilinear" in float without antialiasing; "pillow-bilinear",
-            "opencv-bilinear" and "skimage-bilinear" end in uint8, each in its library's way.
+            "opencv-bilinear" and "skimage-bilinear" round to uint8 as their libraries do.
+        value_range: the largest value of the graph's input, 1 or 255.
+        mean: per channel, in the graph's value range and channel order.
+        std: likewise.
         size_divisor: the canvas's sides are multiples of it; 1: the canvas is the resized photo.
-        square: the canvas is always `long_side` squared.
-        placement: of the photo on its canvas; "centred" rounds towards the top left.
-        padding: whether the canvas is filled with zeros "after" normalisation or "before" it, which
-            leaves -mean / std there (Matterport).
+        square: whether the canvas is always `long_side` squared.
+        placement: of the photo on the canvas; "centred" rounds towards the top left.
+        padding: with zeros after normalization, or before it, which leaves -mean / std
+            (Matterport).
     """
 
     short_side: int = 800

@@ -1,4 +1,4 @@
-"""How an RoI becomes a fixed grid, and from which pyramid level."""
+"""RoI pooling, and the choice of the pyramid level."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _MOST_SAMPLES = 16
 
 @dataclass(frozen=True, slots=True)
 class PoolerSpec:
-    """One member of the pooling family, and the level rule.
+    """A RoI pooler and its level rule.
 
     Level k = floor(canonical_level + log2(sqrt(w*h)/canonical_size + inner_eps) + outer_eps),
-    clamped to the levels given (Feature Pyramid Networks, eq. 1). `strides` has one entry per
-    pooled level; one level has no rule.
+    clamped to the available levels (Feature Pyramid Networks, eq. 1). `strides` has one entry per
+    pooled level; a single level needs no rule.
 
     Attributes:
         output_size: P, bins per side.
         sampling_ratio: n, samples per bin side; 0 is adaptive, ceil(RoI / P) (`roi_align` only).
-            `crop_and_resize`: 1 crops to P, 2 to 2P and takes the maximum of 2x2.
-        aligned: cells have their centres at half-integers (detectron2's `ROIAlignV2`).
+            `crop_and_resize`: 1 crops to P, 2 crops to 2P and takes the maximum of 2x2.
+        aligned: cell centers are at half-integers (detectron2's `ROIAlignV2`).
         kind: `roi_align` (Mask R-CNN, sec. 3), `roi_pool` (Fast R-CNN, sec. 2.1), `roi_warp`
-            (MNC, sec. 3.2: the RoI is quantised, its bins are not), `crop_and_resize`
+            (MNC, sec. 3.2: the RoI is quantized, its bins are not), `crop_and_resize`
             (TensorFlow), `prroi_pool` (IoU-Net, sec. 3.3: the bilinear surface's exact mean).
-        reduce: what becomes of a bin's samples (`roi_align`, `roi_warp`).
-        quantise: how `roi_pool` and `roi_warp` come to integer cells; see `model.pooling`.
+        reduce: of a bin's samples (`roi_align`, `roi_warp`).
+        quantise: rounding to integer cells in `roi_pool` and `roi_warp`; see `model.pooling`.
         placement: of n samples in a bin of length 1: "centred" (i + 1/2)/n, "even"
             (i + 1)/(n + 1).
-        crop_frame: `crop_and_resize`: "stride" divides by the stride; "image" takes corner to
+        crop_frame: of `crop_and_resize`: "stride" divides by the stride; "image" maps corner to
             corner, the canvas's last pixel to the level's last cell (Matterport).
     """
 
@@ -55,7 +55,7 @@ class PoolerSpec:
         require(len(self.strides) >= 1, "pooler: expected at least one stride")
         require(
             all(b in (a, 2 * a) for a, b in pairwise(self.strides)),
-            f"pooler: expected strides of which each is the one before it or twice that, got "
+            f"pooler: expected strides that each equal or double the one before, got "
             f"{self.strides}",
         )
         positive("pooler", canonical_size=(self.canonical_size,))
@@ -76,14 +76,14 @@ class PoolerSpec:
         if self.kind == "roi_align" and ratio == 0:
             require(
                 self.reduce == "average" and self.placement == "centred",
-                "pooler: adaptive sampling (sampling_ratio 0) averages centred samples; a maximum "
-                "or even placement needs a fixed sampling_ratio, 1 to 16",
+                "pooler: adaptive sampling (sampling_ratio 0) needs reduce 'average' and placement "
+                "'centred'; set sampling_ratio from 1 to 16",
             )
         if self.kind == "roi_warp":
             require(ratio >= 1, "pooler: roi_warp needs a sampling_ratio of at least 1, got 0")
         if self.kind == "crop_and_resize":
             require(
                 ratio in (1, 2),
-                f"pooler: crop_and_resize takes sampling_ratio 1 (crop to P) or 2 (crop to 2P, "
+                f"pooler: crop_and_resize needs sampling_ratio 1 (crop to P) or 2 (crop to 2P, "
                 f"then 2x2 max), got {ratio}",
             )

@@ -1,4 +1,4 @@
-"""Anchors, and the network that makes proposals of them."""
+"""Anchors and the region proposal network."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ SizeClamp = Literal["upper", "both", "none"]
 class AnchorSpec:
     """Anchors per pyramid level.
 
-    `stride_rule` "canvas" divides the canvas by the level's grid (torchvision), "nominal" uses
-    the level's stride (detectron2). `order` names the slower index within a cell. `end_shift` is
-    added to x1 and y1 (Matterport's boxes end a pixel earlier).
+    Attributes:
+        sizes: per level, in canvas pixels.
+        ratios: height / width, per level.
+        order: the index that varies slower within a cell.
+        rounded: whether coordinates are rounded to integers.
+        offset: of the first cell's center, in strides.
+        stride_rule: "canvas" divides the canvas by the level's grid (torchvision), "nominal" is
+            the level's stride (detectron2).
+        end_shift: added to x1 and y1; Matterport's boxes end a pixel earlier.
     """
 
     sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
@@ -50,15 +56,16 @@ class AnchorSpec:
 
 @dataclass(frozen=True, slots=True)
 class RpnSpec:
-    """The region proposal network and its filters; the threshold is on sigmoid probabilities.
+    """The region proposal network and its filters.
 
     Attributes:
-        conv_widths: output channels of each 3x3 convolution; 0 keeps its input's.
-        pre_nms: best anchors that reach NMS, of each level or of all together (`top_over`).
-        post_nms: proposals kept, of all levels together.
-        top_over: whether the top-k before NMS and NMS itself see each level alone.
-        size_clamp: bound of dw and dh at log(1000 / 16), from above or on both sides.
-        clip_to: what proposals are clipped to.
+        conv_widths: output channels of each 3x3 convolution; 0 keeps the number of inputs.
+        pre_nms: number of best anchors that reach NMS, per `top_over`.
+        post_nms: number of proposals of all levels.
+        score_threshold: on sigmoid probabilities.
+        size_clamp: bound on dw and dh of log(1000 / 16), "upper" or on "both" sides.
+        top_over: whether top-k and NMS run per level or over all levels.
+        clip_to: the region that proposals are clipped to.
     """
 
     conv_widths: tuple[int, ...] = (0,)
@@ -76,7 +83,7 @@ class RpnSpec:
     def __post_init__(self) -> None:
         require(
             len(self.conv_widths) >= 1 and all(w >= 0 for w in self.conv_widths),
-            f"rpn: expected conv_widths of 0 or more, at least one, got {self.conv_widths}",
+            f"rpn: expected at least one of conv_widths, each 0 or more, got {self.conv_widths}",
         )
         counts("rpn", pre_nms=self.pre_nms, post_nms=self.post_nms)
         in_unit_interval("rpn", nms_iou=self.nms_iou, score_threshold=self.score_threshold)

@@ -1,4 +1,4 @@
-"""The root of the tree."""
+"""The whole model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from model.spec.proposals import AnchorSpec, RpnSpec
 class ModelSpec:
     """The whole model.
 
-    `fpn` None means that the heads read the body's outputs themselves (C4, DC5); `roi_stage` is
-    what C4 runs on every pooled RoI.
+    Without `fpn` the heads read the body's outputs (C4, DC5); `roi_stage` runs on every pooled
+    RoI (C4).
     """
 
     dialect: str
@@ -35,7 +35,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         require(
-            self.num_foreground >= 1, "classes: expected at least one class beside the background"
+            self.num_foreground >= 1, "classes: expected at least one class besides the background"
         )
         per_proposal = self.num_foreground if self.box.choice == "every-class" else 1
         most = self.rpn.post_nms * per_proposal
@@ -48,7 +48,7 @@ class ModelSpec:
         self._require_roi_stage()
 
     def _require_levels(self) -> None:
-        """Body, pyramid, anchors and poolers must speak of the same levels."""
+        """Body, pyramid, anchors and poolers must have the same levels."""
         levels = len(self.body.outputs)
         for pooler in self.poolers:
             require(
@@ -76,18 +76,18 @@ class ModelSpec:
         )
         require(
             self.mask is None or self.mask.pooler == self.box.pooler,
-            "mask head: with a roi_stage, box and mask pool alike; expected the box head's pooler",
+            "mask head: with a roi_stage, expected the box head's pooler",
         )
 
     @property
     def poolers(self) -> tuple[PoolerSpec, ...]:
-        """Of the box head and of whatever other heads there are."""
+        """The poolers of the heads, the box head's first."""
         heads = (self.box, self.mask, self.keypoint)
         return tuple(head.pooler for head in heads if head is not None)
 
     @property
     def num_foreground(self) -> int:
-        """Number of classes without the background."""
+        """Number of classes, without the background."""
         return len(self.classes.names) - (self.box.background == "first")
 
     @property

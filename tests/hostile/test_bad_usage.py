@@ -289,7 +289,7 @@ def test_assumptions_are_printed_unless_given(
         "assumed: NMS IoU 0.5 (--nms-iou)",
         "assumed: detections per image 100 (--detections)",
         "assumed: anchor sizes 32, 64, 128, 256, 512 (--spec)",
-        "assumed: all else as torchvision's builders have it: no dilation, sampling ratio 2, "
+        "assumed: torchvision's defaults: no dilation, sampling ratio 2, "
         "mask pool 14, RPN 1000 → NMS 0.7 → 1000, box weights 10/10/5/5, ImageNet mean and "
         "std (--spec)",
     ]

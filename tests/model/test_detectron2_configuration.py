@@ -39,17 +39,17 @@ def test_few_proposals_cap_the_detections(tmp_path: Path) -> None:
         (
             {"INPUT.MIN_SIZE_TEST": 0},
             SpecOptions(short_side=600),
-            "INPUT.MIN_SIZE_TEST: expected 1 or more, got 0, .* set --short-side",
+            "INPUT.MIN_SIZE_TEST: expected 1 or more, got 0; set --short-side",
         ),
         (
             {"INPUT.MAX_SIZE_TEST": 0},
             SpecOptions(overrides={"preprocess": {"long_side": 900}}),
-            "INPUT.MAX_SIZE_TEST: expected 1 or more, got 0, .* set --long-side",
+            "INPUT.MAX_SIZE_TEST: expected 1 or more, got 0; set --long-side",
         ),
         (
             {"TEST.DETECTIONS_PER_IMAGE": -1},
             SpecOptions(detections=50),
-            "TEST.DETECTIONS_PER_IMAGE: expected 1 or more, got -1, .* set --detections",
+            "TEST.DETECTIONS_PER_IMAGE: expected 1 or more, got -1; set --detections",
         ),
         (
             {"INPUT.MIN_SIZE_TEST": 20_000, "INPUT.MAX_SIZE_TEST": 30_000},
@@ -83,16 +83,18 @@ STRAY = ["{}", "MODEL: null", "wandb_version: 1\nlr:\n  desc: null\n  value: 0.1
 def test_a_file_of_that_name_that_is_not_detectron2s(text: str, tmp_path: Path) -> None:
     path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
     config.write_text(text)
-    with pytest.raises(CheckpointError, match=r"beside the weights .* not a detectron2 .* move it"):
+    with pytest.raises(
+        CheckpointError, match=r"in the folder .* not a detectron2 .* move it"
+    ):
         load(path)
-    with pytest.raises(CheckpointError, match=r"is not a detectron2 .* that training wrote"):
+    with pytest.raises(CheckpointError, match=r"is not a detectron2 .* of a training"):
         load(path, config=config)
 
 
 def test_an_error_tells_a_default_from_what_was_said(tmp_path: Path) -> None:
     path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
     config.write_text("MODEL: {MASK_ON: true}")
-    with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\] by default \(the file"):
+    with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\] by default \(not set"):
         load(path)
     config.write_text("MODEL: {MASK_ON: true, FPN: {IN_FEATURES: []}}")
     with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\], which"):
@@ -123,8 +125,8 @@ GN_SAID = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.FUSE_TYPE": "avg"}
     [
         (FPN, {"MODEL.RESNETS.NORM": "GN"}, r"BatchNorm, with .*RESNETS\.NORM is 'GN'"),
         (FPN, {"MODEL.RESNETS.NORM": ""}, r"BatchNorm, with .*RESNETS\.NORM is ''"),
-        (NO_NORM, {"MODEL.RESNETS.NORM": "FrozenBN"}, r"no normalisation .* is 'FrozenBN'"),
-        (FPN, {"MODEL.FPN.NORM": "GN"}, r"no normalisation after 'backbone\.fpn_lateral2'"),
+        (NO_NORM, {"MODEL.RESNETS.NORM": "FrozenBN"}, r"no normalization .* is 'FrozenBN'"),
+        (FPN, {"MODEL.FPN.NORM": "GN"}, r"no normalization after 'backbone\.fpn_lateral2'"),
         (GN, GN_SAID | {"MODEL.FPN.NORM": ""}, r"GroupNorm, .* MODEL\.FPN\.NORM is ''"),
         (FPN, {"MODEL.ROI_MASK_HEAD.NORM": "BN"}, r"ROI_MASK_HEAD\.NORM is 'BN'"),
         (GN, GN_SAID | {"MODEL.ROI_BOX_HEAD.NORM": ""}, r"ROI_BOX_HEAD\.NORM is ''"),
@@ -178,19 +180,20 @@ def test_a_size_that_the_weights_do_not_have_is_said(key: str, tmp_path: Path) -
         (tmp_path / "config.yaml").write_text(text)
         checkpoint = load(path)
         assert checkpoint.spec == CASES[kind][0]
-        expected = f"{key} is 101 in config.yaml, {DUMPED[key]} by the weights, which are followed"
+        expected = f"{key} is 101 in config.yaml, but {DUMPED[key]} in the weights, which are used"
         assert checkpoint.notes[1:] == (() if value == DUMPED[key] else (expected,))
 
 
-def test_pixel_values_that_the_weights_have_otherwise_are_said(tmp_path: Path) -> None:
+def test_pixel_values_that_differ_in_the_weights_are_noted(tmp_path: Path) -> None:
     buffers = {"pixel_mean": torch.full((3, 1, 1), 7.0), "pixel_std": torch.ones(3, 1, 1)}
     torch.save({"model": state(FPN) | buffers}, tmp_path / "old.pth")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(configuration("fpn"))))
     checkpoint = load(tmp_path / "old.pth")
     assert checkpoint.spec == FPN
     assert checkpoint.notes[1:] == (
-        "MODEL.PIXEL_MEAN is [103.53, 116.28, 123.675] by default (the file does not say it) in "
-        "config.yaml, 'pixel_mean' of the weights [7.0, 7.0, 7.0]; the configuration is followed",
+        "MODEL.PIXEL_MEAN is [103.53, 116.28, 123.675] by default (not set in the file) in "
+        "config.yaml, but 'pixel_mean' in the weights is [7.0, 7.0, 7.0]; the configuration is "
+        "used",
     )
     options = SpecOptions(overrides={"preprocess": {"mean": [1.0, 2.0, 3.0]}})
     assert len(load(tmp_path / "old.pth", options).notes) == 1
@@ -207,4 +210,4 @@ def test_a_group_norm_without_a_configuration_is_said(tmp_path: Path) -> None:
     path = _with_norms(GN, tmp_path, {})
     (tmp_path / "config.yaml").unlink()
     lines = [str(a) for a in load(path).assumptions]
-    assert "normalisation of the body GroupNorm (--config)" in lines
+    assert "normalization of the body GroupNorm (--config)" in lines

@@ -267,5 +267,5 @@ def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
 def test_a_base_that_nobody_knows(tmp_path: Path) -> None:
     path = saved(tmp_path, FPN)
     (tmp_path / "config.yaml").write_text("_BASE_: ../mine.yaml\n")
-    with pytest.raises(CheckpointError, match=r"_BASE_ '../mine.yaml' is not there"):
+    with pytest.raises(CheckpointError, match=r"_BASE_ '../mine.yaml' does not exist"):
         load(path)

@@ -146,7 +146,7 @@ def test_every_assumption_is_named(checkpoint: Checkpoint) -> None:
     for words in (
         "score threshold 0.7", "NMS IoU 0.3", "detections per image 100", "--names",
         "pixel mean 123.7/116.8/103.9", "RPN 6000 → NMS 0.7 → 1000", "box weights 10/10/5/5",
-        "anchor sizes 32/64/128/256/512", "anchor ratios (height/width) 2/1/0.5", "mask pool 14",
+        "anchor sizes 32, 64, 128, 256, 512", "anchor ratios 2/1/0.5", "mask pool 14",
         "IMAGE_RESIZE_MODE square",
     ):  # fmt: skip
         assert words in said

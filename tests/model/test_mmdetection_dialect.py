@@ -167,7 +167,7 @@ def test_what_was_averaged_is_left_out_and_said(tmp_path: Path) -> None:
     torch.save({"state_dict": state | doubles}, path)
     found = load(path)
     assert found.tensors.keys() == load(_saved(tmp_path)).tensors.keys()
-    note = f"{len(doubles)} tensors 'ema_…' left out"
+    note = f"{len(doubles)} tensors 'ema_…' are not used"
     assert any(n.startswith(note) for n in found.notes), found.notes
 
 
@@ -271,7 +271,7 @@ def test_other_anchors_must_be_said(tmp_path: Path) -> None:
         state[f"rpn_head.{name}.bias"] = torch.ones(5 * per_anchor)
     path = tmp_path / "weights.pth"
     torch.save(state, path)
-    with pytest.raises(CheckpointError, match=r"5 anchors per cell cannot be told"):
+    with pytest.raises(CheckpointError, match=r"5 anchors per cell are not in the weights"):
         load(path)
     said = {"sizes": [[8.0 * s] for s in (4, 8, 16, 32, 64)], "ratios": [[0.3, 0.5, 1, 2, 3.0]] * 5}
     assert load(path, SpecOptions(overrides={"anchors": said})).spec.anchors.per_cell == 5

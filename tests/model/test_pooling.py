@@ -213,7 +213,7 @@ def test_worked_example_of_what_roi_pool_loses(form: str) -> None:
 
 
 def test_adaptive_with_max_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"adaptive sampling .* averages centred samples"):
+    with pytest.raises(SpecError, match=r"adaptive sampling .* needs reduce 'average'"):
         PoolerSpec(7, 0, reduce="max")
 
 

@@ -63,7 +63,7 @@ def test_everything_else_is_assumed_and_says_how_to_set_it(tmp_path: Path) -> No
         "class names class_1 … class_2 (--names)",
         "anchor sizes 32, 64, 128, 256, 512 (--spec)",
         "anchor ratios 0.5/1/2 (--spec)",
-        "all else as torchvision's builders have it: no dilation, sampling ratio 2, mask pool 14, "
+        "torchvision's defaults: no dilation, sampling ratio 2, mask pool 14, "
         "RPN 1000 → NMS 0.7 → 1000, box weights 10/10/5/5, ImageNet mean and std (--spec)",
     }
 

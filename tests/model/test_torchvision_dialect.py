@@ -53,7 +53,7 @@ def state_of(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
 
 
 def read(state: Mapping[str, Tensor], sha256: str = "0" * 64) -> Reading:
-    assert DIALECT.recognises(state)
+    assert DIALECT.recognizes(state)
     path = Path("weights.pth")
     return DIALECT.read(DIALECT.prepare(state, path), Source(path, sha256))
 
@@ -187,7 +187,7 @@ def test_mobilenet_levels_share_a_stride() -> None:
 
 def test_levels_with_a_gap_are_refused() -> None:
     """torchvision's own pooler leaves RoIs of the missing level without features."""
-    with pytest.raises(CheckpointError, match="no consecutive stages"):
+    with pytest.raises(CheckpointError, match="consecutive stages"):
         read(state_of(partial(_with_levels, [1, 3])))
 
 
@@ -324,10 +324,10 @@ def test_old_names_are_the_same_network(kind: str) -> None:
     assert list(DIALECT.prepare(old, Path("old.pth"))) == list(state)
 
 
-def test_unknown_anchor_counts_must_be_said() -> None:
+def test_unknown_anchor_counts_are_required() -> None:
     state = state_of(partial(_on_resnet, "resnet18"))
     state["rpn.head.cls_logits.weight"] = torch.empty(5, 256, 1, 1, device="meta")
-    demanded = {a.field for a in read(state).assumptions if a.must_be_said}
+    demanded = {a.field for a in read(state).assumptions if a.is_required}
     assert demanded == {"anchors.sizes", "anchors.ratios"}
 
 
@@ -356,7 +356,7 @@ def test_odd_shapes_are_named(change: dict[str, tuple[int, ...]], says: str) -> 
 def test_another_body_is_refused() -> None:
     state = state_of(partial(_on_resnet, "resnet18"))
     other = {n.replace("backbone.body.", "backbone.trunk."): t for n, t in state.items()}
-    with pytest.raises(CheckpointError, match="no body that is known"):
+    with pytest.raises(CheckpointError, match="unknown body"):
         read(other)
 
 
@@ -371,7 +371,7 @@ def test_another_mobilenet_is_refused() -> None:
     state = state_of(_on_mobilenet)
     for name in [n for n in state if n.startswith("backbone.body.") and n.endswith("0.weight")]:
         state[name] = torch.empty(7, 7, 1, 1, device="meta")
-    with pytest.raises(CheckpointError, match="none of MobileNet-V3-large"):
+    with pytest.raises(CheckpointError, match="expected MobileNet-V3-large"):
         read(state)
 
 

@@ -1,1 +1,10 @@
-"""Checkpoints of detectron2: `.pth` and model zoo `.pkl`, with their configuration."""
+"""Checkpoints of detectron2: `.pth` and model zoo `.pkl`, with or without their configuration.
+
+architecture: the zoo's names for models
+dialect: implements `Dialect`
+names: detectron2's names for the network's tensors
+norms: the normalization after each convolution
+notes: notes for the user on a configuration
+settings: defaults, base files and the user's YAML
+spec: from settings and shapes to a `ModelSpec`
+"""

@@ -1,4 +1,4 @@
-"""Which normalisation follows detectron2's convolutions: by tensors and by configuration.
+"""The normalization after detectron2's convolutions, from tensors and configuration.
 
 Source: detectron2 0.6 `layers/batch_norm.py`, `FrozenBatchNorm2d._load_from_state_dict`.
 """
@@ -17,7 +17,7 @@ from model.families.shapes import Shapes
 from model.spec import ModelSpec
 from model.spec.body import NormKind
 
-# LayerNorm has the tensors of GroupNorm, so that only the configuration tells them apart.
+# LayerNorm has the same tensors as GroupNorm; only the configuration distinguishes them.
 NORMS: Mapping[object, NormKind] = {
     "": "none",
     "BN": "batch_norm",
@@ -34,51 +34,52 @@ KEYS = (BODY_KEY, "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_MASK_H
 
 @dataclass(frozen=True, slots=True)
 class NormReader:
-    """Asks tensors and settings at once."""
+    """Reads the normalization from tensors and settings."""
 
     shapes: Shapes
     settings: Settings
 
     def after(self, conv: str, key: str) -> NormKind:
-        """What follows the convolution `conv`, whose part has its norm under `key`.
+        """The normalization after the convolution `conv`, which is configured under `key`.
 
-        1. Running statistics are BatchNorm's alone, and no parameters mean no norm.
-        2. Parameters without statistics are GroupNorm's, or those of a BatchNorm that is said:
-           old files keep none where the mean is 0 and the variance 1.
+        1. Only BatchNorm has running statistics; without parameters there is no norm.
+        2. Parameters without statistics are GroupNorm's, or BatchNorm's if that is configured:
+           old files omit statistics of mean 0 and variance 1.
 
         Raises:
-            CheckpointError: the configuration says another.
+            CheckpointError: tensors and configuration disagree.
         """
-        shown = self._shown(conv)
-        said = NORMS[self.settings[key]]
-        if shown == "group_norm" and said == "batch_norm" and key in self.settings.said:
+        actual = self._by_tensors(conv)
+        configured = NORMS[self.settings[key]]
+        is_configured = key in self.settings.configured
+        if actual == "group_norm" and configured == "batch_norm" and is_configured:
             return "batch_norm"
-        is_there = f"{conv}.weight" in self.shapes.by_name
-        if key in self.settings.given and is_there and said != shown:
+        exists = f"{conv}.weight" in self.shapes.by_name
+        if key in self.settings.explicit and exists and configured != actual:
             raise CheckpointError(
-                f"{self.shapes.path}: {self._what(conv, shown)}, but {key} is "
-                f"{self.settings[key]!r} in {self.settings.source}; they are not of one model"
+                f"{self.shapes.path}: {self._describe(conv, actual)}, but {key} is "
+                f"{self.settings[key]!r} in {self.settings.source}; expected files of one model"
             )
-        return shown
+        return actual
 
-    def _shown(self, conv: str) -> NormKind:
+    def _by_tensors(self, conv: str) -> NormKind:
         if f"{conv}.norm.running_mean" in self.shapes.by_name:
             return "batch_norm"
         return "group_norm" if f"{conv}.norm.weight" in self.shapes.by_name else "none"
 
     @staticmethod
-    def _what(conv: str, shown: NormKind) -> str:
-        if shown == "none":
-            return f"no normalisation after '{conv}'"
-        if shown == "group_norm":
+    def _describe(conv: str, norm: NormKind) -> str:
+        if norm == "none":
+            return f"no normalization after '{conv}'"
+        if norm == "group_norm":
             return f"'{conv}.norm' is GroupNorm, without running statistics"
         return f"'{conv}.norm' is BatchNorm, with running statistics"
 
 
-def statistics_left_out(tensors: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
-    """Mean 0 and variance 1 of every BatchNorm whose statistics the file does not keep.
+def omitted_statistics(tensors: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
+    """Mean 0 and variance 1 for every BatchNorm whose statistics the file omits.
 
-    Only where a whole part keeps none: one that is missing among others is damage.
+    Only if a whole part of the network has none; a single missing one is an error.
     """
     added: dict[str, Tensor] = {}
     for prefixes, norm in _parts(spec):
@@ -94,7 +95,7 @@ def statistics_left_out(tensors: Mapping[str, Tensor], spec: ModelSpec) -> dict[
 
 
 def _parts(spec: ModelSpec) -> list[tuple[tuple[str, ...], NormKind]]:
-    """Beginnings of names with the norm that they share."""
+    """Name prefixes of each part, and its normalization."""
     body = "backbone." if spec.fpn is None else "backbone.bottom_up."
     parts: list[tuple[tuple[str, ...], NormKind]] = [
         ((body, "roi_heads.res5."), spec.body.norm),

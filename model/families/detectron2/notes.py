@@ -1,4 +1,4 @@
-"""What a user should know of a detectron2 configuration that was read."""
+"""Notes for the user about a detectron2 configuration that was read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.families.detectron2.architecture import depth
 from model.families.detectron2.settings import Settings, shown
 from model.families.dialect import Source
 from model.spec import ModelSpec, ResNetSpec
-from model.spec_options import was_said
+from model.spec_options import is_set
 
 PIXELS = {"pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
 _MOST_NAMES = 20
@@ -20,48 +20,48 @@ _MOST_NAMES = 20
 def notes_of(
     source: Source, settings: Settings, spec: ModelSpec, tensors: Mapping[str, Tensor]
 ) -> tuple[str, ...]:
-    """Which file, what in it is not understood, and where the weights say otherwise."""
+    """The file, its unknown keys, and its differences from the weights."""
     notes = [f"configuration: {source.config}"]
     if settings.unknown:
         names = ", ".join(ascii(name[:100])[1:-1] for name in settings.unknown[:_MOST_NAMES])
         more = len(settings.unknown) - _MOST_NAMES
         names += f" and {more} more" if more > 0 else ""
-        notes.append(f"keys of it that are not understood: {names}")
+        notes.append(f"unknown keys in it: {names}")
     return (*notes, *_other_pixels(source, settings, tensors), *_other_sizes(settings, spec))
 
 
 def _other_pixels(
     source: Source, settings: Settings, tensors: Mapping[str, Tensor]
 ) -> Iterator[str]:
-    """Old files keep mean and deviation, which detectron2 no longer reads."""
+    """Old files contain mean and deviation, which detectron2 no longer reads."""
     for name, key in PIXELS.items():
-        is_replaced = was_said(f"preprocess.{name.removeprefix('pixel_')}", source.options)
+        is_replaced = is_set(f"preprocess.{name.removeprefix('pixel_')}", source.options)
         if name not in tensors or is_replaced:
             continue
-        found, said = tensors[name].flatten()[:4].tolist(), settings.numbers(key, 3)
-        if len(found) != 3 or not all(map(_is_close, found, said)):
+        stored, configured = tensors[name].flatten()[:4].tolist(), settings.numbers(key, 3)
+        if len(stored) != 3 or not all(map(_is_close, stored, configured)):
             yield (
-                f"{key} is {shown(list(said))}{settings.by_default(key)} in {settings.source}, "
-                f"'{name}' of the weights {shown([round(v, 3) for v in found])}; the "
-                "configuration is followed"
+                f"{key} is {shown(list(configured))}{settings.by_default(key)} in "
+                f"{settings.source}, but '{name}' in the weights is "
+                f"{shown([round(v, 3) for v in stored])}; the configuration is used"
             )
 
 
-def _is_close(found: float, said: float) -> bool:
-    return math.isclose(found, said, rel_tol=1e-5, abs_tol=1e-5)
+def _is_close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5)
 
 
 def _other_sizes(settings: Settings, spec: ModelSpec) -> Iterator[str]:
-    for key, found in _sizes(spec):
-        if key in settings.given and settings.given[key] != found:
+    for key, size in _sizes(spec):
+        if key in settings.explicit and settings.explicit[key] != size:
             yield (
-                f"{key} is {shown(settings.given[key])} in {settings.source}, {found} by the "
-                "weights, which are followed"
+                f"{key} is {shown(settings.explicit[key])} in {settings.source}, but {size} in "
+                "the weights, which are used"
             )
 
 
 def _sizes(spec: ModelSpec) -> Iterator[tuple[str, int]]:
-    """What is read off the weights and stands in a configuration as well."""
+    """Sizes that are read from the weights but also occur in configurations."""
     if isinstance(spec.body, ResNetSpec):
         res5 = None if spec.roi_stage is None else spec.roi_stage.blocks
         yield "MODEL.RESNETS.DEPTH", depth(spec.body, res5)

@@ -1,4 +1,4 @@
-"""detectron2's configuration: its defaults, its zoo's base files, and a user's YAML over them.
+"""detectron2's configuration: its defaults, its zoo's base files, and the user's YAML.
 
 Keys are dotted, `MODEL.RPN.NMS_THRESH`. Source: detectron2 0.6 `config/defaults.py` and
 `configs/Base-*.yaml`; see docs/models.md.
@@ -87,7 +87,7 @@ _DC5: Mapping[str, Any] = {
     "MODEL.ROI_HEADS.IN_FEATURES": ["res5"],
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
 }
-# The zoo's base files, for weights without a configuration and for one that names its base.
+# The zoo's base files, for weights without a configuration and for `_BASE_`.
 BASES: Mapping[str, Mapping[str, Any]] = {
     "Base-RCNN-FPN.yaml": _FPN,
     "Base-RCNN-C4.yaml": {},
@@ -98,7 +98,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {
         "MODEL.ROI_HEADS.NUM_CLASSES": 1,
     },
 }
-# Read off the weights, of training only, or of parts that no R-CNN has.
+# Keys that are determined by the weights, only for training, or of parts that no R-CNN has.
 _IRRELEVANT = frozenset((
     "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD",
     "INPUT.MASK_FORMAT", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN",
@@ -132,26 +132,26 @@ _IRRELEVANT_FAMILIES = (
 )  # fmt: skip
 _MOST_BASES = 4
 _LONGEST_LITERAL = 1000
-_LARGEST = 2**53  # whole numbers up to here are floats, too
+_LARGEST = 2**53  # integers up to here are exact as floats
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides the numbers and is not in the weights.
+    """The values that decide the results and are not in the weights.
 
     Attributes:
         values: of every key of `DEFAULTS`.
-        source: where they are from, for messages.
-        said: keys that a configuration said, or that its framework's defaults fill in.
-        given: all that the configuration and its bases said themselves.
-        unknown: keys of the configuration that are not understood here.
+        source: their origin, for messages.
+        configured: keys with a value from a configuration or from its framework's defaults.
+        unknown: keys of the configuration that are not supported.
+        explicit: the content of the configuration and its bases.
     """
 
     values: Mapping[str, Any]
     source: str
-    said: frozenset[str]
+    configured: frozenset[str]
     unknown: tuple[str, ...] = ()
-    given: Mapping[str, Any] = field(default_factory=dict)
+    explicit: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -160,7 +160,7 @@ class Settings:
         """A list of numbers.
 
         Raises:
-            CheckpointError: it is none, or not of that length.
+            CheckpointError: it is not a list of numbers, or not of that length.
         """
         value = self.values[key]
         if not _are_numbers(value) or count not in (None, len(value)):
@@ -171,10 +171,10 @@ class Settings:
         return tuple(float(v) for v in value)
 
     def rows(self, key: str, count: int) -> tuple[tuple[float, ...], ...]:
-        """`count` lists of numbers; one list, or plain numbers, stand for all of them.
+        """`count` lists of numbers; a single list, or plain numbers, applies to all.
 
         Raises:
-            CheckpointError: it is none, or has another number of lists.
+            CheckpointError: it is not, or has another number of lists.
         """
         value = self.values[key]
         rows = [value] if _are_numbers(value) else value
@@ -193,7 +193,7 @@ class Settings:
         """One number.
 
         Raises:
-            CheckpointError: it is none.
+            CheckpointError: it is not a number.
         """
         value = self.values[key]
         if not _is_number(value):
@@ -201,10 +201,10 @@ class Settings:
         return float(value)
 
     def count(self, key: str) -> int:
-        """One whole number.
+        """One integer.
 
         Raises:
-            CheckpointError: it is none; `.inf` and `.nan` are numbers to YAML.
+            CheckpointError: it is not an integer; YAML also has the numbers `.inf` and `.nan`.
         """
         value = self.number(key)
         if not value.is_integer() or abs(value) > _LARGEST:
@@ -214,7 +214,7 @@ class Settings:
         return int(value)
 
     def flag(self, key: str) -> bool:
-        """True or False; a text such as "no" would count as True.
+        """True or False; a string such as "no" would be truthy.
 
         Raises:
             CheckpointError: it is neither.
@@ -227,10 +227,10 @@ class Settings:
         return value
 
     def require(self, key: str, *allowed: object) -> None:
-        """Refuse a value that this network cannot follow.
+        """Refuse a value that the network does not support.
 
         Raises:
-            CheckpointError: the value is none of `allowed`.
+            CheckpointError: the value is not in `allowed`.
         """
         if self.values[key] not in allowed:
             known = " or ".join(repr(value) for value in allowed)
@@ -240,43 +240,42 @@ class Settings:
             )
 
     def by_default(self, key: str) -> str:
-        """For messages: whether nobody said the value."""
-        is_unsaid = key in self.said and key not in self.given
-        return " by default (the file does not say it)" if is_unsaid else ""
+        """For messages: whether the value is detectron2's default."""
+        is_default = key in self.configured and key not in self.explicit
+        return " by default (not set in the file)" if is_default else ""
 
 
 def assumed_settings(base: str) -> Settings:
-    """Without a configuration: the zoo's base file of the architecture."""
+    """The zoo's base file of the architecture, for weights without a configuration."""
     return Settings({**DEFAULTS, **BASES[base]}, f"detectron2's {base}", frozenset())
 
 
-def read_settings(path: Path, is_found: bool = False) -> Settings:
-    """Read a configuration, complete or with a `_BASE_`; what it leaves out has its default.
+def read_settings(path: Path, is_implicit: bool = False) -> Settings:
+    """Read a configuration, complete or with a `_BASE_`; missing keys have their defaults.
 
     Args:
-        path: the file.
-        is_found: nobody named it, it lies beside the weights; said where it is not detectron2's.
+        path: of the file.
+        is_implicit: the file is not from the user but is in the folder of the weights.
 
     Raises:
-        CheckpointError: unreadable, not detectron2's, or its base is neither there nor one of
-            the zoo's.
+        CheckpointError: unreadable, not detectron2's, or its base does not exist and is not the
+            zoo's.
     """
-    given: dict[str, Any] = {}
+    explicit: dict[str, Any] = {}
     for content in _chain(path):
-        given = {**content, **given}
-    known = {key: value for key, value in given.items() if key in DEFAULTS}
-    unknown = [k for k in given if k not in DEFAULTS and not _is_irrelevant(k)]
-    if len(unknown) == len(given):
-        how, what = "", "give the config.yaml that training wrote"
-        if is_found:
-            how = " found beside the weights"
-            what = "move it elsewhere, or name detectron2's by --config"
+        explicit = {**content, **explicit}
+    known = {key: value for key, value in explicit.items() if key in DEFAULTS}
+    unknown = [k for k in explicit if k not in DEFAULTS and not _is_irrelevant(k)]
+    if len(unknown) == len(explicit):
+        where, remedy = "", "expected the config.yaml of a training"
+        if is_implicit:
+            where = " in the folder of the weights"
+            remedy = "move it elsewhere, or pass detectron2's with --config"
         raise CheckpointError(
-            f"{path}:{how} is not a detectron2 configuration, none of its keys is detectron2's; "
-            f"{what}"
+            f"{path}:{where} is not a detectron2 configuration, it has none of its keys; {remedy}"
         )
     values = {**DEFAULTS, **known}
-    return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)), given)
+    return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)), explicit)
 
 
 def _is_irrelevant(key: str) -> bool:
@@ -284,7 +283,7 @@ def _is_irrelevant(key: str) -> bool:
 
 
 def _chain(path: Path) -> Iterator[dict[str, Any]]:
-    """Flat contents of a file and of its bases, the file first."""
+    """Flat contents of a file and of its bases, starting with the file."""
     first = path
     for _ in range(_MOST_BASES):
         content = dict(read_yaml(path))
@@ -293,23 +292,22 @@ def _chain(path: Path) -> Iterator[dict[str, Any]]:
         if base is None:
             return
         if not isinstance(base, str):
-            raise CheckpointError(f"{path}: _BASE_: expected a file's name, got {shown(base)}")
-        beside = path.parent / base
+            raise CheckpointError(f"{path}: _BASE_: expected a file name, got {shown(base)}")
+        base_path = path.parent / base
         try:
-            is_there = beside.is_file()
-        except (OSError, ValueError):  # a name that no file can have
-            is_there = False
-        if not is_there:
+            exists = base_path.is_file()
+        except (OSError, ValueError):  # an invalid file name
+            exists = False
+        if not exists:
             name = Path(base).name
             if name not in BASES:
                 raise CheckpointError(
-                    f"{path}: its _BASE_ {shown(base, 300)} is not there; put the file there, or "
-                    "give the complete configuration that training wrote (config.yaml, or "
-                    "cfg.dump())"
+                    f"{path}: its _BASE_ {shown(base, 300)} does not exist; add the file, or pass "
+                    "the complete configuration of the training (config.yaml, or cfg.dump())"
                 )
             yield dict(BASES[name])
             return
-        path = beside
+        path = base_path
     raise CheckpointError(f"{first}: more than {_MOST_BASES} files by _BASE_; expected fewer")
 
 
@@ -322,24 +320,24 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _literal(value: object) -> object:
-    """Texts such as "(10.0, 10.0, 5.0, 5.0)" are Python literals to detectron2."""
+    """detectron2 evaluates strings such as "(10.0, 10.0, 5.0, 5.0)" as Python literals."""
     if not isinstance(value, str) or len(value) > _LONGEST_LITERAL:
         return value
     try:
         return _as_lists(ast.literal_eval(value))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
-    except TypeError:  # "{[]}": lists cannot be members of sets
+    except TypeError:  # "{[]}": lists are not hashable
         return value
 
 
 def _as_lists(value: object) -> object:
-    """detectron2 takes a tuple where its default is a list."""
+    """detectron2 accepts a tuple if its default is a list."""
     return [_as_lists(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _is_number(value: object) -> bool:
-    """Whether a float can be made of it, and of a whole number without a loss."""
+    """Whether it is a float, or an integer that converts to float exactly."""
     if isinstance(value, bool):
         return False
     return isinstance(value, float) or (isinstance(value, int) and abs(value) <= _LARGEST)
@@ -353,6 +351,6 @@ def shown(value: object, most: int = 60) -> str:
     """A value on one short line."""
     try:
         text = ascii(value)
-    except ValueError:  # Python writes no whole number of more than 4300 digits
+    except ValueError:  # Python does not print integers of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= most else f"{text[:most]}…"

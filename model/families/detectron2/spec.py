@@ -1,4 +1,4 @@
-"""From detectron2's settings and the shapes of its tensors to a `ModelSpec`."""
+"""Build a `ModelSpec` from detectron2's settings and the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from model.families import coco
 from model.families.detectron2 import norms
 from model.families.detectron2.architecture import architecture
 from model.families.detectron2.settings import Settings
+from model.families.resnet import block_count, groups_of, read_stages
 from model.families.shapes import Shapes
 from model.spec import (
     AnchorSpec,
@@ -52,17 +53,17 @@ _STRICT: dict[str, tuple[object, ...]] = {
 
 
 def layout(shapes: Shapes) -> Literal["FPN", "C4", "DC5"]:
-    """Which of detectron2's three R-CNNs the names are of."""
+    """Which of detectron2's three R-CNNs has these names."""
     if shapes.has("backbone.bottom_up."):
         return "FPN"
     return "C4" if shapes.has(f"{_RES5}.") else "DC5"
 
 
 def build_spec(shapes: Shapes, settings: Settings) -> ModelSpec:
-    """Put together what the weights tell and what the settings say.
+    """Combine weights and settings.
 
     Raises:
-        CheckpointError: they contradict each other, or ask for what cannot be exported.
+        CheckpointError: they contradict each other, or cannot be exported.
     """
     return _Builder(shapes, settings).spec()
 
@@ -77,22 +78,21 @@ class _Builder:
             self.settings.require(key, *allowed)
         self._refuse_deformable()
         body = self._body()
-        kind = layout(self.shapes)
-        self._require_layout(kind, body)
+        name = layout(self.shapes)
+        self._require_layout(name, body)
         strides = tuple(body.stride(stage) for stage in body.outputs)
         mask, keypoint = self._mask(strides), self._keypoint(strides)
-        classes = self._classes(keypoint)
         return ModelSpec(
             dialect="detectron2",
-            architecture=architecture(body, kind, mask, keypoint, self._stage_blocks()),
+            architecture=architecture(body, name, mask, keypoint, block_count(self.shapes, _RES5)),
             body=body,
-            classes=classes,
-            fpn=self._fpn() if kind == "FPN" else None,
-            preprocess=self._preprocess(kind, strides),
-            anchors=self._anchors(kind, len(strides)),
+            classes=self._classes(keypoint),
+            fpn=self._fpn() if name == "FPN" else None,
+            preprocess=self._preprocess(name, strides),
+            anchors=self._anchors(name, len(strides)),
             rpn=self._rpn(),
-            roi_stage=self._roi_stage(body) if kind == "C4" else None,
-            box=self._box(strides, kind),
+            roi_stage=self._roi_stage(body) if name == "C4" else None,
+            box=self._box(strides),
             mask=mask,
             keypoint=keypoint,
         )
@@ -104,25 +104,25 @@ class _Builder:
             what = f"tensor '{offsets[0]}'" if offsets else "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
             raise CheckpointError(
                 f"{self.shapes.path}: deformable convolutions ({what}) cannot be exported; no "
-                "target has them"
+                "target supports them"
             )
 
-    def _require_layout(self, kind: str, body: ResNetSpec) -> None:
-        """The features that the settings name must be those that the weights have."""
+    def _require_layout(self, name: str, body: ResNetSpec) -> None:
+        """The settings must use the features that the weights have."""
         names = [f"res{stage + 2}" for stage in body.outputs]
         heads, proposals = names, names
-        if kind == "FPN":
+        if name == "FPN":
             heads = [f"p{stage + 2}" for stage in body.outputs]
             proposals = [*heads, f"p{body.outputs[-1] + 3}"]
             self.settings.require("MODEL.FPN.IN_FEATURES", names)
         self.settings.require(
             "MODEL.BACKBONE.NAME",
-            "build_resnet_fpn_backbone" if kind == "FPN" else "build_resnet_backbone",
+            "build_resnet_fpn_backbone" if name == "FPN" else "build_resnet_backbone",
         )
         self.settings.require("MODEL.ROI_HEADS.IN_FEATURES", heads)
         self.settings.require("MODEL.RPN.IN_FEATURES", proposals)
         self.settings.require(
-            "MODEL.ROI_HEADS.NAME", "Res5ROIHeads" if kind == "C4" else "StandardROIHeads"
+            "MODEL.ROI_HEADS.NAME", "Res5ROIHeads" if name == "C4" else "StandardROIHeads"
         )
 
     def _prefix(self) -> str:
@@ -131,47 +131,31 @@ class _Builder:
     def _norm(self, conv: str, key: str = norms.BODY_KEY) -> NormKind:
         return norms.NormReader(self.shapes, self.settings).after(conv, key)
 
-    def _blocks(self, stage: str) -> int:
-        return self.shapes.count(rf"{stage.replace('.', '[.]')}[.](\d+)[.]")
-
-    def _stage_blocks(self) -> int | None:
-        return self._blocks(_RES5) or None
-
     def _body(self) -> ResNetSpec:
         prefix, shapes = self._prefix(), self.shapes
         count = shapes.count(rf"{prefix.replace('.', '[.]')}res(\d)[.]")
-        stages = [f"{prefix}res{i + 2}" for i in range(count)]
-        if not stages or not all(shapes.has(f"{stage}.") for stage in stages):
+        names = [f"{prefix}res{i + 2}" for i in range(count)]
+        if not names or not all(shapes.has(f"{name}.") for name in names):
             raise CheckpointError(
                 f"{shapes.path}: no ResNet under '{prefix}res2.'; other backbones of detectron2 "
                 "(RegNet, ViT, Swin, …) cannot be exported"
             )
-        is_bottleneck = shapes.has(f"{stages[0]}.0.conv3.")
-        inner, last = ("conv2", "conv3") if is_bottleneck else ("conv1", "conv2")
-        middle = shapes.of(f"{stages[0]}.0.conv2.weight", 4)
+        stages = read_stages(shapes, names)
         dilation = self.settings.count("MODEL.RESNETS.RES5_DILATION")
-        dilations = [1] * count
-        if count == 4:
-            dilations[3] = dilation
-        first = count - 1
-        if layout(shapes) == "FPN":
-            first = self._fpn_stages()[0] - 2
+        stride_in_1x1 = self.settings.flag("MODEL.RESNETS.STRIDE_IN_1X1")
+        first = self._fpn_stages()[0] - 2 if layout(shapes) == "FPN" else count - 1
         return ResNetSpec(
-            blocks=tuple(self._blocks(stage) for stage in stages),
-            block="bottleneck" if is_bottleneck else "basic",
             stem_channels=shapes.of(f"{prefix}stem.conv1.weight", 4)[0],
-            widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
-            channels=tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages),
-            groups=_groups(middle) if is_bottleneck else 1,
-            stride_in_1x1=self.settings.flag("MODEL.RESNETS.STRIDE_IN_1X1") and is_bottleneck,
-            dilations=tuple(dilations),
+            stride_in_1x1=stride_in_1x1 and stages.block == "bottleneck",
+            dilations=(1, 1, 1, dilation) if count == 4 else (1,) * count,
             norm=self._norm(f"{prefix}stem.conv1"),
             norm_eps=_NORM_EPS,
             outputs=tuple(range(first, count)),
+            **stages._asdict(),
         )
 
     def _fpn_stages(self) -> list[int]:
-        """Numbers of the pyramid's laterals, as the stages of the ResNet are counted."""
+        """The ResNet stages that the pyramid's lateral convolutions read, numbered from 2."""
         matches = map(_LATERAL.match, self.shapes.by_name)
         stages = sorted({int(match[1]) for match in matches if match})
         if not stages:
@@ -190,13 +174,13 @@ class _Builder:
             fuse="average" if self.settings["MODEL.FPN.FUSE_TYPE"] == "avg" else "sum",
         )
 
-    def _preprocess(self, kind: str, strides: tuple[int, ...]) -> PreprocessSpec:
+    def _preprocess(self, name: str, strides: tuple[int, ...]) -> PreprocessSpec:
         mean = self.settings.numbers("MODEL.PIXEL_MEAN", 3)
         std = self.settings.numbers("MODEL.PIXEL_STD", 3)
-        short = self._least_one("INPUT.MIN_SIZE_TEST", "of 0 resizes nothing; set --short-side")
-        long = self._least_one("INPUT.MAX_SIZE_TEST", "leaves no pixel; set --long-side")
+        short = self._at_least_1("INPUT.MIN_SIZE_TEST", "set --short-side")
+        long = self._at_least_1("INPUT.MAX_SIZE_TEST", "set --long-side")
         return PreprocessSpec(
-            short_side=min(short, long),  # where the limit is less, it decides alone
+            short_side=min(short, long),
             long_side=long,
             resize_rule="detectron2",
             interpolation="pillow-bilinear",
@@ -204,26 +188,25 @@ class _Builder:
             value_range=255.0,
             mean=(mean[0], mean[1], mean[2]),
             std=(std[0], std[1], std[2]),
-            size_divisor=strides[-1] if kind == "FPN" else 1,
+            size_divisor=strides[-1] if name == "FPN" else 1,
         )
 
-    def _least_one(self, key: str, why: str) -> int:
+    def _at_least_1(self, key: str, remedy: str) -> int:
         value = self.settings.count(key)
         if value < 1:
             raise CheckpointError(
-                f"{self.settings.source}: {key}: expected 1 or more, got {value}, which {why}"
+                f"{self.settings.source}: {key}: expected 1 or more, got {value}; {remedy}"
             )
         return value
 
     def _detections(self) -> int:
-        """No more than there are pairs of a proposal and a class."""
-        key = "TEST.DETECTIONS_PER_IMAGE"
-        said = self._least_one(key, "gives no graph a size; set --detections")
+        """At most one detection per (proposal, class) pair."""
+        detections = self._at_least_1("TEST.DETECTIONS_PER_IMAGE", "set --detections")
         proposals = self.settings.count("MODEL.RPN.POST_NMS_TOPK_TEST")
-        return min(said, proposals * max(self._num_classes(), 1))
+        return min(detections, proposals * max(self._num_classes(), 1))
 
-    def _anchors(self, kind: str, levels: int) -> AnchorSpec:
-        levels += kind == "FPN"
+    def _anchors(self, name: str, levels: int) -> AnchorSpec:
+        levels += name == "FPN"
         return AnchorSpec(
             sizes=self.settings.rows("MODEL.ANCHOR_GENERATOR.SIZES", levels),
             ratios=self.settings.rows("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", levels),
@@ -251,10 +234,10 @@ class _Builder:
     def _roi_stage(self, body: ResNetSpec) -> RoIStageSpec:
         middle = self.shapes.of(f"{_RES5}.0.conv2.weight", 4)
         return RoIStageSpec(
-            blocks=self._blocks(_RES5),
+            blocks=block_count(self.shapes, _RES5),
             width=middle[0],
             channels=self.shapes.of(f"{_RES5}.0.conv3.weight", 4)[0],
-            groups=_groups(middle),
+            groups=groups_of(middle),
             stride=2,
             stride_in_1x1=body.stride_in_1x1,
             norm=self._norm(f"{_RES5}.0.conv1"),
@@ -265,20 +248,20 @@ class _Builder:
         key = f"MODEL.{head}.POOLER_TYPE"
         self.settings.require(key, "ROIAlignV2", "ROIAlign", "ROIPool")
         ratio = max(self.settings.count(f"MODEL.{head}.POOLER_SAMPLING_RATIO"), 0)
-        kind = self.settings[key]
+        pooler = self.settings[key]
         return PoolerSpec(
             output_size=side,
-            sampling_ratio=ratio if kind != "ROIPool" else 1,
-            aligned=kind == "ROIAlignV2",
+            sampling_ratio=ratio if pooler != "ROIPool" else 1,
+            aligned=pooler == "ROIAlignV2",
             strides=strides,
-            kind="roi_pool" if kind == "ROIPool" else "roi_align",
+            kind="roi_pool" if pooler == "ROIPool" else "roi_align",
             **_CANONICAL,  # type: ignore[arg-type]
         )
 
     def _resolution(self, head: str) -> int:
         return self.settings.count(f"MODEL.{head}.POOLER_RESOLUTION")
 
-    def _box(self, strides: tuple[int, ...], kind: str) -> BoxHeadSpec:
+    def _box(self, strides: tuple[int, ...]) -> BoxHeadSpec:
         shapes, settings = self.shapes, self.settings
         convs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]conv(\d+)[.]")
         fcs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]fc(\d+)[.]")
@@ -304,11 +287,11 @@ class _Builder:
         )
 
     def _is_agnostic(self, name: str, by_weights: bool) -> bool:
-        """One output for all classes; with one class there is no difference."""
+        """Whether all classes share one output; with one class there is no difference."""
         if self._num_classes() == 1:
             return False
         key = f"MODEL.{name}"
-        if key in self.settings.said:
+        if key in self.settings.configured:
             self.settings.require(key, by_weights)
         return by_weights
 
@@ -317,7 +300,7 @@ class _Builder:
         self._require_head("MODEL.MASK_ON", f"{_MASK}.")
         if not shapes.has(f"{_MASK}."):
             return None
-        # C4 pools masks as it pools boxes; its mask head's own resolution is not read.
+        # C4 pools masks like boxes; the mask head's resolution is not used.
         is_c4 = layout(shapes) == "C4"
         head = "ROI_BOX_HEAD" if is_c4 else "ROI_MASK_HEAD"
         convs = shapes.count(rf"{_MASK.replace('.', '[.]')}[.]mask_fcn(\d+)[.]")
@@ -342,26 +325,23 @@ class _Builder:
             return None
         convs = shapes.count(rf"{_KEYPOINT.replace('.', '[.]')}[.]conv_fcn(\d+)[.]")
         count = shapes.of(f"{_KEYPOINT}.score_lowres.weight", 4)[1]
-        names: tuple[str, ...] = COCO_KEYPOINTS
-        if count != len(names):
-            names = tuple(f"keypoint_{i}" for i in range(count))
         side = self._resolution("ROI_KEYPOINT_HEAD")
         return KeypointHeadSpec(
             pooler=self._pooler("ROI_KEYPOINT_HEAD", strides, side),
             conv_widths=tuple(
                 shapes.of(f"{_KEYPOINT}.conv_fcn{i + 1}.weight", 4)[0] for i in range(convs)
             ),
-            names=names,
+            names=coco.keypoints(count),
             score="softmax",
         )
 
     def _require_head(self, key: str, prefix: str) -> None:
-        if key in self.settings.said and self.settings.flag(key) != self.shapes.has(prefix):
-            there = "has" if self.shapes.has(prefix) else "lacks"
+        has_head = self.shapes.has(prefix)
+        if key in self.settings.configured and self.settings.flag(key) != has_head:
             raise CheckpointError(
-                f"{self.shapes.path}: {there} tensors under '{prefix}', but {key} is "
-                f"{self.settings[key]}{self.settings.by_default(key)} in {self.settings.source}; "
-                "they are not of one model"
+                f"{self.shapes.path}: {'has' if has_head else 'lacks'} tensors under '{prefix}', "
+                f"but {key} is {self.settings[key]}{self.settings.by_default(key)} in "
+                f"{self.settings.source}; expected files of one model"
             )
 
     def _num_classes(self) -> int:
@@ -369,15 +349,10 @@ class _Builder:
 
     def _classes(self, keypoint: KeypointHeadSpec | None) -> ClassSpec:
         count = self._num_classes()
-        if "MODEL.ROI_HEADS.NUM_CLASSES" in self.settings.said:
+        if "MODEL.ROI_HEADS.NUM_CLASSES" in self.settings.configured:
             self.settings.require("MODEL.ROI_HEADS.NUM_CLASSES", count)
         if count == 80:
             return coco.without_gaps()
         if count == 1 and keypoint is not None and keypoint.names == COCO_KEYPOINTS:
             return ClassSpec(("person",), (1,))
         return coco.numbered(count, background=False)
-
-
-def _groups(middle: tuple[int, ...]) -> int:
-    """Groups of a 3x3 convolution that keeps its width, by its weights' shape."""
-    return max(middle[0] // max(middle[1], 1), 1)

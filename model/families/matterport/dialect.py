@@ -1,21 +1,21 @@
 """Matterport's Mask R-CNN for Keras: `.h5` weights of its ResNet-50 and ResNet-101 models.
 
-Only the published code defines it: `mrcnn/model.py`, `mrcnn/utils.py`, `mrcnn/config.py`. Its
-boxes end a pixel early and are counted corner to corner on a square canvas.
+Follows the published code: `mrcnn/model.py`, `mrcnn/utils.py`, `mrcnn/config.py`. Boxes end a
+pixel early and are measured from corner to corner of a square canvas.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from model.errors import CheckpointError, UsageError
+from model.errors import UsageError
 from model.families import coco
+from model.families.assumptions import anchor_assumptions, assumptions, joined
 from model.families.dialect import Assumption, Reading, Source
 from model.families.matterport.tensors import NORM_EPS, layer_names, network_layout
 from model.families.shapes import Shapes
@@ -35,14 +35,13 @@ from model.spec import (
 _STAGES = (2, 3, 4, 5)
 _STRIDES = (4, 8, 16, 32)
 _SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
-# Height over width, in the order of RPN_ANCHOR_RATIOS 0.5, 1, 2, which are width over height.
+# Height / width, in the order of RPN_ANCHOR_RATIOS 0.5, 1, 2, which are width / height.
 _RATIOS = (2.0, 1.0, 0.5)
 _SHORT_SIDE, _LONG_SIDE = 800, 1024
 # RPN_BBOX_STD_DEV and BBOX_STD_DEV, 0.1 and 0.2, as divisors.
 _BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _COCO_CLASSES = 81
-_DEPTHS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
-_PLAIN = {
+_LAYERS = {
     "body.conv1": "conv1",
     "body.bn1": "bn_conv1",
     "rpn.head.conv.0.0": "rpn_conv_shared",
@@ -74,16 +73,16 @@ class MatterportDialect:
     landmark: str = "mrcnn_class_logits/kernel"
     config_names: tuple[str, ...] = ()
 
-    def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether the class head is there, in whatever groups."""
+    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the name of the class head occurs, in any group."""
         return any("mrcnn_class_logits/" in name for name in tensors)
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-        """As `layer/variable`, in the network's layout, biases folded."""
+        """Tensors as `layer/variable`, in the network's layout, biases folded."""
         return network_layout(layer_names(tensors, path), path)
 
     def read(self, tensors: Mapping[str, Tensor], source: Source) -> Reading:
-        """Read widths, depths and counts off the shapes; the rest is `Config`'s default."""
+        """Read widths, depths and counts from the shapes; other values are `Config`'s defaults."""
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
         body = _body(shapes)
         channels = shapes.of("fpn_p2/kernel", 4)[0]
@@ -106,7 +105,7 @@ class MatterportDialect:
         if spec.box.norm_eps != NORM_EPS:
             raise UsageError(
                 f"--norm-eps {spec.box.norm_eps:g}: Matterport's models have Keras' {NORM_EPS:g}, "
-                "which is in the folded class head; leave the option out"
+                "which the folded class head already contains; omit the option"
             )
         module, _, variable = name.rpartition(".")
         layer = _layer(module)
@@ -119,13 +118,13 @@ DIALECT = MatterportDialect()
 
 
 def _layer(module: str) -> str:
-    """Keras' name of the layer that is the network's `module`."""
-    if module in _PLAIN:
-        return _PLAIN[module]
+    """Keras' layer for the network's `module`."""
+    if module in _LAYERS:
+        return _LAYERS[module]
     if match := _BLOCK.fullmatch(module):
-        stage, block, kind, index, shortcut = match.groups()
-        is_norm = kind == "bn" or shortcut == "1"
-        branch = "1" if kind is None else f"2{'abc'[int(index) - 1]}"
+        stage, block, layer, index, shortcut = match.groups()
+        is_norm = layer == "bn" or shortcut == "1"
+        branch = "1" if layer is None else f"2{'abc'[int(index) - 1]}"
         letter = chr(ord("a") + int(block))
         return f"{'bn' if is_norm else 'res'}{int(stage) + 1}{letter}_branch{branch}"
     if match := _LATERAL.fullmatch(module):
@@ -152,8 +151,8 @@ def _body(shapes: Shapes) -> ResNetSpec:
 
 
 def _architecture(body: ResNetSpec, shapes: Shapes) -> str:
-    depth = _DEPTHS.get(body.blocks, f"resnet{2 + 3 * sum(body.blocks)}")
-    return f"{'maskrcnn' if shapes.has('mrcnn_mask') else 'fasterrcnn'}_{depth}_fpn"
+    head = "maskrcnn" if shapes.has("mrcnn_mask") else "fasterrcnn"
+    return f"{head}_resnet{body.depth}_fpn"
 
 
 def _classes(shapes: Shapes) -> ClassSpec:
@@ -180,7 +179,7 @@ def _preprocess() -> PreprocessSpec:
 
 
 def _anchors(shapes: Shapes) -> AnchorSpec:
-    """One size per level; counts other than three leave the ratios to be said."""
+    """One size per level; placeholder ratios if there are not three."""
     per_cell = shapes.of("rpn_class_raw/kernel", 4)[0]
     ratios = _RATIOS if per_cell == len(_RATIOS) else (1.0,) * per_cell
     return AnchorSpec(
@@ -205,7 +204,7 @@ def _rpn(shapes: Shapes) -> RpnSpec:
 
 
 def _pooler(output_size: int) -> PoolerSpec:
-    """`PyramidROIAlign`: the level is rounded, from sides that are counted corner to corner."""
+    """`PyramidROIAlign`: the level is rounded, for sides measured from corner to corner."""
     return PoolerSpec(
         output_size=output_size,
         sampling_ratio=1,
@@ -218,17 +217,10 @@ def _pooler(output_size: int) -> PoolerSpec:
 
 
 def _box_head(shapes: Shapes, channels: int) -> BoxHeadSpec:
-    name = "mrcnn_class_conv1/kernel"
-    width, values = shapes.of(name, 2)
-    side = math.isqrt(values // channels)
-    if side * side * channels != values:
-        raise CheckpointError(
-            f"{shapes.path}: tensor '{name}' takes {values} values; expected a square grid of "
-            f"{channels} channels"
-        )
+    names = [f"mrcnn_class_conv{i}/kernel" for i in (1, 2)]
     return BoxHeadSpec(
-        pooler=_pooler(side),
-        fc_widths=(width, shapes.of("mrcnn_class_conv2/kernel", 2)[0]),
+        pooler=_pooler(shapes.pooled_side(names[0], channels)),
+        fc_widths=tuple(shapes.of(name, 2)[0] for name in names),
         norm_eps=NORM_EPS,
         choice="best-class",
         size_clamp="none",
@@ -257,41 +249,22 @@ def _mask_head(shapes: Shapes) -> MaskHeadSpec | None:
 
 
 def _assumptions(spec: ModelSpec) -> tuple[Assumption, ...]:
-    """What the weights do not tell, as Matterport's `Config` has it."""
-    box, pre, rpn, anchors = spec.box, spec.preprocess, spec.rpn, spec.anchors
-    unknown = anchors.per_cell != len(_RATIOS)
-    sizes, ratios = _list(s[0] for s in anchors.sizes), _list(anchors.ratios[0])
-    if unknown:
-        sizes = ratios = f"of {anchors.per_cell} anchors per cell"
-    names = spec.classes.names
-    shown = "COCO's 80" if len(names) == _COCO_CLASSES else f"{names[1]} … {names[-1]}"
+    """The values that are not in the weights, from Matterport's `Config`."""
+    side, weights = str(spec.preprocess.long_side), joined(spec.rpn.box_weights)
     rows = [
-        ("score threshold", f"{box.score_threshold:g}", "--score-threshold", "box.score_threshold"),
-        ("NMS IoU", f"{box.nms_iou:g}", "--nms-iou", "box.nms_iou"),
-        ("detections per image", str(box.detections), "--detections", "box.detections"),
-        ("class names", shown, "--names", "classes.names"),
-        ("short side", str(pre.short_side), "--short-side", "preprocess.short_side"),
-        ("square canvas of side", str(pre.long_side), "--long-side", "preprocess.long_side"),
-        ("pixel mean", _list(pre.mean), "--spec", "preprocess.mean"),
-        ("RPN", f"{rpn.pre_nms} → NMS {rpn.nms_iou:g} → {rpn.post_nms}", "--spec", "rpn.pre_nms"),
-        ("RPN box weights", _list(rpn.box_weights), "--spec", "rpn.box_weights"),
-        ("box weights", _list(box.box_weights), "--spec", "box.box_weights"),
+        *assumptions(spec, "box.score_threshold", "box.nms_iou", "box.detections"),
+        *assumptions(spec, "classes.names", "preprocess.short_side"),
+        Assumption("square canvas of side", side, "--long-side", "preprocess.long_side"),
+        *assumptions(spec, "preprocess.mean", "rpn.pre_nms"),
+        Assumption("RPN box weights", weights, "--spec", "rpn.box_weights"),
+        *assumptions(spec, "box.box_weights"),
     ]
     if spec.mask is not None:
-        side = str(spec.mask.pooler.output_size)
-        rows.append(("mask pool", side, "--spec", "mask.pooler.output_size"))
+        mask_side = str(spec.mask.pooler.output_size)
+        rows.append(Assumption("mask pool", mask_side, "--spec", "mask.pooler.output_size"))
+    defaults = "IMAGE_RESIZE_MODE square, no IMAGE_MIN_SCALE, RPN_ANCHOR_STRIDE 1"
     return (
-        *(Assumption(*row) for row in rows),
-        Assumption("anchor sizes", sizes, "--spec", "anchors.sizes", unknown),
-        Assumption("anchor ratios (height/width)", ratios, "--spec", "anchors.ratios", unknown),
-        Assumption(
-            "all else as Matterport's Config has it:",
-            "IMAGE_RESIZE_MODE square, no IMAGE_MIN_SCALE, RPN_ANCHOR_STRIDE 1",
-            "--spec",
-            "",
-        ),
+        *rows,
+        *anchor_assumptions(spec, len(_RATIOS)),
+        Assumption("defaults of Matterport's Config:", defaults, "--spec", ""),
     )
-
-
-def _list(values: Iterable[float]) -> str:
-    return "/".join(f"{value:g}" for value in values)

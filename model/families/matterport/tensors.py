@@ -1,7 +1,7 @@
-"""Matterport's tensors, brought into the network's layout and order.
+"""Convert Matterport's tensors to the network's layout and order.
 
-Keras has kernels as height, width, inputs, outputs (outputs before inputs where it deconvolves),
-a bias in front of every BatchNorm, two logits per anchor, and y before x in boxes.
+Keras has kernels as height, width, inputs, outputs (deconvolutions: outputs, inputs), a bias
+before every BatchNorm, two logits per anchor, and y before x in boxes.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, first_line
 
 # Keras' default, which Matterport's Config cannot change.
 NORM_EPS = 1e-3
-# A layer's name; Keras numbers those inside a nested model when it is built again.
+# A layer's name; Keras numbers the layers of a nested model that is built again.
 _LAYER = re.compile(
     r"(conv1|bn_conv1|(?:res|bn)\d[a-z]_branch(?:1|2[abc])|fpn_c\dp\d|fpn_p\d"
     r"|rpn_conv_shared|rpn_class_raw|rpn_bbox_pred"
     r"|mrcnn_class_(?:conv|bn)\d|mrcnn_class_logits|mrcnn_bbox_fc"
     r"|mrcnn_mask_(?:conv|bn)\d+|mrcnn_mask_deconv|mrcnn_mask)(?:_\d+)?"
 )
-# Training keeps the anchors as a variable in some versions.
-_NOT_READ = ("anchors/",)
+# Some versions store the anchors as a variable.
+_IGNORED = ("anchors/",)
 _CLASS_LAYERS = (1, 2)
 
 
 def layer_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Tensors as `layer/variable`, whatever groups they stood in.
+    """Tensors as `layer/variable`, whatever groups they are in.
 
     Raises:
         CheckpointError: two tensors with one name.
     """
-    named: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         *groups, variable = name.removesuffix(":0").split("/")
         layer = next((m[1] for group in groups if (m := _LAYER.fullmatch(group))), None)
         key = name if layer is None else f"{layer}/{variable}"
-        if key in named:
+        if key in renamed:
             raise CheckpointError(
                 f"{path}: holds '{key}' twice, in different groups; save the weights again"
             )
-        if not key.startswith(_NOT_READ):
-            named[key] = tensor
-    return named
+        if not key.startswith(_IGNORED):
+            renamed[key] = tensor
+    return renamed
 
 
 def network_layout(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Every tensor of `layer_names` as the network takes it; biases before BatchNorm are gone.
+    """The tensors of `layer_names` in the network's layout, biases before BatchNorm folded.
 
     Raises:
-        CheckpointError: shapes that belong to no such network.
+        CheckpointError: shapes that no such network has.
     """
     layout = {name: _transposed(name, tensor) for name, tensor in tensors.items()}
     try:
@@ -66,15 +66,15 @@ def network_layout(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tenso
             for layer in ("rpn_bbox_pred", "mrcnn_bbox_fc"):
                 _x_first(layout, f"{layer}/{variable}")
     except (RuntimeError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path}: unexpected shapes ({reason}); expected those of Matterport's Mask R-CNN"
+            f"{path}: unexpected shapes ({first_line(error)}); expected those of Matterport's "
+            "Mask R-CNN"
         ) from error
     return layout
 
 
 def norm_of(conv: str) -> str | None:
-    """The BatchNorm behind a convolution."""
+    """The BatchNorm after a convolution."""
     if conv == "conv1":
         return "bn_conv1"
     if conv.startswith("res"):
@@ -83,7 +83,7 @@ def norm_of(conv: str) -> str | None:
 
 
 def _transposed(name: str, tensor: Tensor) -> Tensor:
-    """Keras' kernels, also those of deconvolutions, with their last two sides first."""
+    """Keras' kernels, also those of deconvolutions, with their last two dimensions first."""
     if not name.endswith("/kernel") or tensor.ndim not in (2, 4):
         return tensor
     return tensor.t() if tensor.ndim == 2 else tensor.permute(3, 2, 0, 1)
@@ -94,7 +94,7 @@ def _fold_norm(layout: dict[str, Tensor], conv: str, norm: str) -> None:
     parts = [layout.pop(f"{norm}/{v}", None) for v in ("gamma", "beta", "moving_mean")]
     variance, kernel = layout.pop(f"{norm}/moving_variance", None), layout.get(f"{conv}/kernel")
     if variance is None or kernel is None or any(part is None for part in parts):
-        return  # `load` says what is missing
+        return  # `load` reports the missing tensors
     gamma, beta, mean = (part.double() for part in parts if part is not None)
     scale = gamma / torch.sqrt(variance.double() + NORM_EPS)
     bias = layout.get(f"{conv}/bias", torch.zeros_like(mean)).double()
@@ -103,7 +103,7 @@ def _fold_norm(layout: dict[str, Tensor], conv: str, norm: str) -> None:
 
 
 def _fold_bias(layout: dict[str, Tensor], conv: str) -> None:
-    """BatchNorm takes its mean away: the bias in front of it can go into that."""
+    """Subtract a convolution's bias from the mean of the BatchNorm after it."""
     mean = f"{norm_of(conv)}/moving_mean"
     if mean in layout:
         bias = layout.pop(f"{conv}/bias")
@@ -111,7 +111,7 @@ def _fold_bias(layout: dict[str, Tensor], conv: str) -> None:
 
 
 def _fold_softmax(layout: dict[str, Tensor], name: str) -> None:
-    """A softmax over two logits is a sigmoid of their difference, foreground less background."""
+    """A softmax over two logits is a sigmoid of their difference, foreground minus background."""
     if name in layout:
         pair = layout[name].double()
         layout[name] = (pair[1::2] - pair[0::2]).float()

@@ -1,7 +1,7 @@
-"""The configuration that MMDetection keeps beside the weights: a program's text, only parsed.
+"""Parse the configuration that MMDetection stores beside the weights as Python source.
 
-The text is an untrusted file's. It is never executed: literals, `dict(…)`, `{…}` and names that
-were assigned one of those are read, everything else becomes `UNREAD`.
+The source is untrusted and never executed. Literals, `dict(…)`, `{…}` and names that were assigned
+one of those are read; any other expression becomes `UNREAD`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+<<<<<<< HEAD
 _MAX_LETTERS = 200_000  # dumps have up to 60,000; a tree takes some 300 bytes of each
 _MAX_STEPS = 200_000  # an entry counts each time it is copied
+=======
+_LONGEST = 200_000  # dumps have up to 60,000 characters; a tree takes about 300 bytes for each
+_MOST_STEPS = 200_000  # merging dicts can repeat their items many times
+>>>>>>> 7797e26 (Families and specs: plain words; assumptions, ResNet stages and name prefixes are decided once)
 
 
-class _NotOnlyAssignments(Exception):  # noqa: N818 - the text is sound
+class _NotOnlyAssignments(Exception):  # noqa: N818 - not an error in the source
     pass
 
 
 class _Unread:
-    """Stands for what is no literal: a call, a sum, a name of something else."""
+    """An expression that is not a literal: a call, a sum, an unknown name."""
 
     def __repr__(self) -> str:
         return "an expression"
@@ -33,13 +38,13 @@ UNREAD: Final = _Unread()
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the text assigns, as nested dicts and lists; `problem` says why it was not read."""
+    """The assignments, as nested dicts and lists; `problem` is the reason if there are none."""
 
     tree: Mapping[str, object] = field(default_factory=dict)
     problem: str | None = None
 
     def find(self, *paths: str) -> tuple[str, object] | None:
-        """The first of the paths that is there and not None, and its value."""
+        """The first of the paths with a value that is not None, and the value."""
         for path in paths:
             value: object = self.tree
             for name in path.split("."):
@@ -49,28 +54,35 @@ class Config:
         return None
 
 
+<<<<<<< HEAD
 def parse_config(text: str, max_letters: int = _MAX_LETTERS, max_steps: int = _MAX_STEPS) -> Config:
     """Read the assignments of a text, without running any of it."""
     if len(text) > max_letters:
         return Config({}, f"it has more than {max_letters} characters")
+=======
+def parse_config(text: str) -> Config:
+    """Read the assignments in Python source, without executing it."""
+    if len(text) > _LONGEST:
+        return Config({}, f"it has more than {_LONGEST} characters")
+>>>>>>> 7797e26 (Families and specs: plain words; assumptions, ResNet stages and name prefixes are decided once)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in texts
+            warnings.simplefilter("ignore")  # odd escapes in strings
             module = ast.parse(text)
         return Config(_Reader(max_steps).assignments(module))
     except _NotOnlyAssignments:
         return Config({}, "it does more than assign values")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return Config({}, "it is no readable Python")
+        return Config({}, "it is not valid Python")
 
 
 def shown(value: object) -> str:
-    """A value for a message, short whatever it is, and in ASCII."""
+    """A value for a message, short and in ASCII."""
     return ascii(reprlib.repr(value))[1:-1][:60]
 
 
 class _Reader:
-    """Turns expressions into plain data, with a bound on the work."""
+    """Evaluates expressions to plain data, with a limit on the work."""
 
     def __init__(self, max_steps: int) -> None:
         self._names: dict[str, object] = {}
@@ -83,7 +95,7 @@ class _Reader:
                     self._names[name] = self._value(value)
                 case ast.Expr(value=ast.Constant()):  # a docstring
                     pass
-                case _:  # it may change what was assigned before
+                case _:  # it may change an earlier assignment
                     raise _NotOnlyAssignments
         return self._names
 
@@ -110,15 +122,15 @@ class _Reader:
         return UNREAD
 
     def _mapping(self, items: Iterator[tuple[Any, ast.expr]]) -> dict[str, object]:
-        """Of keys that are texts; a key None is `**other`."""
-        made: dict[str, object] = {}
+        """The items with string keys; a key None is `**other`."""
+        mapping: dict[str, object] = {}
         for key, node in items:
             value = self._value(node)
             name = key.value if isinstance(key, ast.Constant) else key
             if isinstance(name, str):
-                made[name] = value
+                mapping[name] = value
             elif key is None and isinstance(value, Mapping):
                 for inner in value:
                     self._step()
-                    made[inner] = value[inner]
-        return made
+                    mapping[inner] = value[inner]
+        return mapping

@@ -1,7 +1,7 @@
 """MMDetection's checkpoints: Mask R-CNN and Faster R-CNN with ResNets and a pyramid.
 
-Semantics: docs/models.md. They are written from the published code of MMDetection 2 and 3; no
-reference was run.
+docs/models.md describes its models. They follow the published code of MMDetection 2 and 3, without
+a comparison with the framework itself.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from pathlib import Path
 from torch import Tensor
 
 from model.errors import CheckpointError
+from model.families.assumptions import anchor_assumptions, assumptions, pooling
 from model.families.dialect import Assumption, Reading, Source
 from model.families.mmdetection.meta import Training, read_training, with_stored
-from model.families.mmdetection.names import is_old, modernised, original_name
+from model.families.mmdetection.names import as_version_2, is_version_1, original_name
 from model.families.mmdetection.settings import apply_config
 from model.families.mmdetection.spec import build_spec
 from model.families.shapes import Shapes
-from model.spec import ModelSpec, PoolerSpec
+from model.spec import ModelSpec
 
-# Version 2 keeps here what its main names held before the average took their place.
+# Version 2 stores the averaged weights under the main names and the others under these.
 _AVERAGED = ("ema_backbone_", "ema_neck_", "ema_rpn_head_", "ema_roi_head_")
 _PREPROCESSOR = "data_preprocessor."
 _PARTS = ("rpn_head.", "roi_head.", "bbox_head.")
-# What else MMDetection trains, by a name that only it has.
-_OTHERS = tuple(
+# Unsupported models of MMDetection, by a name that only they have.
+_UNSUPPORTED = tuple(
     (re.compile(pattern), what)
     for pattern, what in (
         (r"backbone\..*\bconv(\d_|_)?offset\b", "deformable convolutions"),
@@ -55,31 +56,31 @@ class MMDetectionDialect:
     landmark: str = "rpn_head.rpn_cls.weight"
     config_names: tuple[str, ...] = ()
 
-    def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether heads are there under its names, those of other detectors of its included."""
+    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the names of its heads occur, including those of its other detectors."""
         return any(name.startswith(_PARTS) for name in tensors)
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-        """Version 1's names and order of classes become version 2's."""
+        """Convert version 1's names and class order to version 2."""
         tensors = {n: t for n, t in tensors.items() if not n.startswith(_AVERAGED)}
-        _refuse_others(tensors, path)
-        return modernised(tensors)
+        _refuse_unsupported(tensors, path)
+        return as_version_2(tensors)
 
     def read(self, tensors: Mapping[str, Tensor], source: Source) -> Reading:
-        """Read widths and depths off the shapes, and what the training said of itself."""
+        """Read widths and depths from the shapes, other values from the training's metadata."""
         if source.config is not None:
             raise CheckpointError(
                 f"{source.config}: MMDetection's configurations are programs and are not read; "
-                "say what the weights do not tell by options or in a file for --spec"
+                "set the values by options or in a file for --spec"
             )
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
         training = with_stored(read_training(source.meta), tensors, _PREPROCESSOR)
         applied = apply_config(build_spec(shapes, training), training.config, source.path)
-        assumptions = _assumptions(applied.spec, training, is_old(source.names))
-        unsaid = tuple(a for a in assumptions if not _was_said(a.field, applied.said))
+        rows = _assumptions(applied.spec, training, is_version_1(source.names))
+        assumed = tuple(row for row in rows if not _is_configured(row.field, applied.fields))
         notes = (*_notes(applied.spec, training, source.names), *applied.notes)
         unused = frozenset(f"{_PREPROCESSOR}{leaf}" for leaf in ("mean", "std")) & tensors.keys()
-        return Reading(applied.spec, unsaid, notes, unused)
+        return Reading(applied.spec, assumed, notes, unused)
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to MMDetection's."""
@@ -89,12 +90,12 @@ class MMDetectionDialect:
 DIALECT = MMDetectionDialect()
 
 
-def _refuse_others(tensors: Mapping[str, Tensor], path: Path) -> None:
-    for pattern, what in _OTHERS:
-        found = next((name for name in tensors if pattern.match(name)), None)
-        if found is not None:
+def _refuse_unsupported(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for pattern, what in _UNSUPPORTED:
+        match = next((name for name in tensors if pattern.match(name)), None)
+        if match is not None:
             raise CheckpointError(
-                f"{path}: {what} of MMDetection (it has '{found}') cannot be exported; expected a "
+                f"{path}: {what} of MMDetection (it has '{match}') cannot be exported; expected a "
                 "Mask R-CNN or Faster R-CNN with a ResNet or ResNeXt and FPN"
             )
     for prefix, what in (
@@ -114,86 +115,49 @@ def _notes(spec: ModelSpec, training: Training, names: Collection[str]) -> tuple
     averaged = sum(name.startswith(_AVERAGED) for name in names)
     if averaged:
         notes.append(
-            f"{averaged} tensors 'ema_…' left out: the averaged weights have the main names"
+            f"{averaged} tensors 'ema_…' are not used: the averaged weights have the main names"
         )
     if training.version is not None:
         notes.append(f"written by MMDetection {ascii(training.version)[1:-1]}")
     norms = {spec.body.norm, spec.box.norm, "none" if spec.fpn is None else spec.fpn.norm}
     if "group_norm" in norms:
         notes.append(
-            "GroupNorm: 32 groups; convolutions as they are stored: standardise the weights of "
-            "a model with ConvWS before"
+            "GroupNorm with 32 groups; convolutions are used as stored: standardize the weights of "
+            "a model with ConvWS first"
         )
     return tuple(notes)
 
 
-# Fields that stand for several in one line, which goes when all of them were said.
-_TOGETHER = {
+# Assumptions about several fields; they are removed if the configuration sets all of them.
+_FIELDS_OF = {
     "rpn.pre_nms": ("rpn.pre_nms", "rpn.nms_iou", "rpn.post_nms"),
     "box.pooler": ("box.pooler.sampling_ratio",),
 }
 
 
-def _was_said(field: str, said: frozenset[str]) -> bool:
-    return said.issuperset(_TOGETHER.get(field, (field,)))
+def _is_configured(field: str, fields: frozenset[str]) -> bool:
+    return fields.issuperset(_FIELDS_OF.get(field, (field,)))
 
 
-def _assumptions(spec: ModelSpec, training: Training, old: bool) -> tuple[Assumption, ...]:
-    """What the weights do not tell; `apply_config` knows what of it the training said."""
-    box, pre, rpn, pooler = spec.box, spec.preprocess, spec.rpn, spec.box.pooler
+def _assumptions(spec: ModelSpec, training: Training, is_old: bool) -> list[Assumption]:
+    """The values that are not in the weights; the configuration may still set some."""
+    pooler = spec.box.pooler
+    pooled = f"{pooling(pooler)}, finest scale {pooler.canonical_size:g}"
     rows = [
-        ("score threshold", f"{box.score_threshold:g}", "--score-threshold", "box.score_threshold"),
-        ("NMS IoU", f"{box.nms_iou:g}", "--nms-iou", "box.nms_iou"),
-        ("detections per image", str(box.detections), "--detections", "box.detections"),
-        ("short side", str(pre.short_side), "--short-side", "preprocess.short_side"),
-        ("long side", str(pre.long_side), "--long-side", "preprocess.long_side"),
-        ("RPN", f"{rpn.pre_nms} → NMS {rpn.nms_iou:g} → {rpn.post_nms}", "--spec", "rpn.pre_nms"),
-        ("pooling", _pooling(pooler), "--spec", "box.pooler"),
-        ("box weights", _list(box.box_weights), "--spec", "box.box_weights"),
+        *assumptions(spec, "box.score_threshold", "box.nms_iou", "box.detections"),
+        *assumptions(spec, "preprocess.short_side", "preprocess.long_side", "rpn.pre_nms"),
+        Assumption("pooling", pooled, "--spec", "box.pooler"),
+        *assumptions(spec, "box.box_weights"),
     ]
     if training.class_names is None or len(training.class_names) != spec.num_foreground:
-        rows.append(("class names", _shown(spec), "--names", "classes.names"))
+        rows += assumptions(spec, "classes.names")
     if training.stride_in_1x1 is None:
-        rows.append(("style: stride in the", "3x3 (pytorch)", "--spec", "body.stride_in_1x1"))
-    if training.channel_order is None:
-        rows.append(("channel order", pre.channel_order, "--spec", "preprocess.channel_order"))
-    if training.mean is None:
-        rows.append(("pixel mean", _list(pre.mean), "--spec", "preprocess.mean"))
-    if training.std is None:
-        rows.append(("pixel std", _list(pre.std), "--spec", "preprocess.std"))
-    if old:
-        rows.append(("coordinates as of version 2;", _OLD_COORDINATES, "--spec", ""))
-    return (*(Assumption(*row) for row in rows), *_anchors(spec))
-
-
-_OLD_COORDINATES = "version 1 trained these weights with boxes that end a pixel later"
-
-
-def _anchors(spec: ModelSpec) -> tuple[Assumption, ...]:
-    unknown = spec.anchors.per_cell != 3
-    sizes = ", ".join(f"{s[0]:g}" for s in spec.anchors.sizes)
-    ratios = _list(spec.anchors.ratios[0])
-    if unknown:
-        sizes = ratios = f"of {spec.anchors.per_cell} anchors per cell"
-    return (
-        Assumption("anchor sizes", sizes, "--spec", "anchors.sizes", unknown),
-        Assumption("anchor ratios", ratios, "--spec", "anchors.ratios", unknown),
-    )
-
-
-def _list(values: tuple[float, ...]) -> str:
-    return "/".join(f"{v:g}" for v in values)
-
-
-def _shown(spec: ModelSpec) -> str:
-    names = spec.classes.names
-    return "COCO's 80" if len(names) == 80 else " … ".join(dict.fromkeys((names[0], names[-1])))
-
-
-def _pooling(pooler: PoolerSpec) -> str:
-    side, samples = pooler.output_size, pooler.sampling_ratio or "adaptive"
-    aligned = "aligned" if pooler.aligned else "not aligned"
-    return (
-        f"RoIAlign {side}x{side}, {aligned}, sampling {samples}, "
-        f"finest scale {pooler.canonical_size:g}"
-    )
+        style = "3x3 (pytorch)"
+        rows.append(Assumption("style: stride in the", style, "--spec", "body.stride_in_1x1"))
+    for name in ("channel_order", "mean", "std"):
+        if getattr(training, name) is None:
+            rows += assumptions(spec, f"preprocess.{name}")
+    if is_old:
+        note = "version 1 trained these weights with boxes that end a pixel later"
+        rows.append(Assumption("coordinates as of version 2;", note, "--spec", ""))
+    return [*rows, *anchor_assumptions(spec, 3)]

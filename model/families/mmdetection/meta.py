@@ -1,4 +1,4 @@
-"""What MMDetection keeps beside the weights: class names, and the training's configuration."""
+"""The metadata beside MMDetection's weights: class names and the training's configuration."""
 
 from __future__ import annotations
 
@@ -23,10 +23,16 @@ _MEAN, _STD = re.compile(rf"\bmean{_NUMBERS}"), re.compile(rf"\bstd{_NUMBERS}")
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training said of itself; None where it said nothing, or two things.
+    """Values from a training's metadata; None if missing or ambiguous.
 
-    `stride_in_1x1` is the style "caffe"; `mean` and `std` are of 255, in `channel_order`. `config`
-    has whatever else the text assigns.
+    Attributes:
+        version: of MMDetection.
+        class_names: of the foreground classes.
+        stride_in_1x1: the style "caffe".
+        channel_order: of the network's input.
+        mean: in `channel_order`, for values up to 255.
+        std: likewise.
+        config: all assignments of the configuration.
     """
 
     version: str | None = None
@@ -41,26 +47,26 @@ class Training:
 def read_training(meta: Mapping[object, object]) -> Training:
     """Read `meta` of version 2 (`CLASSES`, `config`) or 3 (`dataset_meta`, `cfg`).
 
-    The configuration is a program's text; nothing of it is executed.
+    The configuration is Python source; it is never executed.
     """
     text = next((t for k in ("config", "cfg") if isinstance(t := meta.get(k), str)), "")
     config = parse_config(text)
     text = text if len(text) <= _LONGEST else ""
-    style, to_rgb = _one(_STYLE, text), _one(_TO_RGB, text)
+    style, to_rgb = _unique(_STYLE, text), _unique(_TO_RGB, text)
     version = meta.get("mmdet_version")
     return Training(
         version=version[:40] if isinstance(version, str) else None,
         class_names=_class_names(meta),
         stride_in_1x1=None if style is None else style == "caffe",
         channel_order=None if to_rgb is None else "rgb" if to_rgb == "True" else "bgr",
-        mean=_three(_one(_MEAN, text)),
-        std=_three(_one(_STD, text)),
+        mean=_three(_unique(_MEAN, text)),
+        std=_three(_unique(_STD, text)),
         config=config,
     )
 
 
 def with_stored(training: Training, tensors: Mapping[str, Tensor], prefix: str) -> Training:
-    """Mean and std that the file has as tensors; what the network used goes before the text."""
+    """Prefer the mean and std that the file stores as tensors, which the network uses."""
     mean, std = (_stored(tensors.get(f"{prefix}{leaf}")) for leaf in ("mean", "std"))
     return replace(training, mean=mean or training.mean, std=std or training.std)
 
@@ -68,15 +74,15 @@ def with_stored(training: Training, tensors: Mapping[str, Tensor], prefix: str) 
 def _stored(tensor: Tensor | None) -> _Three | None:
     if tensor is None or tensor.numel() != 3:
         return None
-    # Seven digits, as the configuration wrote them: float32 makes 103.5299988 of 103.53.
+    # Seven digits, as in the configuration: 103.53 is 103.5299988 in float32.
     first, second, third = (float(f"{v:.7g}") for v in tensor.flatten().tolist())
     return first, second, third
 
 
-def _one(pattern: re.Pattern[str], text: str) -> str | None:
-    """What the pattern finds, if that is the same everywhere."""
-    found = set(pattern.findall(text))
-    return found.pop() if len(found) == 1 else None
+def _unique(pattern: re.Pattern[str], text: str) -> str | None:
+    """The match of the pattern, if all its matches are equal."""
+    matches = set(pattern.findall(text))
+    return matches.pop() if len(matches) == 1 else None
 
 
 def _three(text: str | None) -> _Three | None:
@@ -84,8 +90,8 @@ def _three(text: str | None) -> _Three | None:
         values = [float(v) for v in ast.literal_eval(text or "[]")]
     except (ValueError, SyntaxError, TypeError, OverflowError):
         return None
-    is_whole = len(values) == 3 and all(map(math.isfinite, values))
-    return (values[0], values[1], values[2]) if is_whole else None
+    is_valid = len(values) == 3 and all(map(math.isfinite, values))
+    return (values[0], values[1], values[2]) if is_valid else None
 
 
 def _class_names(meta: Mapping[object, object]) -> tuple[str, ...] | None:

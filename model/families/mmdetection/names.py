@@ -1,4 +1,4 @@
-"""MMDetection's names of the network's tensors, and what its version 1 did otherwise."""
+"""MMDetection's names for the network's tensors, and the conversion of version 1's tensors."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from model.families.names import replace_prefix
 from model.heads.box import linear_name
 from model.spec import ModelSpec
 from model.spec.body import NormKind
 
+_PREFIXES = {
+    "rpn.head.cls_logits.": "rpn_head.rpn_cls.",
+    "rpn.head.bbox_pred.": "rpn_head.rpn_reg.",
+    "box_head.cls_score.": "roi_head.bbox_head.fc_cls.",
+    "box_head.bbox_pred.": "roi_head.bbox_head.fc_reg.",
+    "mask_head.predictor.conv5_mask.": "roi_head.mask_head.upsample.",
+    "mask_head.predictor.mask_fcn_logits.": "roi_head.mask_head.conv_logits.",
+}
 _OLD_HEADS = ("bbox_head.", "mask_head.")
 _NORM_NAMES: dict[NormKind, str] = {"batch_norm": "bn", "group_norm": "gn", "none": "bn"}
-_NORMED = re.compile(r"\bbn(\d)\.")
+_BATCH_NORM = re.compile(r"\bbn(\d)\.")
 
 
-def is_old(names: Iterable[str]) -> bool:
+def is_version_1(names: Iterable[str]) -> bool:
     """Whether the names are of version 1, which had no `roi_head`."""
     return any(name.startswith(_OLD_HEADS) for name in names)
 
 
-def modernised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Version 1's names and order to those of version 2.
+def as_version_2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert version 1's names and class order to version 2.
 
-    Version 1 put the background first, and kept boxes and masks for it that nothing reads.
+    Version 1 has the background first, with box and mask outputs that are never used.
 
     Source: MMDetection 2, `docs/compatibility.md` and `tools/upgrade_model_version.py`.
     """
-    if not is_old(tensors):
+    if not is_version_1(tensors):
         return dict(tensors)
     scores = tensors.get("bbox_head.fc_cls.weight")
     classes = 0 if scores is None else scores.shape[0]
-    modern = {}
+    converted = {}
     for name, tensor in tensors.items():
         if name.startswith("bbox_head.fc_cls."):
             tensor = torch.cat([tensor[1:], tensor[:1]])
@@ -41,13 +50,16 @@ def modernised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             tensor = tensor[4:]
         elif name.startswith("mask_head.conv_logits.") and tensor.shape[0] == classes:
             tensor = tensor[1:]
-        modern[f"roi_head.{name}" if name.startswith(_OLD_HEADS) else name] = tensor
-    return modern
+        converted[f"roi_head.{name}" if name.startswith(_OLD_HEADS) else name] = tensor
+    return converted
 
 
 def original_name(name: str, spec: ModelSpec) -> str:
     """MMDetection's name for `MaskRCNN`'s tensor `name`."""
-    part, _, rest = name.partition(".")
+    renamed = replace_prefix(name, _PREFIXES)
+    if renamed is not None:
+        return renamed
+    part, _, suffix = name.partition(".")
     translate = {
         "body": _body,
         "fpn": _fpn,
@@ -55,40 +67,33 @@ def original_name(name: str, spec: ModelSpec) -> str:
         "box_head": _box_head,
         "mask_head": _mask_head,
     }.get(part)
-    return name if translate is None else translate(rest, spec)
+    return name if translate is None else translate(suffix, spec)
 
 
 def _body(name: str, spec: ModelSpec) -> str:
     norm = _NORM_NAMES[spec.body.norm]
-    return "backbone." + _NORMED.sub(rf"{norm}\1.", name)
+    return "backbone." + _BATCH_NORM.sub(rf"{norm}\1.", name)
 
 
 def _fpn(name: str, spec: ModelSpec) -> str:
-    kind, level, layer, leaf = name.split(".", 3)
-    what = "lateral_convs" if kind == "inner_blocks" else "fpn_convs"
+    blocks, level, layer, leaf = name.split(".", 3)
+    module = "lateral_convs" if blocks == "inner_blocks" else "fpn_convs"
     norm: NormKind = "none" if spec.fpn is None else spec.fpn.norm
-    return f"neck.{what}.{level}.{_layer(layer, norm)}.{leaf}"
+    return f"neck.{module}.{level}.{_layer(layer, norm)}.{leaf}"
 
 
 def _layer(layer: str, norm: NormKind) -> str:
-    """A convolution is layer 0, the normalisation after it layer 1."""
+    """A convolution is layer 0, the normalization after it layer 1."""
     return "conv" if layer == "0" else _NORM_NAMES[norm]
 
 
 def _rpn(name: str, spec: ModelSpec) -> str:
-    name = name.removeprefix("head.")
-    for ours, theirs in (("cls_logits", "rpn_cls"), ("bbox_pred", "rpn_reg")):
-        if name.startswith(ours):
-            return f"rpn_head.{theirs}.{name.removeprefix(f'{ours}.')}"
-    index, _, leaf = name.removeprefix("conv.").split(".", 2)
-    several = len(spec.rpn.conv_widths) > 1
-    return f"rpn_head.rpn_conv.{f'{index}.conv.' if several else ''}{leaf}"
+    index, _, leaf = name.removeprefix("head.conv.").split(".", 2)
+    has_several = len(spec.rpn.conv_widths) > 1
+    return f"rpn_head.rpn_conv.{f'{index}.conv.' if has_several else ''}{leaf}"
 
 
 def _box_head(name: str, spec: ModelSpec) -> str:
-    for ours, theirs in (("cls_score", "fc_cls"), ("bbox_pred", "fc_reg")):
-        if name.startswith(f"{ours}."):
-            return f"roi_head.bbox_head.{theirs}.{name.removeprefix(f'{ours}.')}"
     layer, leaf = name.removeprefix("trunk.").split(".", 1)
     linear = [linear_name(spec.box, i) for i in range(len(spec.box.fc_widths))]
     if layer in linear:
@@ -98,9 +103,6 @@ def _box_head(name: str, spec: ModelSpec) -> str:
 
 
 def _mask_head(name: str, spec: ModelSpec) -> str:
-    for ours, theirs in (("conv5_mask", "upsample"), ("mask_fcn_logits", "conv_logits")):
-        if name.startswith(f"predictor.{ours}."):
-            return f"roi_head.mask_head.{theirs}.{name.rsplit('.', 1)[1]}"
     index, layer, leaf = name.removeprefix("convs.").split(".", 2)
     norm: NormKind = "none" if spec.mask is None else spec.mask.norm
     return f"roi_head.mask_head.convs.{index}.{_layer(layer, norm)}.{leaf}"

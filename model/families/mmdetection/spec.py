@@ -1,18 +1,18 @@
-"""From MMDetection's shapes and what its training said to a `ModelSpec`.
+"""Build a `ModelSpec` from the shapes of MMDetection's tensors and its training's metadata.
 
-Values without another origin are those of `configs/_base_/models/mask_rcnn_r50_fpn.py` and of the
-classes' own defaults, MMDetection 2.0 to 3.3.
+Other values are those of `configs/_base_/models/mask_rcnn_r50_fpn.py` and of the classes' own
+defaults, MMDetection 2.0 to 3.3.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from model.errors import CheckpointError
 from model.families import coco
 from model.families.mmdetection.meta import Training
+from model.families.resnet import read_stages
 from model.families.shapes import Shapes
 from model.spec import (
     AnchorSpec,
@@ -32,16 +32,10 @@ BOX, MASK, RPN = "roi_head.bbox_head", "roi_head.mask_head", "rpn_head"
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _CAFFE_STD = (1.0, 1.0, 1.0)
 _FINEST_SCALE = 56.0
-_DEPTHS: dict[tuple[int, ...], int] = {
-    (2, 2, 2, 2): 18,
-    (3, 4, 6, 3): 50,
-    (3, 4, 23, 3): 101,
-    (3, 8, 36, 3): 152,
-}
 
 
 def build_spec(shapes: Shapes, training: Training) -> ModelSpec:
-    """Put together what the weights tell and what their training said.
+    """Combine weights and metadata.
 
     Raises:
         CheckpointError: a tensor is missing, or shapes contradict each other.
@@ -73,7 +67,7 @@ class _Builder:
         )
 
     def _norm(self, module: str) -> NormKind:
-        """What follows the convolution in a module of both, by its parameters' name."""
+        """The normalization in a module with a convolution, by its parameters' names."""
         if self.shapes.has(f"{module}.bn."):
             return "batch_norm"
         return "group_norm" if self.shapes.has(f"{module}.gn.") else "none"
@@ -81,22 +75,14 @@ class _Builder:
     def _body(self) -> ResNetSpec:
         shapes = self.shapes
         count = shapes.count(r"backbone\.layer(\d+)\.")
-        stages = [f"backbone.layer{i + 1}" for i in range(count)]
-        is_bottleneck = shapes.has(f"{stages[0]}.0.conv3.")
-        inner, last = ("conv2", "conv3") if is_bottleneck else ("conv1", "conv2")
-        middle = shapes.of(f"{stages[0]}.0.conv2.weight", 4)
-        channels = tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages)
+        stages = read_stages(shapes, [f"backbone.layer{i + 1}" for i in range(count)])
         return ResNetSpec(
-            blocks=tuple(shapes.count(rf"backbone\.layer{i + 1}\.(\d+)\.") for i in range(count)),
-            block="bottleneck" if is_bottleneck else "basic",
             stem_channels=shapes.of("backbone.conv1.weight", 4)[0],
-            widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
-            channels=channels,
-            groups=max(middle[0] // max(middle[1], 1), 1) if is_bottleneck else 1,
-            stride_in_1x1=bool(self.training.stride_in_1x1) and is_bottleneck,
+            stride_in_1x1=bool(self.training.stride_in_1x1) and stages.block == "bottleneck",
             dilations=(1,) * count,
             norm="group_norm" if shapes.has("backbone.gn1.") else "batch_norm",
-            outputs=self._outputs(channels),
+            outputs=self._outputs(stages.channels),
+            **stages._asdict(),
         )
 
     def _outputs(self, channels: tuple[int, ...]) -> tuple[int, ...]:
@@ -108,9 +94,8 @@ class _Builder:
         inputs = tuple(shapes.of(name, 4)[1] for name in names)
         if outputs != laterals:
             raise CheckpointError(
-                f"{shapes.path}: {outputs} outputs over {laterals} levels of the pyramid: extra "
-                "levels by convolution cannot be exported; expected as many, and one more level "
-                "by subsampling"
+                f"{shapes.path}: the pyramid has {outputs} outputs for {laterals} levels; extra "
+                "levels by convolution cannot be exported; expected one output per level"
             )
         first = len(channels) - laterals
         if first < 0 or channels[first:] != inputs:
@@ -121,22 +106,22 @@ class _Builder:
         return tuple(range(first, len(channels)))
 
     def _preprocess(self, body: ResNetSpec) -> PreprocessSpec:
-        """As the training said, else as the zoo has it for the body's style."""
-        said = self.training
+        """From the training's metadata, else as in the zoo for the body's style."""
+        training = self.training
         order: Literal["rgb", "bgr"] = "bgr" if body.stride_in_1x1 else "rgb"
-        order = said.channel_order or order
+        order = training.channel_order or order
         mean = _RGB_MEAN if order == "rgb" else (_RGB_MEAN[2], _RGB_MEAN[1], _RGB_MEAN[0])
         return PreprocessSpec(
             resize_rule="mmdetection",
             interpolation="opencv-bilinear",
             channel_order=order,
             value_range=255.0,
-            mean=said.mean or mean,
-            std=said.std or (_RGB_STD if order == "rgb" else _CAFFE_STD),
+            mean=training.mean or mean,
+            std=training.std or (_RGB_STD if order == "rgb" else _CAFFE_STD),
         )
 
     def _anchors(self, strides: tuple[int, ...]) -> AnchorSpec:
-        """One scale of 8 strides and three ratios; for other counts ratios hold the place."""
+        """One scale of 8 strides and three ratios; for other counts, placeholder ratios."""
         per_cell = self.shapes.of(f"{RPN}.rpn_reg.weight", 4)[0] // 4
         logits = self.shapes.of(f"{RPN}.rpn_cls.weight", 4)[0]
         if logits != per_cell:
@@ -154,12 +139,12 @@ class _Builder:
         )
 
     def _rpn(self, channels: int) -> RpnSpec:
-        several = self.shapes.count(rf"{RPN}\.rpn_conv\.(\d+)\.")
-        names = [f"{RPN}.rpn_conv.{i}.conv.weight" for i in range(several)]
+        count = self.shapes.count(rf"{RPN}\.rpn_conv\.(\d+)\.")
+        names = [f"{RPN}.rpn_conv.{i}.conv.weight" for i in range(count)]
         widths = [self.shapes.of(n, 4)[0] for n in names or [f"{RPN}.rpn_conv.weight"]]
         inputs = [channels, *widths]
         return RpnSpec(
-            # A width of 0 keeps its input's.
+            # A width of 0 keeps the number of inputs.
             tuple(0 if width == inputs[i] else width for i, width in enumerate(widths)),
             min_size=0.0,
             min_size_inclusive=False,
@@ -195,13 +180,7 @@ class _Builder:
         convs = self._widths(rf"{BOX}\.shared_convs\.(\d+)\.", f"{BOX}.shared_convs.{{}}.conv", 4)
         linear = self._widths(rf"{BOX}\.shared_fcs\.(\d+)\.", f"{BOX}.shared_fcs.{{}}", 2)
         first = f"{BOX}.shared_fcs.0.weight" if linear else f"{BOX}.fc_cls.weight"
-        values, inputs = shapes.of(first, 2)[1], convs[-1] if convs else channels
-        side = math.isqrt(values // inputs)
-        if side < 1 or side * side * inputs != values:
-            raise CheckpointError(
-                f"{shapes.path}: tensor '{first}' takes {values} values; expected a square grid "
-                f"of {inputs} channels"
-            )
+        side = shapes.pooled_side(first, convs[-1] if convs else channels)
         return BoxHeadSpec(
             pooler=self._pooler(strides, side),
             conv_widths=convs,
@@ -233,9 +212,7 @@ class _Builder:
 
 
 def _architecture(body: ResNetSpec, mask: MaskHeadSpec | None) -> str:
-    per_block = 3 if body.block == "bottleneck" else 2
-    depth = _DEPTHS.get(body.blocks, 2 + per_block * sum(body.blocks))
-    name = f"resnet{depth}"
+    name = f"resnet{body.depth}"
     if body.groups > 1:
-        name = f"resnext{depth}_{body.groups}x{body.widths[0] // body.groups}d"
+        name = f"resnext{body.depth}_{body.groups}x{body.widths[0] // body.groups}d"
     return f"{'fasterrcnn' if mask is None else 'maskrcnn'}_{name}_fpn"

@@ -1,1 +1,6 @@
-"""Checkpoints of torchvision, and torchvision's own model as the reference."""
+"""Checkpoints of torchvision, and torchvision's own model as the reference.
+
+body: the body by names and shapes
+dialect: implements `Dialect`
+reference: torchvision's own model for a checkpoint
+"""

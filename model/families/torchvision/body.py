@@ -1,20 +1,20 @@
-"""Which body a torchvision checkpoint has, read off its names and shapes."""
+"""The body of a torchvision checkpoint, read from its names and shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from model.bodies.mobilenet import MobileNetV3Body
 from model.errors import CheckpointError
+from model.families.resnet import read_stages
 from model.families.shapes import Shapes
 from model.spec import MobileNetV3Spec, ResNetSpec
 
 _PREFIX = "backbone.body."
-_FPN_KINDS = ("inner", "layer")
 _RESNETS: dict[tuple[str, tuple[int, ...], int, int], str] = {
     ("basic", (2, 2, 2, 2), 64, 1): "resnet18",
     ("basic", (3, 4, 6, 3), 64, 1): "resnet34",
@@ -28,13 +28,13 @@ _RESNETS: dict[tuple[str, tuple[int, ...], int, int], str] = {
     ("bottleneck", (3, 4, 23, 3), 128, 1): "wide_resnet101_2",
 }
 _MOBILENET_WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.25, 1.5, 2.0)
-# With fewer tensors alike it is another network, not a damaged file.
-_MOBILENET_LIKENESS = 0.9
+# With fewer equal shapes it is another network, not a damaged file.
+_MIN_SIMILARITY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class BodyReading:
-    """A body, torchvision's name for it, and the stride of each level that it gives."""
+    """A body, torchvision's name for it, and the stride of each of its levels."""
 
     spec: ResNetSpec | MobileNetV3Spec
     name: str
@@ -42,7 +42,7 @@ class BodyReading:
 
 
 def read_body(shapes: Shapes, norm_eps: float) -> BodyReading:
-    """Recognise the body.
+    """Identify the body.
 
     Raises:
         CheckpointError: neither a ResNet nor a MobileNet-V3-large with a feature pyramid.
@@ -52,14 +52,14 @@ def read_body(shapes: Shapes, norm_eps: float) -> BodyReading:
     if shapes.has(f"{_PREFIX}0."):
         return _mobilenet(shapes, norm_eps)
     raise CheckpointError(
-        f"{shapes.path}: no body that is known under 'backbone.body.'; expected a torchvision "
-        "ResNet, ResNeXt or MobileNet-V3-large with a feature pyramid"
+        f"{shapes.path}: unknown body under 'backbone.body.'; expected a torchvision ResNet, "
+        "ResNeXt or MobileNet-V3-large with a feature pyramid"
     )
 
 
 def _pyramid_inputs(shapes: Shapes) -> list[int]:
     """Channels that each lateral convolution of the pyramid takes, finest first."""
-    levels = max(shapes.count(rf"backbone\.fpn\.{kind}_blocks\.(\d+)\.") for kind in _FPN_KINDS)
+    levels = max(shapes.count(rf"backbone\.fpn\.{c}_blocks\.(\d+)\.") for c in ("inner", "layer"))
     names = [f"backbone.fpn.inner_blocks.{i}.0.weight" for i in range(max(levels, 1))]
     return [shapes.of(name, 4)[1] for name in names]
 
@@ -70,31 +70,17 @@ def _resnet(shapes: Shapes, norm_eps: float) -> BodyReading:
         raise CheckpointError(
             f"{shapes.path}: {count} stages under '{_PREFIX}layer'; a ResNet has 1 to 4"
         )
-    stages = [f"{_PREFIX}layer{i + 1}" for i in range(count)]
-    is_bottleneck = shapes.has(f"{stages[0]}.0.conv3.")
-    block: Literal["basic", "bottleneck"] = "bottleneck" if is_bottleneck else "basic"
-    inner, last = ("conv2", "conv3") if is_bottleneck else ("conv1", "conv2")
-    blocks = tuple(shapes.count(rf"{s.replace('.', '[.]')}\.(\d+)\.") for s in stages)
-    channels = tuple(shapes.of(f"{s}.0.{last}.weight", 4)[0] for s in stages)
-    middle = shapes.of(f"{stages[0]}.0.conv2.weight", 4)
+    stages = read_stages(shapes, [f"{_PREFIX}layer{i + 1}" for i in range(count)])
     spec = ResNetSpec(
-        blocks=blocks,
-        block=block,
         stem_channels=shapes.of(f"{_PREFIX}conv1.weight", 4)[0],
-        widths=tuple(shapes.of(f"{s}.0.{inner}.weight", 4)[0] for s in stages),
-        channels=channels,
-        groups=max(middle[0] // middle[1], 1) if is_bottleneck else 1,
         dilations=(1,) * count,
         norm_eps=norm_eps,
-        outputs=_match_outputs(channels, shapes),
+        outputs=_match_outputs(stages.channels, shapes),
+        **stages._asdict(),
     )
-    key = (block, blocks, spec.widths[0], spec.groups)
-    name = _RESNETS.get(key, f"resnet_{_depth(spec)}_narrow")
+    key = (spec.block, spec.blocks, spec.widths[0], spec.groups)
+    name = _RESNETS.get(key, f"resnet_{spec.depth}_narrow")
     return BodyReading(spec, name, tuple(4 * 2**i for i in spec.outputs))
-
-
-def _depth(spec: ResNetSpec) -> int:
-    return 2 + sum(spec.blocks) * (3 if spec.block == "bottleneck" else 2)
 
 
 def _match_outputs(channels: Sequence[int], shapes: Shapes) -> tuple[int, ...]:
@@ -115,10 +101,10 @@ def _mobilenet(shapes: Shapes, norm_eps: float) -> BodyReading:
     # torchvision's extractor: the stem, the strided blocks, the last convolution.
     stages = [0, *strided, len(body) - 1]
     widths = [_width(body[i]) for i in stages]
-    chosen = _match_outputs(widths, shapes)
-    outputs = tuple(stages[i] for i in chosen)
-    strides = tuple(min(2 * 2**i, 32) for i in chosen)
-    channels = tuple(widths[i] for i in chosen)
+    matches = _match_outputs(widths, shapes)
+    outputs = tuple(stages[i] for i in matches)
+    strides = tuple(min(2 * 2**i, 32) for i in matches)
+    channels = tuple(widths[i] for i in matches)
     return BodyReading(
         replace(spec, outputs=outputs, channels=channels), "mobilenet_v3_large", strides
     )
@@ -129,20 +115,22 @@ def _width(block: Any) -> int:
 
 
 def _closest_mobilenet(shapes: Shapes, norm_eps: float) -> tuple[MobileNetV3Spec, MobileNetV3Body]:
-    """The width whose tensors are most alike; `load` names the ones that differ."""
-    given = {n.removeprefix(_PREFIX): s for n, s in shapes.by_name.items() if n.startswith(_PREFIX)}
-    best, likeness = None, _MOBILENET_LIKENESS
+    """The width with the most equal shapes; `load` names the tensors that differ."""
+    actual = {
+        n.removeprefix(_PREFIX): s for n, s in shapes.by_name.items() if n.startswith(_PREFIX)
+    }
+    best, highest = None, _MIN_SIMILARITY
     for width in _MOBILENET_WIDTHS:
         for reduced_tail in (False, True):
             spec = MobileNetV3Spec(width, reduced_tail, norm_eps=norm_eps)
             with torch.device("meta"):
                 body = MobileNetV3Body(spec)
-            own = {n: tuple(t.shape) for n, t in body.state_dict().items()}
-            alike = sum(own.get(n) == s for n, s in given.items()) / len(given)
-            if alike == 1:
+            expected = {n: tuple(t.shape) for n, t in body.state_dict().items()}
+            similarity = sum(expected.get(n) == s for n, s in actual.items()) / len(actual)
+            if similarity == 1:
                 return spec, body
-            if alike > likeness:
-                best, likeness = (spec, body), alike
+            if similarity > highest:
+                best, highest = (spec, body), similarity
     if best is not None:
         return best
     raise CheckpointError(

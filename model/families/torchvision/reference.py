@@ -1,7 +1,7 @@
-"""torchvision's own model for a checkpoint: the reference that everything is compared with.
+"""torchvision's own model for a checkpoint: the reference for all comparisons.
 
-Its transform, RPN, poolers, heads, post-processing and paste are torchvision's code; only the
-body is ours, because torchvision has no builder for free widths (tests hold it to torchvision's).
+Transform, RPN, poolers, heads, postprocessing and paste are torchvision's code. Only the body is
+ours, because torchvision has no builder for arbitrary widths; tests compare it with torchvision's.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRC
         tensors: the checkpoint's tensors under torchvision's names.
 
     Returns:
-        the model in eval mode; it takes a list of float32 [3, h, w] RGB in 0..1.
+        the model in eval mode; its input is a list of float32 [3, h, w] RGB from 0 to 1.
 
     Raises:
-        SpecError: a field of the spec has a value that torchvision's model cannot have.
+        SpecError: a field of the spec has a value that torchvision's model does not support.
     """
-    _require_torchvisions(spec)
+    _require_supported(spec)
     channels = _pyramid(spec).channels
     classes = spec.num_foreground + 1
     options: dict[str, Any] = {
@@ -71,9 +71,9 @@ def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRC
     }
     model = _with_heads(spec, _backbone(spec), options, classes)
     missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
-    lost = [n for n in missing if not n.endswith("num_batches_tracked")]
-    if lost or unexpected:
-        raise ValueError(f"not torchvision's names: missing {lost[:3]}, extra {unexpected[:3]}")
+    missing = [n for n in missing if not n.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ValueError(f"not torchvision's names: missing {missing[:3]}, extra {unexpected[:3]}")
     model.eval().requires_grad_(False)
     return model
 
@@ -87,7 +87,7 @@ def _with_heads(
     model: GeneralizedRCNN
     if spec.keypoint is not None:
         model = KeypointRCNN(backbone, **options, **keypoints)
-        # Its RoI heads know masks too, its constructor does not.
+        # Its RoI heads support masks, its constructor does not.
         for name, part in masks.items():
             setattr(model.roi_heads, name, part)
     elif spec.mask is not None:
@@ -115,10 +115,10 @@ def _backbone(spec: ModelSpec) -> BackboneWithFPN:
     )
 
 
-def _require_torchvisions(spec: ModelSpec) -> None:
-    """Refuse a spec that torchvision's classes cannot follow, or the reference would be wrong."""
+def _require_supported(spec: ModelSpec) -> None:
+    """Refuse a spec that torchvision's classes do not support: the reference would be wrong."""
     pre, anchors, rpn, box, mask = spec.preprocess, spec.anchors, spec.rpn, spec.box, spec.mask
-    theirs = {
+    supported = {
         "preprocess.interpolation": pre.interpolation == "bilinear",
         "preprocess.resize_rule": pre.resize_rule == "torchvision",
         "preprocess.channel_order": pre.channel_order == "rgb",
@@ -134,19 +134,14 @@ def _require_torchvisions(spec: ModelSpec) -> None:
         "mask": mask is None
         or (mask.class_agnostic, mask.paste, mask.threshold_inclusive) == (False, "integer", False),
         "keypoint.score": spec.keypoint is None or spec.keypoint.score == "logit",
-        "pooler": not any(p.aligned or p.inner_eps for p in _poolers(spec)),
+        "pooler": not any(p.aligned or p.inner_eps for p in spec.poolers),
     }
-    wrong = [field for field, is_theirs in theirs.items() if not is_theirs]
+    wrong = [field for field, is_supported in supported.items() if not is_supported]
     if wrong:
         raise SpecError(
-            f"spec: '{wrong[0]}' has a value that torchvision's own model cannot have, so there is "
-            "no eager model to compare with; export with --no-check"
+            f"spec: '{wrong[0]}' has a value that torchvision's own model does not support, so "
+            "there is no eager model to compare with; export with --no-check"
         )
-
-
-def _poolers(spec: ModelSpec) -> list[PoolerSpec]:
-    heads = (spec.box, spec.mask, spec.keypoint)
-    return [head.pooler for head in heads if head is not None]
 
 
 def _pyramid(spec: ModelSpec) -> FpnSpec:
@@ -182,8 +177,8 @@ def _rpn_options(spec: ModelSpec) -> dict[str, Any]:
 def _pooler(spec: PoolerSpec) -> MultiScaleRoIAlign:
     names = [str(i) for i in range(len(spec.strides))]
     pooler = MultiScaleRoIAlign(names, spec.output_size, spec.sampling_ratio)
-    # torchvision guesses the strides from the first photo it sees and keeps them. From a very
-    # flat one it guesses wrong, for every later photo too; these are what it guesses otherwise.
+    # torchvision derives the strides from the first photo and keeps them. A very flat photo gives
+    # wrong strides for all later photos too; these are the strides of any other photo.
     pooler.scales = [1.0 / stride for stride in spec.strides]
     finest, coarsest = (int(math.log2(s)) for s in (spec.strides[0], spec.strides[-1]))
     pooler.map_levels = initLevelMapper(
