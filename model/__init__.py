@@ -1,7 +1,8 @@
 """The network: checkpoints read safely, a spec of all that decides the results, one forward.
 
-`spec`, `spec_json` and `errors` do not import torch.
+`spec`, `spec_json`, `errors` and `arrays` do not import torch.
 
+arrays: NumPy array types
 checkpoint: a weights file to spec and network
 closest_name: the name that a user may have meant
 errors: the errors that users see

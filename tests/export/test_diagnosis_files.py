@@ -245,15 +245,9 @@ def test_a_checkpoint() -> None:
 
 def test_an_unknown_checkpoint(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "odd.pt")
-<<<<<<< HEAD
     (finding,) = diagnose_file(tmp_path / "odd.pt")
     assert finding.status == "problem"
-    assert "not a Mask R-CNN that is known here" in finding.detail
-=======
-    (found,) = diagnose_file(tmp_path / "odd.pt")
-    assert found.status == "problem"
-    assert "not a known Mask R-CNN" in found.detail
->>>>>>> 7797e26 (Families and specs: plain words; assumptions, ResNet stages and name prefixes are decided once)
+    assert "not a known Mask R-CNN" in finding.detail
 
 
 def test_adaptive_sampling_and_many_proposals_can_be_exported(demo_checkpoint: Checkpoint) -> None:

@@ -83,9 +83,7 @@ STRAY = ["{}", "MODEL: null", "wandb_version: 1\nlr:\n  desc: null\n  value: 0.1
 def test_a_file_of_that_name_that_is_not_detectron2s(text: str, tmp_path: Path) -> None:
     path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
     config.write_text(text)
-    with pytest.raises(
-        CheckpointError, match=r"in the folder .* not a detectron2 .* move it"
-    ):
+    with pytest.raises(CheckpointError, match=r"in the folder .* not a detectron2 .* move it"):
         load(path)
     with pytest.raises(CheckpointError, match=r"is not a detectron2 .* of a training"):
         load(path, config=config)

@@ -13,13 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-<<<<<<< HEAD
-_MAX_LETTERS = 200_000  # dumps have up to 60,000; a tree takes some 300 bytes of each
+_MAX_CHARACTERS = 200_000  # dumps have up to 60,000; a tree takes 300 bytes for each
 _MAX_STEPS = 200_000  # an entry counts each time it is copied
-=======
-_LONGEST = 200_000  # dumps have up to 60,000 characters; a tree takes about 300 bytes for each
-_MOST_STEPS = 200_000  # merging dicts can repeat their items many times
->>>>>>> 7797e26 (Families and specs: plain words; assumptions, ResNet stages and name prefixes are decided once)
 
 
 class _NotOnlyAssignments(Exception):  # noqa: N818 - not an error in the source
@@ -54,17 +49,12 @@ class Config:
         return None
 
 
-<<<<<<< HEAD
-def parse_config(text: str, max_letters: int = _MAX_LETTERS, max_steps: int = _MAX_STEPS) -> Config:
-    """Read the assignments of a text, without running any of it."""
-    if len(text) > max_letters:
-        return Config({}, f"it has more than {max_letters} characters")
-=======
-def parse_config(text: str) -> Config:
+def parse_config(
+    text: str, max_characters: int = _MAX_CHARACTERS, max_steps: int = _MAX_STEPS
+) -> Config:
     """Read the assignments in Python source, without executing it."""
-    if len(text) > _LONGEST:
-        return Config({}, f"it has more than {_LONGEST} characters")
->>>>>>> 7797e26 (Families and specs: plain words; assumptions, ResNet stages and name prefixes are decided once)
+    if len(text) > max_characters:
+        return Config({}, f"it has more than {max_characters} characters")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd escapes in strings
