@@ -10,13 +10,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from export.diagnosis.file import diagnose_file, examine_file, require_known
+from export.diagnosis.file import diagnose_file, require_known
 from export.diagnosis.finding import Diagnosis, Finding
 from export.diagnosis.machine import diagnose_machine
 from runtime.cli.console import DONE, FAILED, Parser, run
 from runtime.cli.next_command import next_step
-
-__all__ = ["Finding", "diagnose_file", "diagnose_machine", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +38,7 @@ def _doctor(argv: Sequence[str]) -> int:
     _print(machine)
     diagnosis = Diagnosis((), ("export", "--help"))
     if args.file is not None:
-        diagnosis = examine_file(args.file)
+        diagnosis = diagnose_file(args.file)
         _print(diagnosis.findings)
     problems = sum(f.status == "problem" for f in (*machine, *diagnosis.findings))
     if problems:

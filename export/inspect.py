@@ -7,18 +7,22 @@ python -m export.inspect model.onnx --json
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from export.cli_spec_options import add_spec_arguments, print_reading, spec_options
-from export.describe import describe
 from model.errors import ArtifactError
 from model.spec import ModelSpec
 from model.spec_json import to_json
 from runtime.artifacts.metadata import Artifact
 from runtime.cli.console import DONE, Parser, printable, run
 from runtime.cli.next_command import next_step
+
+_WIDTH, _INDENT = 100, 12
+_MANY = 12
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +56,7 @@ def _inspect(argv: Sequence[str]) -> int:
         return DONE
     count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     _print_head(args.file, checkpoint.spec)
-    print(f"{count / 1e6:.1f} M parameters in {len(checkpoint.tensors)} tensors")
+    print(f"{count / 1e6:.1f} M values in {len(checkpoint.tensors)} tensors")
     print(f"sha256 {checkpoint.sha256}")
     print("\n".join(describe(checkpoint.spec)))
     print_reading(checkpoint)
@@ -87,6 +91,41 @@ def _print_artifact(artifact: Artifact) -> None:
 def _print_head(path: Path, spec: ModelSpec) -> None:
     head = f"{path} · {spec.dialect} · {spec.architecture} · {spec.num_foreground} classes"
     print(printable(head))
+
+
+def describe(spec: ModelSpec) -> list[str]:
+    """One paragraph per part of the spec; "none" for a part that is absent."""
+    lines = []
+    for part in fields(spec):
+        value = getattr(spec, part.name)
+        if part.name in ("dialect", "architecture"):
+            continue
+        text = printable(", ".join(_entries(value)) if value is not None else "none")
+        lines += textwrap.wrap(
+            f"{part.name:<{_INDENT}}{text}", _WIDTH, subsequent_indent=" " * _INDENT
+        )
+    return lines
+
+
+def _entries(part: Any, prefix: str = "") -> Iterator[str]:
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if is_dataclass(value):
+            yield from _entries(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name} {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, tuple):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if value and len(set(value)) == 1 and len(value) > 1:
+        return f"{len(value)}x {_shown(value[0])}"
+    if len(value) > _MANY:
+        return f"{_shown(value[0])} … {_shown(value[-1])} ({len(value)})"
+    if any(isinstance(v, tuple) for v in value):
+        return " | ".join(_shown(v) for v in value)
+    return "/".join(_shown(v) for v in value) or "-"
 
 
 if __name__ == "__main__":

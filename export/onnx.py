@@ -7,7 +7,6 @@ python -m export.onnx weights.pth … --precision fp16
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import sys
@@ -266,7 +265,8 @@ def _export(argv: Sequence[str]) -> int:
 
     target = target_named(args.target)
     output = args.output or args.weights.with_suffix(target.suffix)
-    steps = Steps((3 if args.no_check else 4) + _half_steps(args))
+    checks, conversions = int(not args.no_check), int(args.precision != "fp32")
+    steps = Steps(3 + checks + conversions * (1 + checks))
     report = export_onnx(
         args.weights,
         output,
@@ -283,12 +283,6 @@ def _export(argv: Sequence[str]) -> int:
     steps.end()
     print_report(report, args)
     return DONE
-
-
-def _half_steps(args: argparse.Namespace) -> int:
-    if args.precision == "fp32":
-        return 0
-    return 1 if args.no_check else 2
 
 
 def _require_libraries() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from export.diagnosis.checkpoint import diagnose_checkpoint
 from export.diagnosis.engine import diagnose_engine
-from export.diagnosis.finding import Diagnosis, Finding
+from export.diagnosis.finding import Diagnosis
 from export.diagnosis.model_file import diagnose_onnx
 from model.errors import ArtifactError
 
@@ -23,17 +23,12 @@ _BY_SUFFIX: dict[str, Callable[[Path], Diagnosis]] = {
 }
 
 
-def diagnose_file(path: str | Path) -> list[Finding]:
+def diagnose_file(path: Path) -> Diagnosis:
     """Describe a file, and what prevents which target.
 
     Raises:
         ArtifactError: no such file, or a suffix that no command reads.
     """
-    return list(examine_file(Path(path)).findings)
-
-
-def examine_file(path: Path) -> Diagnosis:
-    """The findings, and what to run next. See `diagnose_file`."""
     require_known(path)
     return _BY_SUFFIX[path.suffix.lower()](path)
 

@@ -16,26 +16,20 @@ from export.diagnosis.graph_view import GraphView, attribute, dynamic_axes
 from export.targets import MAX_TOP_K
 from runtime.artifacts.metadata import Manifest
 
-_DATA_DEPENDENT = "its output shape depends on the data"
-_PLUGIN = "needs a plugin"
-_UNSUPPORTED = "is not in TensorRT's parser"
-_REFUSED = {
-    "NonMaxSuppression": _DATA_DEPENDENT,
-    "RoiAlign": _PLUGIN,
-    "NonZero": _DATA_DEPENDENT,
-    "Compress": _DATA_DEPENDENT,
-    "Unique": _DATA_DEPENDENT,
-    "MaxRoiPool": _PLUGIN,
-    "SplitToSequence": _UNSUPPORTED,
-    "SequenceConstruct": _UNSUPPORTED,
-    "SequenceEmpty": _UNSUPPORTED,
-    "SequenceInsert": _UNSUPPORTED,
-    "SequenceAt": _UNSUPPORTED,
-    "ConcatFromSequence": _UNSUPPORTED,
-    "Bernoulli": _UNSUPPORTED,
-    "Multinomial": _UNSUPPORTED,
-    "Det": _UNSUPPORTED,
-}
+_UNSUPPORTED = {
+    **dict.fromkeys(
+        ("NonMaxSuppression", "NonZero", "Compress", "Unique"),
+        "its output shape depends on the data",
+    ),
+    **dict.fromkeys(("RoiAlign", "MaxRoiPool"), "needs a plugin"),
+    **dict.fromkeys(
+        (
+            "SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert",
+            "SequenceAt", "ConcatFromSequence", "Bernoulli", "Multinomial", "Det",
+        ),
+        "is not in TensorRT's parser",
+    ),
+}  # fmt: skip
 _RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _ROI_ALIGN_WITHOUT_KERNEL = 22
 
@@ -77,8 +71,8 @@ def _blocker(nodes: list[onnx.NodeProto], reason: str, remedy: str) -> Iterator[
         yield Blocker(tuple(map(_label, nodes)), reason, remedy)
 
 
-def _refused_operators(view: GraphView, context: Context) -> Iterator[Blocker]:
-    for operator, reason in _REFUSED.items():
+def _unsupported_operators(view: GraphView, context: Context) -> Iterator[Blocker]:
+    for operator, reason in _UNSUPPORTED.items():
         yield from _blocker(view.named(operator), reason, context.reexport)
 
 
@@ -203,7 +197,7 @@ def _custom_operators(view: GraphView, context: Context) -> Iterator[Blocker]:
 
 
 TENSORRT: tuple[Rule, ...] = (
-    _refused_operators,
+    _unsupported_operators,
     _growing_loops,
     _plugin_operators,
     _large_top_k,

@@ -84,10 +84,11 @@ def suppress(
     for index, (piece, size) in enumerate(cut(boxes, total, block, 1)):
         candidates = cut_ones[index][0]
         group = cut_groups[index][0] if num_groups > 1 else None
-        rows = _rows(piece, group, start, size)
+        ranks = range(start, start + size)
+        rows = _boxes(piece, group, ranks, axis=2)
         for earlier, keep in zip(columns, kept, strict=True):
             candidates = _remove(candidates, _removals(rows, earlier, iou, False), keep)
-        columns.append(_columns(piece, group, start, size))
+        columns.append(_boxes(piece, group, ranks, axis=1))
         keep, changed = _iterate(candidates, _removals(rows, columns[-1], iou, True), rounds)
         kept.append(keep)
         if undecided:  # a block after an open one is open as a whole
@@ -103,24 +104,15 @@ def _half(value: float) -> Value:
     return array(np.array(value, np.float16))
 
 
-def _rows(piece: Value, group: Value | None, start: int, size: int) -> _Boxes:
-    x0, y0, x1, y1 = op.Split(piece, num_outputs=4, axis=2)  # [B, b, 1]
-    group = None if group is None else op.Unsqueeze(group, ints(2))
-    return _Boxes(x0, y0, x1, y1, _area(x0, y0, x1, y1), group, _rank(start, size, (-1, 1)))
-
-
-def _columns(piece: Value, group: Value | None, start: int, size: int) -> _Boxes:
-    x0, y0, x1, y1 = op.Split(op.Transpose(piece, perm=[0, 2, 1]), num_outputs=4, axis=1)
-    group = None if group is None else op.Unsqueeze(group, ints(1))
-    return _Boxes(x0, y0, x1, y1, _area(x0, y0, x1, y1), group, _rank(start, size, (1, -1)))
-
-
-def _area(x0: Value, y0: Value, x1: Value, y1: Value) -> Value:
-    return op.Mul(op.Sub(x1, x0), op.Sub(y1, y0))
-
-
-def _rank(start: int, size: int, shape: tuple[int, int]) -> Value:
-    return array(np.arange(start, start + size, dtype=np.float32).reshape(1, *shape))
+def _boxes(block: Value, group: Value | None, ranks: range, axis: int) -> _Boxes:
+    """Split float32 [B, b, 4] boxes into rows [B, b, 1] (axis 2) or columns [B, 1, b] (axis 1)."""
+    if axis == 1:
+        block = op.Transpose(block, perm=[0, 2, 1])
+    x0, y0, x1, y1 = op.Split(block, num_outputs=4, axis=axis)
+    group = None if group is None else op.Unsqueeze(group, ints(axis))
+    area = op.Mul(op.Sub(x1, x0), op.Sub(y1, y0))
+    rank = array(np.expand_dims(np.array(ranks, np.float32), (0, axis)))
+    return _Boxes(x0, y0, x1, y1, area, group, rank)
 
 
 def _removals(rows: _Boxes, columns: _Boxes, iou: float, ordered: bool) -> Value:

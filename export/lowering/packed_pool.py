@@ -8,8 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from export.lowering.arithmetic import GRAPH
-from export.lowering.level_rule import choose_level
-from export.lowering.values import FLOAT, INT32, Value, array, cut, ints, none_open, op
+from export.lowering.values import (
+    FLOAT,
+    INT32,
+    Value,
+    array,
+    choose_level,
+    cut,
+    ints,
+    none_open,
+    op,
+)
 from model.errors import ExportError
 from model.native.level_rule import level_areas
 from model.native.options import NativeOptions

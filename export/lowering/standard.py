@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from export.lowering.level_pool import pool_level
-from export.lowering.level_rule import choose_level
 from export.lowering.table import operator_table
 from export.lowering.values import (
     BOOL,
     FLOAT,
     Value,
     array,
+    choose_level,
     ints,
     none_open,
     number,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,20 @@ def none_open(valid: Value) -> Value:
     """Int32 [B] zeros for bool [B, K]: no row is open."""
     zero = op.Cast(op.Constant(value_ints=[0]), to=INT32)
     return op.Expand(zero, op.Shape(valid, start=0, end=1))
+
+
+def choose_level(rois: Value, areas: Sequence[float]) -> Value:
+    """Int32 [N, R]: the pyramid level of each RoI of float32 [N, R, 4].
+
+    `areas` are the smallest areas of the levels but the finest, see `model.native.level_rule`.
+    """
+    x0, y0, x1, y1 = op.Split(rois, num_outputs=4, axis=2)  # [N, R, 1]
+    area = op.Mul(op.Sub(x1, x0), op.Sub(y1, y0))
+    reached = op.GreaterOrEqual(area, array(np.array(areas, np.float32)))  # [N, R, L - 1]
+    if len(areas) == 1:
+        return op.Cast(op.Squeeze(reached, ints(2)), to=INT32)
+    level = op.ReduceSum(op.Cast(reached, to=FLOAT), ints(2), keepdims=0)
+    return op.Cast(level, to=INT32)
 
 
 def divide_integers(self: Value, other: Value, rounding_mode: str | None = None) -> Value:

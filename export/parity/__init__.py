@@ -1,1 +1,6 @@
-"""The exported file against eager PyTorch: references and the comparison."""
+"""The exported file against eager PyTorch.
+
+check: compares a new file with its reference on one photo
+network_reference: our network in eager PyTorch
+torchvision_reference: torchvision's own model
+"""

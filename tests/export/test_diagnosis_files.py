@@ -17,7 +17,7 @@ import export.diagnosis.engine as engine_diagnosis
 import export.diagnosis.model_file as model_file
 import runtime.sessions.tensorrt_library as tensorrt_library
 from export.diagnosis.checkpoint import diagnose_spec
-from export.diagnosis.file import diagnose_file, examine_file
+from export.diagnosis.file import diagnose_file
 from export.diagnosis.finding import Finding
 from export.onnx_file import remove_checksum
 from export.targets import TARGETS
@@ -40,7 +40,7 @@ def problems(findings: list[Finding]) -> list[str]:
 
 
 def test_a_file_for_onnxruntime(demo_onnx: Path) -> None:
-    diagnosis = examine_file(demo_onnx)
+    diagnosis = diagnose_file(demo_onnx)
     findings = list(diagnosis.findings)
     assert problems(findings) == []
     assert "for onnxruntime" in findings[0].detail
@@ -58,7 +58,7 @@ def test_a_file_for_rtx(
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(model_file, "_local", lambda: local)
-    diagnosis = examine_file(demo_rtx_onnx)
+    diagnosis = diagnose_file(demo_rtx_onnx)
     assert {f.status for f in diagnosis.findings} == {"ok"}
     assert diagnosis.next == ("engine", str(demo_rtx_onnx), "--gpu", gpu)
     other = named(list(diagnosis.findings), "target tensorrt")
@@ -78,7 +78,7 @@ def foreign(path: Path) -> onnx.ModelProto:
 
 def test_a_foreign_file_is_diagnosed(tmp_path: Path) -> None:
     foreign(tmp_path / "f.onnx")
-    diagnosis = examine_file(tmp_path / "f.onnx")
+    diagnosis = diagnose_file(tmp_path / "f.onnx")
     (line,) = problems(list(diagnosis.findings))
     assert "written by somebody, without maskport's metadata" in line
     assert [f.status for f in diagnosis.findings[-3:]] == ["ok"] * 3
@@ -89,7 +89,7 @@ def test_damaged_metadata(demo_onnx: Path, tmp_path: Path) -> None:
     model = remove_checksum(onnx.load(demo_onnx))
     next(e for e in model.metadata_props if e.key == "maskport.spec").value = "{"
     onnx.save(model, tmp_path / "m.onnx")
-    assert "damaged metadata" in problems(diagnose_file(tmp_path / "m.onnx"))[0]
+    assert "damaged metadata" in problems(diagnose_file(tmp_path / "m.onnx").findings)[0]
 
 
 @pytest.mark.parametrize("location", ["../w.bin", "none.bin"])
@@ -103,7 +103,7 @@ def test_external_data_outside(location: str, tmp_path: Path) -> None:
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     (folder / "f.onnx").write_bytes(model.SerializeToString())
-    finding = named(diagnose_file(folder / "f.onnx"), "external data")
+    finding = named(diagnose_file(folder / "f.onnx").findings, "external data")
     assert finding.status == "problem"
     assert location in finding.detail
     assert "beside the model" in finding.remedy
@@ -114,7 +114,7 @@ def test_a_truncated_file(length: float, demo_onnx: Path, tmp_path: Path) -> Non
     data = demo_onnx.read_bytes()
     path = tmp_path / "cut.onnx"
     path.write_bytes(data[: int(length * len(data)) if length < 1 else int(length)])
-    (finding,) = diagnose_file(path)
+    (finding,) = diagnose_file(path).findings
     assert finding.status == "problem"
     assert "damaged or truncated" in finding.remedy
 
@@ -123,7 +123,7 @@ def test_an_invalid_graph(tmp_path: Path) -> None:
     model = foreign(tmp_path / "f.onnx")
     model.graph.node.add(op_type="Abs", input=["nowhere"], output=["z"])
     (tmp_path / "f.onnx").write_bytes(model.SerializeToString())
-    finding = named(diagnose_file(tmp_path / "f.onnx"), "graph")
+    finding = named(diagnose_file(tmp_path / "f.onnx").findings, "graph")
     assert (finding.status, finding.remedy) == ("problem", "export it again")
     assert "nowhere" in finding.detail
 
@@ -163,7 +163,7 @@ def statuses(findings: list[Finding]) -> dict[str, str]:
 
 def test_a_matching_engine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu(monkeypatch)
-    diagnosis = examine_file(engine)
+    diagnosis = diagnose_file(engine)
     assert statuses(list(diagnosis.findings)) == dict.fromkeys(
         ("manifest", "hash", "library", "GPU"), "ok"
     )
@@ -175,15 +175,15 @@ def test_a_tampered_engine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     data = bytearray(engine.read_bytes())
     data[3] ^= 1
     engine.write_bytes(data)
-    (line,) = problems(diagnose_file(engine))
+    (line,) = problems(diagnose_file(engine).findings)
     assert "hash: its SHA-256" in line
     assert "build it again" in line
-    assert examine_file(engine).next == ()
+    assert diagnose_file(engine).next == ()
 
 
 def test_an_engine_without_its_manifest(engine: Path) -> None:
     manifest_path(engine).unlink()
-    (finding,) = diagnose_file(engine)
+    (finding,) = diagnose_file(engine).findings
     assert (finding.status, finding.subject) == ("problem", "manifest")
     assert "build it again with maskport engine" in finding.remedy
 
@@ -205,7 +205,7 @@ def test_an_engine_for_another_version_or_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on_gpu(monkeypatch, architecture, version)
-    findings = diagnose_file(engine)
+    findings = diagnose_file(engine).findings
     assert [f.subject for f in findings if f.status == "problem"] == [subject]
     assert remedy in named(findings, subject).remedy
 
@@ -218,7 +218,7 @@ def test_an_engine_where_nothing_is_installed(
 
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setattr(engine_diagnosis, "local_architecture", fail)
-    findings = diagnose_file(engine)
+    findings = diagnose_file(engine).findings
     assert statuses(findings) == {
         "manifest": "ok", "hash": "ok", "library": "absent", "GPU": "absent",
     }  # fmt: skip
@@ -229,12 +229,12 @@ def test_a_changed_manifest(engine: Path, monkeypatch: pytest.MonkeyPatch) -> No
     on_gpu(monkeypatch)
     manifest = manifest_path(engine)
     manifest.write_text(manifest.read_text("utf-8").replace('"sm89"', '"sm86"'), "utf-8")
-    (finding,) = [f for f in diagnose_file(engine) if f.status == "problem"]
+    (finding,) = [f for f in diagnose_file(engine).findings if f.status == "problem"]
     assert "changed since it was written" in finding.detail
 
 
 def test_a_checkpoint() -> None:
-    diagnosis = examine_file(WEIGHTS)
+    diagnosis = diagnose_file(WEIGHTS)
     findings = list(diagnosis.findings)
     assert {f.status for f in findings} == {"ok"}
     assert findings[0].detail == "torchvision, maskrcnn_resnet_18_narrow_fpn, 7 classes"
@@ -245,7 +245,7 @@ def test_a_checkpoint() -> None:
 
 def test_an_unknown_checkpoint(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "odd.pt")
-    (finding,) = diagnose_file(tmp_path / "odd.pt")
+    (finding,) = diagnose_file(tmp_path / "odd.pt").findings
     assert finding.status == "problem"
     assert "not a known Mask R-CNN" in finding.detail
 

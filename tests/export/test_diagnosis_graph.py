@@ -283,7 +283,7 @@ def test_damaged_files_are_findings_and_not_errors(tmp_path: Path) -> None:
         for _ in range(index % 3):
             data[random.integers(len(data))] = random.integers(256)
         path.write_bytes(data)
-        findings = diagnose_file(path)
+        findings = diagnose_file(path).findings
         assert findings[0].status == "problem"
         assert all(finding.line().isprintable() for finding in findings)
 

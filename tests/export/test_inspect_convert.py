@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export import convert, inspect
-from export.describe import describe
+from export.inspect import describe
 from model.checkpoint import Checkpoint, load
 from model.errors import CheckpointError
 from model.files.stored_spec import header_of
