@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runtime.cli.console import DONE, FAILED, complain, run
+from runtime.cli.console import DONE, FAILED, print_error, run
 from runtime.cli.photo_progress import PhotoProgress
 from runtime.formats import jsonl
 from runtime.predictor import Predictor
@@ -36,7 +36,7 @@ def job(argv: Sequence[str]) -> int:
     ):
         for photo, result in zip(photos, predictor.stream(photos), strict=True):
             if result.detections is None:
-                complain(result.error)
+                print_error(result.error)
                 failed += 1
             else:
                 # When this returns the photo's line is complete, even if the process is killed.

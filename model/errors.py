@@ -24,7 +24,19 @@ class ArtifactError(MaskportError):
 
 
 class ImageError(MaskportError):
-    """One input image cannot be used; `where` names it."""
+    """One input image cannot be used.
+
+    Attributes:
+        where: Names the image in the message; "" until a caller that knows the name sets it.
+    """
+
+    def __init__(self, problem: str, where: str = "") -> None:
+        super().__init__(problem)
+        self.where = where
+
+    def __str__(self) -> str:
+        problem = super().__str__()
+        return f"{self.where}: {problem}" if self.where else problem
 
 
 class MissingDependencyError(MaskportError):

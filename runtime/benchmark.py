@@ -18,8 +18,8 @@ from runtime.cli.console import (
     FAILED,
     Bar,
     Parser,
-    complain,
     fraction,
+    print_error,
     run,
     thread_count,
     whole_number,
@@ -96,7 +96,7 @@ def _benchmark(argv: Sequence[str]) -> int:
     qualities = _qualities(measured, labels, against)
     _report(args, measured, qualities, against)
     if measured.left_out:
-        complain(f"{measured.left_out} of {len(photos)} photos could not be used")
+        print_error(f"{measured.left_out} of {len(photos)} photos could not be used")
         return FAILED
     print(next_step("predict", args.artifacts[0], args.images, "-o", "out"))
     return DONE

@@ -1,4 +1,4 @@
-"""`maskport predict`: run an artifact on photos, videos or a camera; pictures and results come out.
+"""`maskport predict`: detect objects in photos, videos or camera streams and write the results.
 
 python -m runtime.predict model.onnx photos -o out
 """
@@ -21,16 +21,16 @@ from runtime.cli.console import (
     FAILED,
     Parser,
     add_alias,
-    complain,
     fraction,
-    remark,
+    print_error,
+    print_note,
     run,
     thread_count,
     whole_number,
 )
 from runtime.cli.image_ids import NumberedItems
 from runtime.cli.next_command import next_step
-from runtime.cli.overwrite_guard import Originals
+from runtime.cli.overwrite_guard import OverwriteGuard
 from runtime.cli.photo_progress import PhotoProgress
 from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
@@ -42,12 +42,12 @@ from runtime.sources.live import is_live, live_name
 from runtime.sources.open import open_sources
 from runtime.stream import Streamed
 
-_MOST_REPEATS = 5
+_MAX_REPEAT_NOTES = 5
 _NEED_ALL_PIXELS = ("overlay", "crops")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; answers the exit status."""
+    """Entry point; returns the exit status."""
     return run(_predict, argv)
 
 
@@ -55,15 +55,15 @@ def _parser() -> Parser:
     parser = Parser(
         prog="maskport predict",
         description=__doc__.splitlines()[0],
-        epilog="An interrupted run (Ctrl-C, status 130) goes on with --resume. A camera or network "
-        "stream is ended by Ctrl-C, also with status 130: its result files are then complete.",
+        epilog="Resume an interrupted run (Ctrl-C, status 130) with --resume. Ctrl-C also ends a "
+        "camera or network stream, with status 130 and complete result files.",
     )
     parser.add_argument("artifact", type=Path, help="an exported .onnx, an .engine or a checkpoint")
     parser.add_argument(
         "photos",
         nargs="+",
-        help="images, folders, globs, lists (.txt), videos, camera:0; - is a list on stdin; "
-        "what is named twice is taken once",
+        help="images, folders, globs, lists (.txt), videos, camera:0; - reads a list from stdin; "
+        "duplicates are skipped",
     )
     parser.add_argument(
         "--extra-artifact",
@@ -71,12 +71,12 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="FILE",
-        help="the same model exported for another canvas; each photo takes the one that suits it",
+        help="the same model exported for another canvas; each photo uses the best fitting one",
     )
     add_alias(parser, "--also", "extra_artifact", type=Path, action="append")
-    _add_output(parser.add_argument_group("what is written"))
-    _add_wanted(parser.add_argument_group("what is kept of a result"))
-    _add_running(parser.add_argument_group("how it runs"))
+    _add_output(parser.add_argument_group("output"))
+    _add_selection(parser.add_argument_group("selection of results"))
+    _add_execution(parser.add_argument_group("execution"))
     return parser
 
 
@@ -91,24 +91,24 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on behind an earlier run with the same options into the same folder; not for "
-        "cameras and network streams",
+        help="continue an earlier run with the same options in the same folder; not for cameras "
+        "and network streams",
     )
 
 
-def _add_wanted(group: argparse._ArgumentGroup) -> None:
+def _add_selection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--score-threshold",
         metavar="T[,CLASS=T…]",
         help="least score, and others for single classes: 0.5,person=0.7",
     )
     group.add_argument("--mask-threshold", type=fraction, help="default the model's, usually 0.5")
-    group.add_argument("--top-k", type=whole_number, help="at most so many rows of a photo")
+    group.add_argument("--top-k", type=whole_number, help="at most this many rows per photo")
     group.add_argument("--classes", metavar="A,B…", help="only these, by name")
     group.add_argument("--min-area", type=float, metavar="PX", help="least area in pixels")
 
 
-def _add_running(group: argparse._ArgumentGroup) -> None:
+def _add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--frame-stride",
         type=whole_number,
@@ -117,9 +117,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="every N-th frame of a video",
     )
     add_alias(group, "--every", "frame_stride", type=whole_number)
-    group.add_argument(
-        "--batch", type=whole_number, default=1, help="photos of one call, default 1"
-    )
+    group.add_argument("--batch", type=whole_number, default=1, help="photos per call, default 1")
     group.add_argument(
         "--backend",
         help="onnxruntime, onnxruntime-tensorrt, tensorrt or torch; default by the file's suffix",
@@ -129,7 +127,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         "--threads", type=thread_count, help="threads of the network, default all cores"
     )
     group.add_argument(
-        "--workers", type=whole_number, default=2, help="threads beside it (default %(default)s)"
+        "--workers", type=whole_number, default=2, help="other threads (default %(default)s)"
     )
     group.add_argument(
         "--scaled-decode",
@@ -152,19 +150,19 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 def _predict(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     formats = _names(args.save)
-    wanted = _wanted(args)
+    options = _selection_options(args)
     _check_formats(formats, args.scaled_decode)
     live = [place for place in args.photos if is_live(place)]
     if live and args.resume:
         raise UsageError(
-            f"--resume: {live_name(live[0])} never gives the same frames again; name another "
-            "folder, and leave --resume out"
+            f"--resume: {live_name(live[0])} is live and cannot be resumed; omit --resume and name "
+            "another folder"
         )
     source = open_sources(args.photos, args.frame_stride, repeated=_Repeats().add)
     known = source.known()
-    originals = Originals(args.photos, known, args.output, formats)
-    originals.require_safe(known)
-    work = NumberedItems(source)
+    guard = OverwriteGuard(args.photos, known, args.output, formats)
+    guard.require_safe(known)
+    items = NumberedItems(source)
     opened = Predictor.open(
         [args.artifact, *args.extra_artifact],
         backend=args.backend,
@@ -176,18 +174,18 @@ def _predict(argv: Sequence[str]) -> int:
         scaled_decode=args.scaled_decode,
     )
     with opened as predictor:
-        predictor.check(batch_size=args.batch, **wanted)
-        settings = _settings(args, predictor, wanted)
+        predictor.check(batch_size=args.batch, **options)
+        settings = _settings(args, predictor, options)
         results = ResultWriter(formats, args.output, predictor.spec, args.resume, settings)
         with results as writer:
             # The writer has truncated a partial record of an interrupted run.
             done = done_ids(args.output, formats) if args.resume else {}
-            work.require_ids(done, args.output)
-            run_ = _Run(work, done, writer, originals)
-            is_whole = run_.stream(predictor, wanted, args.batch, args.workers, bool(live))
+            items.require_ids(done, args.output)
+            run_ = _Run(items, done, writer, guard)
+            is_complete = run_.stream(predictor, options, args.batch, args.workers, bool(live))
             written = writer.finish()
         print(_summary(run_.progress, predictor))
-    return _report(written, formats, run_, is_whole)
+    return _report(written, formats, run_, is_complete)
 
 
 def _names(text: str) -> list[str]:
@@ -195,94 +193,98 @@ def _names(text: str) -> list[str]:
 
 
 def _check_formats(formats: Sequence[str], scaled_decode: bool) -> None:
-    """Before anything is opened: what can be told without the model."""
+    """Check what needs no model."""
     require_formats(formats)
     if scaled_decode and (needing := [name for name in formats if name in _NEED_ALL_PIXELS]):
         raise UsageError(
-            f"--scaled-decode: {', '.join(needing)} are drawn from the whole photo; leave it out, "
-            "or --save without them"
+            f"--scaled-decode: {', '.join(needing)} are drawn from the whole photo; omit it, or "
+            "--save without them"
         )
 
 
-def _wanted(args: argparse.Namespace) -> SelectionOptions:
-    wanted: SelectionOptions = {
+def _selection_options(args: argparse.Namespace) -> SelectionOptions:
+    options: SelectionOptions = {
         "mask_threshold": args.mask_threshold,
         "top_k": args.top_k,
         "min_area_px": args.min_area,
     }
     if args.score_threshold is not None:
-        wanted["score_threshold"] = parse_score_threshold(args.score_threshold)
+        options["score_threshold"] = parse_score_threshold(args.score_threshold)
     if args.classes is not None:
-        wanted["classes"] = _names(args.classes)
-    return wanted
+        options["classes"] = _names(args.classes)
+    return options
 
 
 def _settings(
-    args: argparse.Namespace, predictor: Predictor, wanted: SelectionOptions
+    args: argparse.Namespace, predictor: Predictor, options: SelectionOptions
 ) -> Mapping[str, Any]:
-    """What decides the results: a run does not go on after one that was made otherwise."""
+    """Everything that changes the results: only a run with equal settings can be resumed."""
     manifests = [artifact.manifest for artifact in predictor.artifacts]
-    classes = wanted.get("classes")
+    classes = options.get("classes")
     return {
-        **wanted,
+        **options,
         "classes": None if classes is None else sorted(set(classes)),
         "weights": manifests[0].weights_sha256,
-        # Whole, so that a run that is refused can be told which of its parts differs.
+        # In full, so that an error can name the part that differs.
         "spec": json.loads(to_json(predictor.spec)),
         "target": sorted({manifest.target for manifest in manifests}),
         "lowering": sorted({manifest.lowering for manifest in manifests}),
         "precision": sorted({manifest.precision for manifest in manifests}),
         "canvases": [[manifest.height, manifest.width] for manifest in manifests],
         "batch": args.batch,
-        "every": args.frame_stride,  # the name that earlier runs wrote
+        "every": args.frame_stride,  # the key of existing runs
         "scaled_decode": args.scaled_decode,
     }
 
 
 class _Repeats:
-    """Says that a photo was named twice; of very many it names the first."""
+    """Prints a note for each of the first photos that were named twice."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def add(self, name: str) -> None:
         self._count += 1
-        if self._count <= _MOST_REPEATS:
-            remark(f"{name}: named more than once, taken once")
-        elif self._count == _MOST_REPEATS + 1:
-            remark("more photos were named more than once; each is taken once")
+        if self._count <= _MAX_REPEAT_NOTES:
+            print_note(f"{name}: named more than once, taken once")
+        elif self._count == _MAX_REPEAT_NOTES + 1:
+            print_note("more photos were named more than once; each is taken once")
 
 
 class _Run:
-    """One pass over the photos: files are written beside the network, records in order."""
+    """One pass over the photos: files are written in worker threads, records in order."""
 
     def __init__(
-        self, work: NumberedItems, done: Collection[str], writer: ResultWriter, originals: Originals
+        self,
+        items: NumberedItems,
+        done: Collection[str],
+        writer: ResultWriter,
+        guard: OverwriteGuard,
     ) -> None:
-        self.work = work
+        self.id_rule = items.id_rule
         self.done = len(done)
-        self._items = work.items(done)
-        self._originals = originals
+        self._items = items.items(done)
+        self._guard = guard
         self._writer = writer
-        left = None if work.count is None else max(work.count - len(done), 0)
-        self.progress = PhotoProgress(left)
+        remaining = None if items.count is None else max(items.count - len(done), 0)
+        self.progress = PhotoProgress(remaining)
 
     def stream(
         self,
         predictor: Predictor,
-        wanted: SelectionOptions,
+        options: SelectionOptions,
         batch_size: int,
         workers: int,
         is_live: bool,
     ) -> bool:
-        """Predict and write all of them; a photo that cannot be used is reported.
+        """Predict and write all photos; one that cannot be used is reported.
 
         Returns:
-            Whether it came to the end of the photos. A live source has none: an interrupt ends it.
+            Whether all photos are done; False if an interrupt ended a live source.
 
         Raises:
-            MaskportError: the artifact or the disk failed; what was written stays.
-            KeyboardInterrupt: where nothing is live; what was written can be gone on with.
+            MaskportError: the artifact or the disk failed; written files stay.
+            KeyboardInterrupt: no source is live; the run can be resumed.
         """
         results = predictor.stream(
             self._checked(),
@@ -291,24 +293,24 @@ class _Run:
             depth=workers + 3,
             then=self._write_files,
             keep_pixels=True,
-            **wanted,
+            **options,
         )
-        is_whole = True
+        is_complete = True
         try:
             with warnings.catch_warnings(), closing(results):
                 warnings.simplefilter("once", UncertifiedResultWarning)
                 for result in results:
-                    self._take(result)
+                    self._record(result)
         except KeyboardInterrupt:
             if not is_live:
                 raise
-            is_whole = False
+            is_complete = False
         self.progress.close()
-        return is_whole
+        return is_complete
 
     def _checked(self) -> Iterator[Item]:
         with closing(self._items):
-            yield from map(self._originals.checked, self._items)
+            yield from map(self._guard.checked, self._items)
 
     def _write_files(self, result: Streamed) -> None:
         assert result.item is not None
@@ -316,9 +318,9 @@ class _Run:
         assert result.detections is not None
         self._writer.write_files(result.item, result.pixels, result.detections)
 
-    def _take(self, result: Streamed) -> None:
+    def _record(self, result: Streamed) -> None:
         if isinstance(result.error, ImageError):
-            complain(_named(result))
+            print_error(result.error)
         elif result.error is not None:
             raise result.error
         else:
@@ -328,28 +330,21 @@ class _Run:
         self.progress.advance(result.seconds, failed=result.error is not None)
 
 
-def _named(result: Streamed) -> str:
-    assert result.item is not None
-    name, message = result.item.name, str(result.error)
-    return message if name in message else f"{name}: {message}"
-
-
 def _summary(progress: PhotoProgress, predictor: Predictor) -> str:
     count = progress.photos - progress.failed
-    # A mean over no photo says nothing.
     return f"{count} photos · {predictor.times}" if count else "0 photos"
 
 
-def _report(written: Sequence[str], formats: Sequence[str], run_: _Run, is_whole: bool) -> int:
+def _report(written: Sequence[str], formats: Sequence[str], run_: _Run, is_complete: bool) -> int:
     if run_.done:
         print(f"{run_.done} photos were done before")
     for line in written:
         print(line)
     if "json" in formats:
-        print(f"image_id: {run_.work.id_rule}")
+        print(f"image_id: {run_.id_rule}")
     if run_.progress.failed:
-        complain(f"{run_.progress.failed} of {run_.progress.photos} photos could not be used")
-    if not is_whole:
+        print_error(f"{run_.progress.failed} of {run_.progress.photos} photos could not be used")
+    if not is_complete:
         raise KeyboardInterrupt
     if run_.progress.failed:
         return FAILED

@@ -1,7 +1,7 @@
 """The stages of a call: decode, preprocess, network, results.
 
-`predict` runs them one after the other, `stream` each in threads of its own. A photo that cannot be
-used does not stop the others: what went wrong stands in its place.
+`predict` runs them one after the other, `stream` in threads. A photo that cannot be used does not
+stop the others: its error takes the place of its result.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from runtime.detections import Detections
 from runtime.postprocessing.certificate import OnUncertified, missing_certificates
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.postprocessing.output_checks import check_outputs
-from runtime.preprocessing.canvas import Canvas, CanvasRoom, resized_hw, to_canvas
-from runtime.preprocessing.canvas_selection import Canvas as CanvasSides
-from runtime.preprocessing.canvas_selection import choose_canvas, fixed_canvas
+from runtime.preprocessing.canvas import Canvas, CanvasPool, resized_hw, to_canvas
+from runtime.preprocessing.canvas_selection import choose_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Outputs, Session
 from runtime.sources.decoded import Decoded
@@ -39,31 +38,32 @@ class Group:
     """Photos of one call that share a canvas.
 
     Attributes:
-        session: index of the network that runs them.
-        rows: their places in the call.
-        canvas: what the network is given.
-        answer: what it answered.
+        session: index of the session that runs them.
+        indices: their indices in the call.
+        canvas: the network's input.
+        outputs: the network's output, once it has run.
     """
 
     session: int
-    rows: list[int]
+    indices: list[int]
     canvas: Canvas
-    answer: Outputs | None = None
+    outputs: Outputs | None = None
 
 
 @dataclass(slots=True)
 class Call:
-    """Photos on their way through the stages.
+    """Photos that pass through the stages together.
 
     Attributes:
-        photos: as given; an error stands for a photo that could not even be read.
-        names: what a message about each begins with.
-        selection: which rows are wanted.
-        decoded: each photo, once it is.
-        errors: by place, what went wrong.
-        found: by place, the results.
-        remedies: what the graph could not certify, a line each.
-        seconds: spent per stage.
+        photos: the caller's photos; an error if one could not even be read.
+        names: of the photos, for messages; "" for a photo without a name.
+        selection: which rows to keep.
+        decoded: decoded photos by index.
+        groups: photos that share a canvas.
+        errors: by index.
+        results: by index.
+        warnings: certificates that the graph did not give, a line each.
+        seconds: by stage.
     """
 
     photos: list[Photo | ImageError]
@@ -72,8 +72,8 @@ class Call:
     decoded: dict[int, Decoded] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     errors: dict[int, MaskportError] = field(default_factory=dict)
-    found: dict[int, Detections] = field(default_factory=dict)
-    remedies: list[str] = field(default_factory=list)
+    results: dict[int, Detections] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @contextmanager
@@ -85,29 +85,32 @@ class Call:
         finally:
             self.seconds[stage] += time.perf_counter() - started
 
-    def attempt(self, place: int, step: Callable[..., _T], *given: object) -> _T | None:
-        """What `step` answers, or None when it fails; the error is kept in the photo's place."""
+    def run_step(self, index: int, step: Callable[..., _T], *arguments: object) -> _T | None:
+        """Run a step of one photo; if it fails, record the error, with the photo's name."""
         try:
-            return step(*given)
+            return step(*arguments)
+        except ImageError as error:
+            error.where = error.where or self.names[index]
+            self.errors[index] = error
         except MaskportError as error:
-            self.errors[place] = error
-            return None
+            self.errors[index] = error
+        return None
 
 
 @dataclass(slots=True)
 class StageTimes:
-    """Seconds spent per stage, summed over photos; safe to add to from several threads."""
+    """Seconds by stage, summed over photos; thread-safe."""
 
     photos: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, seconds: Mapping[str, float], photos: int = 0) -> None:
-        """Count one call."""
+        """Add one call."""
         with self._lock:
             self.photos += photos
-            for stage, more in seconds.items():
-                self.seconds[stage] += more
+            for stage, spent in seconds.items():
+                self.seconds[stage] += spent
 
     def __str__(self) -> str:
         count = max(self.photos, 1)
@@ -116,10 +119,10 @@ class StageTimes:
 
 
 class Stages:
-    """The stages over one model on one or several canvases.
+    """The stages over one model with one or several canvases.
 
     Args:
-        sessions: opened networks; several are one model on several fixed canvases.
+        sessions: one, or several of one model with different fixed canvases.
         on_uncertified: see `runtime.predictor.Predictor`.
         scaled_decode: see there.
     """
@@ -133,150 +136,140 @@ class Stages:
         self.sessions = tuple(sessions)
         self._on_uncertified = on_uncertified
         self._scaled_decode = scaled_decode
-        self._canvases: tuple[CanvasSides | None, ...] = tuple(
-            fixed_canvas(session.artifact) for session in sessions
-        )
-        self._room = CanvasRoom()
+        self._canvases_hw = tuple(session.artifact.manifest.canvas_hw for session in sessions)
+        self._pool = CanvasPool()
         self._is_closed = False
 
     def close(self) -> None:
-        """Free the sessions; a call that is on its way fails."""
+        """Free the sessions; a running call fails."""
         self._is_closed = True
         for session in self.sessions:
             session.close()
 
     @property
     def spec(self) -> ModelSpec:
-        """What decides the numbers."""
+        """The model's spec."""
         return self.sessions[0].artifact.spec
 
-    def take(self, call: Call, photo: Photo | ImageError, name: str) -> None:
-        """Add a photo to a call that other threads will work on.
+    def add_photo(self, call: Call, photo: Photo | ImageError, name: str) -> None:
+        """Add a photo to a call that other threads will run.
 
-        One in memory is decoded and copied at once: cameras fill one array again and again, and a
-        Pillow image reads its file when its pixels are wanted, which two threads cannot do at the
-        same time.
+        A photo in memory is decoded and copied at once: a camera may reuse its array, and a Pillow
+        image, which two threads must not read at the same time, reads its file lazily.
         """
-        place = len(call.photos)
+        index = len(call.photos)
         call.photos.append(photo)
         call.names.append(name)
         if is_in_memory(photo):
             with call.timed("decode"):
-                self._decode_at(call, place)
-                if place in call.decoded:
-                    copied = replace(call.decoded[place], pixels=call.decoded[place].pixels.copy())
-                    call.decoded[place], call.photos[place] = copied, copied.pixels
+                self._decode_at(call, index)
+                if index in call.decoded:
+                    copied = replace(call.decoded[index], pixels=call.decoded[index].pixels.copy())
+                    call.decoded[index], call.photos[index] = copied, copied.pixels
 
     def prepare(self, call: Call) -> None:
-        """Decode every photo that is not yet, and put it on the canvas that suits it."""
+        """Decode the photos that are not decoded yet, and put each on a canvas."""
         with call.timed("decode"):
-            for place in range(len(call.photos)):
-                if place not in call.decoded and place not in call.errors:
-                    self._decode_at(call, place)
+            for index in range(len(call.photos)):
+                if index not in call.decoded and index not in call.errors:
+                    self._decode_at(call, index)
         with call.timed("preprocess"):
             rows: dict[int, list[int]] = {}
-            for place, decoded in sorted(call.decoded.items()):
-                chosen = call.attempt(place, self._choose, decoded.full_hw, call.names[place])
-                if chosen is not None:
-                    rows.setdefault(chosen, []).append(place)
+            for index, decoded in sorted(call.decoded.items()):
+                session = call.run_step(index, self._choose, decoded.full_hw)
+                if session is not None:
+                    rows.setdefault(session, []).append(index)
             call.groups = [
-                Group(session, places, self._canvas(session, [call.decoded[p] for p in places]))
-                for session, places in rows.items()
+                Group(session, members, self._canvas(session, [call.decoded[i] for i in members]))
+                for session, members in rows.items()
             ]
 
     def run(self, call: Call) -> None:
         """Run the network on every group."""
         with call.timed("network"):
             for group in call.groups:
-                feed = {"images": group.canvas.images, "image_hw": group.canvas.image_hw}
+                inputs = {"images": group.canvas.images, "image_hw": group.canvas.image_hw}
                 session = self.sessions[group.session]
                 try:
-                    answer = session.run(feed)
+                    outputs = session.run(inputs)
                     images = len(group.canvas.images)
-                    check_outputs(answer, self.spec, images, session.artifact.path)
-                    group.answer = answer
+                    check_outputs(outputs, self.spec, images, session.artifact.path)
+                    group.outputs = outputs
                 except MaskportError as error:
                     if self._is_closed:
                         raise
-                    call.errors.update(dict.fromkeys(group.rows, error))
+                    call.errors.update(dict.fromkeys(group.indices, error))
                 else:
-                    # The answer is the network's own memory, the canvas is free again.
-                    self._room.give_back(group.canvas.images)
+                    # The outputs have memory of their own.
+                    self._pool.give_back(group.canvas.images)
 
     def finish(self, call: Call) -> None:
-        """Bring every answer to the photo's own pixels and keep the rows that are wanted."""
+        """Rescale the outputs to each photo's own pixels and select rows."""
         with call.timed("results"):
             for group in call.groups:
-                answer, group.answer = group.answer, None
-                if answer is None:
+                outputs, group.outputs = group.outputs, None
+                if outputs is None:
                     continue
-                for row, place in enumerate(group.rows):
-                    found = call.attempt(place, self._result, call, group, answer, row)
-                    if found is not None:
-                        call.found[place] = found
+                for row, index in enumerate(group.indices):
+                    result = call.run_step(index, self._result, call, group, outputs, row)
+                    if result is not None:
+                        call.results[index] = result
 
-    def _decode_at(self, call: Call, place: int) -> None:
-        decoded = call.attempt(place, self._decode, call.photos[place], call.names[place])
-        if decoded is not None:
-            call.decoded[place] = decoded
-
-    def _decode(self, photo: Photo | ImageError, name: str) -> Decoded:
+    def _decode_at(self, call: Call, index: int) -> None:
+        photo = call.photos[index]
         if isinstance(photo, ImageError):
-            raise photo
-        try:
-            if self._scaled_decode:
-                return decode_at_least(photo, self._resized_hw)
-            pixels = decode(photo)
-            return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
-        except ImageError as error:
-            # Files carry their name in the message already.
-            if isinstance(photo, str | os.PathLike):
-                raise
-            raise ImageError(f"{name}{error}") from error
+            call.errors[index] = photo
+            return
+        decoded = call.run_step(index, self._decode, photo)
+        if decoded is not None:
+            call.decoded[index] = decoded
+
+    def _decode(self, photo: Photo) -> Decoded:
+        if self._scaled_decode:
+            return decode_at_least(photo, self._resized_hw)
+        pixels = decode(photo)
+        return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
 
     def _resized_hw(self, photo_hw: tuple[int, int]) -> tuple[int, int]:
-        """What a photo becomes on the canvas that suits it."""
-        chosen = choose_canvas(photo_hw, self.spec.preprocess, self._canvases)
-        return resized_hw(photo_hw, self.spec.preprocess, self._canvases[chosen])
+        """A photo's size on the canvas chosen for it."""
+        canvas_hw = self._canvases_hw[self._choose(photo_hw)]
+        return resized_hw(photo_hw, self.spec.preprocess, canvas_hw)
 
-    def _choose(self, photo_hw: tuple[int, int], name: str) -> int:
-        try:
-            return choose_canvas(photo_hw, self.spec.preprocess, self._canvases)
-        except ImageError as error:
-            raise ImageError(f"{name}{error}") from error
+    def _choose(self, photo_hw: tuple[int, int]) -> int:
+        return choose_canvas(photo_hw, self.spec.preprocess, self._canvases_hw)
 
     def _canvas(self, session: int, decoded: Sequence[Decoded]) -> Canvas:
-        fewest = self.sessions[session].artifact.manifest.batch_bounds[0]
-        rule, canvas = self.spec.preprocess, self._canvases[session]
+        smallest = self.sessions[session].artifact.manifest.batch_bounds[0]
+        rule, canvas_hw = self.spec.preprocess, self._canvases_hw[session]
         return to_canvas(
             [one.pixels for one in decoded],
             rule,
-            canvas,
-            max(len(decoded), fewest),
-            sizes=[resized_hw(one.full_hw, rule, canvas) for one in decoded],
-            room=self._room,
+            canvas_hw,
+            max(len(decoded), smallest),
+            sizes=[resized_hw(one.full_hw, rule, canvas_hw) for one in decoded],
+            pool=self._pool,
         )
 
-    def _result(self, call: Call, group: Group, answer: Outputs, row: int) -> Detections:
-        remedies = missing_certificates(answer, row)
+    def _result(self, call: Call, group: Group, outputs: Outputs, row: int) -> Detections:
+        missing = missing_certificates(outputs, row)
         path = self.sessions[group.session].artifact.path
-        if remedies and self._on_uncertified == "raise":
-            raise ArtifactError(f"{path}: {'; '.join(remedies)}")
-        if remedies and self._on_uncertified == "warn":
-            call.remedies += [f"{path}: {remedy}" for remedy in remedies]
+        if missing and self._on_uncertified == "raise":
+            raise ArtifactError(f"{path}: {'; '.join(missing)}")
+        if missing and self._on_uncertified == "warn":
+            call.warnings += [f"{path}: {reason}" for reason in missing]
         height, width = (int(side) for side in group.canvas.image_hw[row])
-        found = from_raw(
-            raw_rows(answer, row),
+        detections = from_raw(
+            raw_rows(outputs, row),
             self.spec,
-            call.decoded[group.rows[row]].full_hw,
+            call.decoded[group.indices[row]].full_hw,
             (height, width),
             group.canvas.origin_yx[row],
         )
-        return call.selection.apply(found)
+        return call.selection.apply(detections)
 
 
 def name_of(photo: object, index: int | None) -> str:
-    """What a message about a photo begins with; one photo that is no file needs no name."""
+    """A photo's name in messages; a single photo in memory needs none."""
     if isinstance(photo, str | os.PathLike):
-        return f"{os.fspath(photo)}: "
-    return "" if index is None else f"photo {index}: "
+        return str(os.fspath(photo))
+    return "" if index is None else f"photo {index}"

@@ -1,14 +1,14 @@
-"""Many photos, with decoding, network and results at work at the same time.
+"""Many photos, with decoding, network and results running at the same time.
 
-    feeder ──► pool: decode, preprocess ──► network thread ──► pool: results ──► caller
+    source thread ─► pool: decode, preprocess ─► network thread ─► pool: results ─► caller
 
-Calls leave in the order in which they came. A call begins only when there is a place for it, and
-the place is free again when the caller has taken its last photo: however slow the caller or fast
-the source, no more than `depth` calls are in memory.
+Calls leave in the order in which they came. At most `depth` calls are in memory, however slow the
+caller or fast the source: a call starts when a slot is free, and the slot is released when the
+caller has taken the call's last photo.
 
-The source is the caller's and may never answer, so its thread is left behind when a stream ends.
-The others do finite work and are awaited, by the interpreter's end if not before: one that goes
-while a library computes is aborted. That is why they belong to executors, which it knows.
+The source is the caller's and may block forever, so its thread is a daemon and is abandoned when a
+stream ends. The other threads do finite work and belong to executors, which the interpreter joins
+at exit: a thread that dies inside a library call would abort the process.
 """
 
 from __future__ import annotations
@@ -34,29 +34,31 @@ from runtime.sources.photos import Photo, is_in_memory
 from runtime.stages import Call, Stages, name_of
 from runtime.whole_numbers import require_count
 
-# How long to wait for a source that is in the middle of its next photo when a stream is closed.
-_PATIENCE_S = 1.0
-# Their letters, bytes or rows would be taken for photos.
+# How long a closed stream waits for a source that is producing its next photo.
+_JOIN_TIMEOUT_S = 1.0
+# Iterables whose letters, bytes or rows would be taken for photos.
 _ONE_PHOTO = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+
+PhotoInput = Photo | ImageError | Item
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamed:
-    """What became of one photo.
+    """The result of one photo.
 
-    It holds no pixels unless the stream keeps them, so that many results can be held.
+    It holds no pixels unless the stream keeps them, so a list of results stays small.
 
     Attributes:
-        index: its place in the stream, from 0.
-        photo: the path or error that was given; a photo in memory is the stream's own copy, for
-            `then`, and None afterwards unless the stream keeps pixels.
-        detections: what was found, in the photo's own pixels; None where `error` says why not.
-        error: what was wrong with this photo.
-        pixels: uint8 [h, w, 3] RGB, a fraction of the photo's size where it was decoded so; for
-            `then`, and None afterwards unless the stream keeps them, or it could not be decoded.
-        seconds: per stage; photos of one batch share its time.
-        value: what the stream's `then` answered.
-        item: the photo's names, where the stream was given a source's items.
+        index: of the photo in the stream, from 0.
+        photo: the caller's path or error; a photo in memory is the stream's own copy, for `then`,
+            and None afterwards unless the stream keeps pixels.
+        detections: in the photo's own pixels; None if there is an `error`.
+        error: why the photo could not be used.
+        pixels: uint8 [h, w, 3] RGB, at a fraction of the photo's size if it was decoded so; for
+            `then`, and None afterwards unless the stream keeps them. None if decoding failed.
+        seconds: by stage; the photos of a batch share its time equally.
+        value: what the stream's `then` returned.
+        item: the photo's names, if the source gave items.
     """
 
     index: int
@@ -74,18 +76,18 @@ ResultCallback = Callable[[Streamed], Any]
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How a stream works.
+    """Options of a stream.
 
     Attributes:
         batch_size: photos of one call of the network.
         workers: threads for decoding, preprocessing and results together.
         depth: calls in memory at once.
-        then: run on every result in a worker thread, for what can be done beside the network:
-            run lengths, drawing, writing files.
+        then: called with every result in a worker thread, for work that can overlap with the
+            network: run lengths, drawing, writing files.
         keep_pixels: whether results still hold their photo when they are handed out.
 
     Raises:
-        UsageError: no whole number, one below 1, or a `then` that cannot be called.
+        UsageError: a number below 1, or a `then` that cannot be called.
     """
 
     batch_size: int = 1
@@ -101,40 +103,37 @@ class StreamOptions:
             raise UsageError(f"then: expected a function, got {type(self.then).__name__}")
 
 
-class _Ended:
-    """Behind the last call: the source ended, or failed with `error`."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Queued behind the last call; `error` if the source or a stage failed."""
 
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-
-
-PhotoInput = Photo | ImageError | Item
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A call, the index of its first photo, and the names of those that came in items."""
+    """A call, the index of its first photo, and the names of photos that came as items."""
 
     call: Call
     first: int
-    named: list[ItemName | None]
+    names: list[ItemName | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The results of one call, without what it was made of.
+    """The results of one call, without its inputs.
 
     Attributes:
         results: in order.
-        found: how many photos could be used.
-        seconds: spent per stage, on all of them.
-        remedies: what the graph could not certify, a line each.
+        photos: number of photos that could be used.
+        seconds: by stage, of all of them.
+        warnings: certificates that the graph did not give, a line each.
     """
 
     results: Sequence[Streamed]
-    found: int
+    photos: int
     seconds: Mapping[str, float]
-    remedies: Sequence[str]
+    warnings: Sequence[str]
 
 
 def stream(
@@ -146,18 +145,18 @@ def stream(
     """Yield the results of every call, in order; threads end when the iterator is closed.
 
     Raises:
-        Exception: what the source raises, also when it is closed at its end, after the results of
+        Exception: raised by the source, also when it is closed at its end, after the results of
             all photos before.
     """
-    line = _Line(stages, photos, selection, options)
+    pipeline = _Pipeline(stages, photos, selection, options)
     try:
-        line.start()
-        yield from line.batches()
+        pipeline.start()
+        yield from pipeline.batches()
     finally:
-        line.stop()
+        pipeline.stop()
 
 
-class _Line:
+class _Pipeline:
     """The threads of one stream and the queues between them."""
 
     def __init__(
@@ -172,109 +171,110 @@ class _Line:
         self._selection = selection
         self._options = options
         self._stopped = threading.Event()
-        self._places = threading.Semaphore(options.depth)
-        self._finished: queue.SimpleQueue[Future[Batch] | _Ended] = queue.SimpleQueue()
+        self._slots = threading.Semaphore(options.depth)
+        self._finished: queue.SimpleQueue[Future[Batch] | _End] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(options.workers, "maskport-photos")
         # One thread, so calls keep their order.
         self._network = ThreadPoolExecutor(1, "maskport-network")
-        # A daemon: a source that never answers must not keep the interpreter from ending.
+        # A daemon: a source that blocks must not keep the interpreter from exiting.
         self._source = threading.Thread(target=self._feed, name="maskport-source", daemon=True)
 
     def start(self) -> None:
-        """Let the threads begin."""
+        """Start the source; the other threads follow."""
         self._source.start()
 
     def batches(self) -> Iterator[Batch]:
-        """Results in order; a call's place is free when the caller comes back for the next."""
+        """Results in order; a call's slot is free when the caller asks for the next."""
         while (batch := self._next()) is not None:
             yield batch
-            # Kept while the next is awaited, it would be one call more in memory.
+            # Without this, one call more would be in memory while the next is awaited.
             del batch
-            self._places.release()
+            self._slots.release()
 
     def stop(self) -> None:
-        """Let the threads end; what is in the queues is dropped.
+        """End the threads and drop what is queued.
 
-        All are told before any is awaited, so that a second interrupt leaves none that goes on.
+        All are signaled before any is joined, so that a second interrupt leaves none running.
         """
         self._stopped.set()
-        self._places.release()
+        self._slots.release()
         executors = (self._network, self._pool)
         for executor in executors:
             executor.shutdown(wait=False, cancel_futures=True)
         for executor in executors:
             executor.shutdown(wait=True)
         if self._source.ident is not None:
-            self._source.join(_PATIENCE_S)
+            self._source.join(_JOIN_TIMEOUT_S)
 
     def _next(self) -> Batch | None:
         finished = self._finished.get()
-        if not isinstance(finished, _Ended):
+        if not isinstance(finished, _End):
             return finished.result()
         if finished.error is not None:
             raise finished.error
         return None
 
     def _feed(self) -> None:
-        """Send on the source's photos and then its end, in any case: the caller waits for that."""
+        """Send the source's photos and then, in any case, the end: the caller waits for it."""
         error: BaseException | None = None
         source: Iterator[PhotoInput] = iter(())
         try:
             source = iter(self._photos)
             for first in itertools.count(0, self._options.batch_size):
-                self._places.acquire()
-                if self._stopped.is_set() or not self._take(source, first):
+                self._slots.acquire()
+                if self._stopped.is_set() or not self._send_call(source, first):
                     break
-        except BaseException as raised:  # the caller's thread raises it
+        except BaseException as raised:  # raised again in the caller's thread
             error = raised
-        end = _Ended(error or _error_of_closing(source))
+        end = _End(error or _error_of_closing(source))
         try:
             self._network.submit(self._finished.put, end)
-        except RuntimeError:  # the stream has been stopped, or the interpreter ends
+        except RuntimeError:  # the stream has been stopped, or the interpreter exits
             self._finished.put(end)
 
-    def _take(self, source: Iterator[PhotoInput], first: int) -> bool:
-        """Take the photos of one call and send them on; whether there were any."""
+    def _send_call(self, source: Iterator[PhotoInput], first: int) -> bool:
+        """Send the next photos as one call; False at the end of the source."""
         job = _Job(Call([], [], self._selection), first, [])
         try:
-            # One by one: what is in memory is copied before the source is asked for the next.
-            for given in itertools.islice(source, self._options.batch_size):
-                self._add(job, given)
+            # One by one: a photo in memory is copied before the source makes the next.
+            for photo in itertools.islice(source, self._options.batch_size):
+                self._add(job, photo)
         finally:
-            # Also what came before the source failed in the middle of a call.
-            if job.named and not self._stopped.is_set():
+            # Also the photos before a failure of the source.
+            if job.names and not self._stopped.is_set():
                 prepared = self._pool.submit(self._stages.prepare, job.call)
                 self._network.submit(self._run, job, prepared)
-        return bool(job.named)
+        return bool(job.names)
 
-    def _add(self, job: _Job, given: PhotoInput) -> None:
-        if not isinstance(given, Item):
-            job.named.append(None)
-            self._stages.take(job.call, given, name_of(given, job.first + len(job.call.photos)))
+    def _add(self, job: _Job, photo: PhotoInput) -> None:
+        if isinstance(photo, Item):
+            job.names.append(ItemName(photo.name, photo.stem, image_id=photo.image_id))
+            self._stages.add_photo(job.call, photo.photo, photo.name)
             return
-        job.named.append(ItemName(given.name, given.stem, image_id=given.image_id))
-        self._stages.take(job.call, given.photo, f"{given.name}: ")
+        name = name_of(photo, job.first + len(job.call.photos))
+        job.names.append(None)
+        self._stages.add_photo(job.call, photo, name)
 
     def _run(self, job: _Job, prepared: Future[None]) -> None:
-        """Run the network on one call, unless one before it failed."""
+        """Run the network on one call, unless an earlier one failed."""
         if self._stopped.is_set():
             return
         try:
             prepared.result()
             self._stages.run(job.call)
             self._finished.put(self._pool.submit(self._finish, job))
-        except BaseException as raised:  # the caller's thread raises it
+        except BaseException as raised:  # raised again in the caller's thread
             self._stopped.set()
-            self._finished.put(_Ended(raised))
+            self._finished.put(_End(raised))
 
     def _finish(self, job: _Job) -> Batch:
         call = job.call
         self._stages.finish(call)
-        results = [self._streamed(job, place) for place in range(len(call.photos))]
-        return Batch(results, len(call.found), call.seconds, call.remedies)
+        results = [self._streamed(job, index) for index in range(len(call.photos))]
+        return Batch(results, len(call.results), call.seconds, call.warnings)
 
-    def _streamed(self, job: _Job, place: int) -> Streamed:
-        result = self._result(job, place)
+    def _streamed(self, job: _Job, index: int) -> Streamed:
+        result = self._result(job, index)
         if self._options.then is not None and result.detections is not None:
             try:
                 result = replace(result, value=self._options.then(result))
@@ -285,33 +285,32 @@ class _Line:
         photo = None if is_in_memory(result.photo) else result.photo
         return replace(result, photo=photo, pixels=None)
 
-    def _result(self, job: _Job, place: int) -> Streamed:
+    def _result(self, job: _Job, index: int) -> Streamed:
         call = job.call
-        share = {stage: spent / len(call.photos) for stage, spent in call.seconds.items()}
-        decoded, error = call.decoded.get(place), call.errors.get(place)
+        decoded, error = call.decoded.get(index), call.errors.get(index)
         return Streamed(
-            index=job.first + place,
-            photo=call.photos[place],
-            detections=None if error is not None else call.found[place],
+            index=job.first + index,
+            photo=call.photos[index],
+            detections=None if error is not None else call.results[index],
             error=None if error is None else _without_frames(error),
             pixels=None if decoded is None else decoded.pixels,
-            seconds=share,
-            item=job.named[place],
+            seconds={stage: spent / len(call.photos) for stage, spent in call.seconds.items()},
+            item=job.names[index],
         )
 
 
 def require_several(photos: object) -> None:
-    """Refuse what is one photo; an array of several, [N, h, w, 3], is not.
+    """Reject a single photo; an array of several, [N, h, w, 3], is accepted.
 
     Raises:
-        UsageError: It is one.
+        UsageError: It is one photo, or nothing to iterate over.
     """
     is_array = isinstance(photos, np.ndarray) and photos.ndim < 4
     if is_array or isinstance(photos, _ONE_PHOTO):
         raise UsageError(
             f"stream: expected several photos, got one {type(photos).__name__}; put it in a list"
         )
-    # Python also iterates over what has numbered entries only, as a data set of PyTorch.
+    # Python also iterates over objects with `__getitem__` only, such as PyTorch's data sets.
     if not isinstance(photos, Iterable) and not hasattr(photos, "__getitem__"):
         raise UsageError(f"stream: expected photos to iterate over, got {type(photos).__name__}")
 
@@ -321,21 +320,21 @@ def _error_of_closing(source: object) -> BaseException | None:
         close = getattr(source, "close", None)
         if close is not None:
             close()
-    except BaseException as raised:  # the caller's thread raises it
+    except BaseException as raised:  # raised again in the caller's thread
         return raised
     return None
 
 
 def _without_frames(error: MaskportError) -> MaskportError:
-    """The same error; its traceback and causes would keep the photos of their frames in memory.
+    """The error without traceback and causes, whose frames would keep photos in memory.
 
-    What a cause says and the message does not becomes a note.
+    The message of a cause becomes a note unless the error's message contains it.
     """
     cause = error.__cause__
     while cause is not None:
-        said = " ".join(str(cause).split())
-        if said not in str(error):
-            error.add_note(f"because of {type(cause).__name__}: {said}")
+        message = " ".join(str(cause).split())
+        if message not in str(error):
+            error.add_note(f"because of {type(cause).__name__}: {message}")
         cause = cause.__cause__
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

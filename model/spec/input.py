@@ -46,6 +46,10 @@ class PreprocessSpec:
     placement: Literal["top-left", "centred"] = "top-left"
     padding: Literal["zero-after", "zero-before"] = "zero-after"
 
+    def canvas_side(self, side: int) -> int:
+        """The side in pixels, rounded up to a multiple of `size_divisor`."""
+        return -(-side // self.size_divisor) * self.size_divisor
+
     def __post_init__(self) -> None:
         require(
             1 <= self.short_side <= self.long_side <= 16384,

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: the spec and how the file was made."""
+"""The metadata of an exported file: its spec, and the manifest of how it was made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.errors import ArtifactError, SpecError
+from model.errors import ArtifactError, SpecError, UsageError
 
 if TYPE_CHECKING:
     from model.spec import ModelSpec
@@ -22,9 +22,8 @@ MANIFEST_VERSION = 1
 class Manifest:
     """How a file was made.
 
-    `batch`, `height` and `width` are None where the graph takes any value; sides are canvas
-    pixels. `batch_range` is the smallest, usual and largest batch where it is bounded but not
-    fixed.
+    `batch`, `height` and `width` are None if the graph accepts any value; sides are canvas pixels.
+    `batch_range` is the smallest, usual and largest batch if it is bounded but not fixed.
     """
 
     target: str
@@ -40,15 +39,35 @@ class Manifest:
 
     @property
     def batch_bounds(self) -> tuple[int, int | None]:
-        """The smallest and the largest batch of one run; None where nothing bounds it."""
+        """The smallest and the largest batch of one run; None if there is no bound."""
         if self.batch_range is not None:
             return self.batch_range[0], self.batch_range[2]
         return (1, None) if self.batch is None else (self.batch, self.batch)
 
+    @property
+    def canvas_hw(self) -> tuple[int, int] | None:
+        """Height and width of a fixed canvas; None if the graph accepts any."""
+        if self.height is None or self.width is None:
+            return None
+        return self.height, self.width
+
+    def require_batch(self, name: str, size: int) -> None:
+        """Require that one run can hold a batch.
+
+        Raises:
+            UsageError: it is too large; the message begins with `name`.
+        """
+        largest = self.batch_bounds[1]
+        if largest is not None and size > largest:
+            raise UsageError(
+                f"{name} {size}: the artifact was exported for a batch of at most {largest}; use a "
+                f"smaller one, or export it with --batch {size}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file that runs, with what is needed to run it right."""
+    """An executable file with its spec and manifest."""
 
     path: Path
     spec: ModelSpec
@@ -56,7 +75,7 @@ class Artifact:
 
 
 def to_metadata(spec: ModelSpec, manifest: Manifest) -> dict[str, str]:
-    """The key-value pairs that travel inside the file."""
+    """The key-value pairs that are stored in the file."""
     from model.spec_json import to_json
 
     return {SPEC_KEY: to_json(spec), MANIFEST_KEY: json.dumps(asdict(manifest))}
@@ -66,7 +85,7 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
     """Read what `to_metadata` wrote.
 
     Raises:
-        ArtifactError: the pairs are absent or damaged: the file is not ours.
+        ArtifactError: the pairs are missing or damaged.
     """
     from model.spec_json import from_json
 
@@ -88,7 +107,7 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
 
 
 def _manifest(data: Mapping[str, Any]) -> Manifest:
-    """Rebuild a manifest, every field of the type that it should have.
+    """Rebuild a manifest and check the type of every field.
 
     Raises:
         TypeError: a field is unknown, missing or of another type.

@@ -13,7 +13,7 @@ from runtime.artifacts.metadata import Artifact
 from runtime.benchmarking.artifact_process import ArtifactProcess
 from runtime.benchmarking.timings import Timing
 from runtime.benchmarking.worker import OpenOptions, PhotoResult
-from runtime.cli.console import complain
+from runtime.cli.console import print_error
 
 # Thread pools spin for a while after a call, on the cores that the next process needs.
 _PAUSE_S = 0.05
@@ -123,7 +123,7 @@ def _detect(
         try:
             results[photo] = [process.detect(photo) for process in processes]
         except ImageError as error:
-            complain(error if str(photo) in str(error) else f"{photo}: {error}")
+            print_error(error if str(photo) in str(error) else f"{photo}: {error}")
         advance(len(processes))
     return results
 

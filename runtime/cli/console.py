@@ -1,4 +1,4 @@
-"""What every command shares: exit statuses, error lines, progress."""
+"""What all commands share: exit statuses, error lines, argument types, progress."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from model.errors import MaskportError, UsageError
 from runtime.whole_numbers import MOST_THREADS
 
 DONE, FAILED, USAGE = 0, 1, 2
-_LONGEST = 1000
+BAR_CHARS = 24
+_MAX_MESSAGE_CHARS = 1000
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaint is one line that starts with `error:`."""
+    """An argparse parser whose errors are one line that starts with `error:`."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the complaint and leave with status 2."""
-        complain(f"{message} (--help shows the options)")
+        """Print the error and exit with status 2."""
+        print_error(f"{message} (--help shows the options)")
         raise SystemExit(USAGE)
 
 
@@ -34,7 +36,7 @@ def add_alias(group: argparse._ActionsContainer, old: str, dest: str, **options:
 
 
 def printable(text: str) -> str:
-    """One line: names in files may hold line breaks or terminal codes."""
+    """One line: names from untrusted files may hold newlines or terminal codes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -50,20 +52,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def complain(error: object) -> None:
+def print_error(error: object) -> None:
     """Print one line that starts with `error:` to stderr."""
-    _say("error", str(error))
+    _print("error", str(error))
 
 
-def remark(text: str) -> None:
-    """Print one line that starts with `note:` to stderr: nothing is wrong, but worth knowing."""
-    _say("note", text)
+def print_note(text: str) -> None:
+    """Print one line that starts with `note:` to stderr."""
+    _print("note", text)
 
 
-def _say(what: str, text: str) -> None:
-    # Over a progress line that is still open, not behind it.
-    lead = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{lead}{what}: {printable(text[:_LONGEST])}", file=sys.stderr)
+def _print(label: str, text: str) -> None:
+    # Replaces an open progress line.
+    StatusLine().finish(f"{label}: {printable(text[:_MAX_MESSAGE_CHARS])}")
 
 
 def whole_number(text: str) -> int:
@@ -94,45 +95,45 @@ def fraction(text: str) -> float:
 
 
 def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
-    """Run a command's body; errors that a user can act on become one line, never a traceback.
+    """Run a command; errors that a user can act on become one line, never a traceback.
 
     Returns:
         0 done, 1 failed, 2 usage, 130 interrupted.
     """
-    steady_streams()
+    accept_any_output()
     try:
         with warnings.catch_warnings():
-            # Of large or damaged photos the runtime speaks itself, in one line each.
+            # The runtime reports large or damaged photos itself, in one line each.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             status = command(sys.argv[1:] if argv is None else argv)
-            # A reader that went away is noticed here rather than while Python exits.
+            # A closed pipe is noticed here rather than while Python exits.
             sys.stdout.flush()
             return status
     except UsageError as error:
-        complain(error)
+        print_error(error)
         return USAGE
     except MaskportError as error:
-        complain(error)
+        print_error(error)
         return FAILED
     except MemoryError:
-        complain("out of memory; try a smaller --size or fewer images at once")
+        print_error("out of memory; try a smaller --size or fewer images at once")
         return FAILED
     except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain again while it exits.
+        # The reader closed the pipe (`| head`); Python would print an error while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        complain(error)
+        print_error(error)
         return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def steady_streams() -> None:
-    """Make standard output and error take whatever is printed.
+def accept_any_output() -> None:
+    """Make standard output and error accept any text.
 
-    Closed ones (`>&-`) lose it; characters that their encoding lacks come out as escapes.
+    Closed streams (`>&-`) drop it; characters that the encoding lacks are printed as escapes.
     """
     _occupy_descriptors()
     for name in ("stdout", "stderr"):
@@ -145,43 +146,62 @@ def steady_streams() -> None:
 
 
 def _occupy_descriptors() -> None:
-    """Let no file of ours be opened as 0, 1 or 2, where libraries print what they think."""
+    """Keep our files from getting the descriptors 0, 1 or 2, to which libraries print."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest that is free, which is this one.
+            # open() takes the lowest free descriptor, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
+class StatusLine:
+    """A line of progress on stderr: rewritten on a terminal, plain lines elsewhere."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self.is_terminal = self._stream.isatty()
+
+    def rewrite(self, text: str) -> None:
+        """Show a text that the next one replaces; for terminals only."""
+        self._stream.write(f"{_CLEAR_LINE}{text}")
+        self._stream.flush()
+
+    def finish(self, text: str) -> None:
+        """Write a text that stays, and start a new line."""
+        self._stream.write(f"{_CLEAR_LINE if self.is_terminal else ''}{text}\n")
+        self._stream.flush()
+
+
+def filled_bar(fraction: float) -> str:
+    """A bar of `BAR_CHARS` characters, filled from the left."""
+    return f"{'█' * int(BAR_CHARS * fraction):<{BAR_CHARS}}"
+
+
 class Steps:
-    """Named steps of one long job: a line rewritten on a terminal, plain lines elsewhere."""
+    """Progress over the named steps of a long job, with the time of each."""
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
         self._total = total
         self._done = 0
-        self._stream = sys.stderr if stream is None else stream
+        self._line = StatusLine(stream)
         self._started = time.perf_counter()
         self._current = ""
 
-    def begin(self, what: str) -> None:
-        """Close the running step and name the next."""
+    def begin(self, name: str) -> None:
+        """End the running step and start the next."""
         self.end()
-        self._current, self._started = what, time.perf_counter()
-        if self._stream.isatty():
-            self._stream.write(f"[{self._done + 1}/{self._total}] {what} …")
-            self._stream.flush()
+        self._current, self._started = name, time.perf_counter()
+        if self._line.is_terminal:
+            self._line.rewrite(f"[{self._done + 1}/{self._total}] {name} …")
 
     def end(self) -> None:
-        """Close the running step with its time."""
+        """End the running step and show its time."""
         if not self._current:
             return
         self._done += 1
         seconds = time.perf_counter() - self._started
-        lead = "\r\x1b[K" if self._stream.isatty() else ""
-        line = f"[{self._done}/{self._total}] {self._current} {seconds:.1f} s"
-        self._stream.write(f"{lead}{line}\n")
-        self._stream.flush()
+        self._line.finish(f"[{self._done}/{self._total}] {self._current} {seconds:.1f} s")
         self._current = ""
 
 
@@ -191,7 +211,7 @@ class Bar:
     def __init__(self, total: int, unit: str, stream: TextIO | None = None) -> None:
         self._total = total
         self._unit = unit
-        self._stream = sys.stderr if stream is None else stream
+        self._line = StatusLine(stream)
         self._count = 0
         self._started = time.perf_counter()
 
@@ -199,16 +219,14 @@ class Bar:
         """Count items as done."""
         before, self._count = self._count, self._count + count
         rate = self._count / max(time.perf_counter() - self._started, 1e-9)
-        if self._stream.isatty():
-            filled = "█" * (24 * self._count // max(self._total, 1))
-            tail = "\n" if self._count >= self._total else ""
-            self._stream.write(
-                f"\r\x1b[K{filled:<24} {self._count}/{self._total} {rate:.1f} {self._unit}/s{tail}"
-            )
-        elif self._crossed_tenth(before):
-            self._stream.write(f"{self._count}/{self._total} {rate:.1f} {self._unit}/s\n")
-        self._stream.flush()
+        text = f"{self._count}/{self._total} {rate:.1f} {self._unit}/s"
+        is_done = self._count >= self._total
+        if self._line.is_terminal:
+            bar = filled_bar(self._count / max(self._total, 1))
+            (self._line.finish if is_done else self._line.rewrite)(f"{bar} {text}")
+        elif is_done or self._crossed_tenth(before):
+            self._line.finish(text)
 
     def _crossed_tenth(self, before: int) -> bool:
         step = max(self._total / 10, 1)
-        return int(before / step) != int(self._count / step) or self._count >= self._total
+        return int(before / step) != int(self._count / step)

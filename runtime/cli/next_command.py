@@ -1,4 +1,4 @@
-"""The last line of every command: what to run next, spelled so that it runs as printed."""
+"""The last line of every command: the next command to run, ready to be copied."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from maskport import COMMANDS
 
 
 def next_step(verb: str, *arguments: str | Path) -> str:
-    """`next: …` for another verb, started the way that this process was started.
+    """`next: …` with another command, started the way that this process was started.
 
     Args:
-        verb: of the command table.
-        arguments: as a user would type them; quoted here.
+        verb: a name in `maskport.COMMANDS`.
+        arguments: unquoted.
     """
     return f"next: {shlex.join([*_start(verb), *map(str, arguments)])}"
 
@@ -25,12 +25,12 @@ def _start(verb: str) -> list[str]:
     program = Path(sys.argv[0])
     if program.name == "maskport":
         return ["maskport" if shutil.which("maskport") else _short(program), verb]
-    found = shutil.which("python")
-    is_ours = found is not None and os.path.abspath(found) == os.path.abspath(sys.executable)
+    python = shutil.which("python")
+    is_ours = python is not None and os.path.abspath(python) == os.path.abspath(sys.executable)
     return ["python" if is_ours else _short(Path(sys.executable)), "-m", COMMANDS[verb][0]]
 
 
 def _short(path: Path) -> str:
-    """Relative where the path is below the working directory."""
+    """The path, relative if it is below the working directory."""
     folder = Path.cwd()
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

@@ -1,4 +1,4 @@
-"""The user's own files, which a command reads and must not write over."""
+"""Protection of the user's files: a command must not overwrite what it reads."""
 
 from __future__ import annotations
 
@@ -12,32 +12,37 @@ from model.errors import ImageError, UsageError
 from runtime.formats import layout
 from runtime.sources.items import Item
 
-# Device and number of a file: one file has one, however its name is written.
+# Device and inode: the same for every name of a file.
 _Identity = tuple[int, int]
 
 
-class Originals:
-    """Compares what is read with what would be written.
+class OverwriteGuard:
+    """Compares the files that are read with those that would be written.
 
     Args:
-        places: what the user named; files among it, such as lists, count as read.
-        known: items that are known beforehand; others count from when they are seen.
+        arguments: photos, lists and folders as the user named them; files among them are read.
+        known: items that are known beforehand; others are added as they come.
         folder: of the results.
-        kinds: what is saved.
+        kinds: kinds of results that are saved.
     """
 
     def __init__(
-        self, places: Iterable[str], known: Collection[Item], folder: Path, kinds: Collection[str]
+        self,
+        arguments: Iterable[str],
+        known: Collection[Item],
+        folder: Path,
+        kinds: Collection[str],
     ) -> None:
         self._folder = folder
         self._kinds = frozenset(kinds)
-        # Files, and the folders of photos: cutouts replace what is in theirs.
-        self._read = {found for place in places if (found := _file_identity(place))}
+        # Files, and the folders of photos: cutouts replace the files in theirs.
+        files = filter(os.path.isfile, arguments)
+        self._read = set(filter(None, map(_identity, files)))
         for item in known:
             self._remember(item)
 
     def require_safe(self, known: Iterable[Item]) -> None:
-        """Before anything is written: what can be told then.
+        """Check everything that is known before the first file is written.
 
         Raises:
             UsageError: a result would replace a file that is read.
@@ -52,16 +57,17 @@ class Originals:
                 )
 
     def checked(self, item: Item) -> Item:
-        """The item; with an error in the photo's place where its files would replace what is read.
+        """The item; with an error instead of the photo if its results would replace a read file.
 
-        For sources that tell only on the way what they hold.
+        For sources whose items are not known beforehand.
         """
         self._remember(item)
         for target in self._targets(item):
             if self._is_read(target):
                 problem = ImageError(
-                    f"{item.name}: {target} would replace a photo or list that is read; name "
-                    "another folder with -o"
+                    f"{target} would replace a photo or list that is read; name another folder "
+                    "with -o",
+                    item.name,
                 )
                 return replace(item, photo=problem)
         return item
@@ -78,12 +84,8 @@ class Originals:
 
 
 def _identity(path: str | Path) -> _Identity | None:
-    """None where nothing is."""
+    """None if there is no such file."""
     with suppress(OSError, ValueError):
-        found = os.stat(path)
-        return found.st_dev, found.st_ino
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
     return None
-
-
-def _file_identity(place: str) -> _Identity | None:
-    return _identity(place) if os.path.isfile(place) else None

@@ -136,29 +136,22 @@ class DevicePredictor(Closing):
 
     def _placements(self, batch: Frames) -> tuple[tuple[int, int], Placements]:
         """The canvas, and the position of each frame on it."""
-        manifest, spec = self.artifact.manifest, self.spec.preprocess
-        fixed = None
-        if manifest.height is not None and manifest.width is not None:
-            fixed = manifest.height, manifest.width
+        fixed, spec = self.artifact.manifest.canvas_hw, self.spec.preprocess
         resized = []
         for index, hw in enumerate(batch.hws):
             try:
                 resized.append(resized_hw(hw, spec, fixed))
             except ImageError as error:
-                raise ImageError(f"frame {index}: {error}") from error
+                error.where = f"frame {index}"
+                raise
         canvas_hw = fixed or shared_canvas_hw(resized, spec)
         origins = tuple(origin_yx(hw, canvas_hw, spec) for hw in resized)
         return canvas_hw, Placements(batch.hws, tuple(resized), origins)
 
     def _rows(self, frames: int) -> int:
         """Rows of the batch."""
-        least, most = self.artifact.manifest.batch_bounds
-        if most is not None and frames > most:
-            raise UsageError(
-                f"frames: {frames} at once, and the artifact was exported for a batch of {most} at "
-                f"most; give fewer, or export it with --batch {frames}"
-            )
-        return max(frames, least)
+        self.artifact.manifest.require_batch("frames", frames)
+        return max(frames, self.artifact.manifest.batch_bounds[0])
 
     def _inputs(
         self,

@@ -17,7 +17,7 @@ import PIL
 
 from model.arrays import Int64
 from runtime.preprocessing import skimage_bilinear, torch_bilinear
-from runtime.preprocessing.opencv_bilinear import neighbours
+from runtime.preprocessing.opencv_bilinear import neighbors
 
 PILLOW_BITS = 22  # of a weight: 32, less 8 of a pixel, less 2 of the sum
 OPENCV_ONE = 2048
@@ -39,7 +39,7 @@ def torchvision(source: int, target: int) -> Taps:
 
 def opencv(source: int, target: int) -> Taps:
     """Two int32 taps; see `runtime.preprocessing.opencv_bilinear`."""
-    first, near = neighbours(source, target)
+    first, near = neighbors(source, target)
     index = np.clip(np.stack([first, first + 1]), 0, source - 1)
     return Taps(index.astype(np.int64), np.stack([OPENCV_ONE - near, near]).astype(np.int32))
 

@@ -33,7 +33,8 @@ def original_pixels(what: str, image: Image.Image | UInt8, detections: Detection
     expected = (*detections.image_hw, 3)
     if pixels.shape != expected or pixels.dtype != np.uint8:
         raise ImageError(
-            f"{what}: expected an RGB image as uint8 {list(expected)}, got {pixels.dtype} "
-            f"{list(pixels.shape)}; pass the image that the detections were made from"
+            f"expected an RGB image as uint8 {list(expected)}, got {pixels.dtype} "
+            f"{list(pixels.shape)}; pass the image that the detections were made from",
+            what,
         )
     return pixels

@@ -1,4 +1,4 @@
-"""What keeps an answer from being certainly the eager model's, and what is done about it."""
+"""Certificates of a result: whether the graph proved it equal to the eager model's."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ OnUncertified = Literal["warn", "raise", "ignore"]
 
 
 class UncertifiedResultWarning(UserWarning):
-    """A result that the graph could not certify: NMS undecided, or candidates cut."""
+    """A result that the graph could not certify: NMS undecided, or candidates or samples cut."""
 
 
 def check_on_uncertified(value: str) -> None:
-    """Refuse what is no `OnUncertified`.
+    """Check a value of `OnUncertified`.
 
     Raises:
-        UsageError: another word.
+        UsageError: another value.
     """
     if value not in get_args(OnUncertified):
         raise UsageError(f"on_uncertified: expected warn, raise or ignore, got '{value}'")
 
 
-def missing_certificates(answer: Outputs, row: int) -> list[str]:
-    """What of one photo is not certain, and which export option helps.
+def missing_certificates(outputs: Outputs, row: int) -> list[str]:
+    """What the graph did not certify for one photo, with the export option that helps.
 
     Args:
-        answer: of a session.
-        row: the photo's place in the batch.
+        outputs: of a session.
+        row: the photo's index in the batch.
     """
-    found = []
-    if is_open := int(answer["nms_open"][row]):
-        found.append(
-            f"NMS left {is_open} boxes of a photo undecided; export with more --nms-rounds"
+    missing = []
+    if undecided := int(outputs["nms_open"][row]):
+        missing.append(
+            f"NMS left {undecided} boxes of a photo undecided; export with more --nms-rounds"
         )
-    if cut := int(answer["candidates_cut"][row]):
-        found.append(
-            f"{cut} candidates of a photo were cut that might have counted; export with a "
-            "higher --candidates"
+    if cut := int(outputs["candidates_cut"][row]):
+        missing.append(
+            f"{cut} candidates of a photo were cut that might have counted; export with a higher "
+            "--candidates"
         )
-    if unsampled := int(answer["samples_cut"][row]):
-        found.append(
-            f"{unsampled} RoIs of a photo were pooled with too few samples; export with a higher "
-            "--max-sampling, or without it"
+    if undersampled := int(outputs["samples_cut"][row]):
+        missing.append(
+            f"{undersampled} RoIs of a photo were pooled with too few samples; export with a "
+            "higher --max-sampling, or without it"
         )
-    return found
+    return missing

@@ -1,4 +1,4 @@
-"""From decoded photos to the network's canvas, as the eager model does it.
+"""From decoded photos to the network's input canvas, as the eager model does it.
 
 Legend: h, w sides of a photo; H, W sides of the canvas, all in pixels.
 """
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A batch as the graph takes it.
+    """The graph's inputs for a batch.
 
-    images: float32 [N, 3, H, W] in the spec's channel order and value range, zero in the
-    padding; image_hw: float32 [N, 2], each photo's size on the canvas; origin_yx: its first row
-    and column there, a pair per photo.
+    Attributes:
+        images: float32 [N, 3, H, W] in the spec's channel order and value range, zero in the
+            padding.
+        image_hw: float32 [N, 2], each photo's size on the canvas.
+        origin_yx: each photo's first row and column on the canvas.
     """
 
     images: Float32
@@ -40,10 +42,10 @@ class Canvas:
 def resized_hw(
     photo_hw: tuple[int, int], spec: PreprocessSpec, canvas_hw: tuple[int, int] | None = None
 ) -> tuple[int, int]:
-    """Size of a photo after the resize rule, and no larger than a fixed canvas allows.
+    """Size of a photo after the resize rule, limited by a fixed canvas.
 
     Raises:
-        ImageError: the rule leaves less than one pixel, where the eager model fails as well.
+        ImageError: less than one pixel is left; the eager model fails on it as well.
 
     Source: torchvision `_resize_image_and_masks` (floor); detectron2 `ResizeShortestEdge`
     (round); mmcv `rescale_size` (round); Matterport `resize_image` (round).
@@ -86,7 +88,7 @@ def _rounded_sides(
 ) -> tuple[int, int]:
     """The short side first, then the long side's limit, then halves up (detectron2).
 
-    In detectron2's order of operations: another one rounds some sides the other way.
+    The order of operations is detectron2's: another one rounds some sides differently.
     """
     scale = float(spec.short_side) / min(height, width)
     short = float(spec.short_side)
@@ -106,7 +108,7 @@ def _even_sides(
 ) -> tuple[int, int]:
     """One scale, up to the short side but down to the long one only, halves to even.
 
-    In Matterport's order of operations: another one rounds some sides the other way.
+    The order of operations is Matterport's: another one rounds some sides differently.
     """
     scale = max(1.0, spec.short_side / min(height, width))
     longest = max(height, width)
@@ -122,7 +124,7 @@ def _even_sides(
 def origin_yx(
     image_hw: tuple[int, int], canvas_hw: tuple[int, int], spec: PreprocessSpec
 ) -> tuple[int, int]:
-    """First row and column of a photo on its canvas; the graph places it by the same rule.
+    """First row and column of a photo on its canvas; the graph uses the same rule.
 
     Source: Matterport `resize_image` (the odd pixel of padding goes to the end).
     """
@@ -137,22 +139,22 @@ def to_canvas(
     canvas_hw: tuple[int, int] | None = None,
     batch: int | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
-    room: CanvasRoom | None = None,
+    pool: CanvasPool | None = None,
 ) -> Canvas:
-    """Resize photos, put each in its place on one canvas, and pad.
+    """Resize photos, place them on canvases of one size, and pad.
 
     Args:
         photos: uint8 [h, w, 3] RGB each.
         spec: the resize rule and the graph's value range.
-        canvas_hw: a fixed canvas; None takes the spec's square, or else the smallest that holds
-            all, rounded up to the spec's divisor, as the eager model does.
-        batch: rows of the batch when it is fixed; missing photos are blank.
-        sizes: what each becomes, where that is not what the rule says of its pixels: a photo that
-            was decoded at less than its full size.
-        room: gives the canvas memory that was used before; None allocates.
+        canvas_hw: a fixed canvas; None takes the spec's square, or the smallest that holds all
+            photos, rounded up to the spec's divisor, as the eager model does.
+        batch: rows of the batch if it is fixed; rows without a photo are blank.
+        sizes: sizes after the resize; None computes them from the photos. They differ for photos
+            that were decoded at less than their full size.
+        pool: source of the canvas's memory; None allocates.
 
     Raises:
-        ImageError: a photo that the resize rule leaves nothing of.
+        ImageError: the resize rule shrinks a photo to nothing.
     """
     if sizes is None:
         sizes = [resized_hw(p.shape[:2], spec, canvas_hw) for p in photos]
@@ -161,7 +163,7 @@ def to_canvas(
     origins = tuple(origin_yx(size, canvas_hw, spec) for size in sizes)
     count = len(photos) if batch is None else batch
     shape = (count, 3, *canvas_hw)
-    images = np.empty(shape, np.float32) if room is None else room.take(shape)
+    images = np.empty(shape, np.float32) if pool is None else pool.take(shape)
     image_hw = np.tile(np.array([canvas_hw], np.float32), (count, 1))
     for row, (photo, (height, width)) in enumerate(zip(photos, sizes, strict=True)):
         y, x = origins[row]
@@ -174,18 +176,19 @@ def to_canvas(
     return Canvas(images, image_hw, origins)
 
 
-class CanvasRoom:
-    """Memory of canvases that are done with, so that the next photo needs no fresh pages.
+class CanvasPool:
+    """Used canvases whose memory the next photos can have; thread-safe.
 
-    Safe to use from several threads. At most `most` canvases are kept, the last ones given back.
+    Args:
+        size: most canvases that are kept; the ones returned last stay.
     """
 
-    def __init__(self, most: int = 4) -> None:
-        self._free: deque[Float32] = deque(maxlen=most)
+    def __init__(self, size: int = 4) -> None:
+        self._free: deque[Float32] = deque(maxlen=size)
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...]) -> Float32:
-        """A canvas of that shape, its contents left over."""
+        """A canvas of that shape, not cleared."""
         with self._lock:
             for index, canvas in enumerate(self._free):
                 if canvas.shape == shape:
@@ -194,18 +197,17 @@ class CanvasRoom:
         return np.empty(shape, np.float32)
 
     def give_back(self, canvas: Float32) -> None:
-        """Let the next one use it; nobody may look at it any more."""
+        """Return a canvas that nothing reads any more."""
         with self._lock:
             self._free.append(canvas)
 
 
 def shared_canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> tuple[int, int]:
-    """The canvas, in pixels, of resized photos of these sides that share a batch."""
+    """Height and width of the canvas of resized photos that share a batch."""
     if spec.square:
         return spec.long_side, spec.long_side
     tallest, widest = (max(size[axis] for size in sizes) for axis in (0, 1))
-    divisor = spec.size_divisor
-    return -(-tallest // divisor) * divisor, -(-widest // divisor) * divisor
+    return spec.canvas_side(tallest), spec.canvas_side(widest)
 
 
 def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
@@ -239,4 +241,4 @@ def _resize_into(planes: Float32, photo: UInt8, spec: PreprocessSpec) -> None:
         np.multiply(integers, scale, out=planes, dtype=np.float32)
 
 
-__all__ = ["Canvas", "CanvasRoom", "bilinear", "origin_yx", "resize", "resized_hw", "to_canvas"]
+__all__ = ["Canvas", "CanvasPool", "bilinear", "origin_yx", "resize", "resized_hw", "to_canvas"]

@@ -1,9 +1,8 @@
-"""Which of several fixed canvases a photo goes to.
+"""The choice among several fixed canvases for a photo.
 
-The rule: the canvas on which the resize rule leaves the photo largest, in pixels; of equals the
-smaller canvas, which is the faster one; then the one that was named first. On an 800x1344 and a
-1344x800 canvas a landscape photo thus takes the first and a portrait photo the second, and a
-photo as high as wide the first that was named.
+The rule: the canvas on which the resize rule leaves the photo largest, in pixels; among equals the
+smaller canvas, which is faster; then the first given. With an 800x1344 and a 1344x800 canvas, a
+landscape photo gets the first, a portrait photo the second, and a square photo the first given.
 """
 
 from __future__ import annotations
@@ -18,34 +17,26 @@ from runtime.preprocessing.canvas import resized_hw
 if TYPE_CHECKING:
     from model.spec import PreprocessSpec
 
-Canvas = tuple[int, int]
-
-
-def fixed_canvas(artifact: Artifact) -> Canvas | None:
-    """Height and width of the canvas that an artifact was exported for; None takes any."""
-    manifest = artifact.manifest
-    if manifest.height is None or manifest.width is None:
-        return None
-    return manifest.height, manifest.width
-
 
 def choose_canvas(
-    photo_hw: tuple[int, int], spec: PreprocessSpec, canvases: Sequence[Canvas | None]
+    photo_hw: tuple[int, int],
+    spec: PreprocessSpec,
+    canvases_hw: Sequence[tuple[int, int] | None],
 ) -> int:
-    """Index of the canvas for a photo, by the rule above.
+    """Index of the canvas for a photo, by the rule above; None is a canvas of any size.
 
     Raises:
         ImageError: the resize rule leaves less than a pixel of the photo on every canvas.
     """
     ranked: list[tuple[int, int, int]] = []
     problem: ImageError | None = None
-    for index, canvas in enumerate(canvases):
+    for index, canvas_hw in enumerate(canvases_hw):
         try:
-            height, width = resized_hw(photo_hw, spec, canvas)
+            height, width = resized_hw(photo_hw, spec, canvas_hw)
         except ImageError as error:
             problem = problem or error
             continue
-        area = 0 if canvas is None else canvas[0] * canvas[1]
+        area = 0 if canvas_hw is None else canvas_hw[0] * canvas_hw[1]
         ranked.append((-height * width, area, index))
     if not ranked:
         raise problem or ImageError("no canvas to put a photo on; open at least one artifact")
@@ -53,10 +44,11 @@ def choose_canvas(
 
 
 def require_one_model(artifacts: Sequence[Artifact]) -> None:
-    """Several artifacts must be one model on canvases that differ.
+    """Require that several artifacts are one model with different fixed canvases.
 
     Raises:
-        UsageError: other weights, another spec, a canvas twice, or one that takes any size.
+        UsageError: no artifact, other weights, another spec, two equal canvases, or a file without
+            a fixed canvas.
     """
     if not artifacts:
         raise UsageError("expected an artifact to open, got none")
@@ -74,14 +66,15 @@ def require_one_model(artifacts: Sequence[Artifact]) -> None:
                 f"{artifact.path}: exported with other options than {first.path}; several "
                 "artifacts must differ in --size only"
             )
-    canvases = [fixed_canvas(artifact) for artifact in artifacts]
-    for artifact, canvas in zip(artifacts, canvases, strict=True):
-        if canvas is None:
+    canvases_hw = [artifact.manifest.canvas_hw for artifact in artifacts]
+    for artifact, canvas_hw in zip(artifacts, canvases_hw, strict=True):
+        if canvas_hw is None:
             raise UsageError(
                 f"{artifact.path}: takes photos of any size; open it alone, or export each with "
                 "--size"
             )
-        if canvases.count(canvas) > 1:
+        if canvases_hw.count(canvas_hw) > 1:
             raise UsageError(
-                f"{artifact.path}: a second artifact for {canvas[0]}x{canvas[1]}; leave one out"
+                f"{artifact.path}: a second artifact for {canvas_hw[0]}x{canvas_hw[1]}; leave one "
+                "out"
             )

@@ -1,9 +1,9 @@
-"""scikit-image's bilinear resize, reproduced: what lies beyond the image is zero and blends in.
+"""scikit-image's bilinear resize: pixels outside the image are zero and blend in at the edges.
 
-That is `skimage.transform.resize(order=1, mode="constant", anti_aliasing=False)`, version 0.19 or
+It equals `skimage.transform.resize(order=1, mode="constant", anti_aliasing=False)`, version 0.19 or
 later, which is `scipy.ndimage.zoom(order=1, mode="grid-constant", grid_mode=True)` and a clip to
-the range of the input. The caller truncates to integers, so the order of operations is
-reproduced as well: a constant 128 that came out as 127.99… would lose a level.
+the range of the input. The caller truncates to integers, so the order of operations matters: a
+constant 128 that came out as 127.99… would lose a level.
 
 Legend: h, w sides of the source; H, W sides of the result, all in pixels.
 """
@@ -14,15 +14,15 @@ import numpy as np
 
 from model.arrays import Float64, Int64, UInt8
 
-# Rows of a block: its float64 planes then stay in the processor's cache.
+# Rows of a block: its float64 planes then fit in the processor's cache.
 _BLOCK_ROWS = 32
 
 
 def taps(pixel: Int64, source: int, target: int) -> tuple[Int64, Float64]:
-    """Where target pixels stand in the source.
+    """Positions of target pixels in the source.
 
     Args:
-        pixel: int64 [P], the pixels asked for, each from 0 to target - 1.
+        pixel: int64 [P], target pixels, each from 0 to target - 1.
         source: pixels of the source.
         target: pixels of the result.
 
@@ -32,9 +32,9 @@ def taps(pixel: Int64, source: int, target: int) -> tuple[Int64, Float64]:
 
     Source: scipy `NI_ZoomShift` with `grid_mode`.
     """
-    centre = (pixel + 0.5) * (source / target) - 0.5
-    before = np.floor(centre)
-    return before.astype(np.int64), centre - before
+    center = (pixel + 0.5) * (source / target) - 0.5
+    before = np.floor(center)
+    return before.astype(np.int64), center - before
 
 
 def resize_uint8(photo: UInt8, hw: tuple[int, int]) -> UInt8:

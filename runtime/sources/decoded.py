@@ -30,11 +30,9 @@ def check_size(width: int, height: int, where: str) -> None:
     """Refuse what is empty, or larger than `MAX_PIXELS`.
 
     Raises:
-        ImageError: with `where`, the photo's name, before it.
+        ImageError: with this `where`.
     """
     if width < 1 or height < 1:
-        raise ImageError(f"{where}: the image is {width}x{height}; expected at least 1x1")
+        raise ImageError(f"the image is {width}x{height}; expected at least 1x1", where)
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{where}: {width}x{height} is more than {MAX_PIXELS} pixels; scale it down"
-        )
+        raise ImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels; scale it down", where)

@@ -41,8 +41,9 @@ def high_byte(image: Image.Image, grey: npt.NDArray[Any], where: str) -> npt.NDA
     bits = _first(tags.get(_BITS_PER_SAMPLE), 16)
     if grey.dtype.kind == "f" or bits > 16 or grey.min() < 0 or grey.max() >> bits:
         raise ImageError(
-            f"{where}: {grey.dtype} pixels from {grey.min():g} to {grey.max():g}; expected 8 or "
-            "16 bits per channel; convert it"
+            f"{grey.dtype} pixels from {grey.min():g} to {grey.max():g}; expected 8 or 16 bits per "
+            "channel; convert it",
+            where,
         )
     high = (grey.astype(np.uint16) >> (bits - 8)).astype(np.uint8)
     if _first(tags.get(_PHOTOMETRIC), None) == _WHITE_IS_ZERO:

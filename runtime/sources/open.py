@@ -160,7 +160,7 @@ class _Missing(_NamedByPath):
     needs_pyav: bool = False
 
     def items(self, stems: Stems) -> Iterator[Item]:
-        error = ImageError(f"{self.where}: {self.path}: {self.why}")
+        error = ImageError(self.why, f"{self.where}: {self.path}")
         yield Item(self.name, stems.photo(self.path.stem), error)
 
 

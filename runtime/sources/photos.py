@@ -70,7 +70,7 @@ def decode_at_least(photo: Photo, wanted_hw: WantedHw) -> Decoded:
             and width it is given, as the resize of a model does.
 
     Raises:
-        ImageError: as `decode`; those of `wanted_hw` with the photo's name before them.
+        ImageError: as `decode`; those of `wanted_hw`, with the photo's name.
     """
     return _decode(photo, wanted_hw)
 
@@ -130,7 +130,7 @@ def _decode(photo: Photo, wanted_hw: WantedHw | None) -> Decoded:
     from runtime.sources import pillow
 
     if isinstance(photo, Image.Image):
-        return _whole(pillow.to_rgb(photo, "image"))
+        return _whole(pillow.to_rgb(photo, ""))
     if not isinstance(photo, str | os.PathLike):
         raise ImageError(
             f"expected a path, a Pillow image or a uint8 array, got {type(photo).__name__}"
@@ -152,9 +152,9 @@ def _from_array(array: npt.NDArray[Any]) -> UInt8:
     is_grey = array.ndim == 2
     if array.dtype != np.uint8 or not (is_grey or (array.ndim == 3 and array.shape[2] == 3)):
         raise ImageError(
-            f"array: expected uint8 [h, w, 3] RGB, got {array.dtype} {list(array.shape)}"
+            f"expected an array as uint8 [h, w, 3] RGB, got {array.dtype} {list(array.shape)}"
         )
     # Before anything is copied: with strides of 0 an array may claim more than memory holds.
-    check_size(array.shape[1], array.shape[0], "array")
+    check_size(array.shape[1], array.shape[0], "")
     plain: UInt8 = np.asarray(array)
     return np.repeat(plain[:, :, None], 3, axis=2) if is_grey else plain

@@ -55,7 +55,8 @@ def from_file(path: Path, wanted_hw: WantedHw | None) -> Decoded:
             try:
                 shrink(image, full_hw, wanted_hw)
             except ImageError as error:
-                raise ImageError(f"{where}: {error}") from error
+                error.where = where
+                raise
             return Decoded(to_rgb(image, where), full_hw)
 
 
@@ -98,7 +99,7 @@ def _rgb(image: Image.Image, where: str) -> UInt8:
         return np.asarray(image)
     if image.mode == "P" and not (image.palette and image.palette.palette):
         # Pillow shows it as black.
-        raise ImageError(f"{where}: a palette image without its palette; save it again")
+        raise ImageError("a palette image without its palette; save it again", where)
     if "transparency" in image.info:
         # Dropped either way; with it Pillow warns of palettes, in a copy the caller's stays.
         image = image.copy()
@@ -129,16 +130,16 @@ def _pillow_errors(where: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{where}: unknown image format; expected one of {', '.join(_FORMATS)}"
+            f"unknown image format; expected one of {', '.join(_FORMATS)}", where
         ) from error
     except Image.DecompressionBombError as error:
         # Whoever embeds us may have set Pillow's own limit below ours.
         limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
-        raise ImageError(f"{where}: more than {limit} pixels; scale it down") from error
+        raise ImageError(f"more than {limit} pixels; scale it down", where) from error
     except MemoryError as error:
-        raise ImageError(f"{where}: larger than the memory; scale it down") from error
+        raise ImageError("larger than the memory; scale it down", where) from error
     except Exception as error:
         said = " ".join(str(error).split())
         raise ImageError(
-            f"{where}: damaged or truncated image ({said}); save or download it again"
+            f"damaged or truncated image ({said}); save or download it again", where
         ) from error

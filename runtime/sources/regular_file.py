@@ -26,18 +26,18 @@ def open_regular(path: Path, kind: str = "an image") -> BinaryIO:
     try:
         file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file; check the path") from error
+        raise ImageError("no such file; check the path", str(path)) from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path}: a folder; expected {kind} file") from error
+        raise ImageError(f"a folder; expected {kind} file", str(path)) from error
     except OSError as error:
         raise ImageError(
-            f"{path}: cannot be read ({error.strerror}); check permissions and disk"
+            f"cannot be read ({error.strerror}); check permissions and disk", str(path)
         ) from error
     except ValueError as error:  # a zero byte in the name
-        raise ImageError(f"{str(path)!r}: no file can have this name; check it") from error
+        raise ImageError("no file can have this name; check it", repr(str(path))) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise ImageError(f"{path}: a pipe or a device; expected {kind} file")
+        raise ImageError(f"a pipe or a device; expected {kind} file", str(path))
     return file
 
 

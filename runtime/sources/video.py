@@ -92,17 +92,17 @@ def _frames(opened: Opener, where: str, every: int, is_live: bool) -> Frames:
                     yield number, _pixels(frame, where)
                 number += 1
         if number == 0:
-            raise ImageError(f"{where}: expected a video, got no frame")
+            raise ImageError("expected a video, got no frame", where)
     except ImageError as error:
         yield number, error
     except MemoryError:
         remedy = "scale the video down"
-        yield number, ImageError(f"{where}: frame {number}: larger than the memory; {remedy}")
+        yield number, ImageError(f"frame {number}: larger than the memory; {remedy}", where)
     except (av.FFmpegError, *_DAMAGE) as error:
         broken = "broke off" if is_live else "damaged or truncated video"
         cannot = "cannot be opened" if is_live else "no video of a known kind, or damaged"
         what = f"frame {number}: {broken}" if is_open else cannot
-        yield number, ImageError(f"{where}: {what} ({_said(error)})")
+        yield number, ImageError(f"{what} ({_said(error)})", where)
 
 
 def _said(error: Exception) -> str:
@@ -124,10 +124,10 @@ def _whole_file(av: Any, path: Path) -> Iterator[Any]:
 def _decoded(av: Any, container: Any, where: str, is_live: bool) -> Iterator[Any]:
     stream = next(iter(container.streams.video), None)
     if stream is None:
-        raise ImageError(f"{where}: expected a file with a video stream, got one without")
+        raise ImageError("expected a file with a video stream, got one without", where)
     if stream.codec_context is None:
         raise ImageError(
-            f"{where}: this build of PyAV cannot decode the video; convert it, say to H.264"
+            "this build of PyAV cannot decode the video; convert it, say to H.264", where
         )
     _check_size(stream.codec_context, where)
     # Also when the size comes from the packets only, before anything of that size is allocated.
@@ -153,5 +153,5 @@ def _pixels(frame: Any, where: str) -> UInt8:
 def _check_size(sized: Any, where: str) -> None:
     if sized.width * sized.height > MAX_PIXELS:
         raise ImageError(
-            f"{where}: {sized.width}x{sized.height} is more than {MAX_PIXELS} pixels; scale it down"
+            f"{sized.width}x{sized.height} is more than {MAX_PIXELS} pixels; scale it down", where
         )

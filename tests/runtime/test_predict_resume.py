@@ -186,7 +186,7 @@ def test_a_camera_cannot_be_gone_on_with(
 ) -> None:
     for place, name in (("camera:0", "camera:0"), ("rtsp://me:pass@host/a?key", "rtsp://host/a")):
         assert call(tiny_onnx, place, "-o", out, "--save", "jsonl", "--resume") == 2
-        says = f"error: --resume: {name} never gives the same frames again; name another folder"
+        says = f"error: --resume: {name} is live and cannot be resumed; omit --resume"
         assert capsys.readouterr().err.startswith(says)
     assert not out.exists()
 

@@ -186,9 +186,7 @@ def test_static_batch(demo_onnx: Path, demo_pixels: UInt8, tmp_path: Path) -> No
         assert [d.image_hw for d in found] == [p.shape[:2] for p in photos]
         assert_close(static.predict(photos[2]), found[2])
         assert_close(static.predict(photos[1]), found[1])
-        with pytest.raises(
-            UsageError, match=r"exported for a batch of 2 at most; export .*--batch 3"
-        ):
+        with pytest.raises(UsageError, match=r"exported for a batch of at most 2; .*--batch 3"):
             static.predict(photos, batch_size=3)
 
 
@@ -228,7 +226,7 @@ def test_bad_photo_is_named_by_its_place(
     flat = np.zeros((1, 20000, 3), np.uint8)
     with pytest.raises(ImageError, match=r"^photo 2: .*1x20000"):
         predictor.predict([demo_pixels, demo_pixels, flat], batch_size=batch_size)
-    with pytest.raises(ImageError, match=r"^photo 1: array: .*float32"):
+    with pytest.raises(ImageError, match=r"^photo 1: expected an array .*float32"):
         predictor.predict([demo_pixels, BLANK.astype(np.float32)], batch_size=batch_size)
     path = tmp_path / "words.jpg"
     path.write_text("words")

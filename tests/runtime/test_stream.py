@@ -97,7 +97,7 @@ def test_bad_photos_are_results_too(tmp_path: Path) -> None:
     assert levels([results[0], results[2], results[5]]) == [50, 60, 70]
     assert str(results[1].error).startswith(str(words))
     assert str(results[3].error) == "clip.mp4#7: damaged"
-    assert str(results[4].error).startswith("photo 4: array: expected uint8")
+    assert str(results[4].error).startswith("photo 4: expected an array as uint8")
     for bad in (results[1], results[3], results[4]):
         assert bad.detections is None
         assert bad.pixels is None

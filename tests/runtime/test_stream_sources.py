@@ -84,7 +84,7 @@ def test_one_damaged_picture_is_damaged_for_all(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
     with Image.open(tmp_path / "a.jpg") as picture, Predictor(MeanSession()) as predictor:
         found = list(predictor.stream([picture] * 8, workers=4))
-    says = r"photo \d: image: damaged or truncated image \(image file is truncated"
+    says = r"photo \d: damaged or truncated image \(image file is truncated"
     assert all(re.match(says, str(result.error)) for result in found)
 
 
@@ -320,7 +320,7 @@ from runtime.predictor import Predictor
 from tests.runtime.networks import MeanSession
 from tests.runtime.test_stream import grey
 
-runtime.stream._PATIENCE_S = 0.05
+runtime.stream._JOIN_TIMEOUT_S = 0.05
 
 def say(line):
     # At once, line end and all: print writes that by itself, and the other thread comes between.

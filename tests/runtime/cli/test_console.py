@@ -137,9 +137,9 @@ def test_reader_that_went_away_is_no_traceback(lines: int) -> None:
 
 
 _SPEAKS = (
-    "import os, sys; from runtime.cli.console import complain, run\n"
+    "import os, sys; from runtime.cli.console import print_error, run\n"
     "def command(argv):\n"
-    "    print('1 · \\udce9'); complain('no · good')\n"
+    "    print('1 · \\udce9'); print_error('no · good')\n"
     "    with open(argv[0], 'w') as file: print(file.fileno(), file=file)\n"
     "    os.write(2, b'a library')\n"
     "    return 0\n"
@@ -235,9 +235,9 @@ def test_steps_on_a_terminal_name_what_runs() -> None:
     stream = Terminal()
     steps = Steps(2, stream)
     steps.begin("reading")
-    assert stream.getvalue() == "[1/2] reading …"
+    assert stream.getvalue() == "\r\x1b[K[1/2] reading …"
     steps.end()
-    assert stream.getvalue().startswith("[1/2] reading …\r\x1b[K[1/2] reading 0.")
+    assert stream.getvalue().startswith("\r\x1b[K[1/2] reading …\r\x1b[K[1/2] reading 0.")
     assert stream.getvalue().endswith(" s\n")
 
 

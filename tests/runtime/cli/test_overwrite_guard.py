@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from model.errors import ImageError, UsageError
-from runtime.cli.overwrite_guard import Originals
+from runtime.cli.overwrite_guard import OverwriteGuard
 from runtime.predict import main
 from runtime.sources.items import Item
 from runtime.sources.open import open_sources
@@ -67,11 +67,11 @@ def test_photos_beside_a_video_stay(tiny_onnx: Path, photos: Path) -> None:
 def refused(places: Sequence[str], folder: str, kinds: Sequence[str]) -> str:
     known = open_sources(places, stdin=io.StringIO()).known()
     with pytest.raises(UsageError) as caught:
-        Originals(places, known, Path(folder), kinds).require_safe(known)
+        OverwriteGuard(places, known, Path(folder), kinds).require_safe(known)
     return str(caught.value)
 
 
-def test_every_way_to_name_a_file_is_seen(photos: Path) -> None:
+def test_every_way_to_name_a_file_is_recognized(photos: Path) -> None:
     (photos.parent / "link").symlink_to(photos)
     for folder in ("d", "./d", "e/../d", "link", str(photos)):
         assert "q.png would replace" in refused(["d/q.png"], folder, ["overlay"])
@@ -95,14 +95,14 @@ def test_every_kind_of_file_is_looked_at(photos: Path) -> None:
 def test_what_is_not_written_is_not_in_danger(photos: Path) -> None:
     places = ["d", "e"]
     known = open_sources(places).known()
-    Originals(places, known, photos, ["json", "crops", "yolo"]).require_safe(known)
-    Originals(places, known, photos / "out", ["overlay"]).require_safe(known)
+    OverwriteGuard(places, known, photos, ["json", "crops", "yolo"]).require_safe(known)
+    OverwriteGuard(places, known, photos / "out", ["overlay"]).require_safe(known)
 
 
 def test_a_frame_must_not_replace_a_photo_that_came_before(photos: Path) -> None:
     photo = Item("d/q.png", "q", photos / "q.png")
-    originals = Originals([], [], photos, ["overlay"])
+    guard = OverwriteGuard([], [], photos, ["overlay"])
     frame = Item("clip.mp4#000000", "q", np.zeros((2, 2, 3), np.uint8))
-    assert originals.checked(frame) is frame
-    assert isinstance(originals.checked(photo).photo, ImageError)
-    assert isinstance(originals.checked(frame).photo, ImageError)
+    assert guard.checked(frame) is frame
+    assert isinstance(guard.checked(photo).photo, ImageError)
+    assert isinstance(guard.checked(frame).photo, ImageError)

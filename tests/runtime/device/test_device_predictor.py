@@ -214,7 +214,7 @@ def test_a_batch_of_fixed_size_is_filled() -> None:
     assert answering.feeds[0]["images"].shape[0] == 2
     assert not answering.feeds[0]["images"][1].any()
     assert (len(found), tuple(found.boxes.shape[:1]), len(found.to_host())) == (1, (1,), 1)
-    with pytest.raises(UsageError, match=r"frames: 3 at once.*--batch 3"):
+    with pytest.raises(UsageError, match=r"frames 3: .*--batch 3"):
         predictor.predict(torch.from_numpy(models.photos(3)))
 
 
