@@ -29,7 +29,6 @@ from export.onnx import export_onnx, main
 from export.tracing import GraphShape
 from model.checkpoint import SpecOptions
 from model.errors import ArtifactError, ExportError, UsageError
-from tests.rows import check_rows
 from tests.small_checkpoint import sound_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,11 +140,12 @@ WRONG_OPTIONS: tuple[tuple[str, str], ...] = (
 )
 
 
-def test_wrong_options_are_usage_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def check(args: str, message: str) -> None:
-        assert message in _error_of(["w.pth", *args.split(" ")], USAGE, folder, capsys)
-
-    check_rows(dict(WRONG_OPTIONS), check)
+def test_wrong_options_are_usage_errors(
+    folder: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
+    for args, message in WRONG_OPTIONS:
+        with subtests.test(args):
+            assert message in _error_of(["w.pth", *args.split(" ")], USAGE, folder, capsys)
 
 
 WRONG_FILES: tuple[tuple[str, str], ...] = (
@@ -168,11 +168,12 @@ WRONG_FILES: tuple[tuple[str, str], ...] = (
 )
 
 
-def test_wrong_files_are_failures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def check(args: str, message: str) -> None:
-        assert message in _error_of(["w.pth", *args.split(" ")], FAILED, folder, capsys)
-
-    check_rows(dict(WRONG_FILES), check)
+def test_wrong_files_are_failures(
+    folder: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
+    for args, message in WRONG_FILES:
+        with subtests.test(args):
+            assert message in _error_of(["w.pth", *args.split(" ")], FAILED, folder, capsys)
 
 
 @pytest.mark.parametrize("library", ["torch", "onnxscript"])

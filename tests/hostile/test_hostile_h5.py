@@ -14,7 +14,6 @@ from model.checkpoint import load
 from model.errors import CheckpointError, MissingDependencyError
 from model.files.keras_h5 import H5Limits, read_keras_h5
 from tests.keras_matterport import Widths, keras_path, random_weights, write_h5
-from tests.rows import check_rows
 
 h5py = pytest.importorskip("h5py", reason="needs h5py, of the extra h5")
 
@@ -127,30 +126,28 @@ def _refusal(path: Path) -> str:
     return line
 
 
-def test_only_plain_arrays_are_read(tmp_path: Path) -> None:
+def test_only_plain_arrays_are_read(tmp_path: Path, subtests: pytest.Subtests) -> None:
     weights = random_weights(Widths())
     del weights[REPLACED]
 
-    def check(name: str, row: tuple[Callable[[Any, str, Path], None], str]) -> None:
-        path = tmp_path / "weights.h5"
-        write_h5(path, weights)
-        with h5py.File(path, "a") as file:
-            group, _, key = keras_path(REPLACED).rpartition("/")
-            row[0](file.require_group(group), key, path)
-        line = _refusal(path)
-        assert row[1] in line
-        if name != "under two names":  # refused under either
-            assert "conv1/conv1/kernel" in line
+    for name, (build, message) in ARRAYS.items():
+        with subtests.test(name):
+            path = tmp_path / "weights.h5"
+            write_h5(path, weights)
+            with h5py.File(path, "a") as file:
+                group, _, key = keras_path(REPLACED).rpartition("/")
+                build(file.require_group(group), key, path)
+            line = _refusal(path)
+            assert message in line
+            if name != "under two names":  # refused under either
+                assert "conv1/conv1/kernel" in line
 
-    check_rows(ARRAYS, check)
 
-
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    def check(_: str, row: tuple[Callable[[Path], object], str]) -> None:
-        row[0](tmp_path / "weights.h5")
-        assert row[1] in _refusal(tmp_path / "weights.h5")
-
-    check_rows(FILES, check)
+def test_other_files_are_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, (write, message) in FILES.items():
+        with subtests.test(name):
+            write(tmp_path / "weights.h5")
+            assert message in _refusal(tmp_path / "weights.h5")
 
 
 def test_objects_and_levels_are_limited(tmp_path: Path) -> None:

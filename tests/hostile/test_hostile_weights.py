@@ -28,7 +28,6 @@ from model.errors import CheckpointError, MaskportError
 from model.files import weights_file
 from model.files.weights_file import STATE_DICT_LINE, read_tensors
 from model.mask_rcnn import MaskRCNN
-from tests.rows import check_rows
 from tests.small_checkpoint import LANDMARK, SPEC, saved, sound_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,26 +129,28 @@ OTHER = {
 }
 
 
-def test_objects_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_objects_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
     path = tmp_path / "weights.pth"
 
-    def check(_: str, write: Writer) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch deprecates TorchScript
+    for name, write in OBJECTS.items():
+        with subtests.test(name):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch deprecates TorchScript
+                write(path)
+            assert STATE_DICT_LINE in _refused(path, capsys)
+
+
+def test_other_files_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
+    path = tmp_path / "weights.pth"
+
+    for name, write in OTHER.items():
+        with subtests.test(name):
             write(path)
-        assert STATE_DICT_LINE in _refused(path, capsys)
-
-    check_rows(OBJECTS, check)
-
-
-def test_other_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "weights.pth"
-
-    def check(_: str, write: Writer) -> None:
-        write(path)
-        _refused(path, capsys)
-
-    check_rows(OTHER, check)
+            _refused(path, capsys)
 
 
 # One tensor of a sound state dict in another form; the message must name it.
@@ -168,15 +169,16 @@ ODD_TENSORS: dict[str, Callable[[Tensor], object]] = {
 }
 
 
-def test_odd_tensors_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def check(_: str, change: Callable[[Tensor], object]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch deprecates quantized tensors
-            state = sound_state()
-            path = saved(tmp_path, {**state, LANDMARK: change(state[LANDMARK])})
-        assert f"'{LANDMARK}'" in _refused(path, capsys)
-
-    check_rows(ODD_TENSORS, check)
+def test_odd_tensors_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
+    for name, change in ODD_TENSORS.items():
+        with subtests.test(name):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch deprecates quantized tensors
+                state = sound_state()
+                path = saved(tmp_path, {**state, LANDMARK: change(state[LANDMARK])})
+            assert f"'{LANDMARK}'" in _refused(path, capsys)
 
 
 def test_the_number_of_tensors_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,14 +230,15 @@ SAFETENSORS = {
 }
 
 
-def test_other_safetensors_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_safetensors_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
     path = tmp_path / "weights.safetensors"
 
-    def check(_: str, content: bytes) -> None:
-        path.write_bytes(content)
-        _refused(path, capsys)
-
-    check_rows(SAFETENSORS, check)
+    for name, content in SAFETENSORS.items():
+        with subtests.test(name):
+            path.write_bytes(content)
+            _refused(path, capsys)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
@@ -289,15 +292,17 @@ PLACES: dict[str, tuple[Writer, str]] = {
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pkl", ".h5"])
 def test_only_regular_files_are_read(
-    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    suffix: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
-    def check(name: str, row: tuple[Writer, str]) -> None:
-        path = tmp_path / name / f"weights{suffix}"
-        path.parent.mkdir()
-        row[0](path)
-        assert row[1] in _refused(path, capsys)
-
-    check_rows(PLACES, check)
+    for name, (create, message) in PLACES.items():
+        with subtests.test(name):
+            path = tmp_path / name / f"weights{suffix}"
+            path.parent.mkdir()
+            create(path)
+            assert message in _refused(path, capsys)
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".pth", "missing/weights.pth", "/dev/null"])

@@ -9,7 +9,6 @@ import pytest
 from model.errors import CheckpointError, UsageError
 from model.families.detectron2.settings import Settings, read_settings
 from model.files.yaml_config import YamlLimits, _Size, read_yaml
-from tests.rows import check_rows
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is of the extra 'export'")
 
@@ -73,24 +72,22 @@ def _refusal(path: Path, content: str | bytes, limits: YamlLimits) -> str:
     return line
 
 
-def test_one_step_beyond_a_limit_is_refused(tmp_path: Path) -> None:
+def test_one_step_beyond_a_limit_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
     path = tmp_path / "config.yaml"
 
-    def check(_: str, row: tuple[str, str]) -> None:
-        assert row[1] in _refusal(path, row[0], LIMITS)
-
-    check_rows(BEYOND, check)
+    for name, (content, message) in BEYOND.items():
+        with subtests.test(name):
+            assert message in _refusal(path, content, LIMITS)
     for content in WITHIN[1:]:
         path.write_text(content)
         read_yaml(path, LIMITS)
     assert "NoneType" in _refusal(path, WITHIN[0], LIMITS)
 
 
-def test_what_is_not_plain_data_is_refused(tmp_path: Path) -> None:
-    def check(_: str, row: tuple[str | bytes, str]) -> None:
-        assert row[1] in _refusal(tmp_path / "config.yaml", row[0], YamlLimits())
-
-    check_rows(REFUSED, check)
+def test_what_is_not_plain_data_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, (content, message) in REFUSED.items():
+        with subtests.test(name):
+            assert message in _refusal(tmp_path / "config.yaml", content, YamlLimits())
 
 
 def test_an_alias_needs_a_complete_value() -> None:
@@ -132,19 +129,20 @@ def _messages(settings: Settings, key: str) -> list[str]:
     return lines
 
 
-def test_odd_values_are_refused_where_they_are_read(tmp_path: Path) -> None:
+def test_odd_values_are_refused_where_they_are_read(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     path = tmp_path / "config.yaml"
 
-    def check(_: str, value: str) -> None:
-        path.write_text(f"INPUT: {{MIN_SIZE_TEST: {value}}}\nODD: {value}\n")
-        lines = _messages(read_settings(path), "INPUT.MIN_SIZE_TEST")
-        assert len(lines) >= 4
-        for line in lines:
-            assert line.startswith("config.yaml: INPUT.MIN_SIZE_TEST")
-            assert line.isprintable()
-            assert len(line) < 200
-
-    check_rows(ODD_VALUES, check)
+    for name, value in ODD_VALUES.items():
+        with subtests.test(name):
+            path.write_text(f"INPUT: {{MIN_SIZE_TEST: {value}}}\nODD: {value}\n")
+            lines = _messages(read_settings(path), "INPUT.MIN_SIZE_TEST")
+            assert len(lines) >= 4
+            for line in lines:
+                assert line.startswith("config.yaml: INPUT.MIN_SIZE_TEST")
+                assert line.isprintable()
+                assert len(line) < 200
 
 
 def test_only_short_literals_are_read(tmp_path: Path) -> None:
@@ -167,17 +165,16 @@ def test_a_text_that_is_no_literal_stays_a_text(
     assert read_settings(path)["INPUT.FORMAT"] == "BGR"
 
 
-def test_odd_names_of_a_base_are_refused(tmp_path: Path) -> None:
+def test_odd_names_of_a_base_are_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
     path = tmp_path / "config.yaml"
 
-    def check(_: str, value: str) -> None:
-        path.write_text(f"_BASE_: {value}\n")
-        with pytest.raises(CheckpointError, match="_BASE_") as caught:
-            read_settings(path)
-        assert str(caught.value).isprintable()
-
     names = ("huge", "huge in hexadecimal", "control character", "list as a key")
-    check_rows({name: ODD_VALUES[name] for name in names}, check)
+    for name in names:
+        with subtests.test(name):
+            path.write_text(f"_BASE_: {ODD_VALUES[name]}\n")
+            with pytest.raises(CheckpointError, match="_BASE_") as caught:
+                read_settings(path)
+            assert str(caught.value).isprintable()
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ from tests.hostile.mutations import (
     mutated,
 )
 from tests.reliability import tiny
-from tests.rows import check_rows
 
 BASE = 0
 COPIES = {ONNX_BYTES: 60, ONNX_METADATA: 30, PHOTOS: 300, VIDEOS: 100, WEIGHTS: 40}
@@ -108,21 +107,20 @@ ERRORS: dict[str, tuple[BaseException, str]] = {
 }
 
 
-def test_errors_are_distinguished(tmp_path: Path) -> None:
-    def check(_: str, row: tuple[BaseException, str]) -> None:
-        error, expected = row
+def test_errors_are_distinguished(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    class Failing(Files):
+        def sound(self, _: Path) -> dict[str, bytes]:
+            return {f"{name}.jpg": bytes(99) for name in ERRORS}
 
-        class Failing(Files):
-            def sound(self, _: Path) -> dict[str, bytes]:
-                return {"a.jpg": bytes(99)}
+        def read(self, path: Path, _: int) -> str:
+            error, _ = ERRORS[path.stem]
+            error.args = tuple(str(a).replace("{path}", str(path)) for a in error.args)
+            raise error
 
-            def read(self, path: Path, _: int) -> str:
-                error.args = tuple(str(a).replace("{path}", str(path)) for a in error.args)
-                raise error
-
-        assert Failing(BASE, tmp_path)(0) == expected
-
-    check_rows(ERRORS, check)
+    cases = Failing(BASE, tmp_path)
+    for number, (name, (_, expected)) in enumerate(ERRORS.items()):
+        with subtests.test(name):
+            assert cases(number) == expected
 
 
 def test_pixels_and_results_are_compared(tiny_onnx: Path) -> None:

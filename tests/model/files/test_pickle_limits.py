@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from model.files.pickle_limits import check_pickle
-from tests.rows import check_rows
 
 PROTOCOLS = range(6)
 
@@ -41,14 +40,13 @@ PLAIN = {
 }
 
 
-def test_pickles_within_the_limits_pass_to_their_end() -> None:
-    def check(_: str, content: object) -> None:
-        for protocol in PROTOCOLS:
-            stream = io.BytesIO(pickle.dumps(content, protocol) + b"more")
-            check_pickle(stream)
-            assert stream.read() == b"more"
-
-    check_rows(PLAIN, check)
+def test_pickles_within_the_limits_pass_to_their_end(subtests: pytest.Subtests) -> None:
+    for name, content in PLAIN.items():
+        with subtests.test(name):
+            for protocol in PROTOCOLS:
+                stream = io.BytesIO(pickle.dumps(content, protocol) + b"more")
+                check_pickle(stream)
+                assert stream.read() == b"more"
 
 
 TWICE = (1, 2, 3)
@@ -63,16 +61,14 @@ LIMITED: dict[str, tuple[dict[str, int], object, object]] = {
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
-def test_one_step_beyond_a_limit_is_refused(protocol: int) -> None:
-    def check(name: str, row: tuple[dict[str, int], object, object]) -> None:
+def test_one_step_beyond_a_limit_is_refused(protocol: int, subtests: pytest.Subtests) -> None:
+    for name, (limits, within, beyond) in LIMITED.items():
         if name == "a set" and protocol < 4:  # before, it is made of a list
-            return
-        limits, within, beyond = row
-        check_pickle(io.BytesIO(pickle.dumps(within, protocol)), **limits)
-        with pytest.raises(ValueError, match="nested tuples"):
-            check_pickle(io.BytesIO(pickle.dumps(beyond, protocol)), **limits)
-
-    check_rows(LIMITED, check)
+            continue
+        with subtests.test(name):
+            check_pickle(io.BytesIO(pickle.dumps(within, protocol)), **limits)
+            with pytest.raises(ValueError, match="nested tuples"):
+                check_pickle(io.BytesIO(pickle.dumps(beyond, protocol)), **limits)
 
 
 def test_opcodes_are_limited() -> None:

@@ -21,7 +21,6 @@ from model.errors import CheckpointError
 from model.files.pickled_array import Allowance, RefusedError
 from model.files.torch_placeholders import Inert, StoredArray, StoredType, placeholders, values_of
 from model.files.weights_file import read_tensors, read_weights
-from tests.rows import check_rows
 
 STATE = {"a.b": torch.arange(6.0).reshape(2, 3), "a.c": torch.ones(2)}
 
@@ -116,12 +115,10 @@ NO_ARRAYS = {
 }
 
 
-def test_only_arrays_are_weights(tmp_path: Path) -> None:
-    def check(_: str, value: bytes) -> None:
-        with pytest.raises(CheckpointError, match=r"w\.pth: "):
+def test_only_arrays_are_weights(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, value in NO_ARRAYS.items():
+        with subtests.test(name), pytest.raises(CheckpointError, match=r"w\.pth: "):
             read_tensors(_file(tmp_path / "w.pth", value))
-
-    check_rows(NO_ARRAYS, check)
 
 
 def _stored(shape: object, content: object, code: str = "f4", order: object = "<") -> StoredArray:
@@ -132,7 +129,7 @@ def _stored(shape: object, content: object, code: str = "f4", order: object = "<
     return array
 
 
-def test_an_array_needs_a_shape_that_fits_its_bytes() -> None:
+def test_an_array_needs_a_shape_that_fits_its_bytes(subtests: pytest.Subtests) -> None:
     assert values_of(_stored((2,), struct.pack("<2f", 1, 2)), Allowance(8)).tolist() == [1.0, 2.0]
     rows = {
         "one value more than its bytes": _stored((3,), bytes(8)),
@@ -148,11 +145,9 @@ def test_an_array_needs_a_shape_that_fits_its_bytes() -> None:
         "no description": StoredArray(),
     }
 
-    def check(_: str, stored: StoredArray) -> None:
-        with pytest.raises(RefusedError, match=r"array"):
+    for name, stored in rows.items():
+        with subtests.test(name), pytest.raises(RefusedError, match=r"array"):
             values_of(stored, Allowance(8))
-
-    check_rows(rows, check)
 
 
 def test_an_object_within_a_placeholder_is_refused(buffer: HistoryBuffer, tmp_path: Path) -> None:
