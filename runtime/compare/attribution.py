@@ -10,12 +10,11 @@ A near tie explains only rows that depend on it:
   they reproduce the other mask;
 - a keypoint alone: a pixel that is nearly the peak of its heat map.
 
-Example: the eager run keeps boxes A (score 0.90) and B (0.80) of one class, whose IoU is 0.4999997
-at an NMS limit of 0.5. In the exported file the IoU is 0.5000001, NMS drops B, and B is an
-unmatched row of the reference, beyond the limits. IoUs move by up to 1e-5 with another convolution
-library, so B is undecided, and the difference is attributed to "NMS IoU 0.4999997 is 3e-07 from
-0.5 (epsilon 1e-05) at candidate 0 and 1". Had the IoU been 0.48, nothing would explain it, and the
-check would fail.
+Example: the eager run keeps boxes A (score 0.90) and B (0.80) of one class, whose IoU is
+0.499999695 at an NMS limit of 0.5. In the exported file the IoU is above 0.5 and NMS drops B, so B
+is an unmatched row of the reference. Another convolution library moves IoUs by up to 1e-5, so B is
+undecided, and the difference is attributed to "NMS IoU 0.499999695 is 3.1e-07 from 0.5 (epsilon
+1e-05) at candidate 0 and 1". At an IoU of 0.48 nothing would explain it, and the check would fail.
 
 Module legend: P proposals before NMS, R after it, K candidate rows (proposal, class), all of one
 image; boxes are xyxy in canvas pixels.

@@ -68,6 +68,15 @@ def test_negative_controls_fail(corrupt: Callable[[Detections, int], Detections]
     assert not verdict.passed
 
 
+def test_the_worked_example() -> None:
+    result = detections([[0, 0, 100, 50], [0, 0, 100, 100.00006]], [0.9, 0.8], [1, 1])
+    verdict = _check(result, dropped(result, 1), benign_trace(result))
+    assert str(verdict.excesses[0]).endswith(
+        "near tie: NMS IoU 0.499999695 is 3.1e-07 from 0.5 (epsilon 1e-05) at candidate 0 and 1"
+    )
+    assert verdict.passed
+
+
 def test_a_benign_trace_has_nothing_undecided() -> None:
     borderline = find_borderline(benign_trace(scene()), FP32_ONNX)
     assert not borderline.proposals.undecided.any()
