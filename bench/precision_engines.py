@@ -1,8 +1,8 @@
-"""FP16, INT8 and INT8+FP16 engines, built ahead of time on a CPU by TensorRT-RTX.
+"""FP16, INT8 and INT8+FP16 engines, built on a CPU by TensorRT-RTX.
 
 R50-FPN at 800 x 1344, the demo model, and detectron2's narrow C4 and keypoint models at a quarter
-of that. INT8 is the preset `fast`, every hidden layer; its calibration of few photos is enough to
-compile. Exit status 1 when one does not compile.
+of that. INT8 is the preset `fast`, with all hidden layers; few calibration photos are enough to
+compile. Exit status 1 when an engine does not compile.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="demo,keypoint,r50,c4")
     parser.add_argument("--gpu", default=",".join(ARCHITECTURES))
-    parser.add_argument("--photos", type=int, default=4, help="to calibrate on")
+    parser.add_argument("--photos", type=int, default=4, help="calibration photos")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()

@@ -1,8 +1,8 @@
-"""A JPEG file to instance masks as run lengths: our FP32 and INT8 files against torchvision.
+"""Time from a JPEG file to run lengths: our FP32 and INT8 files against torchvision.
 
-R50-FPN at 800 x 1088 with the fitted weights, about 15 detections, decoding, preprocessing and
-paste included on every side, equal threads, contestants in turn, medians. INT8 kernels need VNNI.
-Exit status 1 when a target is missed.
+R50-FPN at 800 x 1088 with the fitted weights and about 15 detections; decoding, preprocessing and
+paste are included. Equal threads, calls in turn, medians. INT8 kernels need VNNI. Exit status 1
+when a target is missed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from runtime.cli.console import Bar
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 
-# How many times faster the INT8 file, everything in 8 bits, is than torchvision and our FP32 file.
+# Speedup of the INT8 file with all layers in 8 bits over torchvision and over our FP32 file.
 TARGETS = {"torchvision": 3.5, "FP32": 2.2}
-MOST_BYTES = 0.30
+MAX_SIZE_FRACTION = 0.30
 Call = Callable[[], int]
 
 
 class Ours:
-    """A file in the `Predictor`; adds up the time of every stage."""
+    """A file in the `Predictor`, with the times of its stages."""
 
     def __init__(self, path: Path, photo: Path, threads: int) -> None:
         self._predictor = Predictor.open(path, threads=threads)
@@ -45,11 +45,11 @@ class Ours:
         self.stages: list[dict[str, float]] = []
 
     def __call__(self) -> int:
-        """From the file to run lengths; answers how many."""
+        """Detect and encode; return the number of masks."""
         before = dict(self._predictor.times.seconds)
-        found = self._predictor.predict(self._photo)
+        detections = self._predictor.predict(self._photo)
         started = time.perf_counter()
-        count = len(found.rle())
+        count = len(detections.rle())
         after = self._predictor.times.seconds
         stages = {stage: after[stage] - before[stage] for stage in after}
         self.stages.append({**stages, "run lengths": time.perf_counter() - started})
@@ -73,7 +73,7 @@ def main() -> int:
         sizes = {name: path.stat().st_size for name, path in files.items()}
         ours = {name: Ours(path, args.photo, args.threads) for name, path in files.items()}
         calls: dict[str, Call] = {"torchvision": lambda: len(eager(decode(args.photo))), **ours}
-        found = {name: call() for name, call in calls.items()}
+        masks = {name: call() for name, call in calls.items()}
         for one in ours.values():
             one.stages.clear()
         seconds = _interleaved(calls, args.repeats)
@@ -82,17 +82,19 @@ def main() -> int:
         name: {s: median_ms([run[s] for run in one.stages]) for s in one.stages[0]}
         for name, one in ours.items()
     }
-    _report(ms, stages, found, sizes, kernels, args)
+    _report(ms, stages, masks, sizes, kernels, args)
     fast = ms["INT8 fast"]
-    met = all(ms[name] / fast >= least for name, least in TARGETS.items())
-    return 0 if met and sizes["INT8 fast"] <= MOST_BYTES * sizes["FP32"] else 1
+    met = all(ms[name] / fast >= ratio for name, ratio in TARGETS.items())
+    return 0 if met and sizes["INT8 fast"] <= MAX_SIZE_FRACTION * sizes["FP32"] else 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--calibration", type=int, default=8, help="photos; speed hangs on none")
+    parser.add_argument(
+        "--calibration", type=int, default=8, help="photos; speed does not depend on them"
+    )
     default = photos.data_folder() / "coco" / "train2017" / "000000000009.jpg"
     parser.add_argument("--photo", type=Path, default=default, help="640 x 480 gives 800 x 1088")
     parser.add_argument("--json", type=Path)
@@ -103,7 +105,7 @@ def _arguments() -> argparse.Namespace:
 def _files(
     folder: Path, threshold: float, calibration: int
 ) -> tuple[dict[str, Path], dict[str, Kernels]]:
-    """FP32, and two presets of INT8; and the kernels of those."""
+    """The FP32 file and one INT8 file per preset, with the kernels of those."""
     source = folder / "fp32.onnx"
     sizes = SpecOptions(short_side=SHORT_SIDE, long_side=LONG_SIDE, score_threshold=threshold)
     export_onnx(photos.fitted_weights(), source, sizes, check_photo=None)
@@ -135,7 +137,7 @@ def _interleaved(calls: dict[str, Call], repeats: int) -> dict[str, list[float]]
 def _report(
     ms: dict[str, float],
     stages: dict[str, dict[str, float]],
-    found: dict[str, int],
+    masks: dict[str, int],
     sizes: dict[str, int],
     kernels: dict[str, Kernels],
     args: argparse.Namespace,
@@ -144,7 +146,7 @@ def _report(
     rows = [
         [
             name,
-            str(found[name]),
+            str(masks[name]),
             f"{ms[name]:.0f}",
             f"{ms['torchvision'] / ms[name]:.2f}×",
             f"{ms['FP32'] / ms[name]:.2f}×",
@@ -154,7 +156,7 @@ def _report(
         ]
         for name in names
     ]
-    columns = ("", "masks", "ms", "torchvision / it", "FP32 / it", "MB", "of FP32", "kernels")
+    columns = ("", "masks", "ms", "torchvision / this", "FP32 / this", "MB", "of FP32", "kernels")
     parts = results.table(
         ("ms", *next(iter(stages.values()))),
         [(name, *(f"{value:.1f}" for value in one.values())) for name, one in stages.items()],
@@ -162,8 +164,8 @@ def _report(
     head = (
         f"{args.threads} threads, {args.repeats} calls each, medians; targets for INT8 fast: "
         f"≥ {TARGETS['torchvision']}× torchvision, ≥ {TARGETS['FP32']}× our FP32 file, at most "
-        f"{MOST_BYTES:.0%} of its size. Without VNNI in the machine class above, integer kernels "
-        "gain little or nothing."
+        f"{MAX_SIZE_FRACTION:.0%} of its size. Without VNNI in the machine class above, integer "
+        "kernels gain little or nothing."
     )
     data = {"rows": [dict(zip(columns, row, strict=True)) for row in rows], "stages_ms": stages}
     body = "\n\n".join([head, results.table(columns, rows), parts])
