@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -182,7 +183,7 @@ def _run_tracer(
     if model.keypoint_head is None:
         absent.add("keypoint_heatmaps")
     names = [n for n in Outputs._fields if n not in absent]
-    with _quiet():
+    with _quiet(), _fast():
         try:
             program = torch.onnx.export(
                 model,
@@ -238,6 +239,24 @@ def _quiet() -> Iterator[None]:
         finally:
             logging.disable(level)
             logger.setLevel(logger_level)
+
+
+@contextlib.contextmanager
+def _fast() -> Iterator[None]:
+    """Trace without work that a single trace cannot profit from.
+
+    The tracer allocates millions of small objects that live until it ends, so each collection of
+    garbage walks them for nothing; its cache of shapes costs more than it saves where every layer
+    has other shapes.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+            yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _explain(error: BaseException) -> ExportError:
