@@ -40,9 +40,9 @@ class Block:
 def blocks() -> Iterator[Block]:
     """In the order of the document."""
     text = DOCUMENT.read_text("utf-8")
-    for found in _BLOCK.finditer(text):
-        line = text.count("\n", 0, found.start(2)) + 1
-        yield Block(line, found[2], found[1])
+    for match in _BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start(2)) + 1
+        yield Block(line, match[2], match[1])
 
 
 def prepare(folder: Path, model: Path, photo: Path) -> None:
@@ -56,7 +56,7 @@ def prepare(folder: Path, model: Path, photo: Path) -> None:
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """Run every block that is not marked in one namespace, inside the folder; answers it."""
+    """Run every block that is not marked in one namespace, inside the folder; return it."""
     namespace: dict[str, Any] = {"__name__": "embedding"}
     with chdir(folder):
         for block in blocks():

@@ -46,6 +46,6 @@ def test_blocks_that_do_not_run_say_why_and_compile() -> None:
         block.compiled()
 
 
-def test_all_code_of_the_document_is_found() -> None:
+def test_every_code_block_is_run_or_compiled() -> None:
     text = DOCUMENT.read_text("utf-8")
     assert text.count("```python") == len(list(blocks())) == text.count("```") // 2

@@ -20,19 +20,19 @@ OURS = ("maskport.py", "model", "runtime", "export", "calib")
 
 def _closure(extra: str) -> set[str]:
     """Distributions that `maskport[extra]` installs here, by their own metadata."""
-    found: set[str] = set()
-    waiting = [("maskport", extra)]
-    while waiting:
-        name, wanted = waiting.pop()
+    names: set[str] = set()
+    pending = [("maskport", extra)]
+    while pending:
+        name, extra_name = pending.pop()
         for text in distribution(name).requires or []:
             needed = Requirement(text)
-            if needed.marker is not None and not needed.marker.evaluate({"extra": wanted}):
+            if needed.marker is not None and not needed.marker.evaluate({"extra": extra_name}):
                 continue
             key = re.sub(r"[-_.]+", "-", needed.name).lower()
-            if key not in found | {"maskport"}:
-                found.add(key)
-                waiting += [(key, e) for e in needed.extras or {""}]
-    return found
+            if key not in names | {"maskport"}:
+                names.add(key)
+                pending += [(key, e) for e in needed.extras or {""}]
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +96,16 @@ def test_embeds(light: Path, demo_onnx: Path, demo_photo: Path) -> None:
         "with Predictor.open(sys.argv[1], threads=1) as predictor:\n"
         "    predictor.warm_up()\n"
         "    assert 'PIL.JpegImagePlugin' in sys.modules, 'the first photo finds it'\n"
-        "    found = [r.detections for r in predictor.stream([sys.argv[2]] * 2)]\n"
+        "    results = [r.detections for r in predictor.stream([sys.argv[2]] * 2)]\n"
         "assert not {'torch', 'onnx', 'cv2', 'matplotlib'} & set(sys.modules)\n"
-        "print([len(d.rle()) for d in found], found[0].masks.shape)\n"
+        "print([len(d.rle()) for d in results], results[0].masks.shape)\n"
     )
     done = _python(light, "-c", code, str(demo_onnx), str(demo_photo))
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\[(\d+), \1\] \(\1, 480, 640\)\n", done.stdout)
 
 
-def test_says_what_is_missing_for_the_rest(light: Path, demo_photo: Path) -> None:
+def test_a_checkpoint_ends_with_what_to_install(light: Path, demo_photo: Path) -> None:
     weights = ROOT / "examples" / "demo" / "shapes.pth"
     done = _python(light, "-m", "maskport", "predict", str(weights), str(demo_photo))
     assert done.returncode == 1

@@ -42,9 +42,9 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_results_begin_with_command_commit_date_and_machine() -> None:
-    found = sorted((ROOT / "docs" / "results").glob("*.md"))
-    assert {p.stem for p in found} >= {"parity", "end_to_end", "paste", "export"}
-    for path in found:
+    results = sorted((ROOT / "docs" / "results").glob("*.md"))
+    assert {p.stem for p in results} >= {"parity", "end_to_end", "paste", "export"}
+    for path in results:
         head = path.read_text("utf-8").splitlines()[2:6]
         if head[0].startswith("Not measured yet:"):  # it says what will measure it
             assert re.search(r"^    bench/\S+$", path.read_text("utf-8"), re.MULTILINE)

@@ -50,18 +50,18 @@ def test_finds_what_the_cpu_finds(kind: str, mode: Mode) -> None:
     stream.wait_stream(torch.cuda.current_stream())
     predictor.predict(frames, stream)  # constants, kernels and graphs are made
     with no_waiting():
-        found = predictor.predict(frames, stream)
+        detections = predictor.predict(frames, stream)
         with torch.cuda.stream(stream):
-            masks = None if found.masks is None else [found.paste(i) for i in range(2)]
+            masks = None if detections.masks is None else [detections.paste(i) for i in range(2)]
     stream.synchronize()
-    assert found.boxes.is_cuda
-    for index, (ours, theirs) in enumerate(zip(found.to_host(), expected, strict=True)):
+    assert detections.boxes.is_cuda
+    for index, (ours, theirs) in enumerate(zip(detections.to_host(), expected, strict=True)):
         if kind == "demo":  # random weights leave ties that rounding turns
             assert ours.names == theirs.names
             np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.05)
             np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-3)
         if masks is not None:
-            valid = found.valid[index]
+            valid = detections.valid[index]
             np.testing.assert_array_equal(masks[index][valid].cpu().numpy(), ours.masks)
             assert not bool(masks[index][~valid].any())
 
@@ -88,9 +88,9 @@ def test_the_resize_is_the_hosts(
     spec = test_resize.PreprocessSpec(interpolation=kind)  # type: ignore[arg-type]
     given = test_resize.frames(source, 2)
     on_gpu = torch.from_numpy(given).cuda()
-    found = resize(on_gpu, "hwc", target, spec, Workspace(library_of(on_gpu), on_gpu))
+    resized = resize(on_gpu, "hwc", target, spec, Workspace(library_of(on_gpu), on_gpu))
     expected = np.stack([resize_on_the_host(frame, target, spec) for frame in given])
-    np.testing.assert_array_equal(found.cpu().numpy(), expected)
+    np.testing.assert_array_equal(resized.cpu().numpy(), expected)
 
 
 @pytest.mark.parametrize("rule", test_device_paste.RULES.values(), ids=test_device_paste.RULES)
@@ -101,9 +101,9 @@ def test_pasted_pixels_are_the_hosts(rule: test_device_paste.MaskRule) -> None:
     boxes = np.array(list(test_device_paste.BOXES.values()), np.float32)
     probs = test_device_paste.masks("close-calls", len(boxes), 28, rule.threshold)
     given = [torch.from_numpy(values).cuda() for values in (probs, boxes)]
-    found = paste(library_of(given[0]).xp, *given, test_device_paste.HW, rule)
+    pasted = paste(library_of(given[0]).xp, *given, test_device_paste.HW, rule)
     expected = test_device_paste.on_the_host(probs, boxes, rule)
-    np.testing.assert_array_equal(found.cpu().numpy(), expected)
+    np.testing.assert_array_equal(pasted.cpu().numpy(), expected)
 
 
 def test_keypoints_are_the_hosts() -> None:
@@ -114,8 +114,8 @@ def test_keypoints_are_the_hosts() -> None:
     boxes = test_device_keypoints.BOXES
     maps = test_device_keypoints.heatmaps(len(boxes))
     given = [torch.from_numpy(values).cuda() for values in (maps, boxes)]
-    found = decode_on_device(library_of(given[0]).xp, *given, test_device_keypoints.MOST_HW)
-    np.testing.assert_allclose(found.cpu().numpy(), decode(maps, boxes), rtol=1e-5, atol=1e-4)
+    decoded = decode_on_device(library_of(given[0]).xp, *given, test_device_keypoints.MOST_HW)
+    np.testing.assert_allclose(decoded.cpu().numpy(), decode(maps, boxes), rtol=1e-5, atol=1e-4)
 
 
 def test_two_streams_at_once() -> None:
@@ -123,13 +123,13 @@ def test_two_streams_at_once() -> None:
     frames = [torch.from_numpy(photo).cuda() for photo in models.photos(3)]
     expected = [predictor.predict(frame).to_host()[0] for frame in frames]
     streams = [torch.cuda.Stream() for _ in frames]
-    found = []
+    results = []
     for _ in range(5):
         for frame, stream in zip(frames, streams, strict=True):
             stream.wait_stream(torch.cuda.current_stream())
-            found.append(predictor.predict(frame, stream))
+            results.append(predictor.predict(frame, stream))
     torch.cuda.synchronize()
-    for index, ours in enumerate(found):
+    for index, ours in enumerate(results):
         np.testing.assert_allclose(ours.to_host()[0].boxes, expected[index % 3].boxes, atol=1e-3)
 
 
@@ -138,7 +138,7 @@ def test_arrays_of_cupy() -> None:
     photos = models.photos(1)
     predictor = DevicePredictor(TorchSession(models.checkpoint("demo"), "cuda", "static"))
     expected = predictor.predict(torch.from_numpy(photos).cuda())
-    found = predictor.predict(cupy.asarray(photos))
-    assert isinstance(found.boxes, cupy.ndarray)
-    assert found.to_host()[0].names == expected.to_host()[0].names
-    np.testing.assert_array_equal(cupy.asnumpy(found.paste()), expected.paste().cpu().numpy())
+    detections = predictor.predict(cupy.asarray(photos))
+    assert isinstance(detections.boxes, cupy.ndarray)
+    assert detections.to_host()[0].names == expected.to_host()[0].names
+    np.testing.assert_array_equal(cupy.asnumpy(detections.paste()), expected.paste().cpu().numpy())

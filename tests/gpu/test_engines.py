@@ -49,11 +49,11 @@ def test_finds_what_onnx_runtime_finds(
         expected = reference.predict(demo_pixels)
     with Predictor(TensorRTSession(engine, cuda_graphs=cuda_graphs)) as predictor:
         for _ in range(4):  # from the third call on a recorded graph is replayed
-            found = predictor.predict(demo_pixels)
-            assert found.exact
-            assert found.names == expected.names
-            np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.02)
-            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+            detections = predictor.predict(demo_pixels)
+            assert detections.exact
+            assert detections.names == expected.names
+            np.testing.assert_allclose(detections.boxes, expected.boxes, atol=0.02)
+            np.testing.assert_allclose(detections.scores, expected.scores, atol=1e-3)
 
 
 def test_every_batch_of_the_range(engine: Path, demo_rtx_onnx: Path) -> None:
@@ -78,9 +78,9 @@ def test_tensors_of_pytorch_go_in_and_out_without_a_copy(
     on_gpu = {name: torch.from_numpy(value).cuda() for name, value in feed.items()}
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with session.on_device(on_gpu, stream.cuda_stream) as answer:
+    with session.on_device(on_gpu, stream.cuda_stream) as outputs:
         with torch.cuda.stream(stream):
-            boxes = torch.as_tensor(answer["boxes"], device="cuda").clone()
+            boxes = torch.as_tensor(outputs["boxes"], device="cuda").clone()
         stream.synchronize()
     np.testing.assert_allclose(boxes.cpu().numpy(), expected["boxes"], atol=1e-3)
     session.close()
@@ -90,8 +90,8 @@ def test_threads(engine: Path, demo_pixels: np.ndarray) -> None:
     with Predictor(TensorRTSession(engine, contexts=3)) as predictor:
         expected = predictor.predict(demo_pixels)
         with ThreadPoolExecutor(6) as threads:
-            found = list(threads.map(lambda _: predictor.predict(demo_pixels), range(30)))
-    for detections in found:
+            results = list(threads.map(lambda _: predictor.predict(demo_pixels), range(30)))
+    for detections in results:
         np.testing.assert_allclose(detections.boxes, expected.boxes, atol=1e-3)
 
 

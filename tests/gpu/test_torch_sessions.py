@@ -20,16 +20,18 @@ def test_full_precision(demo_checkpoint: Checkpoint, demo_pixels: np.ndarray, mo
     expected = Predictor(TorchSession(demo_checkpoint)).predict(demo_pixels)
     predictor = Predictor(TorchSession(demo_checkpoint, "cuda", mode))
     for _ in range(3):
-        found = predictor.predict(demo_pixels)
-        assert found.names == expected.names
-        np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.02)
-        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        detections = predictor.predict(demo_pixels)
+        assert detections.names == expected.names
+        np.testing.assert_allclose(detections.boxes, expected.boxes, atol=0.02)
+        np.testing.assert_allclose(detections.scores, expected.scores, atol=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["compiled", "cuda-graph"])
 def test_half_precision(demo_checkpoint: Checkpoint, demo_pixels: np.ndarray, mode: Mode) -> None:
     expected = Predictor(TorchSession(demo_checkpoint)).predict(demo_pixels)
-    found = Predictor(TorchSession(demo_checkpoint, "cuda", mode, half=True)).predict(demo_pixels)
-    assert abs(len(found) - len(expected)) <= 3
-    best = min(len(found), len(expected), 8)
-    np.testing.assert_allclose(found.scores[:best], expected.scores[:best], atol=0.05)
+    detections = Predictor(TorchSession(demo_checkpoint, "cuda", mode, half=True)).predict(
+        demo_pixels
+    )
+    assert abs(len(detections) - len(expected)) <= 3
+    best = min(len(detections), len(expected), 8)
+    np.testing.assert_allclose(detections.scores[:best], expected.scores[:best], atol=0.05)

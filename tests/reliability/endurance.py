@@ -34,11 +34,11 @@ Result = dict[str, object]
 def photos() -> list[UInt8]:
     """Coarse noise with detections in it; uint8 [h, w, 3] each."""
     rng = np.random.default_rng(11)
-    found = []
+    pictures = []
     for height, width in _SIZES * 2:
         coarse = rng.integers(0, 256, (height // 12 + 1, width // 12 + 1, 3)).astype(np.uint8)
-        found.append(np.kron(coarse, np.ones((12, 12, 1), np.uint8))[:height, :width])
-    return found
+        pictures.append(np.kron(coarse, np.ones((12, 12, 1), np.uint8))[:height, :width])
+    return pictures
 
 
 def threads(path: Path, calls: int) -> Result:
@@ -90,9 +90,9 @@ def soak(path: Path, calls: int) -> Result:
     every = max(calls // _SAMPLES, 1)
     with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
         for call in range(calls):
-            found = predictor.predict(pictures[call % len(pictures)])
-            detections += len(found)
-            found.rle()
+            result = predictor.predict(pictures[call % len(pictures)])
+            detections += len(result)
+            result.rle()
             if call % 16 == 0:
                 predictor.predict(pictures[:3], batch_size=3)
             if (call + 1) % every == 0:
@@ -117,8 +117,8 @@ JOBS: dict[str, Callable[[Path, int], Result]] = {
 }
 
 
-def _bytes(found: Detections) -> bytes:
-    values = asdict(found)
+def _bytes(detections: Detections) -> bytes:
+    values = asdict(detections)
     return b"|".join(
         value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
         for _, value in sorted(values.items())

@@ -18,10 +18,10 @@ SHORT_GROWTH_MB = 25.0
 
 
 def test_eight_threads_give_the_results_of_one(tiny_onnx: Path) -> None:
-    found = endurance.threads(tiny_onnx, 10)
-    assert found["calls"] == 80
-    assert found["different"] == 0
-    assert found["distinct results"] >= 10
+    figures = endurance.threads(tiny_onnx, 10)
+    assert figures["calls"] == 80
+    assert figures["different"] == 0
+    assert figures["distinct results"] >= 10
 
 
 def _run(job: str, model: Path, count: int) -> dict[str, Any]:
@@ -35,13 +35,13 @@ def _run(job: str, model: Path, count: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_opening_and_closing_leaves_nothing(tiny_onnx: Path) -> None:
-    found = _run("cycles", tiny_onnx, 10)
-    assert len(found["threads"]) == len(found["files"]) == 1
-    assert found["rss_growth_mb"] < SHORT_GROWTH_MB
+    figures = _run("cycles", tiny_onnx, 10)
+    assert len(figures["threads"]) == len(figures["files"]) == 1
+    assert figures["rss_growth_mb"] < SHORT_GROWTH_MB
 
 
 @pytest.mark.slow
 def test_many_calls_do_not_grow(tiny_onnx: Path) -> None:
-    found = _run("soak", tiny_onnx, 300)
-    assert found["detections"] > 300
-    assert found["spread_mb"] < SHORT_GROWTH_MB
+    figures = _run("soak", tiny_onnx, 300)
+    assert figures["detections"] > 300
+    assert figures["spread_mb"] < SHORT_GROWTH_MB

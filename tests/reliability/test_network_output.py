@@ -104,10 +104,12 @@ def _predict(session: Session, change: Change) -> Detections:
     return Predictor(ChangedSession(session, change)).predict(tiny.photo())
 
 
-def _is_finite(found: Detections) -> bool:
-    assert found.mask_probs is not None
-    arrays = (found.boxes, found.scores, found.mask_probs)
-    return all(bool(np.isfinite(a).all()) for a in arrays) and len(found.rle()) == len(found)
+def _is_finite(detections: Detections) -> bool:
+    assert detections.mask_probs is not None
+    arrays = (detections.boxes, detections.scores, detections.mask_probs)
+    return all(bool(np.isfinite(a).all()) for a in arrays) and len(detections.rle()) == len(
+        detections
+    )
 
 
 def test_rows_that_are_not_finite_are_dropped_and_counted(
@@ -115,9 +117,9 @@ def test_rows_that_are_not_finite_are_dropped_and_counted(
 ) -> None:
     for case, (change, dropped) in DROPPED.items():
         with subtests.test(case):
-            found = _predict(session, change)
-            assert (len(found), found.dropped) == (tiny.DETECTIONS - dropped, dropped)
-            assert _is_finite(found)
+            detections = _predict(session, change)
+            assert (len(detections), detections.dropped) == (tiny.DETECTIONS - dropped, dropped)
+            assert _is_finite(detections)
 
 
 def test_outputs_of_another_model_are_refused(session: Session, subtests: pytest.Subtests) -> None:
@@ -129,12 +131,12 @@ def test_outputs_of_another_model_are_refused(session: Session, subtests: pytest
 
 
 def test_nothing_changed_nothing_dropped(session: Session) -> None:
-    found = _predict(session, lambda outputs: outputs)
-    assert (len(found), found.dropped) == (tiny.DETECTIONS, 0)
-    assert _is_finite(found)
+    detections = _predict(session, lambda outputs: outputs)
+    assert (len(detections), detections.dropped) == (tiny.DETECTIONS, 0)
+    assert _is_finite(detections)
 
 
 def test_rows_beyond_the_count_are_ignored(session: Session) -> None:
-    found = _predict(session, _beyond_the_count)
-    assert (len(found), found.dropped) == (tiny.DETECTIONS - 2, 0)
-    assert _is_finite(found)
+    detections = _predict(session, _beyond_the_count)
+    assert (len(detections), detections.dropped) == (tiny.DETECTIONS - 2, 0)
+    assert _is_finite(detections)

@@ -91,12 +91,12 @@ def test_a_graph_with_such_weights_gives_finite_results(
         with subtests.test(name, value=value):
             _write_edited(tiny_onnx, path, name, value)
             with Predictor.open(path, threads=1, on_uncertified="ignore") as predictor:
-                found = predictor.predict(tiny.photo())
-            assert found.mask_probs is not None
-            for array in (found.boxes, found.scores, found.mask_probs):
+                detections = predictor.predict(tiny.photo())
+            assert detections.mask_probs is not None
+            for array in (detections.boxes, detections.scores, detections.mask_probs):
                 assert np.isfinite(array).all()
             if name.startswith("mask_head") and np.isnan(value):
-                assert (len(found), found.dropped) == (0, tiny.DETECTIONS)
+                assert (len(detections), detections.dropped) == (0, tiny.DETECTIONS)
 
 
 def _write_edited(model_file: Path, path: Path, name: str, value: float) -> None:

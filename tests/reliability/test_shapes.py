@@ -110,7 +110,7 @@ def full(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def _agree(
-    eager: TorchvisionEager, photos: list[UInt8], found: list[Detections], threshold: float
+    eager: TorchvisionEager, photos: list[UInt8], detections: list[Detections], threshold: float
 ) -> int:
     """Compare results with the eager model's of the same batch.
 
@@ -121,13 +121,13 @@ def _agree(
         the number of detections.
     """
     runs = eager.run_batch(photos, threshold)
-    pairs = enumerate(zip(runs, found, strict=True))
+    pairs = enumerate(zip(runs, detections, strict=True))
     compared = [compare(r.detections, d, str(i)) for i, (r, d) in pairs]
     verdict = explain(check(compared), compared, lambda name: runs[int(name)].trace)
     is_flat = all(p.shape[:2] == (1, 1) for p in photos)
     has_passed = all(e.near_tie for e in verdict.excesses) if is_flat else verdict.passed
     assert has_passed, "\n".join(map(str, [verdict, *verdict.excesses]))
-    assert [d.image_hw for d in found] == [p.shape[:2] for p in photos]
+    assert [d.image_hw for d in detections] == [p.shape[:2] for p in photos]
     return verdict.detections
 
 
@@ -139,8 +139,8 @@ def test_photos_of_odd_sizes(
             photo = picture(*size, seed=4)
             threshold = predictor.spec.box.score_threshold
             _agree(eager, [photo], predictor.predict([photo]), threshold)
-            found = full.predict([photo])
-            assert _agree(eager, [photo], found, 0.0) == len(found[0]) > 0
+            detections = full.predict([photo])
+            assert _agree(eager, [photo], detections, 0.0) == len(detections[0]) > 0
 
 
 def test_photos_that_the_resize_rule_leaves_nothing_of(
@@ -164,10 +164,10 @@ def test_no_photo_at_all(predictor: Predictor) -> None:
 def test_batches_of_every_size(count: int, eager: TorchvisionEager, predictor: Predictor) -> None:
     sizes = [size for size in SIZES.values() if min(size) > 30 and max(size) < 2000]
     photos = [picture(*sizes[i % len(sizes)], seed=i) for i in range(count)]
-    found = predictor.predict(photos, batch_size=count)
-    assert _agree(eager, photos, found, predictor.spec.box.score_threshold) > 0
+    detections = predictor.predict(photos, batch_size=count)
+    assert _agree(eager, photos, detections, predictor.spec.box.score_threshold) > 0
     one_by_one = predictor.predict(photos, batch_size=5)
-    assert [d.image_hw for d in one_by_one] == [d.image_hw for d in found]
+    assert [d.image_hw for d in one_by_one] == [d.image_hw for d in detections]
 
 
 def test_blank_photos(
@@ -180,19 +180,19 @@ def test_blank_photos(
             photo = np.full((48, 64, 3), value, np.uint8)
             threshold = predictor.spec.box.score_threshold
             _agree(eager, [photo], predictor.predict([photo]), threshold)
-            found = strict.predict(photo)
-            assert len(found) == 0 == len(eager.run(photo, 0.999).detections)
-            assert found.boxes.shape == (0, 4)
-            assert found.masks is not None
-            assert found.masks.shape == (0, 48, 64)
-            assert found.rle() == found.crops() == []
+            detections = strict.predict(photo)
+            assert len(detections) == 0 == len(eager.run(photo, 0.999).detections)
+            assert detections.boxes.shape == (0, 4)
+            assert detections.masks is not None
+            assert detections.masks.shape == (0, 48, 64)
+            assert detections.rle() == detections.crops() == []
 
 
 def test_as_many_detections_as_there_is_room_for(eager: TorchvisionEager, full: Predictor) -> None:
     photo = tiny.photo()
-    found = full.predict(photo)
-    assert len(found) == tiny.DETECTIONS
-    assert _agree(eager, [photo], [found], 0.0) == tiny.DETECTIONS
+    detections = full.predict(photo)
+    assert len(detections) == tiny.DETECTIONS
+    assert _agree(eager, [photo], [detections], 0.0) == tiny.DETECTIONS
 
 
 def _pasted(box: tuple[float, ...], image_hw: tuple[int, int]) -> tuple[Detections, Detections]:
@@ -202,28 +202,28 @@ def _pasted(box: tuple[float, ...], image_hw: tuple[int, int]) -> tuple[Detectio
     boxes, one = np.array([box], np.float32), np.ones(1, np.float32)
     raw = RawDetections(boxes, one, one.astype(np.int32), mask, 0, 0)
     tripled = (3 * image_hw[0], 3 * image_hw[1])
-    found = from_raw(raw, tiny.SPEC, image_hw, image_hw)
-    return found, from_raw(replace(raw, boxes=boxes * 3), tiny.SPEC, image_hw, tripled)
+    detections = from_raw(raw, tiny.SPEC, image_hw, image_hw)
+    return detections, from_raw(replace(raw, boxes=boxes * 3), tiny.SPEC, image_hw, tripled)
 
 
 def test_masks_of_odd_boxes(subtests: pytest.Subtests) -> None:
     for (name, box), (image, image_hw) in product(BOXES.items(), IMAGES.items()):
         with subtests.test(name, image=image):
-            for found in _pasted(box, image_hw):
-                _check_masks(found, image_hw)
+            for detections in _pasted(box, image_hw):
+                _check_masks(detections, image_hw)
 
 
-def _check_masks(found: Detections, image_hw: tuple[int, int]) -> None:
+def _check_masks(detections: Detections, image_hw: tuple[int, int]) -> None:
     """Against a slow paste, the run lengths and torchvision."""
-    masks = found.masks
+    masks = detections.masks
     assert masks is not None
-    assert len(found) == 1
-    assert found.mask_probs is not None
-    soft = paste_integer(found.mask_probs[0], found.boxes[0], image_hw)
+    assert len(detections) == 1
+    assert detections.mask_probs is not None
+    soft = paste_integer(detections.mask_probs[0], detections.boxes[0], image_hw)
     sure = np.abs(soft - 0.5) > 1e-5
     np.testing.assert_array_equal(masks[0][sure], soft[sure] > 0.5)
-    assert np.array_equal(_decoded(found), masks[0])
-    reference = _torchvision_paste(found, image_hw)
+    assert np.array_equal(_decoded(detections), masks[0])
+    reference = _torchvision_paste(detections, image_hw)
     if reference is not None:
         np.testing.assert_array_equal(masks[0], reference)
 
@@ -234,24 +234,26 @@ def test_scaled_boxes_are_torchvisions() -> None:
     side = tiny.SPEC.mask_side
     masks = np.zeros((len(BOXES), side, side), np.float32)
     raw = RawDetections(boxes.numpy(), one, one.astype(np.int32), masks, 0, 0)
-    found = from_raw(raw, tiny.SPEC, (333, 517), (64, 96))
+    detections = from_raw(raw, tiny.SPEC, (333, 517), (64, 96))
     expected = resize_boxes(boxes, (64, 96), (333, 517))
-    np.testing.assert_array_equal(found.boxes, expected.numpy())
+    np.testing.assert_array_equal(detections.boxes, expected.numpy())
 
 
-def _torchvision_paste(found: Detections, image_hw: tuple[int, int]) -> NDArray[np.bool_] | None:
+def _torchvision_paste(
+    detections: Detections, image_hw: tuple[int, int]
+) -> NDArray[np.bool_] | None:
     """torchvision's own; None where it fails, on boxes outside the image."""
-    assert found.mask_probs is not None
-    masks = torch.tensor(found.mask_probs)[:, None]
+    assert detections.mask_probs is not None
+    masks = torch.tensor(detections.mask_probs)[:, None]
     try:
-        soft = paste_masks_in_image(masks, torch.tensor(found.boxes), image_hw)
+        soft = paste_masks_in_image(masks, torch.tensor(detections.boxes), image_hw)
     except RuntimeError:
         return None
     return (soft[0, 0] > 0.5).numpy()
 
 
-def _decoded(found: Detections) -> NDArray[np.bool_]:
+def _decoded(detections: Detections) -> NDArray[np.bool_]:
     from pycocotools import mask as coco_mask
 
-    (encoded,) = found.rle()
+    (encoded,) = detections.rle()
     return coco_mask.decode(encoded).astype(bool)

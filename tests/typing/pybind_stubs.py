@@ -198,15 +198,15 @@ def function_stub(name: str, member: object, types: Types, use: Use, owner: str 
         use: how its arguments' types are spelled.
         owner: "self" for a method, "static" for a static method, else empty.
     """
-    found = []
+    stubs = []
     for node in _nodes(member):
         node.name = name
         _annotate_all(node, types, use, has_self=owner == "self")
-        found.append(ast.unparse(node))
-    found = list(dict.fromkeys(found))
-    marks = "@typing.overload\n" if len(found) > 1 else ""
+        stubs.append(ast.unparse(node))
+    stubs = list(dict.fromkeys(stubs))
+    marks = "@typing.overload\n" if len(stubs) > 1 else ""
     marks += "@staticmethod\n" if owner == "static" else ""
-    return "".join(f"{marks}{text}\n" for text in found)
+    return "".join(f"{marks}{text}\n" for text in stubs)
 
 
 def _read_type(member: object, types: Types) -> str:

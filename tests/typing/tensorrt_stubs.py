@@ -58,8 +58,8 @@ def _run(command: Sequence[str], source: str = "", extra: Mapping[str, str] | No
         command, input=source, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise StubsError(f"{Path(command[0]).name}: {said[-1].removeprefix('ERROR: ')}")
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise StubsError(f"{Path(command[0]).name}: {lines[-1].removeprefix('ERROR: ')}")
     return done.stdout
 
 

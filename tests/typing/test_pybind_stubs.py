@@ -30,7 +30,7 @@ Overloaded function.
 
 
 class Documented:
-    """Stands for a pybind11 function: callable, with nothing but a docstring."""
+    """Like a pybind11 function: callable, with nothing but a docstring."""
 
     def __init__(self, doc: str) -> None:
         self.__doc__ = doc

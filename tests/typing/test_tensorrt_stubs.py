@@ -1,4 +1,4 @@
-"""The stubs that are made check what they should: a sound program passes, each mistake is seen."""
+"""Generated stubs: mypy accepts a correct program and reports each mistake."""
 
 from __future__ import annotations
 
@@ -128,8 +128,10 @@ def mypy(stubs: Path, *files: Path) -> list[str]:
     environment = {**os.environ, "MYPYPATH": str(stubs)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
-    found = (re.match(r"(.*):(\d+): error: .*\[([a-z-]+)\]$", t) for t in done.stdout.splitlines())
-    return [f"{Path(m[1]).name}:{m[2]}: [{m[3]}]" for m in found if m]
+    matches = (
+        re.match(r"(.*):(\d+): error: .*\[([a-z-]+)\]$", t) for t in done.stdout.splitlines()
+    )
+    return [f"{Path(m[1]).name}:{m[2]}: [{m[3]}]" for m in matches if m]
 
 
 def marked(path: Path) -> Iterator[str]:
@@ -162,6 +164,7 @@ def test_tensorrt(version: str, has_fp16: bool, tmp_path: Path) -> None:
     check(stub, tmp_path, MISTAKEN if has_fp16 else with_flag_line())
 
 
+@pytest.mark.slow
 def test_tensorrt_rtx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx", exc_type=ImportError)
     assert main(["--module", "tensorrt_rtx", "--out", str(tmp_path / "stubs")]) == 0
@@ -180,10 +183,10 @@ def test_no_wheel(
     refuse = (sys.executable, "-c", "import sys; sys.exit('a\\nERROR: none for 0.0')")
     monkeypatch.setattr(tensorrt_stubs, "PIP", refuse)
     assert main(["--version", "0.0", "--out", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: cannot download tensorrt_cu13_bindings==0.0: ")
-    assert said.endswith("none for 0.0\n")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: cannot download tensorrt_cu13_bindings==0.0: ")
+    assert message.endswith("none for 0.0\n")
+    assert message.count("\n") == 1
 
 
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
