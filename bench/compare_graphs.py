@@ -27,10 +27,10 @@ sys.path.insert(0, str(ROOT))
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from runtime.artifacts.checksum import SEAL_KEY
+from runtime.artifacts.checksum import CHECKSUM_KEY
 from runtime.artifacts.metadata import MANIFEST_KEY
 
-_IGNORED = (SEAL_KEY, f"{MANIFEST_KEY}.versions")
+_IGNORED = (CHECKSUM_KEY, f"{MANIFEST_KEY}.versions")
 _MAX_LINES = 5
 
 

@@ -164,12 +164,12 @@ def write(job: Job, choice: set[str], path: Path) -> Written:
 
     from calib.calibration.work import count_kernels
     from calib.report.tensor_stats import seen
-    from runtime.artifacts.checksum import seal
+    from runtime.artifacts.checksum import append_checksum
 
     model, placement = job.quantised(choice)
     ir.save(model, path)
     onnx.checker.check_model(str(path), full_check=True)
-    seal(path)
+    append_checksum(path)
     runs = (job.options.format, job.options.rest) == _ON_A_CPU
     kernels = count_kernels(path, job.options.threads) if runs else None
     share = job.share(placement) if job.used else None

@@ -180,7 +180,7 @@ def _write(
     import onnx
     import onnx_ir as ir
 
-    from runtime.artifacts.checksum import seal
+    from runtime.artifacts.checksum import append_checksum
     from runtime.artifacts.metadata import Manifest, to_metadata
 
     manifest = Manifest(
@@ -202,7 +202,7 @@ def _write(
     graph.metadata_props.update(to_metadata(checkpoint.spec, manifest))
     ir.save(graph, path)
     onnx.checker.check_model(str(path))
-    seal(path)
+    append_checksum(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

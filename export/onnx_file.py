@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import ArtifactError, in_brief
-from runtime.artifacts.checksum import SEAL_KEY, require_sound, require_unbroken
+from runtime.artifacts.checksum import CHECKSUM_KEY, require_no_stale_checksum, verify_checksum
 from runtime.artifacts.metadata import Artifact, from_metadata
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def read_onnx(path: Path) -> OnnxFile:
             or with external data that is not a plain file in the same folder.
     """
     content = read_content(path)
-    is_sealed = require_sound(path, alone=False, content=content)
+    has_checksum = verify_checksum(path, alone=False, content=content)
     model = parse_onnx(path, content)
     pairs = {entry.key: entry.value for entry in model.metadata_props}
-    require_unbroken(path, is_sealed, pairs)
+    require_no_stale_checksum(path, has_checksum, pairs)
     remove_checksum(model)
     artifact = from_metadata(path, pairs)
     load_external(model, path)
@@ -48,7 +48,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 def remove_checksum(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove the checksum, in place, from a model that will be changed; returns the model."""
-    kept = [entry for entry in model.metadata_props if entry.key != SEAL_KEY]
+    kept = [entry for entry in model.metadata_props if entry.key != CHECKSUM_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     return model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from export.diagnosis.finding import Diagnosis, Finding, of_error, predict_sample
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, in_brief
-from runtime.artifacts.checksum import require_sound, require_unbroken
+from runtime.artifacts.checksum import require_no_stale_checksum, verify_checksum
 from runtime.artifacts.metadata import SPEC_KEY, Artifact, from_metadata
 from runtime.cuda.driver import local_architecture
 
@@ -54,8 +54,8 @@ def _origin(model: onnx.ModelProto, path: Path, content: bytes) -> tuple[Artifac
         )
     try:
         artifact = from_metadata(path, pairs)
-        is_sealed = require_sound(path, alone=False, content=content)
-        require_unbroken(path, is_sealed, pairs)
+        has_checksum = verify_checksum(path, alone=False, content=content)
+        require_no_stale_checksum(path, has_checksum, pairs)
     except ArtifactError as error:
         return None, of_error("problem", path.name, error, path)
     made, spec = artifact.manifest, artifact.spec

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, in_brief
-from runtime.artifacts.checksum import require_sound, require_unbroken
+from runtime.artifacts.checksum import require_no_stale_checksum, verify_checksum
 from runtime.artifacts.metadata import Artifact, from_metadata
 from runtime.sessions.device import Device
 from runtime.sessions.file_hash import read_verified
@@ -53,7 +53,7 @@ class OnnxRuntimeSession:
         providers = _providers(device, tensorrt)
         _require_provider(providers[0][0], device, ort.get_available_providers())
         content = read_verified(path, sha256)
-        is_sealed = require_sound(path, content=content)
+        has_checksum = verify_checksum(path, content=content)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if threads is not None:
@@ -80,7 +80,7 @@ class OnnxRuntimeSession:
             self._output_names = [output.name for output in self._session.get_outputs()]
         except UnicodeDecodeError as error:
             raise ArtifactError(f"{path}: damaged metadata (not UTF-8); export it again") from error
-        require_unbroken(path, is_sealed, metadata)
+        require_no_stale_checksum(path, has_checksum, metadata)
         self._artifact = from_metadata(path, metadata)
 
     @property

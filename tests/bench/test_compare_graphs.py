@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.compare_graphs import differences
-from runtime.artifacts.checksum import SEAL_KEY
+from runtime.artifacts.checksum import CHECKSUM_KEY
 from runtime.artifacts.metadata import MANIFEST_KEY
 
 
@@ -41,7 +41,7 @@ def _model(prefix: str = "") -> onnx.ModelProto:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     manifest = f'{{"precision": "fp32", "versions": {{"maskport": "{len(prefix)}"}}}}'
-    metadata = {MANIFEST_KEY: manifest, SEAL_KEY: f"checksum {prefix}", "other": "same"}
+    metadata = {MANIFEST_KEY: manifest, CHECKSUM_KEY: f"checksum {prefix}", "other": "same"}
     helper.set_model_props(model, metadata)
     return model
 

@@ -25,7 +25,7 @@ from export.onnx_file import read_onnx
 from export.precision.formats import FORMATS
 from model.checkpoint import Checkpoint
 from model.errors import ArtifactError, ExportError
-from runtime.artifacts.checksum import SEAL_KEY
+from runtime.artifacts.checksum import CHECKSUM_KEY
 from runtime.preprocessing.canvas import Canvas
 from tests.conftest import DEMO
 from tests.planted_overflow import scaled
@@ -46,7 +46,7 @@ def test_a_rest_that_fp16_does_not_hold_is_named(
     assert max(one.largest for one in fits.ranges.tensors) < FORMATS["fp16"].largest
     model, names = ir.load(demo_rtx_onnx), []
     scaled(2.0**15, names)(model)
-    del model.metadata_props[SEAL_KEY]
+    del model.metadata_props[CHECKSUM_KEY]
     ir.save(model, tmp_path / "loud.onnx")
     output = tmp_path / "loud.int8.onnx"
     with pytest.raises(ExportError, match=r"FP16 overflows on 0\.png: .*--rest fp32") as caught:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from export.onnx_file import remove_checksum
 from model.errors import MaskportError
-from runtime.artifacts.checksum import seal
+from runtime.artifacts.checksum import append_checksum
 from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
 from runtime.detections import Detections
 from runtime.predictor import Predictor
@@ -50,7 +50,7 @@ class OnnxFiles:
         first = self._outcome()
         if first == OTHER:
             return f"{WRONG}: the damage was not detected"
-        seal(self._path)
+        append_checksum(self._path)
         return f"{first} · {self._outcome()}"
 
     def _damaged_bytes(self, random: Random) -> bytes:

@@ -21,7 +21,7 @@ from export.engine import main as engine
 from export.inspect import main as inspect
 from export.onnx_file import read_onnx, remove_checksum
 from model.errors import ArtifactError
-from runtime.artifacts.checksum import seal
+from runtime.artifacts.checksum import append_checksum
 from runtime.predictor import Predictor
 from tests.reliability import tiny
 
@@ -96,7 +96,7 @@ def _write(prepare: Prepare, sound: Path, root: Path) -> Path:
         tensor.external_data.add(key=key, value=value)
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    seal(path)
+    append_checksum(path)
     return path
 
 

@@ -77,13 +77,13 @@ def test_what_was_hashed_is_what_is_opened(
     path = tmp_path / "m.onnx"
     whole = tiny_onnx.read_bytes()
     path.write_bytes(whole)
-    sound = ort_session.require_sound
+    sound = ort_session.verify_checksum
 
     def exchange_before(*given: Any, **options: Any) -> bool:
         path.write_bytes(b"another")
         return sound(*given, **options)
 
-    monkeypatch.setattr(ort_session, "require_sound", exchange_before)
+    monkeypatch.setattr(ort_session, "verify_checksum", exchange_before)
     opened = open_session(path, "onnxruntime", 1, hashlib.sha256(whole).hexdigest())
     assert path.read_bytes() == b"another"
     assert opened.artifact.path == path

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from export.onnx_file import remove_checksum
 from model.errors import ArtifactError
 from runtime.artifacts import checksum
-from runtime.artifacts.checksum import SEAL_KEY, require_sound, require_unbroken
+from runtime.artifacts.checksum import CHECKSUM_KEY, require_no_stale_checksum, verify_checksum
 
 CHUNK = 1 << 20
 
@@ -28,48 +28,48 @@ def small(path: Path, **metadata: str) -> Path:
 
 
 @pytest.mark.parametrize("size", [0, 1, 82, 83, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5])
-def test_what_was_sealed_is_sound(size: int, tmp_path: Path) -> None:
+def test_an_unchanged_file_passes(size: int, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(np.random.default_rng(size).bytes(size))
-    assert not require_sound(path)
-    checksum.seal(path)
-    assert require_sound(path)
+    assert not verify_checksum(path)
+    checksum.append_checksum(path)
+    assert verify_checksum(path)
 
 
 @pytest.mark.parametrize("at", [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK + 3])
-def test_one_bit_is_noticed(at: int, tmp_path: Path) -> None:
+def test_one_flipped_bit_is_refused(at: int, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     body = bytearray(np.random.default_rng(1).bytes(2 * CHUNK + 4))
     path.write_bytes(body)
-    checksum.seal(path)
+    checksum.append_checksum(path)
     with path.open("r+b") as file:
         file.seek(at)
         file.write(bytes([body[at] ^ 4]))
     with pytest.raises(ArtifactError, match="not the bytes that maskport wrote"):
-        require_sound(path)
+        verify_checksum(path)
 
 
-def test_every_reader_of_onnx_reads_a_sealed_file(tmp_path: Path) -> None:
+def test_onnx_reads_a_file_with_a_checksum(tmp_path: Path) -> None:
     path = small(tmp_path / "m.onnx", author="somebody")
     before = onnx.load(path)
-    checksum.seal(path)
+    checksum.append_checksum(path)
     after = onnx.load(path)
-    assert after.metadata_props[-1].key == SEAL_KEY
+    assert after.metadata_props[-1].key == CHECKSUM_KEY
     assert remove_checksum(after) == before
     onnx.checker.check_model(str(path))
 
 
-@pytest.mark.parametrize("more", [b"\x00", b"\x72\x00", b"seal"])
-def test_a_seal_in_the_middle_seals_nothing(more: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [b"\x00", b"\x72\x00", b"text"])
+def test_a_checksum_that_is_not_at_the_end_is_refused(more: bytes, tmp_path: Path) -> None:
     path = small(tmp_path / "m.onnx")
-    checksum.seal(path)
+    checksum.append_checksum(path)
     keys = [entry.key for entry in onnx.load(path).metadata_props]
     path.write_bytes(path.read_bytes() + more)
-    is_sealed = require_sound(path)
-    assert not is_sealed
-    require_unbroken(path, is_sealed, ["author"])
-    with pytest.raises(ArtifactError, match=f"remove its metadata entry '{SEAL_KEY}'"):
-        require_unbroken(path, is_sealed, keys)
+    has_checksum = verify_checksum(path)
+    assert not has_checksum
+    require_no_stale_checksum(path, has_checksum, ["author"])
+    with pytest.raises(ArtifactError, match=f"remove its metadata entry '{CHECKSUM_KEY}'"):
+        require_no_stale_checksum(path, has_checksum, keys)
 
 
 def test_names_of_other_files_are_refused(tmp_path: Path) -> None:
@@ -79,15 +79,15 @@ def test_names_of_other_files_are_refused(tmp_path: Path) -> None:
         for shift in range(-len(tag + length) - 9, 1):
             path.write_bytes(b"\x01" * (CHUNK + shift) + tag + length + b"location" + b"\x12\x01a")
             with pytest.raises(ArtifactError, match="takes tensors from another file"):
-                require_sound(path)
-            assert not require_sound(path, alone=False)
+                verify_checksum(path)
+            assert not verify_checksum(path, alone=False)
 
 
 @pytest.mark.parametrize("text", ["location", "a location", "location\n", "dislocation"])
-def test_a_class_of_that_name_is_no_other_file(text: str, tmp_path: Path) -> None:
-    assert not require_sound(small(tmp_path / "m.onnx", names=text, location_of=text))
+def test_metadata_named_location_is_accepted(text: str, tmp_path: Path) -> None:
+    assert not verify_checksum(small(tmp_path / "m.onnx", names=text, location_of=text))
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot be read"):
-        require_sound(tmp_path / "none.onnx")
+        verify_checksum(tmp_path / "none.onnx")
