@@ -88,6 +88,13 @@ def require_no_stale_checksum(path: Path, has_checksum: bool, keys: Collection[s
         raise ArtifactError(_changed(path))
 
 
+def _changed(path: Path) -> str:
+    return (
+        f"{path}: not the bytes that maskport wrote: damaged or edited; export it again (after an "
+        f"intended edit remove its metadata entry '{CHECKSUM_KEY}')"
+    )
+
+
 def _digest(file: BinaryIO, size: int, alone: Path | None) -> str:
     """SHA-256 of the first `size` bytes; with `alone` none of them may name another file."""
     digest, remaining, before = hashlib.sha256(), size, b""
