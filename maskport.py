@@ -1,7 +1,7 @@
-"""The `maskport` command: a verb, then the arguments of the module that does it.
+"""The `maskport` command: a verb, then the arguments of the module that implements it.
 
-Nothing heavy is imported before the verb is known. Also home of the check that the packages
-of this project, whose names are plain words, are really its own.
+Nothing heavy is imported before the verb is parsed. The names of this project's packages are
+common words, so this module also checks that Python imports the right ones.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export.onnx", "a checkpoint to an ONNX file, checked against the eager model"),
     "engine": ("export.engine", "an exported file to TensorRT engines, also without a GPU"),
     "inspect": ("export.inspect", "what a checkpoint, an exported file or an engine is"),
-    "convert": ("export.convert", "a checkpoint to a .safetensors that keeps its spec"),
-    "doctor": ("export.doctor", "what works on this machine, and what stops a given file"),
+    "convert": ("export.convert", "a checkpoint to a .safetensors that contains its spec"),
+    "doctor": ("export.doctor", "what works on this machine, and why a file cannot be used"),
     "quantize": ("calib.quantize", "an exported file to INT8, calibrated on photos"),
     "predict": ("runtime.predict", "run an artifact on photos: overlays and results"),
-    "evaluate": ("runtime.evaluate", "COCO AP of an artifact on labelled photos"),
+    "evaluate": ("runtime.evaluate", "COCO AP of an artifact on annotated photos"),
     "benchmark": ("runtime.benchmark", "artifacts side by side: times, memory, results"),
 }
 _PACKAGES = ("model", "runtime", "export", "calib")
@@ -29,21 +29,20 @@ _HOME = Path(__file__).resolve().parent
 
 
 def shadowed() -> str | None:
-    """Say in one line which other module stands in the way of a package of ours, if any."""
+    """An error message if another module shadows one of this project's packages, else None."""
     for name in _PACKAGES:
-        found = importlib.util.find_spec(name)
-        origin = getattr(found, "origin", None)
+        origin = getattr(importlib.util.find_spec(name), "origin", None)
         if origin is None or Path(origin).resolve() != _HOME / name / "__init__.py":
             return (
                 f"error: '{name}' resolves to {origin or 'a folder without __init__.py'}, which "
-                f"hides maskport's own '{name}'; run the command `maskport` instead of "
+                f"hides maskport's '{name}'; run the command `maskport` instead of "
                 "`python -m …`, or start from another folder"
             )
     return None
 
 
 def refuse_shadows() -> None:
-    """Stop with one line when a working directory hides one of our packages.
+    """Exit with one line if the working directory shadows one of this project's packages.
 
     Raises:
         SystemExit: status 1, when Python was started with `-m`.
@@ -52,9 +51,9 @@ def refuse_shadows() -> None:
     message = shadowed()
     if message is None:
         return
-    # Python puts the module's path in place of `-m` once it has found the module.
-    started = sys.argv[0] if sys.argv else ""
-    if started == "-m" or Path(started).resolve().parent.parent == _HOME:
+    # Python replaces `-m` by the module's path once it has located the module.
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m" or Path(program).resolve().parent.parent == _HOME:
         print(message, file=sys.stderr)
         raise SystemExit(1)
     raise ImportError(message)
@@ -64,12 +63,12 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     rows = [f"  {verb:<{width}}  {what}" for verb, (_, what) in COMMANDS.items()]
     return "\n".join(
-        ["usage: maskport COMMAND ...", "", *rows, "", "maskport COMMAND --help tells more."]
+        ["usage: maskport COMMAND ...", "", *rows, "", "Run `maskport COMMAND --help` for options."]
     )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; answers its exit status."""
+    """Run one command and return its exit status."""
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help"):
         print(_usage())

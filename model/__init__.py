@@ -12,4 +12,5 @@ ops: RoI pooling and NMS as opaque operators
 placement: the window of each image on the canvas
 spec_json: `ModelSpec` as JSON
 spec_options: options and `--spec` files
+supported: the supported models, with their references and tests
 """
