@@ -1,7 +1,12 @@
-"""The `maskport` command: a verb, then the arguments of the module that implements it.
+"""The Python API and the `maskport` command.
 
-Nothing heavy is imported before the verb is parsed. The names of this project's packages are
-common words, so this module also checks that Python imports the right ones.
+    import maskport
+
+    maskport.export_onnx("weights.pth", "model.onnx")
+
+Each name of the API is imported on first use, so `import maskport` loads no library. The command
+is a verb, then the arguments of the module that implements it. The names of this project's packages
+are common words, so this module also checks that Python imports the right ones.
 """
 
 from __future__ import annotations
@@ -10,8 +15,37 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calib.quantize import quantize as quantize
+    from export.engine import build_engine as build_engine
+    from export.onnx import export_onnx as export_onnx
+    from model.checkpoint import load as load_checkpoint
+    from runtime.detections import Detections as Detections
+    from runtime.evaluate import evaluate as evaluate
+    from runtime.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
+__all__ = [
+    "Detections",
+    "Predictor",
+    "build_engine",
+    "evaluate",
+    "export_onnx",
+    "load_checkpoint",
+    "quantize",
+]
+
+_API: dict[str, tuple[str, str]] = {
+    "Detections": ("runtime.detections", "Detections"),
+    "Predictor": ("runtime.predictor", "Predictor"),
+    "build_engine": ("export.engine", "build_engine"),
+    "evaluate": ("runtime.evaluate", "evaluate"),
+    "export_onnx": ("export.onnx", "export_onnx"),
+    "load_checkpoint": ("model.checkpoint", "load"),
+    "quantize": ("calib.quantize", "quantize"),
+}
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export.onnx", "a checkpoint to an ONNX file, checked against the eager model"),
@@ -26,6 +60,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 _PACKAGES = ("model", "runtime", "export", "calib")
 _HOME = Path(__file__).resolve().parent
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the API on first use."""
+    if name not in _API:
+        raise AttributeError(f"module 'maskport' has no attribute '{name}'")
+    module, attribute = _API[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def shadowed() -> str | None:

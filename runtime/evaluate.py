@@ -8,25 +8,35 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.cli.console import DONE, Bar, Parser, run, thread_count
 from runtime.cli.next_command import next_step
+from runtime.compare import coco_ap
 from runtime.compare.coco_annotations import (
     labelled_photos,
     read_truth,
     require_common_categories,
     unusable_annotations,
 )
-from runtime.compare.coco_ap import ApResult, evaluate
+from runtime.compare.coco_ap import ApResult, IouType
 from runtime.files import atomic_path, make_folder
 from runtime.formats.coco import rows
 from runtime.predictor import Predictor
 
 SCHEMA_VERSION = 1
 _SHOWN = (("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"), ("ar100", "AR100"))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """AP by IoU type ("bbox", and "segm" for a model with masks), with the stages' mean times."""
+
+    photos: int
+    scores: Mapping[IouType, ApResult]
+    times: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,17 +57,35 @@ def _parser() -> Parser:
     return parser
 
 
-def _evaluate(argv: Sequence[str]) -> int:
-    args = _parser().parse_args(argv)
-    truth = read_truth(args.annotations)
-    photos = labelled_photos(truth, args.images)
-    if args.run_dir is not None:
-        make_folder(args.run_dir)
+def evaluate(
+    artifact: str | Path,
+    images: str | Path,
+    annotations: str | Path,
+    backend: str | None = None,
+    threads: int | None = None,
+) -> Evaluation:
+    """COCO AP of an artifact on annotated photos.
+
+    Args:
+        artifact: an exported .onnx file, an engine, or a checkpoint.
+        images: folder of the photos.
+        annotations: COCO instances JSON; its photos are evaluated.
+        backend: "onnxruntime" or "torch"; default by the file's suffix.
+        threads: threads of the network; default all cores.
+
+    Raises:
+        UsageError: annotations of other categories, or without a photo in the folder.
+        ArtifactError: the artifact or the annotations cannot be used.
+        ImageError: a photo cannot be decoded.
+        MissingDependencyError: pycocotools is not installed.
+    """
+    truth = read_truth(Path(annotations))
+    photos = labelled_photos(truth, Path(images))
+    bar = Bar(len(photos), "photos")
     coco_rows: list[Mapping[str, Any]] = []
-    with Predictor.open(args.artifact, backend=args.backend, threads=args.threads) as predictor:
-        require_common_categories(predictor.spec.classes, truth, args.annotations)
-        iou_types = ("bbox",) if predictor.spec.mask is None else ("bbox", "segm")
-        bar = Bar(len(photos), "photos")
+    with Predictor.open(artifact, backend=backend, threads=threads) as predictor:
+        require_common_categories(predictor.spec.classes, truth, Path(annotations))
+        iou_types: list[IouType] = ["bbox"] if predictor.spec.mask is None else ["bbox", "segm"]
         results = predictor.stream(photos.values())
         for image_id, result in zip(photos, results, strict=True):
             if result.error is not None:
@@ -65,18 +93,27 @@ def _evaluate(argv: Sequence[str]) -> int:
             assert result.detections is not None
             coco_rows += rows(result.detections, image_id)
             bar.advance()
-        print(f"{len(photos)} photos · {predictor.times}")
+        times = str(predictor.times)
     try:
         scores = {
-            iou_type: evaluate(truth, coco_rows, iou_type, list(photos))  # type: ignore[arg-type]
+            iou_type: coco_ap.evaluate(truth, coco_rows, iou_type, list(photos))
             for iou_type in iou_types
         }
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise unusable_annotations(args.annotations, error) from error
-    for iou_type, ap in scores.items():
+        raise unusable_annotations(Path(annotations), error) from error
+    return Evaluation(len(photos), scores, times)
+
+
+def _evaluate(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    if args.run_dir is not None:
+        make_folder(args.run_dir)
+    result = evaluate(args.artifact, args.images, args.annotations, args.backend, args.threads)
+    print(f"{result.photos} photos · {result.times}")
+    for iou_type, ap in result.scores.items():
         print(f"{'box ' if iou_type == 'bbox' else 'mask'} {_line(ap)}")
     if args.run_dir is not None:
-        _write(args.run_dir, args.artifact, len(photos), scores)
+        _write(args.run_dir, args.artifact, result)
     print(next_step("predict", args.artifact, args.images, "-o", "out"))
     return DONE
 
@@ -85,12 +122,12 @@ def _line(ap: ApResult) -> str:
     return " · ".join(f"{shown} {100 * getattr(ap, name):.2f}" for name, shown in _SHOWN)
 
 
-def _write(folder: Path, artifact: Path, photos: int, scores: Mapping[str, ApResult]) -> None:
-    document = {
+def _write(folder: Path, artifact: Path, result: Evaluation) -> None:
+    document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "artifact": artifact.name,
-        "photos": photos,
-        **{iou_type: asdict(ap) for iou_type, ap in scores.items()},
+        "photos": result.photos,
+        **{iou_type: asdict(ap) for iou_type, ap in result.scores.items()},
     }
     with atomic_path(folder / "evaluate.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
