@@ -29,31 +29,35 @@ def _random_sides(rng: np.random.Generator) -> list[tuple[int, int]]:
     return sides
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_tiles_are_apart_and_inside(seed: int) -> None:
-    sides = _random_sides(np.random.default_rng(seed))
-    packing = pack(sides)
-    assert packing.sides_hw == tuple(sides)
-    assert sorted(level for group in packing.groups for level in group) == [*range(len(sides))]
-    if len(sides) > 1:
-        assert all(side & (side - 1) == 0 for side in packing.canvas_hw)
-    taken = np.zeros(packing.canvas_hw, int)
-    for (height, width), tile in zip(sides, _tiles(packing), strict=True):
-        assert taken[tile].shape == (height, width)
-        taken[tile] += 1
-    assert taken.max() == 1
+def test_tiles_are_apart_and_inside(subtests: pytest.Subtests) -> None:
+    for seed in range(200):
+        with subtests.test(seed=seed):
+            sides = _random_sides(np.random.default_rng(seed))
+            packing = pack(sides)
+            assert packing.sides_hw == tuple(sides)
+            assert sorted(level for group in packing.groups for level in group) == [
+                *range(len(sides))
+            ]
+            if len(sides) > 1:
+                assert all(side & (side - 1) == 0 for side in packing.canvas_hw)
+            taken = np.zeros(packing.canvas_hw, int)
+            for (height, width), tile in zip(sides, _tiles(packing), strict=True):
+                assert taken[tile].shape == (height, width)
+                taken[tile] += 1
+            assert taken.max() == 1
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_maps_are_laid_where_the_origins_say(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    packing = pack(_random_sides(rng))
-    maps = [rng.normal(size=(2, 3, *hw)).astype(np.float32) for hw in packing.sides_hw]
-    expected = np.zeros((2, 3, *packing.canvas_hw), np.float32)
-    for tile, feature in zip(_tiles(packing), maps, strict=True):
-        expected[(..., *tile)] = feature
-    laid = assemble(packing, maps)  # outside of a trace the operators run at once
-    np.testing.assert_array_equal(getattr(laid, "value", laid), expected)
+def test_maps_are_laid_where_the_origins_say(subtests: pytest.Subtests) -> None:
+    for seed in range(60):
+        with subtests.test(seed=seed):
+            rng = np.random.default_rng(seed)
+            packing = pack(_random_sides(rng))
+            maps = [rng.normal(size=(2, 3, *hw)).astype(np.float32) for hw in packing.sides_hw]
+            expected = np.zeros((2, 3, *packing.canvas_hw), np.float32)
+            for tile, feature in zip(_tiles(packing), maps, strict=True):
+                expected[(..., *tile)] = feature
+            laid = assemble(packing, maps)  # outside of a trace the operators run at once
+            np.testing.assert_array_equal(getattr(laid, "value", laid), expected)
 
 
 def test_one_level_is_itself() -> None:

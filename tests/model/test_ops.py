@@ -112,17 +112,18 @@ def _random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return boxes
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_nms_equals_the_obvious_loop(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    count, num_groups = int(rng.integers(1, 60)), int(rng.choice([1, 3]))
-    boxes = np.stack([_random_boxes(rng, count) for _ in range(2)])
-    valid = rng.random((2, count)) > 0.1
-    groups = rng.integers(0, num_groups, (2, count))
-    limit = float(rng.choice([0.3, 0.5, 0.7]))
-    keep, undecided = torch.ops.maskrcnn.nms_keep(
-        *map(torch.tensor, (boxes, valid, groups)), num_groups, limit, "proposals"
-    )
-    expected = [greedy_nms(boxes[b], valid[b], groups[b], limit) for b in range(2)]
-    np.testing.assert_array_equal(keep.numpy(), np.stack(expected))
-    assert undecided.tolist() == [0, 0]
+def test_nms_equals_the_obvious_loop(subtests: pytest.Subtests) -> None:
+    for seed in range(40):
+        with subtests.test(seed=seed):
+            rng = np.random.default_rng(seed)
+            count, num_groups = int(rng.integers(1, 60)), int(rng.choice([1, 3]))
+            boxes = np.stack([_random_boxes(rng, count) for _ in range(2)])
+            valid = rng.random((2, count)) > 0.1
+            groups = rng.integers(0, num_groups, (2, count))
+            limit = float(rng.choice([0.3, 0.5, 0.7]))
+            keep, undecided = torch.ops.maskrcnn.nms_keep(
+                *map(torch.tensor, (boxes, valid, groups)), num_groups, limit, "proposals"
+            )
+            expected = [greedy_nms(boxes[b], valid[b], groups[b], limit) for b in range(2)]
+            np.testing.assert_array_equal(keep.numpy(), np.stack(expected))
+            assert undecided.tolist() == [0, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -27,15 +29,14 @@ def _pooled(form: Operators, spec: PoolerSpec, what: Given) -> tuple[np.ndarray,
     return pooled.numpy(), cut.numpy()
 
 
-@pytest.mark.parametrize("form", _FORMS)
-@pytest.mark.parametrize("levels", [4, 1])
-@pytest.mark.parametrize("name", FAMILY)
-def test_every_member_equals_its_loops(name: str, levels: int, form: str) -> None:
-    spec = FAMILY[name] if levels > 1 else on_one_level(FAMILY[name])
-    what = given(spec, seed=len(name), images=2)
-    pooled, cut = _pooled(_FORMS[form], spec, what)
-    np.testing.assert_allclose(pooled, exact(spec, what), atol=3e-5)
-    assert cut.tolist() == [0, 0]
+def test_every_member_equals_its_loops(subtests: pytest.Subtests) -> None:
+    for form, levels, name in product(_FORMS, [4, 1], FAMILY):
+        with subtests.test(form=form, levels=levels, name=name):
+            spec = FAMILY[name] if levels > 1 else on_one_level(FAMILY[name])
+            what = given(spec, seed=len(name), images=2)
+            pooled, cut = _pooled(_FORMS[form], spec, what)
+            np.testing.assert_allclose(pooled, exact(spec, what), atol=3e-5)
+            assert cut.tolist() == [0, 0]
 
 
 def test_the_rois_are_spread_over_all_levels() -> None:

@@ -105,22 +105,24 @@ def _parent(data: Any, path: tuple[str, ...]) -> Any:
     return data
 
 
-@pytest.mark.parametrize("path", _leaves(SPEC), ids=".".join)
-def test_every_field_is_needed(path: tuple[str, ...]) -> None:
-    data = json.loads(to_json(SPEC))
-    del _parent(data, path)[path[-1]]
-    with pytest.raises(SpecError, match=path[-1]):
-        from_json(json.dumps(data))
+def test_every_field_is_needed(subtests: pytest.Subtests) -> None:
+    for path in _leaves(SPEC):
+        with subtests.test(path=path):
+            data = json.loads(to_json(SPEC))
+            del _parent(data, path)[path[-1]]
+            with pytest.raises(SpecError, match=path[-1]):
+                from_json(json.dumps(data))
 
 
-@pytest.mark.parametrize("path", _leaves(SPEC), ids=".".join)
-def test_every_field_has_a_type(path: tuple[str, ...]) -> None:
-    data = json.loads(to_json(SPEC))
-    is_part = path[-1] in ("roi_stage", "keypoint")
-    _parent(data, path)[path[-1]] = 3 if is_part else {"no": "such"}
-    got = "int" if is_part else "dict"
-    with pytest.raises(SpecError, match=rf"spec\.{'.'.join(path)}: expected .*, got {got}"):
-        from_json(json.dumps(data))
+def test_every_field_has_a_type(subtests: pytest.Subtests) -> None:
+    for path in _leaves(SPEC):
+        with subtests.test(path=path):
+            data = json.loads(to_json(SPEC))
+            is_part = path[-1] in ("roi_stage", "keypoint")
+            _parent(data, path)[path[-1]] = 3 if is_part else {"no": "such"}
+            got = "int" if is_part else "dict"
+            with pytest.raises(SpecError, match=rf"spec\.{'.'.join(path)}: expected .*, got {got}"):
+                from_json(json.dumps(data))
 
 
 @pytest.mark.parametrize(
@@ -255,14 +257,13 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("build", "says"), IMPOSSIBLE, ids=[f"{i}-{s}" for i, (_, s) in enumerate(IMPOSSIBLE)]
-)
-def test_impossible_values_are_named(build: Callable[[], object], says: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        build()
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_impossible_values_are_named(subtests: pytest.Subtests) -> None:
+    for build, says in IMPOSSIBLE:
+        with subtests.test(build=build, says=says):
+            with pytest.raises(SpecError) as caught:
+                build()
+            assert says in str(caught.value)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999"])

@@ -147,24 +147,26 @@ MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_spec_rebuilds_exactly_the_original_shapes(kind: str) -> None:
-    architecture, build = MODELS[kind]
-    state = state_of(build)
-    spec = read(state).spec
-    assert spec.architecture == architecture
-    assert rebuilt(spec) == shapes_of(state)
-    assert from_json(to_json(spec)) == spec
+def test_spec_rebuilds_exactly_the_original_shapes(subtests: pytest.Subtests) -> None:
+    for kind in MODELS:
+        with subtests.test(kind=kind):
+            architecture, build = MODELS[kind]
+            state = state_of(build)
+            spec = read(state).spec
+            assert spec.architecture == architecture
+            assert rebuilt(spec) == shapes_of(state)
+            assert from_json(to_json(spec)) == spec
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_names_map_one_to_one(kind: str) -> None:
-    state = state_of(MODELS[kind][1])
-    spec = read(state).spec
-    ours = state_of(partial(OurMaskRCNN, spec))
-    theirs = [DIALECT.original(name, spec) for name in ours]
-    assert len(set(theirs)) == len(ours)
-    assert {n for n in theirs if not n.endswith(COUNTER)} == set(shapes_of(state))
+def test_names_map_one_to_one(subtests: pytest.Subtests) -> None:
+    for kind in MODELS:
+        with subtests.test(kind=kind):
+            state = state_of(MODELS[kind][1])
+            spec = read(state).spec
+            ours = state_of(partial(OurMaskRCNN, spec))
+            theirs = [DIALECT.original(name, spec) for name in ours]
+            assert len(set(theirs)) == len(ours)
+            assert {n for n in theirs if not n.endswith(COUNTER)} == set(shapes_of(state))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,15 @@ def _damaged(method: str, folder: Path, **fields: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("scale", [1.0, 1e-40, 0.0, 3e38 / 4])
-def test_what_was_written_is_believed(method: str, scale: float, tmp_path: Path) -> None:
-    table = _filled(method, scale)
-    table.save(tmp_path / "t.json")
-    again = _loaded(method, tmp_path / "t.json")
-    again.save(tmp_path / "u.json")
-    assert (tmp_path / "t.json").read_text() == (tmp_path / "u.json").read_text()
-    assert again.largest("y", 127) == table.largest("y", 127)
+def test_what_was_written_is_believed(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for method, scale in product(METHODS, [1.0, 1e-40, 0.0, 3e38 / 4]):
+        with subtests.test(method=method, scale=scale):
+            table = _filled(method, scale)
+            table.save(tmp_path / "t.json")
+            again = _loaded(method, tmp_path / "t.json")
+            again.save(tmp_path / "u.json")
+            assert (tmp_path / "t.json").read_text() == (tmp_path / "u.json").read_text()
+            assert again.largest("y", 127) == table.largest("y", 127)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -73,35 +74,36 @@ def test_a_tensor_that_no_photo_has_reached_yet_is_no_damage(method: str, tmp_pa
         _loaded(method, tmp_path / "t.json").require_seen()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("seen", -5),
-        ("seen", 0),
-        ("seen", 80.0),
-        ("seen", True),
-        ("seen", 2**62),
-        ("schema_version", True),
-        ("schema_version", 2),
-        ("photos", "abcdefgh"),
-        ("photos", [None] * 8),
-        ("photos", [DIGESTS[0]] * 4),
-        ("photos", ["", *DIGESTS]),
-        ("photos", []),
-        ("tensors", []),
-    ],
-)
-def test_what_no_table_has(method: str, field: str, value: object, tmp_path: Path) -> None:
-    _damaged(method, tmp_path, **{field: value})
+NO_TABLE = [
+    ("seen", -5),
+    ("seen", 0),
+    ("seen", 80.0),
+    ("seen", True),
+    ("seen", 2**62),
+    ("schema_version", True),
+    ("schema_version", 2),
+    ("photos", "abcdefgh"),
+    ("photos", [None] * 8),
+    ("photos", [DIGESTS[0]] * 4),
+    ("photos", ["", *DIGESTS]),
+    ("photos", []),
+    ("tensors", []),
+]
 
 
-@pytest.mark.parametrize(
-    "value", [1e-300, 1e39, -1.0, float("nan"), float("inf"), "3", True, None, 10**400]
-)
-@pytest.mark.parametrize("method", ["min-max", "mse"])
-def test_what_no_magnitude_is(method: str, value: object, tmp_path: Path) -> None:
-    _damaged(method, tmp_path, largest=value)
+def test_what_no_table_has(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for method, (field, value) in product(METHODS, NO_TABLE):
+        with subtests.test(method=method, field=field, value=value):
+            _damaged(method, tmp_path, **{field: value})
+
+
+def test_what_no_magnitude_is(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for value, method in product(
+        [1e-300, 1e39, -1.0, float("nan"), float("inf"), "3", True, None, 10**400],
+        ["min-max", "mse"],
+    ):
+        with subtests.test(value=value, method=method):
+            _damaged(method, tmp_path, largest=value)
 
 
 @pytest.mark.parametrize("exponent", [128, -100, None, True, "2", 10**9])

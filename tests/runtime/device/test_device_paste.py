@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -73,20 +74,21 @@ def pasted(library: str, probs: np.ndarray, boxes: np.ndarray, rule: MaskRule) -
     return np.asarray(found)
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-@pytest.mark.parametrize("kind", ["uniform", "blobs", "close-calls"])
-def test_no_pixel_differs(library: str, rule: MaskRule, kind: str) -> None:
-    boxes = np.array(list(BOXES.values()), np.float32)
-    for side in (28, 7):
-        probs = masks(kind, len(boxes), side, rule.threshold)
-        found = pasted(library, probs, boxes, rule)
-        expected = on_the_host(probs, boxes, rule)
-        assert found.dtype == np.bool_
-        for row, name in enumerate(BOXES):
-            different = np.count_nonzero(found[row] != expected[row])
-            assert different == 0, f"{name}: {different} of {expected[row].sum()} pixels"
-        assert expected[:, 1:-1].any(axis=(1, 2)).sum() >= 5
+def test_no_pixel_differs(subtests: pytest.Subtests) -> None:
+    for library, rule, kind in product(
+        ["numpy", "torch"], RULES.values(), ["uniform", "blobs", "close-calls"]
+    ):
+        with subtests.test(library=library, rule=rule, kind=kind):
+            boxes = np.array(list(BOXES.values()), np.float32)
+            for side in (28, 7):
+                probs = masks(kind, len(boxes), side, rule.threshold)
+                found = pasted(library, probs, boxes, rule)
+                expected = on_the_host(probs, boxes, rule)
+                assert found.dtype == np.bool_
+                for row, name in enumerate(BOXES):
+                    different = np.count_nonzero(found[row] != expected[row])
+                    assert different == 0, f"{name}: {different} of {expected[row].sum()} pixels"
+                assert expected[:, 1:-1].any(axis=(1, 2)).sum() >= 5
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -47,18 +48,15 @@ def resized(library: str, values: np.ndarray, hw: tuple[int, int], spec: Preproc
     return np.asarray(found)
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("source", "target"), SIZES.values(), ids=SIZES)
-def test_equals_the_host(
-    library: str, kind: Any, source: tuple[int, int], target: tuple[int, int]
-) -> None:
-    spec = PreprocessSpec(interpolation=kind)
-    given = frames(source, 2)
-    found = resized(library, given, target, spec)
-    assert found.dtype == np.float32
-    expected = np.stack([resize_on_the_host(frame, target, spec) for frame in given])
-    np.testing.assert_array_equal(found, expected)
+def test_equals_the_host(subtests: pytest.Subtests) -> None:
+    for library, kind, (source, target) in product(["numpy", "torch"], KINDS, SIZES.values()):
+        with subtests.test(library=library, kind=kind, source=source, target=target):
+            spec = PreprocessSpec(interpolation=kind)
+            given = frames(source, 2)
+            found = resized(library, given, target, spec)
+            assert found.dtype == np.float32
+            expected = np.stack([resize_on_the_host(frame, target, spec) for frame in given])
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -87,21 +85,20 @@ def test_pillows_taps_at_the_sizes_of_cameras() -> None:
         np.testing.assert_array_equal(found, np.asarray(image, np.float32))
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("order", ["rgb", "bgr"])
-@pytest.mark.parametrize("given_order", ["rgb", "bgr"])
-@pytest.mark.parametrize("layout", ["hwc", "chw"])
-def test_channels_and_layouts(
-    library: str, kind: Any, order: Any, given_order: str, layout: Layout
-) -> None:
-    spec = PreprocessSpec(interpolation=kind, channel_order=order, value_range=255.0)
-    rgb = frames((20, 31), 2)
-    given = rgb if given_order == "rgb" else rgb[..., ::-1]
-    given = np.ascontiguousarray(given if layout == "hwc" else given.transpose(0, 3, 1, 2))
-    found = resized(library, given, (33, 29), spec, layout, given_order)
-    expected = np.stack([resize_on_the_host(frame, (33, 29), spec) for frame in rgb])
-    np.testing.assert_array_equal(found, expected)
+def test_channels_and_layouts(subtests: pytest.Subtests) -> None:
+    for library, kind, order, given_order, layout in product(
+        ["numpy", "torch"], KINDS, ["rgb", "bgr"], ["rgb", "bgr"], ["hwc", "chw"]
+    ):
+        with subtests.test(
+            library=library, kind=kind, order=order, given_order=given_order, layout=layout
+        ):
+            spec = PreprocessSpec(interpolation=kind, channel_order=order, value_range=255.0)
+            rgb = frames((20, 31), 2)
+            given = rgb if given_order == "rgb" else rgb[..., ::-1]
+            given = np.ascontiguousarray(given if layout == "hwc" else given.transpose(0, 3, 1, 2))
+            found = resized(library, given, (33, 29), spec, layout, given_order)
+            expected = np.stack([resize_on_the_host(frame, (33, 29), spec) for frame in rgb])
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])

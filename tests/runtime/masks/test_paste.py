@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +49,6 @@ BOXES = {
     "kernel-limit-128": (50.0, 50.0, 108.7, 108.7),
     "kernel-limit-129": (50.0, 50.0, 108.7, 109.8),
 }
-all_boxes = pytest.mark.parametrize("box", BOXES.values(), ids=BOXES.keys())
 
 
 def noise(kind: str, side: int = 28, count: int = 1) -> NDArray[np.float32]:
@@ -107,18 +107,18 @@ def grid_sample_soft(
     return image
 
 
+NOISES = list(product(BOXES, ("uniform", "half", "within-an-ulp-of-half"), (28, 14, 7)))
+
+
 @fused
-@all_boxes
-@pytest.mark.parametrize("kind", ["uniform", "half", "within-an-ulp-of-half"])
-@pytest.mark.parametrize("side", [28, 14, 7])
-def test_integer_rule_is_torchvision_to_the_bit(
-    box: tuple[float, ...], kind: str, side: int
-) -> None:
-    mask = noise(kind, side)[0]
-    expected = torchvision_soft(mask, box)
-    np.testing.assert_array_equal(one(mask, box, MaskRule()), expected > 0.5)
-    inclusive = MaskRule(threshold_inclusive=True)
-    np.testing.assert_array_equal(one(mask, box, inclusive), expected >= 0.5)
+def test_integer_rule_is_torchvision_to_the_bit(subtests: pytest.Subtests) -> None:
+    for name, kind, side in NOISES:
+        with subtests.test(name, kind=kind, side=side):
+            mask, box = noise(kind, side)[0], BOXES[name]
+            expected = torchvision_soft(mask, box)
+            np.testing.assert_array_equal(one(mask, box, MaskRule()), expected > 0.5)
+            inclusive = MaskRule(threshold_inclusive=True)
+            np.testing.assert_array_equal(one(mask, box, inclusive), expected >= 0.5)
 
 
 @fused
@@ -140,14 +140,13 @@ def test_integer_rule_is_torchvision_on_random_boxes() -> None:
 
 
 @fused
-@all_boxes
-@pytest.mark.parametrize("kind", ["uniform", "half", "within-an-ulp-of-half"])
-@pytest.mark.parametrize("side", [28, 14, 7])
-def test_float_rule_is_grid_sample_to_the_bit(box: tuple[float, ...], kind: str, side: int) -> None:
-    mask = noise(kind, side)[0]
-    expected = grid_sample_soft(mask, box)
-    np.testing.assert_array_equal(one(mask, box, FLOAT_RULE), expected >= 0.5)
-    np.testing.assert_array_equal(one(mask, box, MaskRule("float")), expected > 0.5)
+def test_float_rule_is_grid_sample_to_the_bit(subtests: pytest.Subtests) -> None:
+    for name, kind, side in NOISES:
+        with subtests.test(name, kind=kind, side=side):
+            mask, box = noise(kind, side)[0], BOXES[name]
+            expected = grid_sample_soft(mask, box)
+            np.testing.assert_array_equal(one(mask, box, FLOAT_RULE), expected >= 0.5)
+            np.testing.assert_array_equal(one(mask, box, MaskRule("float")), expected > 0.5)
 
 
 @pytest.mark.data
@@ -177,17 +176,20 @@ def test_float_rule_is_detectron2(case: str) -> None:
             assert found["counts"] == expected["counts"]
 
 
-@all_boxes
 @pytest.mark.parametrize("kind", ["integer", "float"])
-def test_agrees_with_the_oracle(box: tuple[float, ...], kind: Literal["integer", "float"]) -> None:
-    image_hw = (60, 80)
-    mask, scaled = noise("uniform", 14)[0], tuple(value / 3 for value in box)
+def test_agrees_with_the_oracle(
+    kind: Literal["integer", "float"], subtests: pytest.Subtests
+) -> None:
+    image_hw, mask = (60, 80), noise("uniform", 14)[0]
     soft_paste = oracle.paste_integer if kind == "integer" else oracle.paste_float
-    soft = soft_paste(mask, np.array(scaled, np.float32), image_hw)
-    clear = np.abs(soft - 0.5) > 1e-5
-    assert clear.mean() > 0.99
-    pasted = one(mask, scaled, MaskRule(kind), image_hw)
-    np.testing.assert_array_equal(pasted[clear], (soft > 0.5)[clear])
+    for name, box in BOXES.items():
+        with subtests.test(name):
+            scaled = tuple(value / 3 for value in box)
+            soft = soft_paste(mask, np.array(scaled, np.float32), image_hw)
+            clear = np.abs(soft - 0.5) > 1e-5
+            assert clear.mean() > 0.99
+            pasted = one(mask, scaled, MaskRule(kind), image_hw)
+            np.testing.assert_array_equal(pasted[clear], (soft > 0.5)[clear])
 
 
 @pytest.mark.parametrize("rule", [MaskRule(), FLOAT_RULE], ids=["integer", "float"])

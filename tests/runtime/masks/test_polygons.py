@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -74,11 +75,11 @@ def assert_parts(mask: Bool, polygons: Sequence[Polygon]) -> None:
     assert sorted(p.tobytes() for p in held) == sorted(p.tobytes() for p in expected)
 
 
-@pytest.mark.parametrize("tolerance", TOLERANCES)
-@pytest.mark.parametrize("name", NAMED)
-def test_each_part_has_a_polygon_with_its_pixels(name: str, tolerance: float) -> None:
-    (found,) = outlines([crop(NAMED[name])], tolerance)
-    assert_parts(NAMED[name], found)
+def test_each_part_has_a_polygon_with_its_pixels(subtests: pytest.Subtests) -> None:
+    for tolerance, name in product(TOLERANCES, NAMED):
+        with subtests.test(tolerance=tolerance, name=name):
+            (found,) = outlines([crop(NAMED[name])], tolerance)
+            assert_parts(NAMED[name], found)
 
 
 def test_thousands_of_random_masks_at_once() -> None:

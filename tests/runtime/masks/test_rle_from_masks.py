@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import product
 
 import numpy as np
 import pytest
@@ -50,27 +51,26 @@ def _masks(
     return masks.astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["noise", "binary", "at-threshold", "flat", "blob"])
-@pytest.mark.parametrize("side", [1, 7, 14, 28])
-@pytest.mark.parametrize(
-    "rule",
-    [
-        MaskRule(),
-        MaskRule(threshold_inclusive=True),
-        MaskRule(threshold=0.3),
-        MaskRule(threshold=0.9),
-        FLOAT,
-        MaskRule("float", threshold=0.25),
-    ],
-    ids=["strict", "inclusive", "low", "high", "float", "float-low"],
-)
-def test_equal_to_the_pixels(kind: str, side: int, rule: MaskRule) -> None:
-    rng = np.random.default_rng(side)
-    masks, boxes = _masks(rng, kind, 150, side, rule.threshold), _boxes(rng, 150, HW)
-    expected = _by_pixels(masks, boxes, HW, rule)
-    assert encode_pasted(masks, boxes, HW, rule) == expected
-    if side > 1:
-        assert sum(len(e["counts"]) > 4 for e in expected) > 20, "most boxes show something"
+def test_equal_to_the_pixels(subtests: pytest.Subtests) -> None:
+    for kind, side, rule in product(
+        ["noise", "binary", "at-threshold", "flat", "blob"],
+        [1, 7, 14, 28],
+        [
+            MaskRule(),
+            MaskRule(threshold_inclusive=True),
+            MaskRule(threshold=0.3),
+            MaskRule(threshold=0.9),
+            FLOAT,
+            MaskRule("float", threshold=0.25),
+        ],
+    ):
+        with subtests.test(kind=kind, side=side, rule=rule):
+            rng = np.random.default_rng(side)
+            masks, boxes = _masks(rng, kind, 150, side, rule.threshold), _boxes(rng, 150, HW)
+            expected = _by_pixels(masks, boxes, HW, rule)
+            assert encode_pasted(masks, boxes, HW, rule) == expected
+            if side > 1:
+                assert sum(len(e["counts"]) > 4 for e in expected) > 20, "most boxes show something"
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (1, 300), (300, 1), (480, 640), (1080, 1920)], ids=str)
