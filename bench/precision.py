@@ -1,4 +1,4 @@
-"""8 bits against torchvision's eager model: every technique and preset tried, both writers.
+"""8 bits against torchvision's eager model: methods and presets, both writers.
 
 R50-FPN with the fitted weights at 320/533; calibrated on train2017 without the fitted photos;
 agreement AP on val2017, COCO AP on the fitted photos with a bootstrap interval.
@@ -18,20 +18,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx_ir as ir
 
 from bench import photos, results
-from bench.fitted import export_fitted, judges
+from bench.fitted import export_fitted, references
 from calib.calibration.work import Kernels, count_kernels
-from calib.evaluation.annotations import read_annotations
-from calib.evaluation.measure import EvaluationPhotos, Proof, prove
-from calib.graph.presets import PRESETS, chosen_layers
+from calib.evaluation.measure import EvaluationRow, Reference, evaluate_session
+from calib.evaluation.photos import EvaluationSet
+from calib.graph.layers import names_of
+from calib.graph.presets import PRESETS
 from calib.options import QuantizeOptions
-from calib.quantize import photo_runs
-from calib.quantizer import Job, prepare
+from calib.quantizer import Quantizer, prepare
 from export.onnx_file import read_onnx
 from runtime.cli.console import Bar
+from runtime.compare.coco_annotations import read_annotations
 from runtime.sessions.open import open_session
 
 CALIBRATION_PHOTOS = 128
-# What the project set out for with the default preset: box AP, AP50, mask AP, AP50.
+# The aim for the default preset: box AP, AP50, mask AP, AP50.
 AIM = (80.0, 97.0, 74.0, 96.0)
 # NVIDIA's removed sample, INT8 against FP32, box and mask AP.
 NVIDIA = "-0.3 box, -0.2 mask"
@@ -39,7 +40,7 @@ NVIDIA = "-0.3 box, -0.2 mask"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to quantise."""
+    """One way to quantize."""
 
     writer: str
     options: QuantizeOptions
@@ -47,7 +48,7 @@ class Variant:
 
     @property
     def cells(self) -> list[str]:
-        """Its part of a row."""
+        """Its cells of a row."""
         options = self.options
         return [
             self.writer,
@@ -60,20 +61,20 @@ class Variant:
 def _variants() -> list[Variant]:
     nearest = QuantizeOptions(rounding="nearest", preset="fast")
     methods = ("min-max", "percentile", "entropy", "mse")
-    found = [Variant("onnxruntime", replace(nearest, method=method)) for method in methods]
+    variants = [Variant("onnxruntime", replace(nearest, method=method)) for method in methods]
     for writer in ("onnxruntime", "tensorrt"):
-        found += [Variant(writer, QuantizeOptions(preset=p), labelled=True) for p in PRESETS]
-    return found
+        variants += [Variant(writer, QuantizeOptions(preset=p), labelled=True) for p in PRESETS]
+    return variants
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of a variant."""
+    """The results of a variant."""
 
     variant: Variant
-    share: float
-    val: Proof
-    fitted: Proof | None
+    fraction: float
+    val: EvaluationRow
+    fitted: EvaluationRow | None
     kernels: Kernels
 
 
@@ -98,26 +99,26 @@ def _arguments() -> argparse.Namespace:
 
 def _run(folder: Path, tables: Path) -> list[Row]:
     source = export_fitted(folder)
-    val, fitted = _judges()
+    val, fitted = _references()
     rows: list[Row] = []
-    jobs: dict[tuple[object, ...], Job] = {}
+    quantizers: dict[tuple[object, ...], Quantizer] = {}
     for variant in _variants():
         options = variant.options
         key = options.method, options.rounding
-        if key not in jobs:
-            jobs = {key: _prepare(source, tables, options)}  # one at a time, for the memory
-        job = replace(jobs[key], writer=variant.writer, options=options)
-        rows.append(_row(job, variant, val, fitted, folder / "candidate.onnx"))
+        if key not in quantizers:
+            quantizers = {key: _prepare(source, tables, options)}  # one at a time, for the memory
+        context = replace(quantizers[key].context, writer=variant.writer, options=options)
+        quantizer = replace(quantizers[key], context=context)
+        rows.append(_row(quantizer, variant, val, fitted, folder / "candidate.onnx"))
         print("  ".join(_cells(rows[-1])), flush=True)
     return rows
 
 
-def _judges() -> tuple[EvaluationPhotos, EvaluationPhotos]:
+def _references() -> tuple[Reference, Reference]:
     labels = photos.data_folder() / "coco" / "annotations" / "instances_train2017.json"
-    val, fitted = judges(
-        (photos.val_photos(), None), (photos.fitted_photos(), read_annotations(labels))
-    )
-    return val, fitted
+    fitted = EvaluationSet(photos.fitted_photos(), read_annotations(labels), photos.fitted_ids())
+    of_val, of_fitted = references(EvaluationSet(photos.val_photos()), fitted)
+    return of_val, of_fitted
 
 
 def calibration_photos() -> list[Path]:
@@ -127,38 +128,42 @@ def calibration_photos() -> list[Path]:
     return [file for file in files if file not in fitted][:CALIBRATION_PHOTOS]
 
 
-def _prepare(source: Path, tables: Path, options: QuantizeOptions) -> Job:
+def _prepare(source: Path, tables: Path, options: QuantizeOptions) -> Quantizer:
     files = calibration_photos()
-    bar = Bar(photo_runs(len(files), options), f"photos, {options.method} {options.rounding}")
     table = tables / f"{options.method}.table.json"
-    return prepare(read_onnx(source), source, table, files, options, bar.advance)
+    title = f"photos, {options.method} {options.rounding}"
+    return prepare(
+        read_onnx(source), files, table, options, lambda total, _: Bar(total, title).advance
+    )
 
 
 def _row(
-    job: Job, variant: Variant, val: EvaluationPhotos, fitted: EvaluationPhotos, path: Path
+    quantizer: Quantizer, variant: Variant, val: Reference, fitted: Reference, path: Path
 ) -> Row:
-    chosen = chosen_layers(job.layers, variant.options.preset)
-    model, placement = job.quantised({str(layer.node.name) for layer in chosen})
+    model, placement = quantizer.quantized(quantizer.preset_nodes)
     ir.save(model, path)
     size = path.stat().st_size
-    bar = Bar(len(val.photos), "photos")
-    proof = prove("val", open_session(path, None, None), size, val, bar.advance)
+    bar = Bar(len(val.photos.paths), "photos")
+    session = open_session(path, None, None)
+    on_val = evaluate_session("val", session, size, val, bar.advance)
     on_labels = None
     if variant.labelled:
-        on_labels = prove("fitted", open_session(path, None, None), size, fitted, lambda _: None)
-    return Row(variant, job.share(placement), proof, on_labels, count_kernels(path))
+        session = open_session(path, None, None)
+        on_labels = evaluate_session("fitted", session, size, fitted, lambda _: None)
+    fraction = quantizer.work_fraction(names_of(placement.layers))
+    return Row(variant, fraction, on_val, on_labels, count_kernels(path))
 
 
 def _reaches(row: Row) -> bool:
-    found = row.val.scores
-    assert found.mask is not None
-    assert found.mask50 is not None
-    pairs = zip((found.box, found.box50, found.mask, found.mask50), AIM, strict=True)
+    scores = row.val.scores
+    assert scores.mask is not None
+    assert scores.mask50 is not None
+    pairs = zip((scores.box, scores.box50, scores.mask, scores.mask50), AIM, strict=True)
     return all(value >= aim for value, aim in pairs)
 
 
 def _cells(row: Row) -> list[str]:
-    found = row.val.scores
+    scores = row.val.scores
     changes = (
         [f"{c.change:+.2f} ({c.low:+.2f} to {c.high:+.2f})" for c in row.fitted.changes]
         if row.fitted
@@ -168,8 +173,8 @@ def _cells(row: Row) -> list[str]:
     total = kernels.integer_convolutions + kernels.float_convolutions
     return [
         *row.variant.cells,
-        f"{100 * row.share:.0f} %",
-        *(f"{n:.1f}" for n in (found.box, found.box50, found.mask or 0.0, found.mask50 or 0.0)),
+        f"{100 * row.fraction:.0f} %",
+        *(f"{n:.1f}" for n in (scores.box, scores.box50, scores.mask or 0.0, scores.mask50 or 0.0)),
         *changes,
         row.val.worst.stem.lstrip("0") + f" ({row.val.worst_scores.lowest:.0f})",
         f"{row.val.seconds:.2f}",
@@ -191,7 +196,7 @@ def _report(rows: Sequence[Row], args: argparse.Namespace) -> None:
             "The photos of val2017 for agreement AP with the eager "
             "model's rows of score 0.3 and more; COCO AP: change on the 24 fitted photos with its "
             f"95 % bootstrap interval over photos (NVIDIA's sample gave {NVIDIA}). `in 8 bits`: "
-            "multiply-adds whose data and weights are both quantised, on the first calibration "
+            "multiply-adds whose data and weights are both quantized, on the first calibration "
             "photos, by all multiply-adds. s/photo: median with decoding and pasting, all cores.",
         ]
     )

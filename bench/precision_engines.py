@@ -115,11 +115,13 @@ def _graphs(model: Model, count: int, folder: Path) -> Iterator[tuple[str, Path]
     yield "fp16", half
     table = folder / "table.json"
     table.unlink(missing_ok=True)
-    for rest in ("fp32", "fp16"):
-        options = QuantizeOptions(preset="fast", rest=rest, rounding="nearest", table=table)
-        path = folder / f"int8.{rest}.onnx"
+    for float_type in ("fp32", "fp16"):
+        options = QuantizeOptions(
+            preset="fast", float_type=float_type, rounding="nearest", table=table
+        )
+        path = folder / f"int8.{float_type}.onnx"
         quantize(full, calibration_photos()[:count], path, options)
-        yield ("int8" if rest == "fp32" else "int8+fp16"), path
+        yield ("int8" if float_type == "fp32" else "int8+fp16"), path
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Ours:
 
 
 def main() -> int:
-    """Export, quantise, measure; status 1 when a target is missed."""
+    """Export, quantize, measure; status 1 when a target is missed."""
     args = _arguments()
     torch.set_num_threads(args.threads)
     pixels = decode(args.photo)

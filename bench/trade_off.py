@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from calib.evaluation.agreement import Scores
 from calib.graph.groups import Group
 from calib.report.plots import draw_sensitivity
-from calib.search.sensitivity import Sensitivity
+from calib.search.sensitivity import GroupSensitivity
 from runtime.cli.figure import BLUE, ORANGE, new_figure, save_figure
 
 # AP, its color, and the marker of budgets and of presets.
@@ -76,10 +76,10 @@ def draw_groups(groups: Sequence[Mapping[str, str]], path: Path) -> None:
     draw_sensitivity([_sensitivity(row) for row in groups], path)
 
 
-def _sensitivity(row: Mapping[str, str]) -> Sensitivity:
+def _sensitivity(row: Mapping[str, str]) -> GroupSensitivity:
     box, mask = (100.0 - float(row[f"{kind} AP lost"]) for kind in ("box", "mask"))
-    share = _number(row["of multiply-adds"]) / 100.0
-    return Sensitivity(Group(row["group"], frozenset()), Scores(box, box, mask, mask), None, share)
+    fraction, scores = _number(row["of multiply-adds"]) / 100.0, Scores(box, box, mask, mask)
+    return GroupSensitivity(Group(row["group"], frozenset()), scores, None, fraction)
 
 
 def _write_titles(axes: Any, rows: Sequence[Mapping[str, str]], column: str) -> None:

@@ -1,4 +1,4 @@
-"""What `maskport quantize` takes: its options, and what is refused before the long part."""
+"""The options of `maskport quantize`, and the checks before calibration starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from model.errors import ArtifactError, UsageError
 from runtime.cli.console import Parser, printable, thread_count
@@ -14,8 +14,14 @@ from runtime.cli.figure import require_matplotlib
 from runtime.files import make_folder
 
 if TYPE_CHECKING:
-    from calib.evaluation.rows import Evaluation
+    from calib.calibration.photos import Photo
+    from calib.evaluation.photos import EvaluationSet
     from calib.options import QuantizeOptions
+    from export.onnx_file import OnnxFile
+
+
+# An old name of an option.
+_HIDDEN: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
 
 
 class Removed(argparse.Action):
@@ -29,126 +35,136 @@ class Removed(argparse.Action):
 def parser() -> Parser:
     """All options."""
     parser = Parser(
-        prog="maskport quantize", description="An exported graph to 8 bits, calibrated on photos."
+        prog="maskport quantize", description="Quantize an exported graph, calibrated on photos."
     )
     parser.add_argument("model", type=Path, help="an FP32 .onnx file of maskport export")
     parser.add_argument("photos", nargs="*", help="image files, folders or glob patterns")
     parser.add_argument(
         "-o", "--output", type=Path, help="default: the model's name + .FORMAT.onnx"
     )
-    _add_ways(parser)
-    _add_judges(parser)
+    _add_precision(parser)
+    _add_layers(parser)
+    _add_evaluation(parser)
     parser.add_argument("--threads", type=thread_count, help="of the network, default all cores")
     return parser
 
 
-def _add_ways(parser: Parser) -> None:
-    """How the file is quantised."""
+def _add_precision(parser: Parser) -> None:
+    """Number formats, ranges and rounding."""
     parser.add_argument("--format", default="int8", choices=("int8", "fp8"), help="default int8")
     parser.add_argument(
-        "--rest",
+        "--float-type",
         default="fp32",
         choices=("fp32", "fp16"),
-        help="what the other layers compute in; default fp32",
+        help="of the layers that are not quantized; default fp32",
     )
+    parser.add_argument("--rest", dest="float_type", choices=("fp32", "fp16"), **_HIDDEN)
     parser.add_argument(
         "--method",
         help="how ranges are chosen: min-max, percentile, entropy or mse; default mse",
     )
     parser.add_argument(
         "--rounding",
-        choices=("learned", "nearest"),
-        help="of the weights: learned on the first photos, or each to the nearest; default learned",
-    )
-    parser.add_argument(
-        "--reduce-range",
-        choices=("auto", "yes", "no"),
-        default="auto",
-        help="7 bits for weights, which no CPU's sums overflow; default auto: where this CPU has "
-        "no VNNI and the file is for ONNX Runtime",
+        type=lambda name: "gptq" if name == "learned" else name,
+        choices=("gptq", "nearest"),
+        help="of the weights: GPTQ on the first photos, or each to the nearest code; default gptq",
     )
     parser.add_argument("--equalise", action=Removed, help=argparse.SUPPRESS)
     parser.add_argument("--correct-bias", action=Removed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--qdq",
-        metavar="NAME",
-        help="tensorrt or onnxruntime: whose fusions Q/DQ are placed for; default by the target",
-    )
-    parser.add_argument(
-        "--preset",
-        default="accurate",
-        metavar="NAME",
-        help="accurate: 8 bits in the heads; balanced: also in the pyramid and most of the body; "
-        "fast: everywhere but in predictors; default accurate",
+        "--reduce-range",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="7 bits for weights, so that no CPU's int8 sums saturate; default auto: where this "
+        "CPU has no VNNI and Q/DQ are placed for ONNX Runtime",
     )
     parser.add_argument(
         "--table",
         type=Path,
         metavar="FILE",
-        help="calibration table, taken up where it stands; default: the output's with .table.json",
+        help="calibration table, resumed if it exists; default: the output's name + .table.json",
     )
     parser.add_argument(
-        "--import-cache", type=Path, metavar="FILE", help="ranges of a TensorRT 8 or 10 cache"
+        "--import-cache",
+        type=Path,
+        metavar="FILE",
+        help="take the ranges from a TensorRT 8 or 10 calibration cache",
     )
 
 
-def _add_judges(parser: Parser) -> None:
-    """What it may lose, and what shows that."""
+def _add_layers(parser: Parser) -> None:
+    """Which layers, and where Q/DQ pairs go."""
+    parser.add_argument(
+        "--preset",
+        default="accurate",
+        metavar="NAME",
+        help="accurate: quantize the heads; balanced: also the pyramid and most of the body; "
+        "fast: everything but the predictors; default accurate",
+    )
     parser.add_argument(
         "--budget",
         type=float,
         metavar="POINTS",
-        help="points of agreement AP that may be lost: layers that cost most stay in floating "
-        "point (--rest) until it holds, judged on calibration photos",
+        help="points of agreement AP that may be lost, measured on calibration photos: the layers "
+        "that cost most stay in floating point",
     )
+    parser.add_argument(
+        "--qdq-placement",
+        metavar="NAME",
+        help="tensorrt or onnxruntime: whose fusions Q/DQ are placed for; default by the target",
+    )
+    parser.add_argument("--qdq", dest="qdq_placement", **_HIDDEN)
+
+
+def _add_evaluation(parser: Parser) -> None:
+    """What the result is compared with, and what is written about it."""
     parser.add_argument(
         "--reference",
         type=Path,
         metavar="FILE",
-        help="checkpoint or FP32 .onnx to agree with; default: the model itself",
+        help="checkpoint or FP32 .onnx file to agree with; default: the model itself",
     )
     parser.add_argument(
-        "--eval-images",
-        metavar="DIR",
-        help="photos to prove the result on; nothing is chosen by them",
+        "--eval-images", metavar="DIR", help="held-out photos to evaluate the result on"
     )
     parser.add_argument(
         "--annotations", type=Path, metavar="FILE", help="COCO annotations of those photos"
     )
     parser.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="write quantize.json and pictures there"
+        "--run-dir", type=Path, metavar="DIR", help="write quantize.json and plots there"
     )
     parser.add_argument(
         "--histograms",
         action="store_true",
-        help="with --run-dir: a picture of every quantised tensor's numbers and range",
+        help="with --run-dir: plot every quantized tensor's values and range",
     )
 
 
 def options_of(args: argparse.Namespace) -> QuantizeOptions:
-    """How to quantise.
+    """How to quantize.
 
     Raises:
-        UsageError: one that there is not, or two that do not go together.
+        UsageError: an unknown value, or options that exclude each other.
     """
-    from calib.options import DEFAULT_METHOD, DEFAULT_ROUNDING, QuantizeOptions, needs_photos
+    from calib.options import (
+        DEFAULT_METHOD,
+        DEFAULT_ROUNDING,
+        QuantizeOptions,
+        require_no_photos,
+    )
 
     if args.import_cache is not None:
-        # Said is more than being so by default.
-        asked = {
-            "--method": args.method is not None,
-            "--rounding learned": args.rounding == "learned",
-        }
-        for option, is_asked in asked.items():
-            if is_asked:
-                raise needs_photos(option)
+        # Also where they are the default, which `QuantizeOptions` cannot detect.
+        require_no_photos(
+            {"--method": args.method is not None, "--rounding gptq": args.rounding == "gptq"}
+        )
     return QuantizeOptions(
         format=args.format,
-        rest=args.rest,
+        float_type=args.float_type,
         method=DEFAULT_METHOD if args.method is None else args.method,
         rounding=args.rounding or DEFAULT_ROUNDING,
         reduce_range={"auto": None, "yes": True, "no": False}[args.reduce_range],
-        writer=args.qdq,
+        writer=args.qdq_placement,
         preset=args.preset,
         table=args.table,
         import_cache=args.import_cache,
@@ -158,16 +174,24 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
     )
 
 
-def check_run(args: argparse.Namespace) -> None:
-    """What would only fail, or be left out, after the long part."""
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what would fail, or have no effect, after minutes of work.
+
+    Raises:
+        UsageError: options that need others.
+        ArtifactError: a file is missing, or a folder cannot be made.
+        MissingDependencyError: matplotlib is not installed.
+    """
     if not args.model.is_file():
         raise ArtifactError(f"{args.model}: no such file; expected an ONNX file of maskport export")
-    judged = args.budget is not None or args.eval_images is not None
-    if args.reference is not None and not judged:
-        raise UsageError("--reference: nothing is compared; give --budget or --eval-images too")
+    is_compared = args.budget is not None or args.eval_images is not None
+    if args.reference is not None and not is_compared:
+        raise UsageError("--reference: nothing is compared; add --budget or --eval-images")
     if args.reference is not None and not args.reference.is_file():
         raise ArtifactError(f"--reference {args.reference}: no such file; check the path")
-    if judged and args.format != "int8":
+    if args.annotations is not None and args.eval_images is None:
+        raise UsageError("--annotations: add --eval-images, the folder of the annotated photos")
+    if is_compared and args.format != "int8":
         raise UsageError("--budget and --eval-images: ONNX Runtime has no FP8; use --format int8")
     if args.histograms:
         _check_histograms(args)
@@ -178,87 +202,61 @@ def check_run(args: argparse.Namespace) -> None:
 
 
 def _check_histograms(args: argparse.Namespace) -> None:
-    if args.run_dir is None:
-        raise UsageError("--histograms: the pictures need a folder; give --run-dir too")
     from calib.observers.histogram import Histogram
     from calib.observers.methods import METHODS
-    from calib.options import DEFAULT_METHOD
+    from calib.options import DEFAULT_METHOD, require_no_photos
 
-    counting = [name for name, kind in METHODS.items() if issubclass(kind, Histogram)]
+    if args.run_dir is None:
+        raise UsageError("--histograms: add --run-dir, the folder for the plots")
+    methods = [name for name, observer in METHODS.items() if issubclass(observer, Histogram)]
     method = DEFAULT_METHOD if args.method is None else args.method
-    if method not in counting:
+    if method not in methods:
         raise UsageError(
-            f"--histograms: --method {method} keeps no counts; take {', '.join(counting)}"
+            f"--histograms: --method {method} has no histogram; use one of {', '.join(methods)}"
         )
-    if args.import_cache is not None:
-        raise UsageError("--import-cache: --histograms needs photos; leave one of them out")
+    require_no_photos({"--histograms": args.import_cache is not None})
 
 
 def check_photos(photos: Sequence[Path], args: argparse.Namespace) -> None:
-    """Photos or a cache."""
-    if args.import_cache is not None:
-        _check_import(photos, args)
-        return
-    if not photos:
-        raise UsageError("expected photos to calibrate on: image files, folders or glob patterns")
-
-
-def _check_import(photos: Sequence[Path], args: argparse.Namespace) -> None:
-    """An imported cache holds the ranges, and no photo is looked at."""
-    if photos:
-        raise UsageError("--import-cache: it holds the ranges; leave the photos out")
-    if args.eval_images is not None:
-        from calib.options import needs_photos
-
-        raise needs_photos("--eval-images")
-
-
-def evaluation_of(args: argparse.Namespace, calibration: Sequence[Path]) -> Evaluation | None:
-    """Photos and labels of the proof, if one is asked for.
+    """Calibration photos are needed, unless an imported cache has the ranges.
 
     Raises:
-        UsageError: no photo, or annotations that are none or not theirs.
+        UsageError: neither or both.
     """
-    from calib.calibration.photos import digest
-    from calib.evaluation.annotations import read_annotations, require_sizes
-    from calib.evaluation.rows import Evaluation
-    from runtime.sources.photos import find_photos
+    from calib.options import require_no_photos
+
+    if args.import_cache is None:
+        if not photos:
+            raise UsageError(
+                "expected photos to calibrate on: image files, folders or glob patterns"
+            )
+        return
+    if photos:
+        raise UsageError("--import-cache: it has the ranges; leave the photos out")
+    require_no_photos({"--eval-images": args.eval_images is not None})
+
+
+def evaluation_set(
+    args: argparse.Namespace, file: OnnxFile, calibration: Sequence[Photo]
+) -> EvaluationSet | None:
+    """The held-out photos, with annotations; unusable photos are left out with a warning.
+
+    Raises:
+        UsageError: no photo, or annotations that cannot be used.
+    """
+    from calib.calibration.photos import Photo
+    from calib.evaluation.photos import open_evaluation_set
 
     if args.eval_images is None:
-        if args.annotations is not None:
-            raise UsageError("--annotations: they are of --eval-images; give that folder too")
         return None
-    photos = _readable(find_photos([args.eval_images]), args.model)
-    truth = None if args.annotations is None else read_annotations(args.annotations)
-    if truth is not None:
-        require_sizes(photos, truth)
-    shared = {digest(photo) for photo in photos} & {digest(photo) for photo in calibration}
+    photos, unusable = open_evaluation_set(args.eval_images, args.annotations, file.artifact)
+    for reason in unusable:
+        print(f"warning: {printable(reason)}; left out", file=sys.stderr)
+    digests = {photo.digest for photo in calibration}
+    shared = sum(Photo.of(path).digest in digests for path in photos.paths)
     if shared:
         print(
-            f"warning: {len(shared)} photos both calibrate and evaluate; the proof is too kind",
+            f"warning: {shared} photos are in both sets; the evaluation is optimistic",
             file=sys.stderr,
         )
-    return Evaluation(list(photos), truth)
-
-
-def _readable(photos: Sequence[Path], model: Path) -> dict[Path, tuple[int, int]]:
-    """Photos that the model can be given, with height and width; the others are left out, named."""
-    from calib.calibration.photos import require_resizable
-    from export.onnx_file import read_onnx
-    from model.errors import ImageError
-    from runtime.sources.photos import decode
-
-    artifact = read_onnx(model).artifact
-
-    found = {}
-    for photo in photos:
-        try:
-            pixels = decode(photo)
-            require_resizable(pixels, photo, artifact)
-        except ImageError as error:
-            print(f"warning: {printable(str(error))}; left out", file=sys.stderr)
-            continue
-        found[photo] = (pixels.shape[0], pixels.shape[1])
-    if not found:
-        raise UsageError("--eval-images: none of the photos can be decoded; give others")
-    return found
+    return photos

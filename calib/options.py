@@ -1,4 +1,4 @@
-"""What can be asked of a quantisation, and what cannot."""
+"""`QuantizeOptions`: how to quantize; impossible combinations are refused."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from calib.observers.methods import method_named
 from model.errors import UsageError
 from runtime.whole_numbers import require_threads
 
-Rest = Literal["fp32", "fp16"]
-Rounding = Literal["learned", "nearest"]
+FloatType = Literal["fp32", "fp16"]
+Rounding = Literal["gptq", "nearest"]
 DEFAULT_METHOD = "mse"
-DEFAULT_ROUNDING: Rounding = "learned"
+DEFAULT_ROUNDING: Rounding = "gptq"
 _MOST_POINTS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions:
-    """How to quantise.
+    """How to quantize.
 
     Attributes:
         format: "int8" or "fp8"; see `calib.graph.formats`.
-        rest: what the layers compute in that are not quantised.
+        float_type: of the layers that are not quantized.
         method: of choosing ranges; see `calib.observers.methods`.
-        rounding: of the weights: learned on photos, or each to the nearest.
-        writer: "tensorrt" or "onnxruntime"; None goes by the file's target.
-        preset: which layers are quantised; see `calib.graph.presets`.
-        table: where the calibration table is; None puts it beside the output.
-        import_cache: a TensorRT calibration cache to take the ranges from, instead of photos.
-        budget: points of agreement AP that may be lost; None keeps what the policy keeps. See
+        rounding: of the weights: by GPTQ on photos, or each to the nearest code.
+        writer: "tensorrt" or "onnxruntime"; None follows the file's target. Checked, once the file
+            is known, by `calib.writers.registry.writer_for`.
+        preset: which layers are quantized; see `calib.graph.presets`.
+        table: path of the calibration table; None puts it beside the output.
+        import_cache: a TensorRT calibration cache that gives the ranges, in place of photos.
+        budget: points of agreement AP that may be lost; None quantizes the preset's layers. See
             `calib.search.budget`.
-        reference: what to agree with, a checkpoint or an ONNX file; None is the input graph.
-        reduce_range: give weights 7 bits, so that no sum of two products overflows on a CPU without
-            VNNI; None does so where this CPU needs it and the Q/DQ are for ONNX Runtime.
+        reference: a checkpoint or an ONNX file to agree with; None is the input graph.
+        reduce_range: give weights 7 bits, so that int8 sums do not saturate on a CPU without VNNI;
+            None decides by this CPU where Q/DQ are placed for ONNX Runtime.
         threads: of the CPU; None takes all cores.
 
     Raises:
-        UsageError: one that there is not, or two that do not go together. The writer is checked
-            when the file is known, by `calib.writers.registry.writer_for`.
+        UsageError: an unknown value, or options that exclude each other.
     """
 
     format: str = "int8"
-    rest: Rest = "fp32"
+    float_type: FloatType = "fp32"
     method: str = DEFAULT_METHOD
     rounding: Rounding = DEFAULT_ROUNDING
     writer: str | None = None
@@ -60,41 +60,41 @@ class QuantizeOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        """What is impossible would else be found late, or be left out in silence."""
+        """Check all values."""
         _require_one_of("--format", self.format, FORMATS)
-        _require_one_of("--rest", self.rest, get_args(Rest))
+        _require_one_of("--float-type", self.float_type, get_args(FloatType))
         method_named(self.method)
         _require_one_of("--rounding", self.rounding, get_args(Rounding))
         checked_preset(self.preset)
         if self.budget is not None:
-            _require_within("--budget", "points of AP", self.budget, _MOST_POINTS)
+            _require_points("--budget", self.budget)
         if self.threads is not None:
             require_threads(self.threads)
         if self.reduce_range and self.format != "int8":
             raise UsageError("--reduce-range: only int8 has a range to reduce; leave it out")
         if self.import_cache is not None:
-            self._require_no_photos()
-
-    def _require_no_photos(self) -> None:
-        """An imported cache holds the ranges, and no photo is looked at."""
-        given = {
-            "--budget": self.budget is not None,
-            "--table": self.table is not None,
-            "--method": self.method != DEFAULT_METHOD,
-        }
-        for option, is_given in given.items():
-            if is_given:
-                raise needs_photos(option)
+            needs_photos = {
+                "--budget": self.budget is not None,
+                "--table": self.table is not None,
+                "--method": self.method != DEFAULT_METHOD,
+            }
+            require_no_photos(needs_photos)
 
     @property
-    def learns_rounding(self) -> bool:
-        """Whether photos are looked at for it: floats are rounded to nearest anyway."""
-        return self.rounding == "learned" and self.format == "int8" and self.import_cache is None
+    def uses_gptq(self) -> bool:
+        """Whether photos are run for it: FP8 and imported ranges are rounded to nearest."""
+        return self.rounding == "gptq" and self.format == "int8" and self.import_cache is None
 
 
-def needs_photos(option: str) -> UsageError:
-    """What to say of an option that asks an imported cache for what only photos show."""
-    return UsageError(f"--import-cache: {option} needs photos; leave one of them out")
+def require_no_photos(options: dict[str, bool]) -> None:
+    """Refuse options that need photos beside an imported cache.
+
+    Raises:
+        UsageError: names the first option that is set.
+    """
+    for option, is_set in options.items():
+        if is_set:
+            raise UsageError(f"--import-cache: {option} needs photos; leave one of them out")
 
 
 def _require_one_of(option: str, value: object, known: Collection[str]) -> None:
@@ -102,7 +102,9 @@ def _require_one_of(option: str, value: object, known: Collection[str]) -> None:
         raise UsageError(f"{option}: expected one of {', '.join(known)}, got '{value}'")
 
 
-def _require_within(option: str, what: str, value: object, most: float) -> None:
+def _require_points(option: str, value: object) -> None:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0.0 <= float(value) <= most:  # type: ignore[arg-type]
-        raise UsageError(f"{option}: expected {what} from 0 to {most:g}, got {value!r}")
+    if not is_number or not 0.0 <= float(value) <= _MOST_POINTS:  # type: ignore[arg-type]
+        raise UsageError(
+            f"{option}: expected points of AP from 0 to {_MOST_POINTS:g}, got {value!r}"
+        )

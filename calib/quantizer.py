@@ -1,79 +1,60 @@
-"""A float graph, its ranges and its rounding: all that it takes to write any choice of layers."""
+"""A float graph with its ranges and rounding, from which any choice of layers is quantized."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
-from calib.calibration.layer_inputs import PHOTOS, show_inputs
-from calib.calibration.photos import Skipped, canvases, require_enough
-from calib.calibration.run import CalibrationRun, calibrate, without_copies
+from calib.calibration.layer_inputs import PHOTOS, feed_inputs
+from calib.calibration.photos import Photo, canvases, require_enough, unique_photos
+from calib.calibration.run import CalibrationSummary, calibrate
 from calib.calibration.table import Table
 from calib.calibration.table_key import TableKey
 from calib.calibration.tensorrt_cache import read_cache
 from calib.calibration.work import multiply_adds, shapes_in_runs
-from calib.evaluation.half_emulation import half_rest
-from calib.graph.formats import FORMATS, INT8_REDUCED, Format
-from calib.graph.layers import Layer, weighted_layers
+from calib.context import Progress, RunContext, silent
+from calib.graph.formats import Ranges
+from calib.graph.layers import Layer, hidden_layers, names_of, weighted_layers
 from calib.graph.placement import Placement
-from calib.graph.presets import UNJUDGED_ROLE, chosen_layers
+from calib.graph.presets import UNSCORED_ROLE, chosen_layers
 from calib.options import QuantizeOptions
-from calib.rounding.learned import LearnedRounding
-from calib.rounding.vnni import sums_saturate
-from calib.rounding.weights import Rounder, round_to_nearest
-from calib.writers.pairs import Ranges
-from calib.writers.registry import WRITERS, tensors_to_observe, writer_for
+from calib.rounding.weights import WeightQuantizer
+from calib.writers.half_precision import to_fp16
+from calib.writers.registry import WRITERS, tensors_to_observe
 from export.onnx_file import OnnxFile
 from maskport import __version__
 from model.errors import ArtifactError
-from runtime.artifacts.metadata import Artifact, to_metadata
+from runtime.artifacts.metadata import to_metadata
 
-Advance = Callable[[int], None]
-
-# Photos by which multiply-adds are counted: those of the heads hang on what is found.
+# Photos for counting multiply-adds, which depend on the number of detections.
 _COUNTED_PHOTOS = 8
 
 
 @dataclass(slots=True)
-class Job:
+class Quantizer:
     """Made by `prepare`. Layers are named by their nodes, which every copy of the graph has.
 
-    `used` are the photos that could be used, in order; `table` and `run` are None where ranges were
-    imported.
+    Attributes:
+        model: the float graph.
+        context: of the run.
+        ranges: of activations.
+        weights: rounds weights.
+        photos: the usable ones, in order.
+        table: None with an imported cache.
+        summary: of the calibration; None with an imported cache.
     """
 
-    file: OnnxFile
     model: ir.Model
-    writer: str
-    options: QuantizeOptions
+    context: RunContext
     ranges: Ranges
-    rounder: Rounder
-    used: list[Path] = field(default_factory=list)
+    weights: WeightQuantizer
+    photos: list[Photo]
     table: Table | None = None
-    run: CalibrationRun | None = None
-    skipped: list[str] = field(default_factory=list)
+    summary: CalibrationSummary | None = None
     _work: dict[str, int] | None = None
-
-    @property
-    def artifact(self) -> Artifact:
-        """Of the float file."""
-        return self.file.artifact
-
-    @property
-    def format(self) -> Format:
-        """What layers are quantised to."""
-        return INT8_REDUCED if self.reduces_range else FORMATS[self.options.format]
-
-    @property
-    def reduces_range(self) -> bool:
-        """Whether weights have 7 bits; see `calib.rounding.vnni`."""
-        asked = self.options.reduce_range
-        if self.options.format != "int8" or asked is not None:
-            return bool(asked)
-        return self.writer == "onnxruntime" and sums_saturate()
 
     @property
     def layers(self) -> list[Layer]:
@@ -81,137 +62,119 @@ class Job:
         return weighted_layers(self.model.graph)
 
     @property
-    def default_choice(self) -> set[str]:
-        """Names of the layers' nodes that the policy quantises."""
-        chosen = chosen_layers(self.layers, self.options.preset)
-        return {str(layer.node.name) for layer in chosen}
+    def preset_nodes(self) -> set[str]:
+        """Names of the layers that the preset quantizes."""
+        return names_of(chosen_layers(self.layers, self.context.options.preset))
 
-    def quantised(self, choice: Collection[str]) -> tuple[ir.Model, Placement]:
-        """A copy of the graph in which those layers, and no others, are quantised."""
+    def quantized(self, nodes: Collection[str]) -> tuple[ir.Model, Placement]:
+        """A copy of the graph in which only those layers are quantized."""
+        context = self.context
         copy = self.model.clone()
-        if self.options.rest == "fp16":
-            half_rest(copy)
-        layers = [one for one in weighted_layers(copy.graph) if one.node.name in choice]
-        writer = WRITERS[self.writer]
+        if context.options.float_type == "fp16":
+            to_fp16(copy)
+        layers = [layer for layer in weighted_layers(copy.graph) if layer.name in nodes]
+        writer = WRITERS[context.writer]
         placement = writer.place(copy.graph, layers)
-        writer.write(copy.graph, placement, self.format, self.ranges, self.rounder)
-        self.format.require_opset(copy)
+        writer.write(copy.graph, placement, context.format, self.ranges, self.weights)
+        context.format.require_opset(copy)
         copy.metadata_props.update(self._metadata())
         return copy, placement
 
-    def share(self, placement: Placement) -> float:
-        """Part of all multiply-adds whose data and weights are quantised, on the first photos."""
-        work = self._work_of_layers()
-        done = sum(work[str(layer.node.name)] for layer in placement.layers)
-        return done / sum(work.values())
-
-    def share_of(self, nodes: Collection[str]) -> float:
-        """Part of all multiply-adds that those layers do, in whatever precision."""
-        work = self._work_of_layers()
-        return sum(work[name] for name in nodes) / sum(work.values())
-
-    def _work_of_layers(self) -> dict[str, int]:
+    def work_fraction(self, nodes: Collection[str]) -> float:
+        """Fraction of all multiply-adds that those layers do, on the first photos."""
         if self._work is None:
-            layers = self.layers
-            names = list({str(v.name): None for one in layers for v in (one.data, one.output)})
-            skipped = Skipped()
-            batches = canvases(self.used[:_COUNTED_PHOTOS], self.artifact, skipped)
-            each = (canvas for _, canvas in batches)
-            self._work = dict.fromkeys((str(one.node.name) for one in layers), 0)
-            for shapes in shapes_in_runs(self.model, names, each, self.options.threads):
-                for one in layers:
-                    self._work[str(one.node.name)] += multiply_adds(one, shapes)
-            if not any(self._work.values()):
-                require_enough(0, skipped)
-        return self._work
+            self._work = self._count_work()
+        return sum(self._work[name] for name in nodes) / sum(self._work.values())
+
+    def _count_work(self) -> dict[str, int]:
+        layers = self.layers
+        names = list({str(v.name): None for one in layers for v in (one.data, one.output)})
+        batches = (c for _, c in canvases(self.photos[:_COUNTED_PHOTOS], self.context))
+        work = dict.fromkeys((layer.name for layer in layers), 0)
+        for shapes in shapes_in_runs(self.model, names, batches, self.context.threads):
+            for layer in layers:
+                work[layer.name] += multiply_adds(layer, shapes)
+        if not any(work.values()):
+            require_enough(0, self.context)
+        return work
 
     def _metadata(self) -> dict[str, str]:
-        """The same spec; a manifest that tells the precision and who wrote it."""
-        rest = "" if self.options.rest == "fp32" else f"+{self.options.rest}"
+        """The same spec, a manifest with the precision, and how the file was quantized."""
+        options, artifact = self.context.options, self.context.artifact
+        suffix = "" if options.float_type == "fp32" else f"+{options.float_type}"
         manifest = replace(
-            self.artifact.manifest,
-            precision=f"{self.options.format}{rest}",
-            versions={**self.artifact.manifest.versions, "maskport": __version__},
+            artifact.manifest,
+            precision=f"{options.format}{suffix}",
+            versions={**artifact.manifest.versions, "maskport": __version__},
         )
-        options = self.options
-        ranges = options.method if options.import_cache is None else "imported"
-        rounding = "learned" if options.learns_rounding else "nearest"
-        choice = options.preset if options.budget is None else f"budget-{options.budget:g}"
-        reduced = " reduced-range" if self.reduces_range else ""
-        told = f"{self.writer} {choice} {ranges} {rounding}{reduced}"
-        return {**to_metadata(self.artifact.spec, manifest), "maskport.quantisation": told}
+        facts = [
+            self.context.writer,
+            options.preset if options.budget is None else f"budget-{options.budget:g}",
+            options.method if options.import_cache is None else "imported",
+            "gptq" if options.uses_gptq else "nearest",
+        ]
+        if self.context.reduces_range:
+            facts.append("reduced-range")
+        pairs = to_metadata(artifact.spec, manifest)
+        return {**pairs, "maskport.quantisation": " ".join(facts)}
 
 
 def prepare(
     file: OnnxFile,
-    source: Path,
+    photos: Sequence[str | Path | Photo],
     table: Path,
-    photos: Sequence[Path],
     options: QuantizeOptions,
-    advance: Advance,
-) -> Job:
-    """Find ranges, by photos or out of an imported cache, and learn how to round.
+    progress: Progress = silent,
+) -> Quantizer:
+    """Find the ranges, from photos or an imported cache, and collect the inputs that GPTQ needs.
 
     Args:
-        file: a float32 file of ours.
-        source: its path, for messages.
-        table: where the calibration table is, or will be.
+        file: a float32 file of maskport.
         photos: to calibrate on.
-        options: how.
-        advance: called with the number of photos done.
+        table: path of the calibration table.
+        options: how to quantize.
+        progress: see `calib.quantize.quantize`.
 
     Raises:
-        UsageError: too few usable photos.
-        ArtifactError: nothing to quantise, a table that does not fit, a tensor that is not finite.
+        UsageError: too few usable photos, or a format that the writer cannot write.
+        ArtifactError: nothing to quantize, a table that does not fit, a tensor that is not finite.
     """
+    context = RunContext.of(file, options, progress)
     model = ir.serde.deserialize_model(file.model)
-    layers = weighted_layers(model.graph)
-    chosen = chosen_layers(layers, options.preset)
+    chosen = chosen_layers(weighted_layers(model.graph), options.preset)
     if not chosen:
-        raise ArtifactError(f"{source}: no layer to quantise; expected a Mask R-CNN of ours")
-    name = writer_for(file.artifact.manifest.target, options)
-    if options.import_cache is not None:
-        wanted = [str(v.name) for v in WRITERS[name].place(model.graph, chosen).ranges]
-        largest = read_cache(options.import_cache, wanted)
-        return Job(
-            file,
-            model,
-            name,
-            options,
-            lambda tensor, _: largest[tensor],
-            round_to_nearest,
-            used=list(photos),
+        raise ArtifactError(
+            f"{file.artifact.path}: no layer to quantize; expected a Mask R-CNN of maskport export"
         )
-    skipped, given = Skipped(), len(photos)
-    photos = without_copies(photos, skipped)
-    advance(given - len(photos))
-    # Of all hidden layers: one table serves every writer and every choice of layers.
-    hidden = [layer for layer in layers if not layer.is_predictor]
+    unique, writer = unique_photos(photos, context), WRITERS[context.writer]
+    if options.import_cache is not None:
+        names = [str(v.name) for v in writer.place(model.graph, chosen).ranges]
+        largest = read_cache(options.import_cache, names)
+        return Quantizer(model, context, lambda name, _: largest[name], WeightQuantizer(), unique)
+    context.start(photo_runs(len(photos), options), "calibrating")
+    context.advance(len(photos) - len(unique))
+    hidden = hidden_layers(model.graph)
+    # Of all hidden layers, so that one table serves every writer and every choice of layers.
     names = tensors_to_observe(model.graph, hidden)
     key = TableKey.of(file.artifact, file.sha256, options)
     filled = Table.load(table, key, names) if table.exists() else Table(key, names)
-    run = calibrate(model, file.artifact, photos, filled, table, skipped, advance, options.threads)
-    require_enough(len(filled.photos), skipped)
-    used = [photo for photo in photos if photo not in skipped.photos]
-    require_enough(len(used), skipped)
-    candidates = chosen if options.budget is None else hidden
-    at_risk = chosen
+    summary = calibrate(model, unique, filled, table, context)
+    used = [photo for photo in unique if photo.path not in context.skipped]
+    require_enough(len(used), context)
+    candidates = scored = chosen
     if options.budget is not None:
-        at_risk = [layer for layer in hidden if layer.role != UNJUDGED_ROLE]
-    filled.require_ranges(str(v.name) for v in WRITERS[name].place(model.graph, at_risk).ranges)
-    learned = LearnedRounding(candidates) if options.learns_rounding else None
-    if learned is not None:
-        advance(min(given, PHOTOS) - min(len(used), PHOTOS))
-        show_inputs(learned.readers, model, file.artifact, used, skipped, advance, options.threads)
-    return Job(
-        file,
-        model,
-        name,
-        options,
-        filled.largest,
-        learned or round_to_nearest,
-        used,
-        filled,
-        run,
-        skipped.reasons,
-    )
+        candidates = hidden
+        scored = [layer for layer in hidden if layer.role != UNSCORED_ROLE]
+    filled.require_ranges(str(v.name) for v in writer.place(model.graph, scored).ranges)
+    weights = WeightQuantizer(candidates if options.uses_gptq else ())
+    if weights.readers:
+        context.advance(min(len(photos), PHOTOS) - min(len(used), PHOTOS))
+        feed_inputs(weights.readers, model, used, context)
+    return Quantizer(model, context, filled.largest, weights, used, filled, summary)
+
+
+def photo_runs(photos: int, options: QuantizeOptions) -> int:
+    """How many photos `prepare` runs in total."""
+    if options.import_cache is not None:
+        return 0
+    return photos + min(photos, PHOTOS) * options.uses_gptq

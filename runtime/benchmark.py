@@ -138,11 +138,11 @@ def _labels(args: argparse.Namespace) -> Labels | None:
     if args.only_speed:
         raise UsageError("--annotations: --only-speed compares no results; leave one of them out")
     from runtime.benchmarking.quality import Labels
-    from runtime.compare.coco_annotations import labelled_photos, read_truth
+    from runtime.compare.coco_annotations import labeled_photos, read_annotations
 
-    truth = read_truth(args.annotations)
-    photos = labelled_photos(truth, Path(args.images))
-    return Labels(args.annotations, truth, {path: image_id for image_id, path in photos.items()})
+    annotations = read_annotations(args.annotations)
+    photos = labeled_photos(annotations, Path(args.images))
+    return Labels(annotations, {path: image_id for image_id, path in photos.items()})
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""`maskport evaluate`: COCO AP of an artifact on labelled photos.
+"""`maskport evaluate`: COCO AP of an artifact on labeled photos.
 
 python -m runtime.evaluate model.onnx --images DIR --annotations FILE.json
 """
@@ -16,9 +16,9 @@ from runtime.cli.console import DONE, Bar, Parser, run, thread_count
 from runtime.cli.next_command import next_step
 from runtime.compare import coco_ap
 from runtime.compare.coco_annotations import (
-    labelled_photos,
-    read_truth,
-    require_common_categories,
+    labeled_photos,
+    read_annotations,
+    require_objects,
     unusable_annotations,
 )
 from runtime.compare.coco_ap import ApResult, IouType
@@ -74,17 +74,17 @@ def evaluate(
         threads: threads of the network; default all cores.
 
     Raises:
-        UsageError: annotations of other categories, or without a photo in the folder.
-        ArtifactError: the artifact or the annotations cannot be used.
+        UsageError: annotations that AP cannot be computed from, or without a photo in the folder.
+        ArtifactError: the artifact cannot be used.
         ImageError: a photo cannot be decoded.
         MissingDependencyError: pycocotools is not installed.
     """
-    truth = read_truth(Path(annotations))
-    photos = labelled_photos(truth, Path(images))
+    coco = read_annotations(Path(annotations))
+    photos = labeled_photos(coco, Path(images))
     bar = Bar(len(photos), "photos")
     coco_rows: list[Mapping[str, Any]] = []
     with Predictor.open(artifact, backend=backend, threads=threads) as predictor:
-        require_common_categories(predictor.spec.classes, truth, Path(annotations))
+        require_objects(coco, photos, predictor.spec)
         iou_types: list[IouType] = ["bbox"] if predictor.spec.mask is None else ["bbox", "segm"]
         results = predictor.stream(photos.values())
         for image_id, result in zip(photos, results, strict=True):
@@ -96,11 +96,11 @@ def evaluate(
         times = str(predictor.times)
     try:
         scores = {
-            iou_type: coco_ap.evaluate(truth, coco_rows, iou_type, list(photos))
+            iou_type: coco_ap.evaluate(coco.document, coco_rows, iou_type, list(photos))
             for iou_type in iou_types
         }
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise unusable_annotations(Path(annotations), error) from error
+        raise unusable_annotations(coco, error) from error
     return Evaluation(len(photos), scores, times)
 
 

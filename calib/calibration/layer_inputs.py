@@ -1,50 +1,43 @@
-"""Show what layers read on a few photos to those who learn from it."""
+"""Feed layers' inputs on a few photos to their readers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import onnx_ir as ir
 
 from calib.calibration.activations import Activations
-from calib.calibration.photos import Skipped, canvases, require_enough
+from calib.calibration.photos import Photo, canvases, require_enough
+from calib.context import RunContext
 from calib.graph.layers import Layer
 from model.arrays import Float32
-from runtime.artifacts.metadata import Artifact
 
-# Every photo has thousands of places to average over; ranges, which hang on single numbers, take
-# all photos.
+# Each photo has thousands of positions to average over. (Ranges depend on single values, so they
+# use all photos.)
 PHOTOS = 24
 
 
 class InputReader(Protocol):
-    """Learns from what one layer reads, or several that share weights."""
+    """Collects statistics of the inputs of one layer, or of several that share weights."""
 
     def observe(self, data: Float32) -> None:
-        """Take what the layer reads of a batch, float32 [rows, C, …]; there may be no row."""
+        """Add the layer's input on a batch, float32 [rows, C, …]; there may be no row."""
 
 
-def show_inputs(
+def feed_inputs(
     readers: Iterable[tuple[Layer, InputReader]],
     model: ir.Model,
-    artifact: Artifact,
-    photos: Sequence[Path],
-    skipped: Skipped,
-    advance: Callable[[int], None],
-    threads: int | None = None,
+    photos: Sequence[Photo],
+    context: RunContext,
 ) -> None:
-    """Run photos through the graph in floating point, and let each reader see its layer's input.
+    """Run the first `PHOTOS` photos through the graph in floating point.
 
     Args:
-        readers: layers of the graph, and who is to learn from them.
-        model: left as it is.
-        artifact: its spec and manifest.
-        photos: usable ones; the first `PHOTOS` are taken.
-        skipped: gets those that cannot be read any more.
-        advance: called with the number of photos done, those that were skipped at the end.
-        threads: of the CPU; None takes all cores.
+        readers: layers of the graph, and the readers of their inputs.
+        model: not changed.
+        photos: usable ones.
+        context: of the run.
 
     Raises:
         UsageError: none of the photos can be read any more.
@@ -53,15 +46,15 @@ def show_inputs(
     of_tensor: dict[str, list[InputReader]] = {}
     for layer, reader in readers:
         of_tensor.setdefault(str(layer.data.name), []).append(reader)
-    activations = Activations(model, list(of_tensor), threads)
-    chosen, shown = photos[:PHOTOS], 0
-    for paths, canvas in canvases(chosen, artifact, skipped):
+    activations = Activations(model, list(of_tensor), context.threads)
+    first, done = photos[:PHOTOS], 0
+    for batch, canvas in canvases(first, context):
         for name, data in activations.run(canvas):
             for reader in of_tensor[name]:
                 reader.observe(data)
-        advance(len(paths))
-        shown += len(paths)
-    advance(len(chosen) - shown)
-    if not shown:
-        # Nothing would be learned, and the file would say that it was.
-        require_enough(0, skipped)
+        context.advance(len(batch))
+        done += len(batch)
+    context.advance(len(first) - done)
+    if not done:
+        # Without any input, GPTQ would silently become rounding to nearest.
+        require_enough(0, context)

@@ -1,11 +1,12 @@
-"""Calibration photos: the runtime's own way from file to canvas, and what cannot be used."""
+"""Calibration photos: decoded and checked, and batched into canvases by the runtime's own code."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.arrays import UInt8
 from model.errors import ImageError, UsageError
@@ -13,41 +14,63 @@ from runtime.artifacts.metadata import Artifact
 from runtime.preprocessing.canvas import Canvas, resized_hw, to_canvas
 from runtime.sources.photos import decode
 
-# Ranges of fewer photos move from one set to the next; of fewer than the least they say nothing.
+if TYPE_CHECKING:
+    from calib.context import RunContext
+
+
+# With fewer than the advised number, ranges depend on the choice of photos.
 ADVISED, LEAST = 32, 4
 
 
-@dataclass(slots=True)
-class Skipped:
-    """Photos that were not used, and why, a line each."""
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A file and the digest that a table lists it by; "" if the file cannot be read."""
 
-    photos: list[Path] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    path: Path
+    digest: str
 
-    def add(self, photo: Path, reason: str) -> None:
-        """One more."""
-        self.photos.append(photo)
-        self.reasons.append(reason)
+    @classmethod
+    def of(cls, path: Path) -> Photo:
+        """Hash the file."""
+        try:
+            with path.open("rb") as stream:
+                return cls(path, hashlib.file_digest(stream, "sha256").hexdigest()[:16])
+        except OSError:
+            return cls(path, "")
+
+
+def unique_photos(paths: Iterable[str | Path | Photo], context: RunContext) -> list[Photo]:
+    """Each file once, also if a path is repeated; copies of a file are skipped."""
+    first: dict[str, Path] = {}
+    unique: dict[Path, Photo] = {}
+    for path in paths:
+        photo = path if isinstance(path, Photo) else Photo.of(Path(path))
+        original = first.setdefault(photo.digest, photo.path) if photo.digest else photo.path
+        if original == photo.path:
+            unique[photo.path] = photo
+        else:
+            context.skipped[photo.path] = f"{photo.path}: the same file as {original}"
+    return list(unique.values())
 
 
 def read_photo(path: Path, artifact: Artifact) -> UInt8:
-    """Decode a photo and see that it says something.
+    """Decode and check a photo.
 
     Raises:
-        ImageError: it cannot be decoded, is black all over, or the resize rule leaves nothing.
+        ImageError: it cannot be decoded, is all black, or its resized size would be zero.
     """
     pixels = decode(path)
     if not pixels.any():
-        raise ImageError(f"{path}: black all over; it would only calibrate the bias")
+        raise ImageError(f"{path}: all black; its activations would come from biases only")
     require_resizable(pixels, path, artifact)
     return pixels
 
 
 def require_resizable(pixels: UInt8, path: Path, artifact: Artifact) -> None:
-    """Refuse what the resize rule leaves nothing of.
+    """Refuse a photo whose resized size would be zero.
 
     Raises:
-        ImageError: such a photo, with its name.
+        ImageError: with the photo's name.
     """
     try:
         resized_hw(pixels.shape[:2], artifact.spec.preprocess, canvas_hw(artifact))
@@ -55,54 +78,43 @@ def require_resizable(pixels: UInt8, path: Path, artifact: Artifact) -> None:
         raise ImageError(f"{path}: {error}") from error
 
 
-def digest(path: Path) -> str:
-    """What a table remembers a photo by; "" where it cannot be read, which decoding will say."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    except OSError:
-        return ""
+def canvases(photos: Iterable[Photo], context: RunContext) -> Iterator[tuple[list[Photo], Canvas]]:
+    """Batches of the graph's smallest batch size, and their photos; unusable ones are skipped.
 
-
-def canvases(
-    paths: Sequence[Path], artifact: Artifact, skipped: Skipped
-) -> Iterator[tuple[list[Path], Canvas]]:
-    """Batches of as many photos as the graph needs at least, with the files they came from.
-
-    A last batch that is not full is filled with its own photos, never with blank ones.
+    An incomplete last batch is filled with its own photos, not with blank ones.
     """
-    rows = artifact.manifest.batch_bounds[0]
-    taken: list[Path] = []
-    pixels: list[UInt8] = []
-    for path in paths:
+    rows = context.artifact.manifest.batch_bounds[0]
+    batch: dict[Photo, UInt8] = {}
+    for photo in photos:
         try:
-            pixels.append(read_photo(path, artifact))
+            batch[photo] = context.pixels(photo)
         except ImageError as error:
-            text = str(error)
-            skipped.add(path, text if str(path) in text else f"{path}: {text}")
+            reason, name = str(error), str(photo.path)
+            context.skipped[photo.path] = reason if name in reason else f"{name}: {reason}"
             continue
-        taken.append(path)
-        if len(taken) == rows:
-            yield taken, _canvas(pixels, artifact)
-            taken, pixels = [], []
-    if taken:
+        if len(batch) == rows:
+            yield list(batch), _canvas(list(batch.values()), context.artifact)
+            batch = {}
+    if batch:
+        pixels = list(batch.values())
         filled = [pixels[i % len(pixels)] for i in range(rows)]
-        yield taken, _canvas(filled, artifact)
+        yield list(batch), _canvas(filled, context.artifact)
 
 
-def require_enough(used: int, skipped: Skipped) -> None:
-    """Refuse to calibrate on next to nothing.
+def require_enough(used: int, context: RunContext) -> None:
+    """Refuse to calibrate on too few photos.
 
     Raises:
-        UsageError: fewer usable photos than the least.
+        UsageError: fewer usable photos than `LEAST`.
     """
     if used < LEAST:
-        found = f"{used} usable photos, {len(skipped.reasons)} skipped"
-        if skipped.reasons:
-            found = f"{found} ({skipped.reasons[0]})"
+        reasons = list(context.skipped.values())
+        counts = f"{used} usable photos, {len(reasons)} skipped"
+        if reasons:
+            counts = f"{counts} ({reasons[0]})"
         raise UsageError(
-            f"calibration: {found}; expected at least {LEAST}, and {ADVISED} or more for ranges "
-            "that hold"
+            f"calibration: {counts}; expected at least {LEAST}, and {ADVISED} or more for stable "
+            "ranges"
         )
 
 

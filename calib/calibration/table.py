@@ -1,4 +1,4 @@
-"""The calibration table: what the observers saw, on disk, so that an interrupted run goes on."""
+"""The calibration table: observers' states in a JSON file, so that runs can be resumed."""
 
 from __future__ import annotations
 
@@ -11,93 +11,93 @@ from typing import Any
 
 from calib.calibration.table_key import TableKey, require_key
 from calib.calibration.untrusted_text import read_text
+from calib.graph.formats import LARGEST_RANGE, SMALLEST_RANGE
 from calib.observers.histogram import Histogram
 from calib.observers.methods import METHODS
 from calib.observers.observer import Observer
-from calib.writers.pairs import LARGEST_RANGE, SMALLEST_RANGE
 from model.arrays import Float32
 from model.errors import ArtifactError, in_brief
 from runtime.files import atomic_path
 
 SCHEMA_VERSION = 1
-# A thousand tensors of counts that cannot be packed stay below a third of it.
+# Over three times the size of a table of a thousand tensors with incompressible counts.
 _MOST_BYTES = 256 << 20
-# Up to here whole numbers are exact in float64, and no photos show as many.
-_MOST_NUMBERS = 2**53
+# Integers up to here are exact in float64.
+_MOST_VALUES = 2**53
 _DIGEST = re.compile("[0-9a-f]{16}")
 _REMEDY = "delete it or name another with --table"
 
 
 class Table:
-    """An observer per tensor, and the photos that they have seen.
+    """An observer per tensor, and the digests of the photos that they have observed.
 
     Args:
-        key: what it is valid for.
-        names: the tensors.
+        key: what the table is valid for.
+        names: of the tensors.
     """
 
     def __init__(self, key: TableKey, names: Iterable[str]) -> None:
         self.key = key
         self.photos: list[str] = []
         self._observers: dict[str, Observer] = {name: METHODS[key.method]() for name in names}
-        self._seen = dict.fromkeys(self._observers, 0)
+        self._counts = dict.fromkeys(self._observers, 0)
 
     @property
     def names(self) -> list[str]:
-        """Its tensors."""
+        """Of the tensors."""
         return list(self._observers)
 
     def observe(self, name: str, values: Float32) -> None:
-        """Let a tensor's observer see the numbers of a batch."""
+        """Pass the values of a batch to a tensor's observer."""
         self._observers[name].observe(values)
-        self._seen[name] += values.size
+        self._counts[name] += values.size
 
-    def require_seen(self) -> None:
-        """Stop when a tensor had no row on any photo: its range would be a guess.
+    def require_observed(self) -> None:
+        """Refuse tensors that had no row on any photo.
 
         Raises:
-            ArtifactError: which tensor.
+            ArtifactError: names one of them.
         """
-        unseen = [name for name, count in self._seen.items() if count == 0]
-        if unseen:
+        missing = [name for name, count in self._counts.items() if count == 0]
+        if missing:
             raise ArtifactError(
-                f"calibration: no photo reached {len(unseen)} of {len(self._seen)} tensors, for "
-                f"instance '{unseen[0]}': the heads work on detections, and none was found; give "
-                "photos of what the model knows"
+                f"calibration: no photo reached {len(missing)} of {len(self._counts)} tensors, for "
+                f"instance '{missing[0]}': the heads run on detections, and there were none; use "
+                "photos with objects of the model's classes"
             )
 
     def require_ranges(self, names: Iterable[str]) -> None:
-        """Stop where 8 bits would hold nothing of a tensor, or where a step is no number.
+        """Refuse ranges that cannot be written as a scale.
 
         Args:
-            names: the tensors whose ranges will be used.
+            names: of the tensors whose ranges will be used.
 
         Raises:
-            ArtifactError: one that was zero on every photo, or nearly, or beyond all reason.
+            ArtifactError: a tensor was (nearly) zero on every photo, or is too large.
         """
-        wanted = list(names)
-        dead = [name for name in wanted if self._observers[name].maximum < SMALLEST_RANGE]
-        if dead:
+        used = list(names)
+        zero = [name for name in used if self._observers[name].maximum < SMALLEST_RANGE]
+        if zero:
             raise ArtifactError(
-                f"calibration: {len(dead)} of {len(wanted)} tensors were zero on all "
-                f"{len(self.photos)} photos, for instance '{dead[0]}': a range would be a guess, "
-                "and 8 bits would hold nothing of another photo; give photos of what the model "
-                "knows, or leave the layers that read it in floating point (--preset)"
+                f"calibration: {len(zero)} of {len(used)} tensors were zero on all "
+                f"{len(self.photos)} photos, for instance '{zero[0]}', so their ranges are "
+                "unknown; use photos with objects of the model's classes, or leave the layers "
+                "that read these tensors in floating point (--preset)"
             )
-        for name in wanted:
+        for name in used:
             largest = self._observers[name].maximum
             if largest > LARGEST_RANGE:
                 raise ArtifactError(
                     f"calibration: tensor '{name}' reaches {largest:.3g}, expected at most "
-                    f"{LARGEST_RANGE:g}; the weights overflow or the table is not of this model"
+                    f"{LARGEST_RANGE:g}; the weights overflow or the table is of another model"
                 )
 
     def largest(self, name: str, levels: int) -> float:
-        """The magnitude that a tensor's last step stands for; see `Observer.largest`."""
+        """The magnitude that a tensor's largest code represents; see `Observer.largest`."""
         return self._observers[name].largest(levels)
 
     def histogram(self, name: str) -> Histogram | None:
-        """What was counted of a tensor; None where the method keeps no counts."""
+        """The counts of a tensor; None for methods without."""
         observer = self._observers[name]
         return observer if isinstance(observer, Histogram) else None
 
@@ -112,7 +112,7 @@ class Table:
             "key": asdict(self.key),
             "photos": self.photos,
             "tensors": {
-                name: {"seen": self._seen[name], **observer.state()}
+                name: {"seen": self._counts[name], **observer.state()}
                 for name, observer in self._observers.items()
             },
         }
@@ -121,7 +121,7 @@ class Table:
 
     @classmethod
     def load(cls, path: Path, key: TableKey, names: Iterable[str]) -> Table:
-        """Read a table that fits.
+        """Read a table; fields that are not used are ignored.
 
         Raises:
             ArtifactError: unreadable, damaged, or of another model, preprocessing or method.
@@ -134,10 +134,10 @@ class Table:
             table.photos = _photos(document["photos"])
             states: Mapping[str, Any] = document["tensors"]
             for name in table.names:
-                seen, observer = _restored(METHODS[key.method], states[name])
-                if seen and not table.photos:
-                    raise ValueError(f"'{name[:40]}' was seen on no photo")
-                table._seen[name], table._observers[name] = seen, observer
+                count, observer = _restored(METHODS[key.method], states[name])
+                if count and not table.photos:
+                    raise ValueError(f"'{name[:40]}' has values but the table has no photos")
+                table._counts[name], table._observers[name] = count, observer
         except Exception as error:  # damaged base85, zlib, numbers, fields: each raises its own
             raise ArtifactError(
                 f"{path}: a damaged calibration table ({type(error).__name__}: "
@@ -151,28 +151,28 @@ def _require_schema(version: object) -> None:
         raise ValueError(f"schema {version!r}")
 
 
-def _photos(found: object) -> list[str]:
-    """Digests as `calib.calibration.photos.digest` makes them, each once."""
-    if not isinstance(found, list):
+def _photos(digests: object) -> list[str]:
+    """Digests as in `calib.calibration.photos.Photo`, each once."""
+    if not isinstance(digests, list):
         raise ValueError("photos: expected a list")
-    for photo in found:
-        if not isinstance(photo, str) or not _DIGEST.fullmatch(photo):
-            raise ValueError(f"photos: {photo!r:.40} is no digest")
-    if len(set(found)) != len(found):
-        raise ValueError("photos: one stands there twice")
-    return found
+    for digest in digests:
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise ValueError(f"photos: {digest!r:.40} is not a digest")
+    if len(set(digests)) != len(digests):
+        raise ValueError("photos: a digest is repeated")
+    return digests
 
 
-def _restored(kind: type[Observer], state: Mapping[str, Any]) -> tuple[int, Observer]:
-    """How many numbers were seen, and an observer that can have seen so many."""
-    seen, observer = state["seen"], kind.restore(state)
-    if type(seen) is not int or not 0 <= seen <= _MOST_NUMBERS:
-        raise ValueError(f"seen {seen!r:.40}")
-    if isinstance(observer, Histogram) and observer.total != seen:
-        raise ValueError(f"{observer.total} numbers were counted of {seen}")
-    if seen == 0 and observer.maximum > 0.0:
-        raise ValueError(f"a magnitude of {observer.maximum} where nothing was seen")
-    return seen, observer
+def _restored(method: type[Observer], state: Mapping[str, Any]) -> tuple[int, Observer]:
+    """The number of values observed, and an observer consistent with it."""
+    count, observer = state["seen"], method.restore(state)
+    if type(count) is not int or not 0 <= count <= _MOST_VALUES:
+        raise ValueError(f"seen {count!r:.40}")
+    if isinstance(observer, Histogram) and observer.total != count:
+        raise ValueError(f"the histogram has {observer.total} values, expected {count}")
+    if count == 0 and observer.maximum > 0.0:
+        raise ValueError(f"a magnitude of {observer.maximum} without values")
+    return count, observer
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -184,5 +184,5 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"{path}: not a readable calibration table ({in_brief(error, 100)}); {_REMEDY}"
         ) from error
     if not isinstance(document, dict):
-        raise ArtifactError(f"{path}: not a calibration table; name another with --table")
+        raise ArtifactError(f"{path}: not a calibration table; {_REMEDY}")
     return document

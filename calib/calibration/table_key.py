@@ -1,4 +1,4 @@
-"""What a calibration table is valid for, and what to say of one that is for something else."""
+"""The model, preprocessing and method that a calibration table belongs to."""
 
 from __future__ import annotations
 
@@ -13,21 +13,14 @@ from calib.options import QuantizeOptions
 from model.errors import ArtifactError
 from runtime.artifacts.metadata import Artifact
 
-_OTHERS = (
-    ("model_sha256", "model"),
-    ("preprocess", "preprocessing"),
-    ("method", "method"),
-)
-# What stands beside the preprocessing in the same field, as people call it.
-_TITLES = {
-    "canvas": "canvas (--size)",
-    "batch": "batch (--batch)",
-}
+_TITLES = {"model_sha256": "model", "preprocess": "preprocessing", "method": "method"}
+# Fields of `preprocess` that come from export options.
+_EXPORT_TITLES = {"canvas": "canvas (--size)", "batch": "batch (--batch)"}
 
 
 @dataclass(frozen=True, slots=True)
 class TableKey:
-    """What a table is valid for."""
+    """What a table is valid for; `preprocess` is JSON."""
 
     model_sha256: str
     preprocess: str
@@ -35,59 +28,56 @@ class TableKey:
 
     @classmethod
     def of(cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions) -> TableKey:
-        """The key of a file's tables by that method."""
+        """The key for a file and a method."""
         manifest = artifact.manifest
-        how = asdict(artifact.spec.preprocess)
-        how |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
-        return cls(model_sha256, json.dumps(how, sort_keys=True), options.method)
+        fields = asdict(artifact.spec.preprocess)
+        fields |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
+        return cls(model_sha256, json.dumps(fields, sort_keys=True), options.method)
 
 
-def require_key(path: Path, found: object, wanted: TableKey) -> None:
-    """Refuse a table that is valid for something else, and name what differs.
+def require_key(path: Path, actual: object, expected: TableKey) -> None:
+    """Refuse a table that is valid for something else.
 
     Args:
-        path: the table, for messages.
-        found: its key, out of the file.
-        wanted: what it should be valid for.
+        path: of the table, for messages.
+        actual: its key, as read from the file.
+        expected: the key of this run.
 
     Raises:
-        ArtifactError: it is not.
+        ArtifactError: names the first field that differs.
     """
-    have_all = found if isinstance(found, dict) else {}
-    for name, what in _OTHERS:
-        have, want = have_all.get(name), getattr(wanted, name)
+    fields = actual if isinstance(actual, dict) else {}
+    for name, title in _TITLES.items():
+        have, want = fields.get(name), getattr(expected, name)
         if have == want:
             continue
-        told = _fields_that_differ(have, want) if name == "preprocess" else None
+        difference = _export_option(have, want) if name == "preprocess" else None
         raise ArtifactError(
-            f"{path}: a calibration table of another {told or _in_short(what, str(have), want)}; "
-            "delete it or name another with --table"
+            f"{path}: a calibration table of another "
+            f"{difference or _excerpt(title, str(have), want)}; delete it or name another with "
+            "--table"
         )
 
 
-def _fields_that_differ(have: object, want: str) -> str | None:
+def _export_option(have: object, want: str) -> str | None:
     """The first of canvas and batch that differs; None where other fields differ too."""
-    one, other = _fields(have), _fields(want)
-    names = [name for name in (*_TITLES, *other, *one) if one.get(name) != other.get(name)]
-    if not one or not names or any(name not in _TITLES for name in names):
+    one, other = _parsed(have), _parsed(want)
+    names = [name for name in (*_EXPORT_TITLES, *other, *one) if one.get(name) != other.get(name)]
+    if not one or not names or any(name not in _EXPORT_TITLES for name in names):
         return None
     name = names[0]
-    return f"{_TITLES[name]}: {str(one.get(name))[:40]}, expected {other.get(name)}"
+    return f"{_EXPORT_TITLES[name]}: {str(one.get(name))[:40]}, expected {other.get(name)}"
 
 
-def _fields(text: object) -> Mapping[str, Any]:
+def _parsed(text: object) -> Mapping[str, Any]:
     with suppress(ValueError, RecursionError):
         document = json.loads(text) if isinstance(text, str) else None
         return document if isinstance(document, dict) else {}
     return {}
 
 
-def _in_short(what: str, have: str, want: str) -> str:
-    apart = _where_they_part(have, want)
-    return f"{what} (…{have[apart:][:40]}, expected …{want[apart:][:40]})"
-
-
-def _where_they_part(one: str, other: str) -> int:
-    """A little before the first character that differs; the start, for short texts."""
-    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
-    return max(same - 20, 0)
+def _excerpt(title: str, have: str, want: str) -> str:
+    """Both texts from a little before the first difference."""
+    same = next((i for i, (a, b) in enumerate(zip(have, want, strict=False)) if a != b), 0)
+    start = max(same - 20, 0)
+    return f"{title} (…{have[start:][:40]}, expected …{want[start:][:40]})"

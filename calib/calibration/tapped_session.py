@@ -1,4 +1,4 @@
-"""A session in memory that shows some of its inner tensors on the way."""
+"""A session in memory that also passes inner tensors to a callback."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from calib.calibration.cpu_session import open_on_cpu, run_on_cpu
+from model.arrays import Float32
 from runtime.artifacts.metadata import Artifact
 from runtime.sessions.session import Inputs, Outputs
 
-See = Callable[[str, npt.NDArray[np.float32]], None]
+TapCallback = Callable[[str, Float32], None]
 
 
 class TappedSession:
     """Satisfies `runtime.sessions.session.Session`, on ONNX Runtime's CPU provider.
 
     Args:
-        model: left as it is.
+        model: not changed.
         artifact: its spec and manifest.
-        taps: names of float tensors; `see` is called with each after every run.
-        see: takes a tap's name and its numbers.
+        taps: names of float tensors.
+        on_tap: called with each tap's name and values after every run.
         threads: of the CPU; None takes all cores.
     """
 
@@ -33,12 +33,12 @@ class TappedSession:
         model: ir.Model,
         artifact: Artifact,
         taps: Sequence[str] = (),
-        see: See = lambda name, values: None,
+        on_tap: TapCallback = lambda name, values: None,
         threads: int | None = None,
     ) -> None:
         copy = model.clone()
-        self._answers = [str(value.name) for value in copy.graph.outputs]
-        self._taps, self._see = list(taps), see
+        self._outputs = [str(value.name) for value in copy.graph.outputs]
+        self._taps, self._on_tap = list(taps), on_tap
         values = {value.name: value for node in copy.graph for value in node.outputs}
         for name in self._taps:
             copy.graph.outputs.append(values[name])
@@ -47,16 +47,16 @@ class TappedSession:
 
     @property
     def artifact(self) -> Artifact:
-        """As given, under a name for messages."""
+        """With a path for messages."""
         return self._artifact
 
     def run(self, inputs: Inputs) -> Outputs:
         """Run once."""
-        names = [*self._answers, *self._taps]
+        names = [*self._outputs, *self._taps]
         values = run_on_cpu(self._session, names, inputs)
-        for name, seen in zip(self._taps, values[len(self._answers) :], strict=True):
-            self._see(name, seen.astype(np.float32, copy=False))
-        return dict(zip(self._answers, values, strict=False))
+        for name, tapped in zip(self._taps, values[len(self._outputs) :], strict=True):
+            self._on_tap(name, tapped.astype(np.float32, copy=False))
+        return dict(zip(self._outputs, values, strict=False))
 
     def close(self) -> None:
         """Free the network."""

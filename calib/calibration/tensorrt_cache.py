@@ -1,7 +1,7 @@
-"""Ranges out of a calibration cache of TensorRT 8 or 10.
+"""Ranges from a calibration cache of TensorRT 8 or 10.
 
-A line of text per tensor: its name, a colon, and the bits of its float32 scale in hexadecimal, the
-highest byte first. The first line names the version and the calibrator.
+Each line has a tensor's name, a colon, and its float32 scale as big-endian hexadecimal. The first
+line names the version and the calibrator.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from calib.calibration.untrusted_text import read_text
-from calib.writers.pairs import LARGEST_RANGE, SIGNED_LEVELS, SMALLEST_RANGE
+from calib.graph.formats import LARGEST_RANGE, SIGNED_LEVELS, SMALLEST_RANGE
 from model.errors import ArtifactError
 
 _MOST_BYTES = 64 << 20
@@ -23,37 +23,36 @@ def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
 
     Args:
         path: the cache.
-        names: tensors that must be in it; others there are left out.
+        names: of the tensors that are needed; others are ignored.
 
     Raises:
-        ArtifactError: not such a file, a name that stands there twice, a scale that no activation
-            has, or tensors that are not in it.
+        ArtifactError: not a calibration cache, a repeated name, a scale that no activation can
+            have, or a missing tensor.
     """
     scales = _scales(path)
-    wanted = list(names)
-    missing = [name for name in wanted if name not in scales]
+    needed = list(names)
+    missing = [name for name in needed if name not in scales]
     if missing:
         raise ArtifactError(
-            f"{path}: {len(missing)} of {len(wanted)} tensors are not in it, for instance "
-            f"'{missing[0]}'; expected a cache of this graph, whose tensors have these names"
+            f"{path}: {len(missing)} of {len(needed)} tensors are not in it, for instance "
+            f"'{missing[0]}'; expected a cache made from this graph, with its tensor names"
         )
-    for name in wanted:
+    for name in needed:
         # NaN is in no range.
         if not _LEAST <= scales[name] <= _MOST:
             raise ArtifactError(
                 f"{path}: expected a positive scale from {_LEAST:.0e} to {_MOST:.0e}, got "
-                f"{scales[name]:g} for '{name[:60]}': 8 bits of that hold no activation; "
-                "calibrate on photos"
+                f"{scales[name]:g} for '{name[:60]}'; calibrate on photos"
             )
-    return {name: scales[name] * SIGNED_LEVELS for name in wanted}
+    return {name: scales[name] * SIGNED_LEVELS for name in needed}
 
 
 def _scales(path: Path) -> dict[str, float]:
-    remedy = "give a calibration cache of TensorRT with --import-cache"
+    remedy = "pass a TensorRT calibration cache to --import-cache"
     lines = read_text(path, _MOST_BYTES, "calibration cache", remedy).splitlines()
     if not lines or not lines[0].startswith("TRT-"):
         raise ArtifactError(
-            f"{path}: not a calibration cache of TensorRT; expected a first line like "
+            f"{path}: not a TensorRT calibration cache; expected a first line like "
             "'TRT-8601-EntropyCalibration2'"
         )
     scales: dict[str, float] = {}
@@ -63,8 +62,7 @@ def _scales(path: Path) -> dict[str, float]:
         name, scale = _entry(path, number, line)
         if name in scales:
             raise ArtifactError(
-                f"{path}: line {number}: '{name[:60]}' stands there twice; expected each tensor "
-                "once, as TensorRT writes them"
+                f"{path}: line {number}: '{name[:60]}' is repeated; expected each tensor once"
             )
         scales[name] = scale
     return scales

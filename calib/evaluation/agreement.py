@@ -1,18 +1,19 @@
-"""How well a graph repeats a reference's detections on fixed photos."""
+"""Agreement AP of detections with a reference's on the same photos."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.arrays import UInt8
 from runtime.compare.agreement import TRUTH_SCORE, agreement_ap
 from runtime.detections import Detections
 from runtime.predictor import Predictor
 from runtime.sessions.session import Session
 
-# Fewer rows of a reference say nothing: where nothing is found, nothing is lost either.
-LEAST_SURE = 8
+# With fewer confident detections of the reference, agreement AP is meaningless.
+LEAST_CONFIDENT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,40 +48,40 @@ class Scores:
 
 
 def detect(
-    session: Session, photos: Sequence[Path], advance: Callable[[int], None]
+    session: Session,
+    photos: Iterable[Path | UInt8],
+    advance: Callable[[int], None],
 ) -> list[Detections]:
-    """What a session finds on photos, in their order; the session is closed after it."""
-    found = []
+    """Detections by photo; closes the session."""
+    results = []
     with Predictor(session, on_uncertified="ignore") as predictor:
         for photo in photos:
-            found.append(predictor.predict(photo))
+            results.append(predictor.predict(photo))
             advance(1)
-    return found
+    return results
 
 
-def sure_rows(references: Sequence[Detections]) -> int:
-    """How many rows agreement AP has for its truth."""
-    return sum(int((found.scores >= TRUTH_SCORE).sum()) for found in references)
+def confident_rows(references: Sequence[Detections]) -> int:
+    """Number of detections that agreement AP takes as its ground truth."""
+    return sum(int((one.scores >= TRUTH_SCORE).sum()) for one in references)
 
 
-def scores(references: Sequence[Detections], found: Sequence[Detections]) -> Scores:
-    """Agreement of what was found with the reference's rows of score 0.3 and more.
-
-    Where the reference has no such row nothing can be lost, and the answer is 100.
+def agreement(references: Sequence[Detections], candidates: Sequence[Detections]) -> Scores:
+    """Agreement with the reference's detections of score 0.3 and more; 100 if there are none.
 
     Raises:
         MissingDependencyError: pycocotools is not installed.
     """
-    agreed = agreement_ap(references, found)
-    mask = agreed.mask
+    result = agreement_ap(references, candidates)
+    mask = result.mask
     return Scores(
-        _points(agreed.box.ap),
-        _points(agreed.box.ap50),
+        _points(result.box.ap),
+        _points(result.box.ap50),
         None if mask is None else _points(mask.ap),
         None if mask is None else _points(mask.ap50),
     )
 
 
 def _points(ap: float) -> float:
-    """COCO answers -1 where there is nothing to find."""
+    """COCO's AP is -1 without ground truth."""
     return 100.0 if ap < 0.0 else 100.0 * ap

@@ -1,4 +1,7 @@
-"""A choice of layers in a session that computes what its file would say."""
+"""Sessions for quantized graphs and files; FP16 layers are emulated.
+
+On a CPU, ONNX Runtime would compute them in float32.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,24 @@ from pathlib import Path
 import onnx_ir as ir
 
 from calib.calibration.tapped_session import TappedSession
-from calib.quantizer import Job
+from calib.context import RunContext
 from export.precision.session import EmulatedSession
 from runtime.sessions.open import open_session
 from runtime.sessions.session import Session
 
 
-def session_of_model(job: Job, model: ir.Model) -> Session:
-    """Open what `Job.quantised` answers.
-
-    Halves are emulated: on a CPU, ONNX Runtime would compute them in float32.
-    """
-    if job.options.rest == "fp32":
-        return TappedSession(model, job.artifact, threads=job.options.threads)
+def open_graph(model: ir.Model, context: RunContext) -> Session:
+    """A session on a graph of `Quantizer.quantized`."""
+    if context.options.float_type == "fp32":
+        return TappedSession(model, context.artifact, threads=context.threads)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "candidate.onnx"
         ir.save(model, path)
-        return EmulatedSession(path, threads=job.options.threads)
+        return EmulatedSession(path, threads=context.threads)
 
 
-def session_of_file(job: Job, path: Path) -> Session:
-    """Open a file that was written for the job; halves are emulated."""
-    if job.options.rest == "fp32":
-        return open_session(path, None, job.options.threads)
-    return EmulatedSession(path, threads=job.options.threads)
+def open_file(path: Path, context: RunContext) -> Session:
+    """A session on a quantized file."""
+    if context.options.float_type == "fp32":
+        return open_session(path, None, context.threads)
+    return EmulatedSession(path, threads=context.threads)

@@ -1,4 +1,4 @@
-"""The proof: what a quantised file finds on photos that nothing was chosen by."""
+"""Agreement, COCO AP, time and worst photo of one session on the held-out photos."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calib.evaluation.agreement import Scores, detect, scores
-from calib.evaluation.annotations import image_ids
+from calib.evaluation.agreement import Scores, agreement, detect
+from calib.evaluation.photos import EvaluationSet
 from model.spec import ModelSpec
 from runtime.compare.bootstrap import interval
-from runtime.compare.coco_ap import evaluate
+from runtime.compare.coco_annotations import CocoAnnotations, ImageId
+from runtime.compare.coco_ap import IouType, evaluate
 from runtime.detections import Detections
-from runtime.formats.coco import rows_by_class
+from runtime.formats.coco import CocoRow, rows_by_class
 from runtime.sessions.session import Session
 
 _RESAMPLES = 200
@@ -23,12 +24,13 @@ _RESAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class ApChange:
-    """COCO AP of a candidate in points, its change, and the change's 95 % interval over photos.
+    """COCO AP of a candidate in points, and its change from the reference's AP.
 
-    All are NaN where there is nothing to find, as on photos with crowds alone.
+    `low` to `high` is the change's 95 % bootstrap interval over photos. All are NaN without ground
+    truth, as on photos with crowds only. `kind` is "bbox" or "segm".
     """
 
-    kind: str
+    kind: IouType
     ap: float
     change: float
     low: float
@@ -36,7 +38,7 @@ class ApChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class EvaluationRow:
     """One artifact on the evaluation photos.
 
     `worst` is the photo with the lowest agreement; `seconds` is the median of a photo, decoding
@@ -53,29 +55,22 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationPhotos:
-    """Photos, what the reference finds on them, and labels where there are some."""
+class Reference:
+    """The held-out photos, with the reference's detections on each."""
 
-    photos: Sequence[Path]
-    references: Sequence[Detections]
+    photos: EvaluationSet
+    detections: Sequence[Detections]
     spec: ModelSpec
-    truth: Mapping[str, Any] | None = None
-
-    @property
-    def image_ids(self) -> list[int]:
-        """Of the annotations, by file name."""
-        assert self.truth is not None
-        return image_ids(self.photos, self.truth)
 
 
-def prove(
+def evaluate_session(
     title: str,
     session: Session,
     size_bytes: int,
-    on: EvaluationPhotos,
+    reference: Reference,
     advance: Callable[[int], None],
-) -> Proof:
-    """Run a session, which is closed after it, on all photos and compare."""
+) -> EvaluationRow:
+    """Run a session on all photos and compare; closes the session."""
     seconds: list[float] = []
     last = time.perf_counter()
 
@@ -86,64 +81,63 @@ def prove(
         last = now
         advance(count)
 
-    found = detect(session, on.photos, tick)
-    one_by_one = [scores([r], [f]) for r, f in zip(on.references, found, strict=True)]
-    worst = max(range(len(found)), key=lambda i: one_by_one[i].loss)
+    results = detect(session, reference.photos.paths, tick)
+    pairs = zip(reference.detections, results, strict=True)
+    by_photo = [agreement([one], [other]) for one, other in pairs]
+    worst = max(range(len(results)), key=lambda i: by_photo[i].loss)
     changes: tuple[ApChange, ...] = ()
-    if on.truth is not None:
-        kinds = ("bbox",) if one_by_one[0].mask is None else ("bbox", "segm")
-        changes = tuple(_change(kind, on, found) for kind in kinds)
-    return Proof(
+    if reference.photos.annotations is not None:
+        kinds: tuple[IouType, ...] = ("bbox",) if by_photo[0].mask is None else ("bbox", "segm")
+        annotations = reference.photos.annotations
+        changes = tuple(_change(kind, reference, annotations, results) for kind in kinds)
+    return EvaluationRow(
         title,
-        scores(on.references, found),
-        on.photos[worst],
-        one_by_one[worst],
+        agreement(reference.detections, results),
+        reference.photos.paths[worst],
+        by_photo[worst],
         sorted(seconds)[len(seconds) // 2],
         size_bytes,
         changes,
     )
 
 
-def _change(kind: str, on: EvaluationPhotos, found: Sequence[Detections]) -> ApChange:
-    ids, truth = on.image_ids, on.truth
-    assert truth is not None
-    sides = [_rows(side, ids, on.spec) for side in (on.references, found)]
+def _change(
+    kind: IouType, reference: Reference, annotations: CocoAnnotations, results: Sequence[Detections]
+) -> ApChange:
+    ids = reference.photos.image_ids
+    before, after = (_rows(one, reference.spec) for one in (reference.detections, results))
 
-    def change(chosen: Sequence[int]) -> tuple[float, float]:
-        drawn = resampled(truth, [ids[i] for i in chosen])
-        numbers = list(range(1, len(chosen) + 1))
+    def change(draw: Sequence[int]) -> tuple[float, float]:
+        truth = resampled(annotations.document, [ids[i] for i in draw])
         aps = []
-        for side in sides:
-            rows = [
-                {**row, "image_id": number}
-                for number, i in zip(numbers, chosen, strict=True)
-                for row in side[i]
-            ]
-            ap = evaluate(drawn, rows, kind, numbers).ap  # type: ignore[arg-type]
-            # -1 where a draw has nothing to find: no number then, and none in the interval.
+        for side in (before, after):
+            rows = [{**row, "image_id": n} for n, i in enumerate(draw, start=1) for row in side[i]]
+            ap = evaluate(truth, rows, kind, range(1, len(draw) + 1)).ap
+            # -1 without ground truth; NaN is left out of the interval.
             aps.append(math.nan if ap < 0.0 else 100 * ap)
         return aps[1], aps[1] - aps[0]
 
     ap, difference = change(range(len(ids)))
-    low, high = interval(lambda chosen: change(chosen)[1], len(ids), _RESAMPLES)
+    low, high = interval(lambda draw: change(draw)[1], len(ids), _RESAMPLES)
     return ApChange(kind, ap, difference, low, high)
 
 
-def _rows(
-    side: Sequence[Detections], ids: Sequence[int], spec: ModelSpec
-) -> list[list[dict[str, Any]]]:
-    return [
-        [dict(row) for row in rows_by_class(found, image_id, spec.classes)]
-        for found, image_id in zip(side, ids, strict=True)
-    ]
+def _rows(results: Sequence[Detections], spec: ModelSpec) -> list[list[CocoRow]]:
+    """COCO rows by photo; the draws set their image ids."""
+    return [rows_by_class(one, 0, spec.classes) for one in results]
 
 
-def resampled(truth: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
-    """Annotations of a draw with replacement: every drawn photo under a number of its own."""
-    by_image: dict[int, list[Mapping[str, Any]]] = {}
-    for annotation in truth["annotations"]:
+def resampled(document: Mapping[str, Any], ids: Sequence[ImageId]) -> dict[str, Any]:
+    """Annotations of a draw with replacement: each photo of the draw becomes an image of its own.
+
+    Args:
+        document: COCO instances.
+        ids: of the drawn images, with repetitions; they become 1, 2, ….
+    """
+    by_image: dict[ImageId, list[Mapping[str, Any]]] = {}
+    for annotation in document["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
-    images = {image["id"]: image for image in truth["images"]}
+    images = {image["id"]: image for image in document["images"]}
     annotations = [
         {**annotation, "image_id": number}
         for number, image_id in enumerate(ids, start=1)
@@ -151,6 +145,6 @@ def resampled(truth: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
     ]
     return {
         "images": [{**images[i], "id": number} for number, i in enumerate(ids, start=1)],
-        "categories": truth["categories"],
+        "categories": document["categories"],
         "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
     }

@@ -1,4 +1,4 @@
-"""What a quantised graph is to agree with, opened for the graph's own preprocessing."""
+"""The session to agree with: the input graph, another file or a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from calib.context import RunContext
 from model.errors import UsageError
 from model.spec import ModelSpec
 from runtime.artifacts.metadata import Artifact
@@ -13,81 +14,79 @@ from runtime.sessions.open import open_session
 from runtime.sessions.session import Session
 
 _CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors", ".h5")
-# What an export may change of a checkpoint, and what its detections hang on.
-_KEPT = {
-    "rpn": ("pre_nms", "post_nms", "nms_iou", "score_threshold"),
-    "box": ("score_threshold", "nms_iou", "detections", "candidates"),
-}
-# What two models must share for their detections to be compared, as errors show it. Names of
-# classes are not: a checkpoint has none until it is exported with some.
-_FACTS: tuple[Callable[[ModelSpec], str], ...] = (
+# Thresholds and limits that an export may change.
+_RPN_FIELDS = ("pre_nms", "post_nms", "nms_iou", "score_threshold")
+_BOX_FIELDS = ("score_threshold", "nms_iou", "detections", "candidates")
+# What two models must share for their detections to be compared, as messages show it. Class names
+# may differ: a checkpoint has none until it is exported with some.
+_SHARED: tuple[Callable[[ModelSpec], str], ...] = (
     lambda spec: f"{len(spec.classes.names)} classes",
     lambda spec: "no masks" if spec.mask is None else "masks",
 )
 
 
-def open_reference(path: Path, artifact: Artifact, threads: int | None) -> Session:
-    """A session on a checkpoint, by PyTorch, or on an exported file.
+def open_reference(context: RunContext) -> Session:
+    """The session of `--reference`, or of the input file.
 
-    Args:
-        path: the reference.
-        artifact: of the graph that is judged; a checkpoint gets its preprocessing and what it was
-            exported to keep (`_KEPT`), so that both answer the same question.
-        threads: of the CPU; None takes all cores, and leaves PyTorch's own setting.
+    A checkpoint runs in PyTorch, with the file's preprocessing, thresholds and limits, so that the
+    two are comparable. Without a number of threads PyTorch's own setting stays.
 
     Raises:
-        UsageError: its classes are not the graph's, only one of the two has masks, or it is not
-            float32 itself.
+        UsageError: other classes than the graph's, only one of the two has masks, or the reference
+            is not float32 itself.
         MaskportError: it cannot be opened.
     """
+    path = context.options.reference
+    if path is None:
+        return open_session(context.artifact.path, None, context.threads)
     is_checkpoint = path.suffix.lower() in _CHECKPOINTS
-    session = (_checkpoint if is_checkpoint else _exported)(path, artifact, threads)
+    session = (
+        _open_checkpoint(path, context)
+        if is_checkpoint
+        else open_session(path, None, context.threads)
+    )
     try:
-        _require_alike(path, session.artifact, artifact)
+        _require_comparable(path, session.artifact, context.artifact)
     except UsageError:
         session.close()
         raise
     return session
 
 
-def _require_alike(path: Path, found: Artifact, graph: Artifact) -> None:
-    for of in _FACTS:
-        theirs, ours = of(found.spec), of(graph.spec)
+def _require_comparable(path: Path, reference: Artifact, graph: Artifact) -> None:
+    for shown in _SHARED:
+        theirs, ours = shown(reference.spec), shown(graph.spec)
         if theirs != ours:
             raise UsageError(
                 f"--reference {path}: it has {theirs}, the graph has {ours}; give the model "
                 "that the graph was exported from"
             )
-    if found.manifest.precision != "fp32":
+    precision = reference.manifest.precision
+    if precision != "fp32":
         raise UsageError(
-            f"--reference {path}: its precision is {found.manifest.precision}, and what that lost "
-            "would count as right; give the FP32 file or the checkpoint"
+            f"--reference {path}: its precision is {precision}, so its own errors would count as "
+            "correct; give the FP32 file or the checkpoint"
         )
 
 
-def asked_alike(reference: ModelSpec, graph: ModelSpec) -> ModelSpec:
-    """A reference's spec with a graph's preprocessing, thresholds and limits of number."""
-    rpn = {name: getattr(graph.rpn, name) for name in _KEPT["rpn"]}
-    box = {name: getattr(graph.box, name) for name in _KEPT["box"]}
+def with_settings_of(graph: ModelSpec, reference: ModelSpec) -> ModelSpec:
+    """A reference's spec with a graph's preprocessing, thresholds and limits."""
     return replace(
         reference,
         preprocess=graph.preprocess,
-        rpn=replace(reference.rpn, **rpn),
-        box=replace(reference.box, **box),
+        rpn=replace(reference.rpn, **{name: getattr(graph.rpn, name) for name in _RPN_FIELDS}),
+        box=replace(reference.box, **{name: getattr(graph.box, name) for name in _BOX_FIELDS}),
     )
 
 
-def _exported(path: Path, artifact: Artifact, threads: int | None) -> Session:
-    return open_session(path, None, threads)
-
-
-def _checkpoint(path: Path, artifact: Artifact, threads: int | None) -> Session:
+def _open_checkpoint(path: Path, context: RunContext) -> Session:
     import torch
 
     from model.checkpoint import load
     from runtime.sessions.torch import TorchSession
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if context.threads is not None:
+        torch.set_num_threads(context.threads)
     checkpoint = load(path)
-    return TorchSession(replace(checkpoint, spec=asked_alike(checkpoint.spec, artifact.spec)))
+    spec = with_settings_of(context.artifact.spec, checkpoint.spec)
+    return TorchSession(replace(checkpoint, spec=spec))

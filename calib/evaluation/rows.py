@@ -1,22 +1,20 @@
-"""The rows of the proof: FP32, FP16 and BF16 under emulation, 8 bits, 8 bits within a budget."""
+"""The rows of an evaluation: FP32, emulated FP16 and BF16, 8 bits, 8 bits within a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
-from calib.evaluation.agreement import detect, sure_rows
-from calib.evaluation.annotations import require_sizes
-from calib.evaluation.candidate_session import session_of_file, session_of_model
-from calib.evaluation.half_emulation import emulated_half
-from calib.evaluation.measure import EvaluationPhotos, Proof, prove
+from calib.evaluation.agreement import confident_rows, detect
+from calib.evaluation.candidate_session import open_file, open_graph
+from calib.evaluation.half_emulation import open_emulated
+from calib.evaluation.measure import EvaluationRow, Reference, evaluate_session
+from calib.evaluation.photos import EvaluationSet
 from calib.evaluation.reference import open_reference
-from calib.options import QuantizeOptions
-from calib.quantizer import Job
+from calib.quantizer import Quantizer
 from export.precision.formats import FORMATS
 from model.errors import ExportError
 from runtime.sessions.open import open_session
@@ -25,99 +23,72 @@ from runtime.sessions.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Photos that nothing was chosen by, and COCO annotations where there are some."""
+    """All rows.
 
-    photos: Sequence[Path]
-    truth: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proofs:
-    """What came of all rows.
-
-    `missing` says, by title, why a precision has no row: a weight that FP16 does not hold is no
-    fault of an INT8 file. `sure` counts the reference's rows of score 0.3 and more on the `photos`,
-    which agreement is measured by.
+    `missing` gives the reason, by title, where a precision has no row: for instance a weight that
+    exceeds FP16, which does not concern an INT8 file. `confident` is the number of the reference's
+    detections of score 0.3 and more, the ground truth of agreement AP.
     """
 
-    rows: tuple[Proof, ...]
+    rows: tuple[EvaluationRow, ...]
     missing: Mapping[str, str]
     photos: int
-    sure: int
+    confident: int
 
 
-# FP32, FP16, BF16 and 8 bits; with a budget also the policy's choice.
-_ROWS = 4
-_Opened = Callable[[], tuple[Session, int]]
+# Runs of all photos: the reference, FP32, FP16, BF16 and 8 bits.
+_RUNS = 5
+_Opener = Callable[[], tuple[Session, int]]
 
 
-def runs_of_a_proof(options: QuantizeOptions) -> int:
-    """How often the photos are run by `all_proofs`, the reference included."""
-    return 1 + _ROWS + (options.budget is not None)
-
-
-def all_proofs(
-    job: Job, source: Path, output: Path, on: Evaluation, advance: Callable[[int], None]
-) -> Proofs:
-    """Every row, the photos being detected on only here.
+def evaluate_file(quantizer: Quantizer, output: Path, photos: EvaluationSet) -> Evaluation:
+    """Evaluate the quantized file beside other precisions of its source.
 
     Args:
-        job: prepared.
-        source: the FP32 file.
-        output: the quantised one.
-        on: the photos.
-        advance: called with photos done, `runs_of_a_proof` times all of them.
+        quantizer: that wrote the file.
+        output: the quantized file.
+        photos: held-out ones.
 
     Raises:
-        UsageError: annotations that do not name the photos, or another model as reference.
+        UsageError: another model as reference.
     """
-    threads = job.options.threads
-    reference = (
-        open_session(source, None, threads)
-        if job.options.reference is None
-        else open_reference(job.options.reference, job.artifact, threads)
-    )
-    found = detect(reference, on.photos, advance)
-    if on.truth is not None:
-        shapes = [result.image_hw for result in found]
-        require_sizes(dict(zip(on.photos, shapes, strict=True)), on.truth)
-    photos = EvaluationPhotos(on.photos, found, job.artifact.spec, on.truth)
+    context = quantizer.context
+    runs = _RUNS + (context.options.budget is not None)
+    context.start(runs * len(photos.paths), "evaluating")
+    detections = detect(open_reference(context), photos.paths, context.advance)
+    reference = Reference(photos, detections, context.artifact.spec)
     rows, missing = [], {}
-    for title, opened in _rows(job, source, output):
+    for title, opener in _openers(quantizer, output):
         try:
-            session, size = opened()
+            session, size = opener()
         except ExportError as error:
             missing[title] = str(error)
-            advance(len(on.photos))
+            context.advance(len(photos.paths))
             continue
-        rows.append(prove(title, session, size, photos, advance))
-    return Proofs(tuple(rows), missing, len(on.photos), sure_rows(found))
+        rows.append(evaluate_session(title, session, size, reference, context.advance))
+    return Evaluation(tuple(rows), missing, len(photos.paths), confident_rows(detections))
 
 
-def _rows(job: Job, source: Path, output: Path) -> Iterator[tuple[str, _Opened]]:
-    """Titles, and what opens a session and tells its file's size; one is open at a time."""
-    threads, options = job.options.threads, job.options
+def _openers(quantizer: Quantizer, output: Path) -> Iterator[tuple[str, _Opener]]:
+    """By title, functions that open a session and return it with its file's size in bytes."""
+    context, options = quantizer.context, quantizer.context.options
+    source = context.artifact.path
 
-    def half(name: str) -> tuple[Session, int]:
-        model = ir.serde.deserialize_model(job.file.model)
-        return emulated_half(model, job.artifact, FORMATS[name], threads)
-
-    def of_policy() -> tuple[Session, int]:
-        model, _ = job.quantised(job.default_choice)
+    def preset() -> tuple[Session, int]:
+        model, _ = quantizer.quantized(quantizer.preset_nodes)
         size = len(ir.serde.serialize_model(model).SerializeToString())
-        return session_of_model(job, model), size
+        return open_graph(model, context), size
 
-    def of_file() -> tuple[Session, int]:
-        return session_of_file(job, output), output.stat().st_size
-
-    yield "FP32", lambda: (open_session(source, None, threads), source.stat().st_size)
-    for name, one in FORMATS.items():
-        yield f"{one.title} (emulated)", lambda name=name: half(name)  # type: ignore[misc]
-    kind = options.format.upper()
-    if options.rest == "fp16":
-        kind += "+FP16 (emulated)"
-    if options.budget is None:
-        yield kind, of_file
-        return
-    yield f"{kind}, the policy's choice", of_policy
-    yield f"{kind} within the budget", of_file
+    yield "FP32", lambda: (open_session(source, None, context.threads), source.stat().st_size)
+    for half in FORMATS.values():
+        yield (
+            f"{half.title} (emulated)",
+            lambda half=half: open_emulated(quantizer.model.clone(), half, context),  # type: ignore[misc]
+        )
+    title = options.format.upper()
+    if options.float_type == "fp16":
+        title += "+FP16 (emulated)"
+    if options.budget is not None:
+        yield f"{title}, preset {options.preset}", preset
+        title += " within the budget"
+    yield title, lambda: (open_file(output, context), output.stat().st_size)

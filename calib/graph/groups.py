@@ -1,7 +1,7 @@
-"""Layers that are kept or quantised together, by the structure of the graph.
+"""Layers that are quantized together by the budget search, from the structure of the graph.
 
-A layer that runs on every level of a pyramid, as the RPN's does, is a group per level: most of its
-work, and little of its harm, is on the finest.
+A layer that runs on every pyramid level, such as the RPN's, forms one group per level: most of its
+work, and little of its damage, is on the finest.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from calib.graph.layers import Layer
 from calib.graph.placement import is_add
 from calib.graph.presets import stride_px
 
-# A residual block is one group: between its layers nothing else reads.
-_IN_BLOCKS = ("body", "roi_stage")
+# A residual block is one group: nothing outside reads the tensors between its layers.
+_BLOCK_ROLES = ("body", "roi_stage")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`title` is for people; `nodes` are the names of its layers' nodes."""
+    """`title` is for display; `nodes` are the names of the layers."""
 
     title: str
     nodes: frozenset[str]
@@ -31,54 +31,55 @@ class Group:
 def groups_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[Group]:
     """Every layer in one group, in the order of the graph.
 
-    A body's layers are grouped by residual block; any other layer stands alone.
+    The body's layers are grouped by residual block; any other layer is a group of its own.
 
     Args:
         graph: in topological order.
-        layers: those that may be quantised.
+        layers: those that may be quantized.
     """
     keys = _block_of(graph)
-    found: dict[object, list[Layer]] = {}
+    groups: dict[object, list[Layer]] = {}
     for layer in layers:
-        in_block = layer.role in _IN_BLOCKS
+        in_block = layer.role in _BLOCK_ROLES
         key = (layer.role, keys[layer.node]) if in_block else layer.node
-        found.setdefault(key, []).append(layer)
-    titles = _titles(list(found.values()))
+        groups.setdefault(key, []).append(layer)
+    titles = _titles(list(groups.values()))
     return [
-        Group(title, frozenset(str(layer.node.name) for layer in members))
-        for title, members in zip(titles, found.values(), strict=True)
+        Group(title, frozenset(layer.name for layer in members))
+        for title, members in zip(titles, groups.values(), strict=True)
     ]
 
 
 def _block_of(graph: ir.Graph) -> dict[ir.Node, tuple[int, int]]:
-    """A number that grows behind every residual Add, and the stride, by node.
+    """Block number and stride of every weighted node.
 
-    It grows behind the MaxPool too: the stem, which reads the image, is noisier than any block.
+    The number grows after every residual Add, and after the MaxPool: the stem, which reads the
+    image, is noisier than any block.
     """
     block = 0
     known: dict[ir.Value, int] = {}
-    found: dict[ir.Node, tuple[int, int]] = {}
+    blocks: dict[ir.Node, tuple[int, int]] = {}
     for node in graph:
         if node.op_type in ("Conv", "Gemm", "ConvTranspose"):
-            found[node] = block, stride_px(node.outputs[0], known)
+            blocks[node] = block, stride_px(node.outputs[0], known)
         block += is_add(node) or node.op_type == "MaxPool"
-    # A block's first layer may have another stride than its last, and belongs to it all the same.
-    last = {number: stride for number, stride in found.values()}
+    # The first layer of a block may have another stride than the last, yet belongs to it.
+    last = {number: stride for number, stride in blocks.values()}
     has_add = {number for number in last if number < block}
     return {
         node: (number, last[number] if number in has_add else stride)
-        for node, (number, stride) in found.items()
+        for node, (number, stride) in blocks.items()
     }
 
 
 def _titles(groups: Sequence[Sequence[Layer]]) -> list[str]:
-    """A role, in the body a stride, and a number where there are several."""
+    """The role, in the body the stride, and a number where several groups share both."""
     stems = [_stem(members) for members in groups]
-    total, seen = Counter(stems), Counter[str]()
+    total, numbers = Counter(stems), Counter[str]()
     titles = []
     for stem in stems:
-        seen[stem] += 1
-        titles.append(stem if total[stem] == 1 else f"{stem} {seen[stem]}")
+        numbers[stem] += 1
+        titles.append(stem if total[stem] == 1 else f"{stem} {numbers[stem]}")
     return titles
 
 

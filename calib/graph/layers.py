@@ -1,12 +1,11 @@
-"""The weighted layers of an exported graph: which of them INT8 may touch, by role and structure.
+"""The weighted layers of an exported graph, by role and structure; names are not used.
 
-Names decide nothing. A node's role says which part of the network made it; the rest is read off
-the graph.
+A node's role is the part of the network that it belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,12 @@ from model.arrays import Float32
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
-# What the network's parts compute features in; the roles of the others hold no weights.
+# Roles with weights.
 _ROLES = ("body", "fpn", "rpn", "roi_stage", "box_head", "mask_head", "keypoint_head")
-# The last weighted layers of these answer logits, deltas or heat maps. The mask head's last one
-# does not: its predictor is a product with the row of the predicted class.
+# Their last weighted layers are predictors: logits, deltas, heat maps. The mask head's is not: its
+# predictor is a product with the weights of the predicted class.
 _PREDICTING_ROLES = ("rpn", "box_head", "keypoint_head")
-# Ops that hand features on within a head.
+# Operators without weights between two layers of a head.
 _BETWEEN = frozenset(
     {
         "Add", "AveragePool", "Cast", "Clip", "Flatten", "GlobalAveragePool", "HardSigmoid",
@@ -37,7 +36,7 @@ _BETWEEN = frozenset(
 class Layer:
     """A convolution, deconvolution or linear layer with constant weights.
 
-    `is_predictor` layers answer logits, deltas or heat maps and stay in floating point.
+    `is_predictor` layers return logits, deltas or heat maps and stay in floating point.
     """
 
     node: ir.Node
@@ -45,28 +44,33 @@ class Layer:
     is_predictor: bool
 
     @property
+    def name(self) -> str:
+        """The node's name, which is the same in every copy of the graph."""
+        return str(self.node.name)
+
+    @property
     def data(self) -> ir.Value:
-        """What it reads, [N, C, …]."""
-        return _known(self.node.inputs[0])
+        """Its input, [N, C, …]."""
+        return _required(self.node.inputs[0])
 
     @property
     def weight(self) -> ir.Value:
-        """An initialiser."""
-        return _known(self.node.inputs[1])
+        """An initializer."""
+        return _required(self.node.inputs[1])
 
     @property
     def bias(self) -> ir.Value | None:
-        """An initialiser [channels]; None where it has none."""
+        """An initializer [channels]; None without a bias."""
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
 
     @property
     def output(self) -> ir.Value:
-        """What it answers."""
+        """Its output, before any ReLU."""
         return self.node.outputs[0]
 
     @property
     def weights(self) -> Float32:
-        """The weights as they stand in the graph."""
+        """The weights in the graph's layout."""
         return constant(self.weight)
 
     @property
@@ -78,12 +82,12 @@ class Layer:
 
     @property
     def groups(self) -> int:
-        """Of a convolution; 1 of a linear layer."""
+        """Of a convolution; 1 for a linear layer."""
         return int(self.node.attributes.get_int("group", 1))
 
     @property
     def channels_in_group(self) -> int:
-        """Input channels that one output sees."""
+        """Input channels that one output reads."""
         if self.node.op_type == "ConvTranspose":
             return int(self.weights.shape[0]) // self.groups
         return int(self.weights.shape[1 if self.node.op_type == "Conv" else 1 - self.channel_axis])
@@ -91,7 +95,7 @@ class Layer:
     def rows(self, weights: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """The weights, or others of their shape, as [groups, outputs of a group, columns].
 
-        The columns of an output are what it is multiplied with: channels first, then the kernel.
+        Columns are the inputs of one output: channels first, then the kernel.
         """
         array = self.weights if weights is None else weights
         if self.node.op_type == "Gemm":
@@ -101,22 +105,22 @@ class Layer:
         return array.reshape(self.groups, len(array) // self.groups, -1)
 
     def from_rows(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """What `rows` was made of."""
+        """The inverse of `rows`."""
         if self.node.op_type == "Gemm":
             return np.ascontiguousarray(rows[0] if self.channel_axis == 0 else rows[0].T)
         return np.ascontiguousarray(rows).reshape(self.weights.shape)
 
     @property
     def scale_axis(self) -> int | None:
-        """The axis that gets a scale per entry; None where one scale must do for all.
+        """The axis with one scale per entry; None for one scale per tensor.
 
-        Per-channel weights of an INT8 deconvolution do not build in TensorRT.
+        TensorRT does not build INT8 deconvolutions with weights quantized per channel.
         """
         return None if self.node.op_type == "ConvTranspose" else self.channel_axis
 
 
 def constant(value: ir.Value) -> Float32:
-    """The numbers of an initialiser."""
+    """The values of an initializer."""
     assert value.const_value is not None
     return np.asarray(value.const_value.numpy(), np.float32)
 
@@ -125,6 +129,16 @@ def weighted_layers(graph: ir.Graph) -> list[Layer]:
     """All of them in the order of the graph, predictors included."""
     nodes = [node for node in graph if _is_weighted(node)]
     return [Layer(node, role_of(node), _is_predictor(node)) for node in nodes]
+
+
+def hidden_layers(graph: ir.Graph) -> list[Layer]:
+    """The weighted layers that may be quantized: all but the predictors."""
+    return [layer for layer in weighted_layers(graph) if not layer.is_predictor]
+
+
+def names_of(layers: Iterable[Layer]) -> set[str]:
+    """The names of the layers' nodes."""
+    return {layer.name for layer in layers}
 
 
 def _is_weighted(node: ir.Node) -> bool:
@@ -139,7 +153,7 @@ def _is_weighted(node: ir.Node) -> bool:
 
 
 def _is_predictor(node: ir.Node) -> bool:
-    """Whether no weighted layer of the same head reads what it answers."""
+    """Whether no weighted layer of the same head reads its output."""
     role = role_of(node)
     if role not in _PREDICTING_ROLES:
         return False
@@ -147,19 +161,19 @@ def _is_predictor(node: ir.Node) -> bool:
 
 
 def _readers(node: ir.Node, role: str) -> Iterator[ir.Node]:
-    """Nodes of the role that read the answer directly or through ops that hand features on."""
-    waiting, seen = [node], {node}
-    while waiting:
-        for value in waiting.pop().outputs:
+    """Nodes of the role that read the output directly or through operators without weights."""
+    pending, visited = [node], {node}
+    while pending:
+        for value in pending.pop().outputs:
             for reader, _ in value.uses():
-                if reader in seen or role_of(reader) != role:
+                if reader in visited or role_of(reader) != role:
                     continue
-                seen.add(reader)
+                visited.add(reader)
                 yield reader
                 if reader.op_type in _BETWEEN:
-                    waiting.append(reader)
+                    pending.append(reader)
 
 
-def _known(value: ir.Value | None) -> ir.Value:
+def _required(value: ir.Value | None) -> ir.Value:
     assert value is not None
     return value

@@ -1,17 +1,17 @@
-"""Where the two writers put Q/DQ pairs, as data: which reads of which tensor go through one.
+"""Where Q/DQ pairs go: which uses of which tensor read through a pair.
 
-`tensorrt`, by facts of its fusions:
-1. the data input of every quantised layer;
-2. the identity input of a residual Add whose branch is a quantised layer;
-3. the upsampled input of a pyramid's Add whose lateral is a quantised layer;
-4. one pair per tensor, which all of these readers share; none on outputs, so that a layer, its
-   Add and its ReLU become one kernel.
+`tensorrt`, from its fusions:
+1. the data input of every quantized layer;
+2. the identity input of a residual Add whose branch is a quantized layer;
+3. the upsampled input of a pyramid's Add whose lateral is a quantized layer;
+4. one pair per tensor, shared by all of these uses; none on outputs, so that a layer, its Add and
+   its ReLU become one kernel.
 
-`onnxruntime`, where an integer kernel needs integers on both sides:
-1. the data input of every quantised layer and, after its ReLU if it has one, its output;
-2. both inputs and the output of an Add whose inputs are all answered by integer kernels;
+`onnxruntime`, whose integer kernels need integer inputs and outputs:
+1. the data input of every quantized layer and its output, after its ReLU if it has one;
+2. both inputs and the output of an Add whose inputs all come from integer kernels;
 3. the output of MaxPool and of nearest Resize, with the scale of the input;
-4. no output of a linear layer that only predictors read: that kernel answers floats as well.
+4. not the output of a linear layer that only predictors read: its kernel can return floats.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from export.roles import role_of
 _RESIDUAL_ROLES = ("body", "roi_stage")
 _PYRAMID_ROLE = "fpn"
 _POOL_ROLES = ("box_pool", "mask_pool", "keypoint_pool")
-# Their answers are numbers that they read.
+# Their output values are input values.
 _SELECTING = ("MaxPool", "Resize", "Reshape", "Flatten", "Compress", "Transpose", "Cast")
 
 Use = tuple[ir.Node, int]
@@ -35,9 +35,9 @@ Use = tuple[ir.Node, int]
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """One Q/DQ pair: the tensor, and the reads that go through it.
+    """One Q/DQ pair: the tensor, and the uses that read through it.
 
-    `range_of` is the tensor whose range it takes; `is_signed` is whether it holds negatives.
+    `range_of` is the tensor whose calibrated range applies; `is_signed`: it may hold negatives.
     """
 
     value: ir.Value
@@ -48,19 +48,19 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The layers whose weights become integers, and every pair on activations."""
+    """The layers whose weights are quantized, and every pair on activations."""
 
     layers: tuple[Layer, ...]
     sites: tuple[Site, ...]
 
     @property
     def ranges(self) -> list[ir.Value]:
-        """The tensors whose range must be known, each once."""
+        """The tensors whose range is needed, each once."""
         return list({site.range_of: None for site in self.sites})
 
 
 def place_for_tensorrt(graph: ir.Graph, layers: Collection[Layer]) -> Placement:
-    """Pairs on what quantised layers read, and on the identity side of Adds."""
+    """Pairs on the inputs of quantized layers and on the identity side of Adds."""
     sites = _Sites()
     by_node = {layer.node: layer for layer in layers}
     depths = depths_of(graph)
@@ -68,7 +68,7 @@ def place_for_tensorrt(graph: ir.Graph, layers: Collection[Layer]) -> Placement:
         if node in by_node:
             sites.add(by_node[node].data, (node, 0))
         identity = identity_input(node, depths)
-        if identity is not None and _answered_by(node.inputs[1 - identity], by_node):
+        if identity is not None and _is_output_of(node.inputs[1 - identity], by_node):
             value = node.inputs[identity]
             assert value is not None
             sites.add(value, (node, identity))
@@ -78,39 +78,39 @@ def place_for_tensorrt(graph: ir.Graph, layers: Collection[Layer]) -> Placement:
 def place_for_onnxruntime(
     graph: ir.Graph, layers: Collection[Layer], *, integer_adds: bool = True
 ) -> Placement:
-    """Pairs round everything that becomes an integer kernel.
+    """Pairs around everything that becomes an integer kernel.
 
     Args:
         graph: in topological order.
-        layers: those to quantise; deconvolutions, of which there is no integer kernel, are left.
+        layers: to quantize; deconvolutions have no integer kernel and are left out.
         integer_adds: False keeps the Adds, and with them the residual stream, in floating point.
     """
-    quantised = tuple(layer for layer in layers if layer.node.op_type != "ConvTranspose")
-    by_node = {layer.node: layer for layer in quantised}
+    quantized = tuple(layer for layer in layers if layer.node.op_type != "ConvTranspose")
+    by_node = {layer.node: layer for layer in quantized}
     sites = _Sites()
-    answered: set[ir.Value] = set()  # by integer kernels
+    integer_outputs: set[ir.Value] = set()
     for node in graph:
         if node in by_node:
             sites.add(by_node[node].data, (node, 0))
-            answers_integers = not _only_predictors_read(node, by_node)
+            returns_integers = not _only_predictors_read(node, by_node)
         elif is_add(node):
-            answers_integers = integer_adds and all(v in answered for v in node.inputs)
+            returns_integers = integer_adds and all(v in integer_outputs for v in node.inputs)
         else:
-            answers_integers = _is_selecting_kernel(node) and node.inputs[0] in answered
-        if answers_integers:
-            answered.add(_quantise_output(node, sites))
-    return Placement(quantised, sites.in_order())
+            returns_integers = _is_selecting_kernel(node) and node.inputs[0] in integer_outputs
+        if returns_integers:
+            integer_outputs.add(_quantize_output(node, sites))
+    return Placement(quantized, sites.in_order())
 
 
 def identity_input(node: ir.Node, depths: Mapping[ir.Value, int]) -> int | None:
-    """Which input of a residual or pyramid Add is not the branch; None for any other node.
+    """Index of the identity input of a residual or pyramid Add; None for any other node.
 
-    Of a residual Add it is the one with fewer weighted layers behind it: the block's input or its
-    projection. Of a pyramid's it is the upsampled one.
+    In a residual Add, the input after fewer weighted layers: the block's input or its projection.
+    In a pyramid's Add, the upsampled input.
 
     Args:
         node: of the graph.
-        depths: of `depths_of` that graph.
+        depths: from `depths_of`.
     """
     if not is_add(node):
         return None
@@ -120,20 +120,19 @@ def identity_input(node: ir.Node, depths: Mapping[ir.Value, int]) -> int | None:
     if role_of(node) == _PYRAMID_ROLE:
         upsampled = [_is_upsampled(v) for v in (first, second)]
         return None if upsampled[0] == upsampled[1] else upsampled.index(True)
-    found = depths.get(first, 0), depths.get(second, 0)
-    return None if found[0] == found[1] else int(found[1] < found[0])
+    depth = depths.get(first, 0), depths.get(second, 0)
+    return None if depth[0] == depth[1] else int(depth[1] < depth[0])
 
 
 def depths_of(graph: ir.Graph) -> dict[ir.Value, int]:
-    """Weighted layers on the longest way to each tensor of the residual parts."""
-    found: dict[ir.Value, int] = {}
+    """Weighted layers on the longest path to each tensor of the residual parts."""
+    depths: dict[ir.Value, int] = {}
     for node in graph:  # in topological order
         if role_of(node) not in _RESIDUAL_ROLES:
             continue
-        behind = max((found.get(v, 0) for v in node.inputs if v is not None), default=0)
-        depth = behind + (node.op_type in ("Conv", "Gemm"))
-        found |= dict.fromkeys(node.outputs, depth)
-    return found
+        before = max((depths.get(v, 0) for v in node.inputs if v is not None), default=0)
+        depths |= dict.fromkeys(node.outputs, before + (node.op_type in ("Conv", "Gemm")))
+    return depths
 
 
 def is_add(node: ir.Node) -> bool:
@@ -148,19 +147,19 @@ def _is_upsampled(value: ir.Value) -> bool:
     return producer is not None and producer.op_type == "Resize"
 
 
-def _answered_by(value: ir.Value | None, layers: dict[ir.Node, Layer]) -> bool:
+def _is_output_of(value: ir.Value | None, layers: dict[ir.Node, Layer]) -> bool:
     return value is not None and value.producer() in layers
 
 
 def _only_predictors_read(node: ir.Node, layers: dict[ir.Node, Layer]) -> bool:
-    """Whether a Gemm's answer, after its ReLU, meets no quantised layer."""
+    """Whether no quantized layer reads a Gemm's output, after its ReLU."""
     if node.op_type != "Gemm":
         return False
     return not any(reader in layers for reader, _ in _after_relu(node).uses())
 
 
 def _after_relu(node: ir.Node) -> ir.Value:
-    """What a node answers, after the ReLU if that alone reads it: readers merge the two."""
+    """A node's output, or that of its ReLU where nothing else reads it: the two are fused."""
     value = node.outputs[0]
     readers = [reader for reader, _ in value.uses()]
     if len(readers) == 1 and readers[0].op_type == "Relu" and not value.is_graph_output():
@@ -168,7 +167,7 @@ def _after_relu(node: ir.Node) -> ir.Value:
     return value
 
 
-def _quantise_output(node: ir.Node, sites: _Sites) -> ir.Value:
+def _quantize_output(node: ir.Node, sites: _Sites) -> ir.Value:
     value = _after_relu(node)
     for use in list(value.uses()):
         sites.add(value, (use.node, use.idx))
@@ -182,7 +181,7 @@ def _is_selecting_kernel(node: ir.Node) -> bool:
 
 
 def is_non_negative(value: ir.Value) -> bool:
-    """Whether the graph itself says that no number is below zero."""
+    """Whether the operators before it guarantee that no value is below zero."""
     producer = value.producer()
     if producer is None:
         return False
@@ -193,29 +192,29 @@ def is_non_negative(value: ir.Value) -> bool:
 
 
 def source_of_range(value: ir.Value) -> ir.Value:
-    """The tensor whose numbers these are: behind MaxPool, nearest Resize and reshapes.
+    """The tensor before MaxPool, nearest Resize and reshapes, which has the same range.
 
-    Not behind another part of the network, nor inside a pool: rows may be laid out in another way
+    It is of the same part of the network, and not inside a pooler: rows may have another layout
     there.
     """
     producer = value.producer()
-    if producer is None or not _passes_all_on(producer):
+    if producer is None or not _keeps_range(producer):
         return value
     if role_of(producer) in _POOL_ROLES and producer.op_type != "Cast":
         return value
     source = producer.inputs[0]
-    maker = None if source is None else source.producer()
-    if source is None or maker is None or role_of(maker) != role_of(producer):
+    before = None if source is None else source.producer()
+    if source is None or before is None or role_of(before) != role_of(producer):
         return value
     return source_of_range(source)
 
 
-def _passes_all_on(node: ir.Node) -> bool:
+def _keeps_range(node: ir.Node) -> bool:
     return _is_selecting_kernel(node) or node.op_type in ("Reshape", "Flatten", "Cast")
 
 
 class _Sites:
-    """Sites by tensor, in the order in which they were asked for."""
+    """Sites by tensor, in insertion order."""
 
     def __init__(self) -> None:
         self._by_value: dict[ir.Value, Site] = {}

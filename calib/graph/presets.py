@@ -1,8 +1,8 @@
-"""Which weighted layers are quantised by default, and why the others are not: three presets.
+"""Which layers each preset quantizes, and why the others stay in floating point.
 
-Predictors stay in floating point in all of them: their answers are logits and coordinates. For the
-rest it was measured on R50-FPN what 8 bits cost (docs/precision.md): in the heads next to nothing,
-before them a lot, because what is rounded away there decides which proposals live.
+Predictors are never quantized: their outputs are logits and coordinates. Measured on R50-FPN
+(docs/precision.md), 8 bits cost almost nothing in the heads and a lot before them, where rounding
+changes which proposals survive.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from model.errors import UsageError
 Preset = Literal["accurate", "balanced", "fast"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-# `accurate` quantises only what works on single RoIs.
+# Layers that run on the whole image; `accurate` quantizes only those that run on RoIs.
 WHOLE_IMAGE_ROLES = ("body", "fpn", "rpn")
-# Agreement AP is of boxes and masks: what nothing judges is not risked for a budget.
-UNJUDGED_ROLE = "keypoint_head"
-# `balanced` keeps the body's layers up to this stride: they are nearly half of the body's
-# multiply-adds, and their noise passes through all that follows.
+# Agreement AP covers boxes and masks only, so the budget search leaves this head unquantized.
+UNSCORED_ROLE = "keypoint_head"
+# `balanced` keeps the body's layers up to this stride: nearly half of the body's multiply-adds,
+# whose noise passes through all later layers.
 _BALANCED_STRIDE_PX = 8
 
 
@@ -39,7 +39,7 @@ def checked_preset(name: str) -> Preset:
 
 
 def chosen_layers(layers: Sequence[Layer], preset: Preset) -> list[Layer]:
-    """The layers to quantise.
+    """The layers to quantize.
 
     Args:
         layers: all weighted ones.
@@ -61,19 +61,19 @@ def chosen_layers(layers: Sequence[Layer], preset: Preset) -> list[Layer]:
 
 
 def stride_px(value: ir.Value, known: dict[ir.Value, int] | None = None) -> int:
-    """Canvas pixels between two cells of a feature map of the body."""
+    """Canvas pixels between two cells of a feature map of the body; `known` is a cache."""
     known = {} if known is None else known
-    way: list[ir.Node] = []
+    path: list[ir.Node] = []
     current: ir.Value | None = value
     # Along the first inputs: those of an Add have one stride. A loop, because bodies are deep.
     while current is not None and current not in known:
         node = current.producer()
         if node is None:
             break
-        way.append(node)
+        path.append(node)
         current = node.inputs[0] if node.inputs else None
     stride = 1 if current is None else known.get(current, 1)
-    for node in reversed(way):
+    for node in reversed(path):
         if node.op_type in ("Conv", "MaxPool", "AveragePool"):
             stride *= max(node.attributes.get_ints("strides", [1]))
         known[node.outputs[0]] = stride

@@ -1,5 +1,13 @@
-"""Observers: from the numbers that pass through a tensor to the largest magnitude to represent.
+"""Observers: from the values of a tensor on calibration photos to the magnitude to represent.
 
-One per file. An observer is fed photo by photo, is bounded in memory whatever it is fed, and can be
-written down and taken up again. Codes are symmetric, so an observer looks at magnitudes.
+Codes are symmetric, so observers look at magnitudes. Their memory is bounded, and their state can
+be saved to a table and restored.
+
+observer: the protocol, and checks of numbers read from a table.
+methods: the observers by the names of `--method`.
+histogram: counts of magnitudes, exact and independent of the order of photos.
+mse: the range with the smallest mean squared error.
+entropy: the range with the smallest Kullback-Leibler divergence.
+percentile: the range that covers 99.99 % of the values.
+min_max: the largest magnitude.
 """

@@ -1,4 +1,4 @@
-"""A histogram of magnitudes whose range grows and whose size does not."""
+"""A histogram of magnitudes with a growing range and a fixed number of bins."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import zlib
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from calib.observers.observer import Json, checked_float32
-from model.arrays import Float32
+from model.arrays import Float32, Float64, Int64
 
 BINS = 8192
-_MERGE = 1 << 20  # values at a time: the bin numbers of more would be as large as the tensor
+_CHUNK = 1 << 20  # values binned at a time, to bound the memory of their indices
 
 
 class Histogram:
     """Counts of |x| in bins of equal width from 0 to a power of two.
 
-    When a larger magnitude comes the range doubles and neighbouring bins are merged, so the counts
-    are exact and do not depend on the order of photos. Between half the bins and all are in use.
+    For a larger magnitude the range doubles and neighboring bins are merged, so the counts are
+    exact and independent of the order of photos. At least half of the bins are in use.
     """
 
     def __init__(self) -> None:
@@ -37,9 +36,9 @@ class Histogram:
         largest = float(magnitudes.max())
         self._grow(largest)
         scale = np.float32(BINS / self.limit)
-        for start in range(0, magnitudes.size, _MERGE):
-            # A power of two: the product is exact, so a bin's edges are where they are said to be.
-            index = (magnitudes[start : start + _MERGE] * scale).astype(np.int32)
+        for start in range(0, magnitudes.size, _CHUNK):
+            # A power of two, so the product and the bin edges are exact.
+            index = (magnitudes[start : start + _CHUNK] * scale).astype(np.int32)
             self._counts += np.bincount(np.minimum(index, BINS - 1), minlength=BINS)
 
     @property
@@ -54,11 +53,11 @@ class Histogram:
 
     @property
     def maximum(self) -> float:
-        """The largest magnitude seen."""
+        """The largest magnitude observed."""
         return self._largest
 
     @property
-    def counts(self) -> npt.NDArray[np.int64]:
+    def counts(self) -> Int64:
         """int64 [bins], from zero to the bin of the largest magnitude."""
         if self._largest == 0.0:
             return self._counts[:1]
@@ -67,11 +66,11 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many numbers were counted."""
-        return sum(self._counts.tolist())  # Python's own: no sum out of a file wraps round
+        """Number of values counted."""
+        return sum(self._counts.tolist())  # Python integers: counts from a file cannot wrap
 
     @property
-    def centres(self) -> npt.NDArray[np.float64]:
+    def centers(self) -> Float64:
         """float64 [bins], of `counts`."""
         return np.arange(0.5, len(self.counts), dtype=np.float64) * self.width
 
@@ -90,13 +89,13 @@ class Histogram:
             self._exponent += 1
 
     def state(self) -> Json:
-        """The range and the counts, packed: a table of a hundred tensors stays below megabytes."""
+        """The range and the counts, compressed."""
         packed = base64.b85encode(zlib.compress(self.counts.astype("<i8").tobytes(), 6))
         return {"exponent": self._exponent, "largest": self._largest, "counts": packed.decode()}
 
     @classmethod
     def restore(cls, state: Json) -> Self:
-        """Take up. The range and the last bin in use follow from the largest magnitude."""
+        """The inverse of `state`. The range and the last bin follow from the largest magnitude."""
         observer = cls()
         observer._grow(checked_float32(state["largest"]))
         exponent = state["exponent"]
@@ -104,17 +103,17 @@ class Histogram:
             raise ValueError(f"exponent {exponent!r}, expected {observer._exponent}")
         counts = _unpacked(state["counts"])
         if len(counts) != len(observer.counts) or (counts < 0).any():
-            raise ValueError("counts that are not those of its range")
+            raise ValueError("counts do not match the range")
         if observer._largest > 0.0 and counts[-1] == 0:
-            raise ValueError(f"nothing was counted at the largest magnitude {observer._largest}")
+            raise ValueError(f"no count at the largest magnitude {observer._largest}")
         observer._counts[: len(counts)] = counts
         return observer
 
 
-def _unpacked(text: object) -> npt.NDArray[np.int64]:
-    """The counts that `Histogram.state` packed; no more than the bins are unpacked."""
-    unpacking = zlib.decompressobj()
-    unpacked = unpacking.decompress(base64.b85decode(text), 8 * BINS)  # type: ignore[arg-type]
-    if not unpacking.eof:
-        raise ValueError("counts that do not end")
-    return np.frombuffer(unpacked, "<i8").astype(np.int64)
+def _unpacked(text: object) -> Int64:
+    """The counts that `Histogram.state` compressed; the decompressed size is limited."""
+    stream = zlib.decompressobj()
+    data = stream.decompress(base64.b85decode(text), 8 * BINS)  # type: ignore[arg-type]
+    if not stream.eof:
+        raise ValueError(f"more than {BINS} counts")
+    return np.frombuffer(data, "<i8").astype(np.int64)

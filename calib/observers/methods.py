@@ -1,4 +1,4 @@
-"""The observers by the names that `--method` takes."""
+"""The observers by the names of `--method`."""
 
 from __future__ import annotations
 

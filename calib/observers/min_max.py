@@ -1,4 +1,4 @@
-"""The largest magnitude ever seen."""
+"""The largest magnitude."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from model.arrays import Float32
 
 
 class MinMax:
-    """Clips nothing; one outlier decides."""
+    """Clips nothing; a single outlier sets the range."""
 
     def __init__(self) -> None:
         self._largest = 0.0
 
     def observe(self, values: Float32) -> None:
-        """Keep the largest magnitude."""
+        """Update the largest magnitude."""
         if values.size:
             self._largest = max(self._largest, float(np.abs(values).max()))
 
     @property
     def maximum(self) -> float:
-        """The largest magnitude seen."""
+        """The largest magnitude observed."""
         return self._largest
 
     def largest(self, levels: int) -> float:
-        """The same for any number of steps."""
+        """The same for any number of levels."""
         return self._largest
 
     def state(self) -> Json:
@@ -36,7 +36,7 @@ class MinMax:
 
     @classmethod
     def restore(cls, state: Json) -> Self:
-        """Take up."""
+        """The inverse of `state`."""
         observer = cls()
         observer._largest = checked_float32(state["largest"])
         return observer

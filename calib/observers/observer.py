@@ -1,4 +1,4 @@
-"""What every observer does."""
+"""The protocol of observers, and the check of numbers read from a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from model.arrays import Float32
 
 Json = Mapping[str, Any]
-LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def checked_float32(number: object) -> float:
@@ -20,7 +20,7 @@ def checked_float32(number: object) -> float:
         ValueError: not a finite non-negative number, or not exactly a float32, like 1e-300.
     """
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    if not is_number or not 0.0 <= number <= LARGEST:  # type: ignore[operator]
+    if not is_number or not 0.0 <= number <= _LARGEST:  # type: ignore[operator]
         raise ValueError(f"{number!r} is not a magnitude")
     magnitude = float(number)  # type: ignore[arg-type]
     if float(np.float32(magnitude)) != magnitude:
@@ -29,19 +29,19 @@ def checked_float32(number: object) -> float:
 
 
 class Observer(Protocol):
-    """Watches one tensor."""
+    """Collects statistics of one tensor."""
 
     def observe(self, values: Float32) -> None:
-        """Take in one photo's numbers, of any shape, all finite; none at all count for nothing."""
+        """Add one photo's values, of any shape, possibly empty, all finite."""
         ...
 
     @property
     def maximum(self) -> float:
-        """The largest magnitude that any range of it could have; 0 when only zeros came."""
+        """The largest magnitude observed; 0 if only zeros were."""
         ...
 
     def largest(self, levels: int) -> float:
-        """The magnitude that the last of `levels` steps stands for; 0 when nothing but zeros came.
+        """The magnitude that the largest code should represent; 0 if only zeros were observed.
 
         Args:
             levels: steps above zero, 127 of a signed code and 255 of an unsigned one.
@@ -49,14 +49,14 @@ class Observer(Protocol):
         ...
 
     def state(self) -> Json:
-        """All that it knows, as JSON."""
+        """Its state as JSON."""
         ...
 
     @classmethod
     def restore(cls, state: Json) -> Self:
-        """Take up an observer where `state` was written.
+        """The inverse of `state`.
 
         Raises:
-            ValueError, KeyError, TypeError: not a state that this observer can have.
+            ValueError, KeyError, TypeError: not a possible state.
         """
         ...

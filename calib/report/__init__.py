@@ -1,1 +1,8 @@
-"""Tables, plots and JSON of a quantization run."""
+"""Console output, JSON and plots of a quantization.
+
+report: `QuantizeReport`, its lines on the console, and `quantize.json`.
+tables: evaluation rows as aligned text.
+plots: sensitivity of groups, and agreement against the fraction in 8 bits.
+histograms: a plot per quantized tensor.
+tensor_stats: magnitudes and ranges of the quantized tensors.
+"""

@@ -1,4 +1,4 @@
-"""What a quantisation tells: lines, `quantize.json`, pictures."""
+"""`QuantizeReport`, its lines on the console, and `quantize.json`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from calib.calibration.photos import ADVISED
-from calib.calibration.run import CalibrationRun
+from calib.calibration.run import CalibrationSummary
 from calib.calibration.work import Kernels
-from calib.evaluation.agreement import LEAST_SURE
-from calib.evaluation.measure import ApChange, Proof
-from calib.evaluation.rows import Proofs
+from calib.context import RunContext
+from calib.evaluation.agreement import LEAST_CONFIDENT
+from calib.evaluation.measure import ApChange, EvaluationRow
+from calib.evaluation.rows import Evaluation
 from calib.options import QuantizeOptions
 from calib.report.histograms import draw_histograms
-from calib.report.plots import draw_ladder, draw_sensitivity
-from calib.report.tables import change_table, proof_table
-from calib.report.tensor_stats import Seen
-from calib.search.search import Choice
-from calib.search.sensitivity import Sensitivity
+from calib.report.plots import draw_search, draw_sensitivity
+from calib.report.tables import agreement_table, change_table
+from calib.report.tensor_stats import TensorHistogram
+from calib.search.search import LayerChoice
+from calib.search.sensitivity import GroupSensitivity
 from export.precision.ranges import RangeReport
 from maskport import __version__
 from runtime.cli.console import Bar, printable
@@ -33,140 +34,141 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class QuantizeReport:
-    """What was written and what became of it.
+    """A quantized file and how it came about.
 
-    `layers` names the nodes in 8 bits. `share` is that of the multiply-adds whose data and weights
-    are both quantised, on the first photos; None where there were none. `kernels` is None for a
-    file that ONNX Runtime does not run on a CPU as it is written. `model_sha256` is of the FP32
-    file. `run` is None where no photo was needed. `choice` is there with a
-    budget, `proofs` with evaluation photos, `ranges` with a rest in FP16 where there were photos.
-    `seen` is what was counted of the quantised tensors, by methods that count.
-    `has_keypoints` says that the model answers what agreement AP does not judge.
-    `example` is a photo that could be used, None where there was none.
-    `reduced_range` says that weights have 7 bits, `sums_saturate` that this CPU's sums need that;
-    see `calib.rounding.vnni`.
+    Attributes:
+        path: of the file.
+        size_bytes: of the file.
+        from_bytes: of the FP32 file.
+        context: options, writer, source, skipped photos.
+        layers: names of the layers in 8 bits.
+        of_layers: number of weighted layers.
+        fraction: of all multiply-adds whose data and weights are both quantized, on the first
+            photos; None without photos.
+        kernels: None for a file that ONNX Runtime does not run on a CPU as it is written.
+        tensors: of the quantized activations, by methods with histograms.
+        calibration: None with an imported cache.
+        example: a usable photo, None without photos.
+        choice: with a budget.
+        ranges: of FP16 layers, where there were photos.
+        evaluation: with evaluation photos.
     """
 
     path: Path
-    writer: str
-    layers: tuple[str, ...]
-    of_layers: int
     size_bytes: int
     from_bytes: int
+    context: RunContext
+    layers: tuple[str, ...]
+    of_layers: int
+    fraction: float | None
     kernels: Kernels | None
-    share: float | None
-    run: CalibrationRun | None
-    skipped: list[str] = field(default_factory=list)
-    choice: Choice | None = None
-    proofs: Proofs | None = None
-    options: QuantizeOptions = field(default_factory=QuantizeOptions)
-    model_sha256: str = ""
-    ranges: RangeReport | None = None
-    reduced_range: bool = False
-    sums_saturate: bool = False
-    seen: tuple[Seen, ...] = ()
-    example: Path | None = None
-    has_keypoints: bool = False
+    tensors: tuple[TensorHistogram, ...]
+    calibration: CalibrationSummary | None
+    example: Path | None
+    choice: LayerChoice | None
+    ranges: RangeReport | None
+    evaluation: Evaluation | None
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether the model predicts keypoints, which agreement AP does not cover."""
+        return self.context.artifact.spec.keypoint is not None
 
 
 def print_report(report: QuantizeReport) -> None:
     """Everything but the next step."""
-    for reason in report.skipped:
-        print(f"warning: {printable(reason)}; skipped", file=sys.stderr)
-    if report.run is not None:
-        _print_run(report.run, len(report.skipped))
+    context = report.context
+    for reason in context.skipped.values():
+        _warn(f"{printable(reason)}; skipped")
+    if report.calibration is not None:
+        _print_calibration(report.calibration, len(context.skipped))
     if report.choice is not None:
         _print_choice(report.choice)
     size, ratio = report.size_bytes / 1e6, report.size_bytes / report.from_bytes
-    print(f"{report.path} · {size:.0f} MB, {ratio:.0%} of FP32 · Q/DQ for {report.writer}")
-    share = "" if report.share is None else f", {report.share:.0%} of all multiply-adds"
-    print(f"{len(report.layers)} of {report.of_layers} weighted layers in 8 bits{share}")
-    _print_range(report)
+    print(f"{report.path} · {size:.0f} MB, {ratio:.0%} of FP32 · Q/DQ for {context.writer}")
+    work = "" if report.fraction is None else f", {report.fraction:.0%} of all multiply-adds"
+    print(f"{len(report.layers)} of {report.of_layers} weighted layers in 8 bits{work}")
+    _print_reduced_range(context)
     if report.kernels is not None:
         print(f"ONNX Runtime on this CPU: {report.kernels}")
     if report.ranges is not None:
-        print(f"the rest in FP16: {report.ranges}")
-    elif report.options.rest == "fp16":
+        print(f"FP16 layers: {report.ranges}")
+    elif context.options.float_type == "fp16":
+        _warn("without photos the FP16 layers were not checked for overflow (limit 65504)")
+    if report.evaluation is not None:
+        _print_evaluation(report.evaluation)
+    if report.has_keypoints and (report.evaluation is not None or report.choice is not None):
         print(
-            "warning: without photos nothing says that the rest fits FP16 (largest number 65504)",
-            file=sys.stderr,
-        )
-    if report.proofs is not None:
-        _print_proofs(report.proofs)
-    if report.has_keypoints and (report.proofs is not None or report.choice is not None):
-        print(
-            "keypoints are not judged, only boxes and masks; a budget keeps their head in floating "
-            "point"
+            "keypoints are not compared, only boxes and masks; with a budget their head stays in "
+            "floating point"
         )
 
 
-def _print_run(run: CalibrationRun, skipped: int) -> None:
-    used, seen = run.used, run.resumed
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _print_calibration(summary: CalibrationSummary, skipped: int) -> None:
+    used, resumed = summary.used, summary.resumed
     print(
-        f"{used} photos, {run.seconds_per_photo:.2f} s each · {seen} seen before · "
+        f"{used} photos, {summary.seconds_per_photo:.2f} s each · {resumed} in the table before · "
         f"{skipped} skipped"
     )
-    if used + seen < ADVISED:
-        print(
-            f"warning: {used + seen} usable photos; ranges of fewer than {ADVISED} are not steady",
-            file=sys.stderr,
-        )
-    if run.others:
-        print(
-            f"warning: the table has {run.others} photos that were not given now, and they count; "
-            "delete it, or name another with --table, to do without them",
-            file=sys.stderr,
+    if used + resumed < ADVISED:
+        _warn(f"{used + resumed} usable photos; with fewer than {ADVISED}, ranges are not stable")
+    if summary.others:
+        _warn(
+            f"the table has {summary.others} photos that were not passed now and contribute to the "
+            "ranges; to leave them out, delete it or name another with --table"
         )
 
 
-def _print_proofs(proofs: Proofs) -> None:
+def _print_evaluation(evaluation: Evaluation) -> None:
     print(
-        f"proof on {proofs.photos} photos, agreement with {proofs.sure} rows that the reference is "
-        "sure of:"
+        f"evaluation on {evaluation.photos} photos, agreement with {evaluation.confident} "
+        "confident detections of the reference:"
     )
-    if proofs.sure < LEAST_SURE:
-        print(
-            f"warning: agreement on fewer than {LEAST_SURE} rows says nothing; give --eval-images "
-            "of what the model knows",
-            file=sys.stderr,
+    if evaluation.confident < LEAST_CONFIDENT:
+        _warn(
+            f"agreement with fewer than {LEAST_CONFIDENT} detections is meaningless; use "
+            "--eval-images with objects of the model's classes"
         )
-    for line in (*proof_table(proofs.rows), *change_table(proofs.rows)):
+    for line in (*agreement_table(evaluation.rows), *change_table(evaluation.rows)):
         print(line)
-    for title, reason in proofs.missing.items():
+    for title, reason in evaluation.missing.items():
         print(f"{title}: none, {printable(reason)}")
 
 
-def _print_range(report: QuantizeReport) -> None:
-    if report.reduced_range:
-        why = (
-            ": this CPU has no VNNI, and its sums of 8-bit products overflow" * report.sums_saturate
+def _print_reduced_range(context: RunContext) -> None:
+    if context.reduces_range:
+        reason = (
+            ": this CPU has no VNNI, and its sums of 8-bit products saturate"
+            * context.accumulation_saturates
         )
-        print(f"weights in 7 bits (--reduce-range){why}")
-    elif report.sums_saturate:
-        print(
-            "warning: this CPU has no VNNI: its sums of 8-bit products overflow at 16 bits, and "
-            "what it finds is worse than the file; --reduce-range yes gives weights 7 bits",
-            file=sys.stderr,
+        print(f"weights in 7 bits (--reduce-range){reason}")
+    elif context.accumulation_saturates:
+        _warn(
+            "this CPU has no VNNI: its sums of 8-bit products saturate at 16 bits, so results are "
+            "worse than on other machines; --reduce-range yes gives weights 7 bits"
         )
 
 
-def _print_choice(choice: Choice) -> None:
-    ladder = choice.ladder
-    ranked, held = len(choice.damage.references), choice.photos
+def _print_choice(choice: LayerChoice) -> None:
+    ranked, search = choice.sensitivity.ranked, choice.search
     print(
-        f"groups ranked on {ranked} calibration photos, choices judged on {held}; kept in floating "
-        "point:"
+        f"groups ranked on {len(choice.sensitivity.references)} calibration photos, choices "
+        f"compared on {choice.photos}; groups kept in floating point:"
     )
-    for rung in ladder.rungs:
-        mark = "  <- chosen" if rung is ladder.chosen else ""
-        print(f"  {rung.kept:3} kept · {rung.share:4.0%} in 8 bits · {rung.scores}{mark}")
-    kept = [one.group.title for one in choice.damage.ranked[: ladder.chosen.kept]]
+    for one in search.candidates:
+        mark = "  <- chosen" if one is search.chosen else ""
+        print(f"  {one.kept:3} kept · {one.fraction:4.0%} in 8 bits · {one.scores}{mark}")
+    kept = [one.group.title for one in ranked[: search.chosen.kept]]
     if kept:
         print(f"kept: {', '.join(kept)}")
 
 
 def write_run(report: QuantizeReport, folder: Path, histograms: bool = False) -> list[Path]:
-    """`quantize.json`, pictures where there was a budget, and one for each tensor on request.
+    """Write `quantize.json`, with a budget two plots, and on request one for each tensor.
 
     Raises:
         ArtifactError: the folder cannot be made or written.
@@ -178,68 +180,69 @@ def write_run(report: QuantizeReport, folder: Path, histograms: bool = False) ->
         temporary.write_text(json.dumps(_document(report), indent=1) + "\n", "utf-8")
     if report.choice is not None:
         written += [folder / "sensitivity.png", folder / "ladder.png"]
-        draw_sensitivity(report.choice.damage.ranked, written[1])
-        draw_ladder(report.choice.ladder, written[2])
+        draw_sensitivity(report.choice.sensitivity.ranked, written[1])
+        draw_search(report.choice.search, written[2])
     if histograms:
         written.append(folder / "histograms")
-        draw_histograms(report.seen, written[-1], Bar(len(report.seen), "pictures").advance)
+        draw_histograms(report.tensors, written[-1], Bar(len(report.tensors), "plots").advance)
     return written
 
 
 def _document(report: QuantizeReport) -> dict[str, Any]:
     import onnxruntime
 
-    proofs = report.proofs
+    context, evaluation = report.context, report.evaluation
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "artifact": report.path.name,
-        "model_sha256": report.model_sha256,
-        "options": _options(report.options),
+        "model_sha256": context.model_sha256,
+        "options": _options(context.options),
         "versions": {"maskport": __version__, "onnxruntime": onnxruntime.__version__},
-        "writer": report.writer,
+        "writer": context.writer,
         "layers": len(report.layers),
         "layers_in_8_bits": list(report.layers),
         "of_layers": report.of_layers,
         "bytes": report.size_bytes,
         "bytes_fp32": report.from_bytes,
-        "share_in_8_bits": report.share,
-        "reduced_range": report.reduced_range,
-        "sums_saturate_on_this_cpu": report.sums_saturate,
+        "share_in_8_bits": report.fraction,
+        "reduced_range": context.reduces_range,
+        "sums_saturate_on_this_cpu": context.accumulation_saturates,
         "kernels": None if report.kernels is None else asdict(report.kernels),
-        "calibration": None if report.run is None else asdict(report.run),
-        "skipped": report.skipped,
-        "evaluation": [] if proofs is None else [_proof(proof) for proof in proofs.rows],
-        "evaluation_missing": {} if proofs is None else dict(proofs.missing),
-        "evaluation_photos": 0 if proofs is None else proofs.photos,
-        "evaluation_rows": 0 if proofs is None else proofs.sure,
+        "calibration": None if report.calibration is None else asdict(report.calibration),
+        "skipped": list(context.skipped.values()),
+        "evaluation": [] if evaluation is None else [_row(row) for row in evaluation.rows],
+        "evaluation_missing": {} if evaluation is None else dict(evaluation.missing),
+        "evaluation_photos": 0 if evaluation is None else evaluation.photos,
+        "evaluation_rows": 0 if evaluation is None else evaluation.confident,
     }
     if report.choice is not None:
-        ladder = report.choice.ladder
-        document["sensitivity"] = _sensitivities(report.choice.damage.ranked)
+        sensitivity, search = report.choice.sensitivity, report.choice.search
+        document["sensitivity"] = _sensitivities(sensitivity.ranked)
         document["ladder"] = [
-            {"kept": r.kept, "share_in_8_bits": r.share, **asdict(r.scores)} for r in ladder.rungs
+            {"kept": c.kept, "share_in_8_bits": c.fraction, **asdict(c.scores)}
+            for c in search.candidates
         ]
-        document["chosen"] = ladder.chosen.kept
-        document["ranked_on_photos"] = len(report.choice.damage.references)
+        document["chosen"] = search.chosen.kept
+        document["ranked_on_photos"] = len(sensitivity.references)
         document["judged_on_photos"] = report.choice.photos
     return document
 
 
 def _options(options: QuantizeOptions) -> dict[str, Any]:
-    """What was asked for; of files only the names, which mean something on other machines too."""
+    """The options; of files only the names, which are the same on other machines."""
     return {
         name: value.name if isinstance(value, Path) else value
         for name, value in asdict(options).items()
     }
 
 
-def _sensitivities(ranked: Sequence[Sensitivity]) -> list[dict[str, Any]]:
+def _sensitivities(ranked: Sequence[GroupSensitivity]) -> list[dict[str, Any]]:
     return [
         {
             "group": one.group.title,
             "layers": sorted(one.group.nodes),
-            "share": one.share,
-            # Infinity is no JSON: no noise at all is told as null, with the agreement beside it.
+            "share": one.fraction,
+            # JSON has no infinity: without noise this is null.
             "sqnr_db": one.sqnr_db if math.isfinite(one.sqnr_db or 0.0) else None,
             **asdict(one.scores),
         }
@@ -247,20 +250,20 @@ def _sensitivities(ranked: Sequence[Sensitivity]) -> list[dict[str, Any]]:
     ]
 
 
-def _proof(proof: Proof) -> dict[str, Any]:
+def _row(row: EvaluationRow) -> dict[str, Any]:
     return {
-        "title": proof.title,
-        "agreement": asdict(proof.scores),
-        "worst_photo": proof.worst.name,
-        "worst_agreement": asdict(proof.worst_scores),
-        "seconds_per_photo": proof.seconds,
-        "bytes": proof.size_bytes,
-        "coco": [_change(change) for change in proof.changes],
+        "title": row.title,
+        "agreement": asdict(row.scores),
+        "worst_photo": row.worst.name,
+        "worst_agreement": asdict(row.worst_scores),
+        "seconds_per_photo": row.seconds,
+        "bytes": row.size_bytes,
+        "coco": [_change(change) for change in row.changes],
     }
 
 
 def _change(change: ApChange) -> dict[str, Any]:
-    """NaN is no JSON: what there was nothing to find for is null."""
+    """JSON has no NaN: without ground truth the numbers are null."""
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
         for name, value in asdict(change).items()

@@ -1,8 +1,8 @@
-"""Whether ONNX Runtime's 8-bit products are added up exactly on this CPU.
+"""Whether ONNX Runtime's int8 kernels sum their products exactly on this CPU.
 
-Without VNNI, x86 multiplies unsigned by signed bytes two at a time into 16 bits, which saturate at
-32,767: 255 x 127 twice is beyond that, and so are many sums of real layers. Nothing in the graph
-or in the file shows it. Codes of weights up to 64 keep every such pair within 16 bits.
+Without VNNI, x86 multiplies uint8 by int8 in pairs and adds each pair in 16 bits, which saturate at
+32,767: 255 x 127 twice exceeds that, and so do sums of real layers. Neither the graph nor the file
+shows it. With weight codes up to 64 every pair fits 16 bits.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _LARGEST_DATA, _LARGEST_WEIGHT = 255, 127
 
 
 @cache
-def sums_saturate() -> bool:
-    """Try it: the largest codes against each other, by the kernel that layers use."""
+def int8_accumulation_saturates() -> bool:
+    """Multiply the largest codes, by the kernel that layers use, and check the sums."""
     import onnx_ir as ir
     import onnxruntime as ort
 

@@ -1,103 +1,103 @@
-"""Keep the layers that cost most in floating point until the loss is within a budget."""
+"""Bisection over the number of groups that stay in floating point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from calib.evaluation.agreement import Scores, detect, scores
-from calib.evaluation.candidate_session import session_of_model
-from calib.quantizer import Job
-from calib.search.sensitivity import Damage
+from calib.calibration.photos import Photo
+from calib.evaluation.agreement import Scores, agreement, detect
+from calib.evaluation.candidate_session import open_graph
+from calib.graph.layers import names_of
+from calib.quantizer import Quantizer
+from calib.search.sensitivity import Sensitivity
 from model.errors import ArtifactError
 from runtime.detections import Detections
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """One choice: so many of the ranked groups are kept in floating point.
+class Candidate:
+    """A choice of layers: the first `kept` of the ranked groups stay in floating point.
 
-    `share` is the part of all multiply-adds that is left in 8 bits; `nodes` are its layers'.
+    `fraction` of all multiply-adds is in 8 bits; `nodes` are the layers in 8 bits.
     """
 
     kept: int
-    share: float
+    fraction: float
     scores: Scores
     nodes: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
-    """The rungs that were tried, by how many groups they keep, and the one that holds."""
+class BudgetSearch:
+    """The candidates tried, by number of kept groups, and the one that was chosen."""
 
-    rungs: tuple[Rung, ...]
-    chosen: Rung
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate
 
 
-def most_rungs(groups: int) -> int:
-    """How many rungs a search tries at most."""
+def most_candidates(groups: int) -> int:
+    """The most that a search tries."""
     return max(groups - 1, 1).bit_length() + 2
 
 
-def climb(
-    job: Job,
-    damage: Damage,
+def search_budget(
+    quantizer: Quantizer,
+    sensitivity: Sensitivity,
     references: Sequence[Detections],
-    photos: Sequence[Path],
+    photos: Sequence[Photo],
     budget: float,
-    advance: Callable[[int], None],
-    tried: dict[int, Rung] | None = None,
-) -> Ladder:
+    known: dict[int, Candidate] | None = None,
+) -> BudgetSearch:
     """Find the smallest number of kept groups with which the loss is within the budget.
 
     Args:
-        job: prepared.
-        damage: of the groups, the worst first.
-        references: what to agree with on these photos.
-        photos: of the calibration side.
+        quantizer: prepared.
+        sensitivity: of the groups.
+        references: the reference's detections on these photos.
+        photos: of the calibration set; run once per candidate.
         budget: points of agreement AP, box and mask, that may be lost.
-        advance: called with photos done; at most `most_rungs` times as many.
-        tried: rungs that are known already, by how many groups they keep; filled.
+        known: candidates of an earlier search by number of kept groups; filled.
 
     Raises:
-        ArtifactError: even the least harmful group alone is not within the budget.
+        ArtifactError: even the least sensitive group alone exceeds the budget.
     """
-    tried = {} if tried is None else tried
+    known = {} if known is None else known
 
-    def holds(kept: int) -> bool:
-        if kept not in tried:
-            tried[kept] = _rung(job, damage, kept, references, photos, advance)
-        return tried[kept].scores.loss <= budget
+    def is_within(kept: int) -> bool:
+        if kept not in known:
+            known[kept] = _candidate(quantizer, sensitivity, kept, references, photos)
+        return known[kept].scores.loss <= budget
 
-    # Between a number that does not hold and one that does, halve; more float is taken for better.
-    low, high = -1, len(damage.ranked) - 1
-    if not holds(high):
+    # Bisection, which assumes that keeping more groups never loses more.
+    low, high = -1, len(sensitivity.ranked) - 1
+    if not is_within(high):
         raise ArtifactError(
             f"--budget {budget:g}: with a single group of layers in 8 bits, "
-            f"'{damage.ranked[-1].group.title}', {tried[high].scores.loss:.2f} points are lost "
-            f"already on {len(photos)} calibration photos; allow more"
+            f"'{sensitivity.ranked[-1].group.title}', {known[high].scores.loss:.2f} points are "
+            f"lost already on {len(photos)} calibration photos; allow more"
         )
-    if holds(0):
+    if is_within(0):
         high = 0
     else:
         low = 0
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    rungs = tuple(tried[kept] for kept in sorted(tried))
-    return Ladder(rungs, tried[high])
+        low, high = (low, middle) if is_within(middle) else (middle, high)
+    return BudgetSearch(tuple(known[kept] for kept in sorted(known)), known[high])
 
 
-def _rung(
-    job: Job,
-    damage: Damage,
+def _candidate(
+    quantizer: Quantizer,
+    sensitivity: Sensitivity,
     kept: int,
     references: Sequence[Detections],
-    photos: Sequence[Path],
-    advance: Callable[[int], None],
-) -> Rung:
-    nodes = frozenset().union(*(one.group.nodes for one in damage.ranked[kept:]))
-    model, placement = job.quantised(nodes)
-    found = detect(session_of_model(job, model), photos, advance)
-    return Rung(kept, job.share(placement), scores(references, found), nodes)
+    photos: Sequence[Photo],
+) -> Candidate:
+    context = quantizer.context
+    nodes = frozenset().union(*(one.group.nodes for one in sensitivity.ranked[kept:]))
+    model, placement = quantizer.quantized(nodes)
+    pixels = map(context.pixels, photos)
+    detections = detect(open_graph(model, context), pixels, context.advance)
+    fraction = quantizer.work_fraction(names_of(placement.layers))
+    return Candidate(kept, fraction, agreement(references, detections), nodes)

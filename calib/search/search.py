@@ -1,39 +1,34 @@
-"""The choice of layers within a budget, on photos of the calibration side."""
+"""`choose_layers`: sensitivity, then the search, on calibration photos."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
-from calib.calibration.tapped_session import TappedSession
-from calib.evaluation.agreement import LEAST_SURE, detect, sure_rows
+from calib.evaluation.agreement import LEAST_CONFIDENT, confident_rows, detect
 from calib.evaluation.reference import open_reference
-from calib.quantizer import Job
-from calib.search.budget import Ladder, climb, most_rungs
-from calib.search.sensitivity import Damage, groups_in, measure
+from calib.quantizer import Quantizer
+from calib.search.budget import BudgetSearch, most_candidates, search_budget
+from calib.search.sensitivity import Sensitivity, measure_sensitivity, searchable_groups
 from model.errors import MissingDependencyError, UsageError
 from runtime.compare.agreement import TRUTH_SCORE
-from runtime.sessions.session import Session
 
-# Photos that groups are ranked on: all of them once per group.
+# Photos of the sensitivity, which runs all of them once per group.
 PHOTOS = 16
-# Photos that a choice must hold on; there are few choices, so there can be more photos.
-CHOICE_PHOTOS = 48
+# Photos of the search, which has few candidates and can afford more.
+SEARCH_PHOTOS = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What each group costs, and the rungs that were tried, on so many `photos`."""
+class LayerChoice:
+    """Each group's sensitivity, and the search on that many `photos`."""
 
-    damage: Damage
-    ladder: Ladder
+    sensitivity: Sensitivity
+    search: BudgetSearch
     photos: int
 
 
-def require_judge() -> None:
-    """Stop before minutes of work when what scores them is not there.
+def require_pycocotools() -> None:
+    """Stop before minutes of work if AP cannot be computed.
 
     Raises:
         MissingDependencyError: pycocotools is not installed.
@@ -46,43 +41,32 @@ def require_judge() -> None:
         ) from error
 
 
-def runs_of_a_search(job: Job) -> int:
-    """At most so many photos are run by `choose`."""
-    groups = len(groups_in(job))
-    ranked, held = (min(most, len(job.used)) for most in (PHOTOS, CHOICE_PHOTOS))
-    return ranked * (groups + 1) + held * (1 + most_rungs(groups))
-
-
-def choose(job: Job, budget: float, advance: Callable[[int], None]) -> Choice:
-    """Rank groups by what they cost and keep the worst until the budget holds.
+def choose_layers(quantizer: Quantizer, budget: float) -> LayerChoice:
+    """Rank groups by sensitivity, and keep the most sensitive in floating point.
 
     Args:
-        job: prepared, for the `onnxruntime` or `tensorrt` writer; ONNX Runtime judges both.
+        quantizer: prepared; ONNX Runtime runs the candidates of either writer.
         budget: points of agreement AP that may be lost, of boxes and of masks.
-        advance: called with photos done; at most `runs_of_a_search`.
 
     Raises:
-        UsageError: the reference has other classes, or is sure of next to nothing on the photos.
+        UsageError: the reference has other classes, or few confident detections on the photos.
         ArtifactError: no choice of layers is within the budget.
         MissingDependencyError: pycocotools is not installed.
     """
-    photos = job.used[:CHOICE_PHOTOS]
-    references = detect(_reference(job), photos, advance)
-    sure = sure_rows(references)
-    if sure < LEAST_SURE:
+    context, photos = quantizer.context, quantizer.photos[:SEARCH_PHOTOS]
+    first = photos[:PHOTOS]
+    groups = len(searchable_groups(quantizer))
+    runs = len(first) * (groups + 1) + len(photos) * (1 + most_candidates(groups))
+    context.start(runs, "measuring groups of layers")
+    pixels = map(context.pixels, photos)
+    references = detect(open_reference(context), pixels, context.advance)
+    confident = confident_rows(references)
+    if confident < LEAST_CONFIDENT:
         raise UsageError(
-            f"--budget: on {len(photos)} calibration photos the reference is sure (score "
-            f"{TRUTH_SCORE} and more) of {sure} objects; expected {LEAST_SURE} or more to judge "
-            "by, give photos of what the model knows"
+            f"--budget: on {len(photos)} calibration photos the reference has {confident} "
+            f"detections of score {TRUTH_SCORE} and more, expected {LEAST_CONFIDENT} or more; use "
+            "photos with objects of the model's classes"
         )
-    damage = measure(job, job.used[:PHOTOS], advance)
-    ladder = climb(job, damage, references, photos, budget, advance)
-    return Choice(damage, ladder, len(photos))
-
-
-def _reference(job: Job) -> Session:
-    """What was asked for, else the input graph as it is in its file."""
-    threads = job.options.threads
-    if job.options.reference is not None:
-        return open_reference(job.options.reference, job.artifact, threads)
-    return TappedSession(ir.serde.deserialize_model(job.file.model), job.artifact, threads=threads)
+    sensitivity = measure_sensitivity(quantizer, first)
+    search = search_budget(quantizer, sensitivity, references, photos, budget)
+    return LayerChoice(sensitivity, search, len(photos))

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from calib.graph.formats import Format
+from calib.graph.formats import Format, Ranges
 from calib.graph.placement import Placement
-from calib.rounding.weights import Rounder, round_to_nearest
-from calib.writers.pairs import Ranges, scale_of, write_pair, write_weights
+from calib.rounding.weights import WeightQuantizer
+from calib.writers.pairs import scale_of, write_pair, write_weights
 
 
 def write_for_tensorrt(
-    graph: ir.Graph,
-    placement: Placement,
-    form: Format,
-    ranges: Ranges,
-    rounder: Rounder = round_to_nearest,
+    graph: ir.Graph, placement: Placement, fmt: Format, ranges: Ranges, weights: WeightQuantizer
 ) -> None:
     """Write a placement into the graph.
 
     Args:
         graph: changed in place.
-        placement: of `calib.graph.placement.place_for_tensorrt`, of this graph.
-        form: of the codes.
-        ranges: the largest magnitude to represent, by tensor and steps.
-        rounder: of the weights.
+        placement: from `calib.graph.placement.place_for_tensorrt`, of this graph.
+        fmt: of activations and weights.
+        ranges: of the activations.
+        weights: rounds them.
     """
     for site in placement.sites:
-        scale = scale_of(form.largest(ranges, str(site.range_of.name)), form.levels)
-        write_pair(graph, site, scale, ir.tensor(form.zero(), form.type))
-    write_weights(graph, placement.layers, form, rounder=rounder)
+        scale = scale_of(fmt.largest(ranges, str(site.range_of.name)), fmt.levels)
+        write_pair(graph, site, scale, ir.tensor(fmt.zero(), fmt.type))
+    write_weights(graph, placement.layers, fmt, weights)
     graph.sort()

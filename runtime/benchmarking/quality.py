@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from model.errors import UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.benchmarking.worker import PhotoResult
 from runtime.compare.agreement import agreement_ap
-from runtime.compare.coco_annotations import require_common_categories, unusable_annotations
+from runtime.compare.coco_annotations import (
+    CocoAnnotations,
+    ImageId,
+    require_objects,
+    unusable_annotations,
+)
 from runtime.compare.coco_ap import ApResult, IouType, evaluate
 
 
@@ -25,11 +29,10 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """COCO annotations, their file, and the image id of every photo."""
+    """COCO annotations, and the image id of every photo."""
 
-    path: Path
-    truth: Mapping[str, Any]
-    image_ids: Mapping[Path, int]
+    annotations: CocoAnnotations
+    image_ids: Mapping[Path, ImageId]
 
 
 def require_comparable(artifacts: Sequence[Artifact]) -> None:
@@ -53,13 +56,13 @@ def require_comparable(artifacts: Sequence[Artifact]) -> None:
 
 
 def require_labels(artifacts: Sequence[Artifact], labels: Labels) -> None:
-    """Check that every artifact has some category of the annotations.
+    """Check that AP can be computed for every artifact.
 
     Raises:
-        UsageError: one has none.
+        UsageError: see `require_objects`.
     """
     for artifact in artifacts:
-        require_common_categories(artifact.spec.classes, labels.truth, labels.path)
+        require_objects(labels.annotations, labels.image_ids.values(), artifact.spec)
 
 
 def against_labels(
@@ -80,9 +83,9 @@ def against_labels(
 
     def ap(iou_type: IouType) -> ApResult:
         try:
-            return evaluate(labels.truth, rows, iou_type, ids)
+            return evaluate(labels.annotations.document, rows, iou_type, ids)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise unusable_annotations(labels.path, error) from error
+            raise unusable_annotations(labels.annotations, error) from error
 
     has_masks = any(result.detections.mask_rles is not None for result in results)
     return Quality(_points(ap("bbox")), _points(ap("segm")) if has_masks else None)

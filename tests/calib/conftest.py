@@ -1,4 +1,4 @@
-"""Quantised files of the demo model, made once each."""
+"""Calibration tables of the demo model, made once each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _table(source: Path, scenes: list[Path], factory: pytest.TempPathFactory, na
 def standard_table(
     demo_onnx: Path, scenes: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The calibration table of the demo's `standard` file; not to be changed."""
+    """The calibration table of the demo's `standard` file; do not change it."""
     return _table(demo_onnx, scenes, tmp_path_factory, "standard")
 
 
@@ -46,5 +46,5 @@ def standard_table(
 def native_table(
     demo_rtx_onnx: Path, scenes: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The calibration table of the demo's `native` file; not to be changed."""
+    """The calibration table of the demo's `native` file; do not change it."""
     return _table(demo_rtx_onnx, scenes, tmp_path_factory, "native")

@@ -1,4 +1,4 @@
-"""The placement rules, read off a written file; shares no code with what writes it."""
+"""The placement rules, checked on a written file; shares no code with the writers."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ ROLE = "maskport.role"
 
 @dataclass
 class Graph:
-    """Look-ups into a graph."""
+    """A graph with its producers, readers and constants."""
 
     model: onnx.ModelProto
-    makers: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     readers: dict[str, list[onnx.NodeProto]] = field(default_factory=lambda: defaultdict(list))
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for node in self.model.graph.node:
             for name in node.output:
-                self.makers[name] = node
+                self.producers[name] = node
             for name in node.input:
                 self.readers[name].append(node)
         self.constants = {
             one.name: numpy_helper.to_array(one) for one in self.model.graph.initializer
         }
 
-    def nodes(self, *kinds: str) -> list[onnx.NodeProto]:
-        return [node for node in self.model.graph.node if node.op_type in kinds]
+    def nodes(self, *op_types: str) -> list[onnx.NodeProto]:
+        return [node for node in self.model.graph.node if node.op_type in op_types]
 
-    def kind(self, tensor: str) -> str:
-        return self.makers[tensor].op_type if tensor in self.makers else ""
+    def op_type(self, tensor: str) -> str:
+        return self.producers[tensor].op_type if tensor in self.producers else ""
 
-    def is_restored(self, tensor: str) -> bool:
-        return self.kind(tensor) == "DequantizeLinear"
+    def is_dequantized(self, tensor: str) -> bool:
+        return self.op_type(tensor) == "DequantizeLinear"
 
-    def quantised_tensor(self, restored: str) -> str:
-        """The tensor in front of the Q/DQ pair that answers `restored`."""
-        return self.makers[self.makers[restored].input[0]].input[0]
+    def before_pair(self, tensor: str) -> str:
+        """The tensor before the Q/DQ pair that returns `tensor`."""
+        return self.producers[self.producers[tensor].input[0]].input[0]
 
     def weighted(self) -> list[onnx.NodeProto]:
         """Layers whose weights are constants, in 8 bits or not."""
         return [
             node
             for node in self.nodes(*WEIGHTED)
-            if node.input[1] in self.constants or self.is_restored(node.input[1])
+            if node.input[1] in self.constants or self.is_dequantized(node.input[1])
         ]
 
     def in_8_bits(self) -> list[onnx.NodeProto]:
-        return [node for node in self.weighted() if self.is_restored(node.input[1])]
+        return [node for node in self.weighted() if self.is_dequantized(node.input[1])]
 
     def weights(self, node: onnx.NodeProto) -> np.ndarray:
-        return self.constants[self.makers[node.input[1]].input[0]]
+        return self.constants[self.producers[node.input[1]].input[0]]
 
 
 def role(node: onnx.NodeProto) -> str:
@@ -72,20 +72,20 @@ def read(path: Path) -> Graph:
 def broken_rules(graph: Graph, writer: str, predictors: set[str]) -> set[str]:
     """Names of the rules that the graph breaks."""
     rules = {**SHARED, **(TENSORRT if writer == "tensorrt" else ONNXRUNTIME)}
-    found = {name for name, rule in rules.items() if not rule(graph)}
-    quantised = {node.name for node in graph.in_8_bits()}
-    return found | ({"predictors in floating point"} if predictors & quantised else set())
+    broken = {name for name, rule in rules.items() if not rule(graph)}
+    quantized = {node.name for node in graph.in_8_bits()}
+    return broken | ({"predictors in floating point"} if predictors & quantized else set())
 
 
 def _data_and_weights(graph: Graph) -> bool:
     layers = graph.in_8_bits()
-    return bool(layers) and all(graph.is_restored(node.input[0]) for node in layers)
+    return bool(layers) and all(graph.is_dequantized(node.input[0]) for node in layers)
 
 
 def _floats_read_floats(graph: Graph) -> bool:
     eight = {node.name for node in graph.in_8_bits()}
     floats = [node for node in graph.weighted() if node.name not in eight]
-    return not any(graph.is_restored(node.input[0]) for node in floats)
+    return not any(graph.is_dequantized(node.input[0]) for node in floats)
 
 
 def _one_pair_per_tensor(graph: Graph) -> bool:
@@ -97,29 +97,29 @@ def _one_pair_per_tensor(graph: Graph) -> bool:
 
 def _same_scale_on_both_sides(graph: Graph) -> bool:
     return all(
-        list(graph.makers[node.input[0]].input[1:]) == list(node.input[1:])
+        list(graph.producers[node.input[0]].input[1:]) == list(node.input[1:])
         for node in graph.nodes("DequantizeLinear")
-        if node.input[0] in graph.makers
+        if node.input[0] in graph.producers
     )
 
 
 def _scales(graph: Graph) -> bool:
-    found = [
+    scales = [
         graph.constants[node.input[1]] for node in graph.nodes("QuantizeLinear", "DequantizeLinear")
     ]
-    return all(np.isfinite(scale).all() and (scale > 0).all() for scale in found)
+    return all(np.isfinite(scale).all() and (scale > 0).all() for scale in scales)
 
 
 def _per_channel(graph: Graph) -> bool:
     """A scale per output channel, on the right axis; one scale for a deconvolution."""
     for node in graph.in_8_bits():
-        restore = graph.makers[node.input[1]]
-        scale, weights = graph.constants[restore.input[1]], graph.weights(node)
+        dequantize = graph.producers[node.input[1]]
+        scale, weights = graph.constants[dequantize.input[1]], graph.weights(node)
         if node.op_type == "ConvTranspose":
             if scale.shape != ():
                 return False
             continue
-        axis = next((a.i for a in restore.attribute if a.name == "axis"), None)
+        axis = next((a.i for a in dequantize.attribute if a.name == "axis"), None)
         by_rows = node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute)
         if axis != (0 if by_rows else 1) or scale.shape != (weights.shape[axis],):
             return False
@@ -127,7 +127,7 @@ def _per_channel(graph: Graph) -> bool:
 
 
 def _no_outputs(graph: Graph) -> bool:
-    """Nothing that leaves the graph comes out of a pair, nor goes into one."""
+    """No output of the graph is an input or an output of a pair."""
     names = {value.name for value in graph.model.graph.output}
     return not any(
         names & {*node.input, *node.output}
@@ -140,7 +140,7 @@ def _residual_adds(graph: Graph) -> list[onnx.NodeProto]:
         node
         for node in graph.nodes("Add")
         if role(node) in ("body", "roi_stage", "fpn")
-        and all(name in graph.makers for name in node.input)
+        and all(name in graph.producers for name in node.input)
     ]
 
 
@@ -155,8 +155,8 @@ def _identity_of_residual(graph: Graph) -> bool:
     eight = {node.output[0] for node in graph.in_8_bits()}
     adds = [n for n in _residual_adds(graph) if role(n) != "fpn" and eight & set(n.input)]
     return all(
-        sum(map(graph.is_restored, node.input)) == 1
-        and any(name in eight and not graph.is_restored(name) for name in node.input)
+        sum(map(graph.is_dequantized, node.input)) == 1
+        and any(name in eight and not graph.is_dequantized(name) for name in node.input)
         for node in adds
     )
 
@@ -165,33 +165,33 @@ def _upsampled_operand(graph: Graph) -> bool:
     eight = {node.output[0] for node in graph.in_8_bits()}
     adds = [n for n in _residual_adds(graph) if role(n) == "fpn" and eight & set(n.input)]
     for node in adds:
-        restored = [name for name in node.input if graph.is_restored(name)]
-        if len(restored) != 1 or graph.kind(graph.quantised_tensor(restored[0])) != "Resize":
+        dequantized = [name for name in node.input if graph.is_dequantized(name)]
+        if len(dequantized) != 1 or graph.op_type(graph.before_pair(dequantized[0])) != "Resize":
             return False
     return True
 
 
 def _none_on_outputs(graph: Graph) -> bool:
-    """A pair is there for a layer that reads it, or for an Add's identity."""
+    """Every pair has a reader: a layer, or an Add's identity input."""
     adds = {node.name for node in _residual_adds(graph)}
     return all(
-        any(r.op_type in WEIGHTED or r.name in adds for r in graph.readers[restore.output[0]])
-        for restore in graph.nodes("DequantizeLinear")
-        if restore.input[0] in graph.makers
+        any(r.op_type in WEIGHTED or r.name in adds for r in graph.readers[dequantize.output[0]])
+        for dequantize in graph.nodes("DequantizeLinear")
+        if dequantize.input[0] in graph.producers
     )
 
 
 def _biases_fit(graph: Graph) -> bool:
-    """int32 in units of data scale times weight scale, without which no kernel is merged."""
+    """int32 in units of data scale times weight scale, which integer kernels need."""
     for node in graph.in_8_bits():
         if len(node.input) < 3 or not node.input[2]:
             continue
-        bias = graph.makers.get(node.input[2])
-        if not graph.is_restored(node.input[0]) or bias is None:
+        bias = graph.producers.get(node.input[2])
+        if not graph.is_dequantized(node.input[0]) or bias is None:
             return False
         if graph.constants[bias.input[0]].dtype != np.int32:
             return False
-        data, weight = graph.makers[node.input[0]], graph.makers[node.input[1]]
+        data, weight = graph.producers[node.input[0]], graph.producers[node.input[1]]
         step = graph.constants[data.input[1]] * graph.constants[weight.input[1]]
         if not np.allclose(graph.constants[bias.input[1]], step, rtol=1e-6):
             return False
@@ -200,8 +200,8 @@ def _biases_fit(graph: Graph) -> bool:
     return True
 
 
-def _answers_quantised(graph: Graph) -> bool:
-    """A convolution in 8 bits answers a Q, through its ReLU if that alone reads it."""
+def _outputs_quantized(graph: Graph) -> bool:
+    """A Q reads the output of a convolution in 8 bits, after its ReLU if it has one."""
     for node in graph.in_8_bits():
         if node.op_type != "Conv":
             continue
@@ -214,10 +214,10 @@ def _answers_quantised(graph: Graph) -> bool:
 
 
 def _adds_in_integers(graph: Graph) -> bool:
-    """Both sides of an Add between layers in 8 bits, and its answer, go through pairs."""
+    """Both inputs and the output of an Add between layers in 8 bits go through pairs."""
     eight = {node.output[0] for node in graph.in_8_bits()}
     for node in _residual_adds(graph):
-        sources = [graph.quantised_tensor(n) for n in node.input if graph.is_restored(n)]
+        sources = [graph.before_pair(n) for n in node.input if graph.is_dequantized(n)]
         if eight & {*node.input, *sources} and len(sources) < 2 and _both_integer(graph, node):
             return False
     return True
@@ -245,6 +245,6 @@ TENSORRT = {
 }
 ONNXRUNTIME = {
     "biases in int32": _biases_fit,
-    "answers quantised": _answers_quantised,
+    "outputs quantized": _outputs_quantized,
     "Adds in integers": _adds_in_integers,
 }

@@ -1,4 +1,4 @@
-"""What calibration promises beside ranges: that FP16 holds the rest, memory, threads, photos."""
+"""Calibration beyond ranges: overflow of FP16 layers, memory, threads, photos."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calib.calibration import activations
+from calib.calibration import activations, photos
 from calib.calibration.activations import Activations
-from calib.calibration.photos import Skipped, canvases
-from calib.calibration.run import without_copies
+from calib.calibration.photos import Photo, canvases, unique_photos
 from calib.calibration.work import shapes_in_runs
-from calib.evaluation.reference import asked_alike, open_reference
+from calib.context import RunContext
+from calib.evaluation.reference import open_reference, with_settings_of
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
-from calib.rounding.vnni import sums_saturate
+from calib.rounding.vnni import int8_accumulation_saturates
 from export.onnx_file import read_onnx
 from export.precision.formats import FORMATS
 from model.checkpoint import Checkpoint
@@ -33,10 +33,14 @@ from tests.planted_overflow import scaled
 NEAREST = QuantizeOptions(rounding="nearest")
 
 
-def test_a_rest_that_fp16_does_not_hold_is_named(
+def _context(file: Path, **options: Any) -> RunContext:
+    return RunContext.of(read_onnx(file), QuantizeOptions(threads=1, **options))
+
+
+def test_a_tensor_that_exceeds_fp16_is_named(
     demo_rtx_onnx: Path, native_table: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
-    options = replace(NEAREST, rest="fp16")
+    options = replace(NEAREST, float_type="fp16")
     fits = quantize(
         demo_rtx_onnx, scenes, tmp_path / "q.onnx", replace(options, table=native_table)
     )
@@ -49,7 +53,9 @@ def test_a_rest_that_fp16_does_not_hold_is_named(
     del model.metadata_props[CHECKSUM_KEY]
     ir.save(model, tmp_path / "loud.onnx")
     output = tmp_path / "loud.int8.onnx"
-    with pytest.raises(ExportError, match=r"FP16 overflows on 0\.png: .*--rest fp32") as caught:
+    with pytest.raises(
+        ExportError, match=r"FP16 overflows on 0\.png: .*--float-type fp32"
+    ) as caught:
         quantize(tmp_path / "loud.onnx", scenes[:4], output, options)
     assert f"'{names[0]}'" in str(caught.value)
     assert not output.exists()
@@ -57,16 +63,16 @@ def test_a_rest_that_fp16_does_not_hold_is_named(
     assert quantize(tmp_path / "loud.onnx", scenes[:4], output, NEAREST).ranges is None
 
 
-def test_photos_of_the_table_that_were_not_given_are_told(
+def test_photos_of_the_table_that_were_not_passed_are_reported(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     argv = [str(demo_onnx), "-o", str(tmp_path / "q.onnx"), "--rounding", "nearest"]
     argv += ["--table", str(standard_table)]
     assert main([*argv, *map(str, scenes[:4])]) == 0
-    assert f"the table has {len(scenes) - 4} photos that were not given" in capsys.readouterr().err
+    assert f"the table has {len(scenes) - 4} photos that were not passed" in capsys.readouterr().err
     assert main([*argv, *map(str, scenes)]) == 0
-    assert "not given" not in capsys.readouterr().err
+    assert "not passed" not in capsys.readouterr().err
 
 
 def test_threads_reach_every_session(
@@ -74,28 +80,27 @@ def test_threads_reach_every_session(
 ) -> None:
     import onnxruntime as ort
 
-    sums_saturate()  # asks ONNX Runtime once in a process, in a session of its own
-    seen: list[int] = []
+    int8_accumulation_saturates()  # opens a session of its own once in a process
+    threads: list[int] = []
     real: Callable[..., Any] = ort.InferenceSession
 
     def spied(data: Any, options: Any, *args: Any, **more: Any) -> Any:
-        seen.append(options.intra_op_num_threads)
+        threads.append(options.intra_op_num_threads)
         return real(data, options, *args, **more)
 
     monkeypatch.setattr(ort, "InferenceSession", spied)
     quantize(demo_onnx, scenes[:4], tmp_path / "q.onnx", QuantizeOptions(threads=1))
     # Ranges, rounding, shapes, and the count of kernels.
-    assert seen == [1] * 4
+    assert threads == [1] * 4
 
 
-def test_a_fixed_batch_is_looked_at_in_parts(
+def test_a_fixed_batch_is_run_in_parts(
     demo_onnx: Path, scenes: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artifact = read_onnx(demo_onnx).artifact
     model = ir.load(demo_onnx)
     nodes = [node for node in model.graph if node.op_type in ("Conv", "Gemm")]
     wanted = [str(node.outputs[0].name) for node in nodes]
-    (_, canvas), *_ = canvases(scenes[:1], artifact, Skipped())
+    ((_, canvas),) = canvases([Photo.of(scenes[0])], _context(demo_onnx))
     whole = dict(Activations(model, wanted).run(canvas))
     images = next(value for value in model.graph.inputs if value.name == "images")
     assert activations._fixed_batch(model.graph) == 1
@@ -119,7 +124,7 @@ def test_a_fixed_batch_is_looked_at_in_parts(
     assert all(np.array_equal(parts[name], whole[name]) for name in wanted)
 
 
-def test_a_checkpoint_is_asked_what_the_graph_is_asked(
+def test_a_checkpoint_runs_with_the_settings_of_the_graph(
     demo_onnx: Path, demo_checkpoint: Checkpoint
 ) -> None:
     artifact = read_onnx(demo_onnx).artifact
@@ -128,16 +133,17 @@ def test_a_checkpoint_is_asked_what_the_graph_is_asked(
         box=replace(artifact.spec.box, score_threshold=0.4, detections=7),
         rpn=replace(artifact.spec.rpn, post_nms=55),
     )
-    asked = asked_alike(demo_checkpoint.spec, graph)
-    assert (asked.box.score_threshold, asked.box.detections, asked.rpn.post_nms) == (0.4, 7, 55)
-    assert asked.preprocess == graph.preprocess
-    assert asked.body == demo_checkpoint.spec.body
-    session = open_reference(DEMO / "shapes.pth", replace(artifact, spec=graph), None)
+    spec = with_settings_of(graph, demo_checkpoint.spec)
+    assert (spec.box.score_threshold, spec.box.detections, spec.rpn.post_nms) == (0.4, 7, 55)
+    assert spec.preprocess == graph.preprocess
+    assert spec.body == demo_checkpoint.spec.body
+    context = _context(demo_onnx, reference=DEMO / "shapes.pth")
+    session = open_reference(replace(context, artifact=replace(artifact, spec=graph)))
     assert session.artifact.spec.box.detections == 7
     session.close()
 
 
-def test_what_onnxruntime_refuses_while_shapes_are_counted_is_one_error(demo_onnx: Path) -> None:
+def test_a_failure_of_onnxruntime_while_shapes_are_counted_is_one_error(demo_onnx: Path) -> None:
     model = ir.load(demo_onnx)
     name = str(next(node for node in model.graph if node.op_type == "Conv").outputs[0].name)
     wrong = Canvas(np.zeros((1, 4, 64, 64), np.float32), np.ones((1, 2), np.float32), ())
@@ -145,9 +151,21 @@ def test_what_onnxruntime_refuses_while_shapes_are_counted_is_one_error(demo_onn
         list(shapes_in_runs(model, [name], [wrong], 1))
 
 
-def test_a_path_given_twice_is_no_copy(scenes: list[Path], tmp_path: Path) -> None:
-    copy, skipped = tmp_path / "copy.png", Skipped()
+def test_a_repeated_path_is_not_a_copy(demo_onnx: Path, scenes: list[Path], tmp_path: Path) -> None:
+    copy, context = tmp_path / "copy.png", _context(demo_onnx)
     shutil.copy(scenes[0], copy)
-    given = [scenes[0], scenes[1], scenes[0], copy]
-    assert without_copies(given, skipped) == scenes[:2]
-    assert skipped.photos == [copy]
+    unique = unique_photos([scenes[0], scenes[1], scenes[0], copy], context)
+    assert [photo.path for photo in unique] == scenes[:2]
+    assert list(context.skipped) == [copy]
+
+
+def test_a_photo_is_hashed_and_decoded_once(
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    hashed: list[Path] = []
+    decode, of = photos.decode, Photo.of
+    monkeypatch.setattr(photos, "decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(Photo, "of", lambda path: hashed.append(path) or of(path))
+    quantize(demo_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(threads=1))
+    assert decoded == hashed == scenes

@@ -35,7 +35,7 @@ def _laplace(count: int = 400_000) -> npt.NDArray[np.float32]:
 
 
 def _batches() -> Batches:
-    """Photos of unlike sizes and ranges, one of them of zeros, as features are."""
+    """Features of photos of different sizes and ranges, one of them zero."""
     rng = np.random.default_rng(2)
     scales = (1.0, 0.0, 0.3, 7.5, 2.0)
     return [(rng.standard_normal((1, 4, 9, 5 + n)) * s).astype("f4") for n, s in enumerate(scales)]
@@ -51,7 +51,7 @@ class _Reader(CalibrationDataReader):
 
 
 def _onnxruntime_range(batches: Batches, folder: Path) -> tuple[float, float]:
-    """What its min-max calibrator says of a ReLU's input."""
+    """Its min-max calibrator's range of a ReLU's input."""
     shape = ["n", "c", "h", "w"]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"])],
@@ -92,7 +92,7 @@ def test_percentile_is_onnxruntimes(values: npt.NDArray[np.float32]) -> None:
     observer.observe(values)
     theirs = _onnxruntime_histogram("percentile", values, 2048)
     exact = float(np.quantile(np.abs(values), 0.9999))
-    # Both answer an edge of a bin; theirs is the lower one, ours the upper.
+    # Both return an edge of a bin, theirs the lower and ours the upper.
     assert exact <= observer.largest(127) <= exact + observer.width
     assert (
         abs(observer.largest(127) - theirs) <= float(np.abs(values).max()) / 2048 + observer.width
@@ -114,13 +114,13 @@ def test_entropy_is_near_onnxruntimes(values: npt.NDArray[np.float32]) -> None:
     assert observer.largest(127) == pytest.approx(theirs, rel=0.15)
 
 
-def test_entropy_leaves_a_lone_outlier_out() -> None:
+def test_entropy_clips_a_single_outlier() -> None:
     values = np.append(_normal(), np.float32(400.0))
-    entropy, all_of_it = Entropy(), MinMax()
+    entropy, min_max = Entropy(), MinMax()
     entropy.observe(values)
-    all_of_it.observe(values)
-    assert all_of_it.largest(127) == 400.0
-    # 128 of 2048 bins is the narrowest range that the method knows.
+    min_max.observe(values)
+    assert min_max.largest(127) == 400.0
+    # The narrowest candidate range has 128 of 2048 bins.
     assert 4.0 < entropy.largest(127) <= 400.0 / 8
 
 
@@ -182,15 +182,15 @@ def test_a_histogram_does_not_grow() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_observer_goes_on_where_it_was_written_down(name: str) -> None:
-    kind = METHODS[name]
-    whole, first = kind(), kind()
+def test_an_observer_continues_from_its_state(name: str) -> None:
+    method = METHODS[name]
+    whole, first = method(), method()
     batches = _batches()
     for batch in batches:
         whole.observe(batch)
     for batch in batches[:2]:
         first.observe(batch)
-    second = kind.restore(json.loads(json.dumps(first.state())))
+    second = method.restore(json.loads(json.dumps(first.state())))
     for batch in batches[2:]:
         second.observe(batch)
     assert second.largest(127) == whole.largest(127) > 0
@@ -198,7 +198,7 @@ def test_an_observer_goes_on_where_it_was_written_down(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_nothing_but_zeros_and_nothing_at_all(name: str) -> None:
+def test_only_zeros_and_no_values(name: str) -> None:
     observer = METHODS[name]()
     observer.observe(np.zeros((0, 4), np.float32))
     assert observer.largest(127) == 0.0

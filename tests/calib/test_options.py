@@ -1,4 +1,4 @@
-"""Options that are impossible, or contradict one another, stop before anything is read."""
+"""Impossible and contradictory options are refused before any file is read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from calib.calibration.work import count_kernels
+from calib.cli import parser
 from calib.options import QuantizeOptions
 from calib.quantize import main
 from model.errors import UsageError
@@ -16,12 +17,12 @@ CACHE = Path("c.cache")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"format": "int4"}, "--format: expected one of int8, fp8, got 'int4'"),
-        ({"rest": "bf16"}, "--rest: expected one of fp32, fp16, got 'bf16'"),
+        ({"float_type": "bf16"}, "--float-type: expected one of fp32, fp16, got 'bf16'"),
         ({"method": "kl"}, "--method: expected one of min-max.*got 'kl'"),
-        ({"rounding": "up"}, "--rounding: expected one of learned, nearest, got 'up'"),
+        ({"rounding": "up"}, "--rounding: expected one of gptq, nearest, got 'up'"),
         ({"preset": "foo"}, "--preset: expected one of accurate, balanced, fast, got 'foo'"),
         ({"method": "moving-average"}, "--method: expected one of min-max, percentile, entropy"),
         ({"budget": True}, "--budget: expected points of AP"),
@@ -36,14 +37,14 @@ CACHE = Path("c.cache")
         ({"import_cache": CACHE, "method": "entropy"}, "--import-cache: --method needs photos"),
     ],
 )
-def test_the_api_refuses_what_the_command_refuses(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        QuantizeOptions(**given)
+def test_the_api_refuses_what_the_command_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        QuantizeOptions(**options)
 
 
-def test_the_ends_of_what_is_possible() -> None:
+def test_the_limits_are_accepted() -> None:
     QuantizeOptions(budget=100, threads=1024, import_cache=None)
-    assert not QuantizeOptions(import_cache=CACHE).learns_rounding
+    assert not QuantizeOptions(import_cache=CACHE).uses_gptq
 
 
 @pytest.mark.parametrize(
@@ -51,18 +52,19 @@ def test_the_ends_of_what_is_possible() -> None:
     [
         ("--method", "entropy"),
         ("--method", "mse"),
+        ("--rounding", "gptq"),
         ("--rounding", "learned"),
         ("--budget", "3"),
     ],
 )
-def test_an_imported_cache_has_no_photos_to_learn_on(
+def test_an_imported_cache_excludes_options_that_need_photos(
     more: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["m.onnx", "--import-cache", "c.cache", *more]) == 2
     assert f"error: --import-cache: {more[0]}" in capsys.readouterr().err
 
 
-def test_what_goes_with_an_imported_cache_is_not_in_the_way(
+def test_an_imported_cache_allows_rounding_to_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["m.onnx", "--import-cache", "c.cache", "--rounding", "nearest"]) == 1
@@ -83,3 +85,10 @@ def test_removed_options_are_named(
         main(["m.onnx", "photos", *more])
     assert stopped.value.code == 2
     assert f"error: {more[0]} was removed" in capsys.readouterr().err
+
+
+def test_old_option_names_still_work() -> None:
+    old = parser().parse_args(["m.onnx", "--rest", "fp16", "--qdq", "tensorrt"])
+    new = parser().parse_args(["m.onnx", "--float-type", "fp16", "--qdq-placement", "tensorrt"])
+    assert vars(old) == vars(new)
+    assert parser().parse_args(["m.onnx", "--rounding", "learned"]).rounding == "gptq"

@@ -29,12 +29,12 @@ from runtime.predictor import Predictor
 from tests.calib.rules import read
 
 NEAREST = QuantizeOptions(rounding="nearest")
-Complaint = Callable[[list[str]], str]
+ErrorOf = Callable[[list[str]], str]
 
 
 @pytest.fixture
-def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
-    """Run the command, expect it to fail, and answer its one line."""
+def error_of(capsys: pytest.CaptureFixture[str]) -> ErrorOf:
+    """Runs the command, expects it to fail, and returns its one line."""
 
     def of(argv: list[str]) -> str:
         status = main(argv)
@@ -46,7 +46,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
 
 
 @pytest.mark.parametrize(
-    ("writer", "preset", "most_bytes", "least_share"),
+    ("writer", "preset", "most_bytes", "least_fraction"),
     [
         ("onnxruntime", "fast", 0.32, 0.8),
         ("tensorrt", "accurate", 0.9, 0.3),
@@ -54,25 +54,25 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
         pytest.param("onnxruntime", "accurate", 0.9, 0.3, marks=pytest.mark.slow),
     ],
 )
-def test_both_writers_find_what_the_float_file_finds(
+def test_both_writers_detect_what_the_float_file_detects(
     writer: Literal["onnxruntime", "tensorrt"], preset: Preset, most_bytes: float,
-    least_share: float, demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
-    demo_photo: Path,
+    least_fraction: float, demo_onnx: Path, standard_table: Path, scenes: list[Path],
+    tmp_path: Path, demo_photo: Path,
 ) -> None:  # fmt: skip
     with Predictor.open(demo_onnx) as predictor:
         truth = predictor.predict(demo_photo, score_threshold=0.7)
     assert len(truth) > 10
     options = QuantizeOptions(writer=writer, preset=preset, table=standard_table)
     report = quantize(demo_onnx, scenes, tmp_path / "q.onnx", options)
-    assert report.run is not None
-    assert (report.run.used, report.run.resumed) == (0, len(scenes))
+    assert report.calibration is not None
+    assert (report.calibration.used, report.calibration.resumed) == (0, len(scenes))
     assert report.size_bytes < most_bytes * report.from_bytes
-    assert report.share is not None
-    assert report.share > least_share
+    assert report.fraction is not None
+    assert report.fraction > least_fraction
     with Predictor.open(report.path) as predictor:
-        found = predictor.predict(demo_photo, score_threshold=0.5)
+        result = predictor.predict(demo_photo, score_threshold=0.5)
         assert predictor.artifact.manifest.precision == "int8"
-    near = [np.abs(found.boxes - box).max(axis=1).min() for box in truth.boxes]
+    near = [np.abs(result.boxes - box).max(axis=1).min() for box in truth.boxes]
     assert np.mean(np.asarray(near) < 6.0) > 0.9
 
 
@@ -80,7 +80,7 @@ def test_both_writers_find_what_the_float_file_finds(
     "options",
     [
         pytest.param(QuantizeOptions(), id="int8", marks=pytest.mark.slow),
-        pytest.param(QuantizeOptions(rest="fp16"), id="int8+fp16"),
+        pytest.param(QuantizeOptions(float_type="fp16"), id="int8+fp16"),
         pytest.param(QuantizeOptions(format="fp8"), id="fp8", marks=pytest.mark.slow),
     ],
 )
@@ -99,18 +99,18 @@ def test_the_native_file_compiles(
     assert built[0].path.stat().st_size > 100_000
 
 
-def test_an_interrupted_calibration_goes_on(
+def test_an_interrupted_calibration_is_resumed(
     demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, seen = tmp_path / "q.onnx", 0
+    output, batches = tmp_path / "q.onnx", 0
     observe = run._observe
     monkeypatch.setattr(run, "_SAVE_EVERY", 0.0)
 
     def interrupted(*arguments: object) -> None:
-        nonlocal seen
-        if seen == 4:
+        nonlocal batches
+        if batches == 4:
             raise KeyboardInterrupt
-        seen += 1
+        batches += 1
         observe(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run, "_observe", interrupted)
@@ -119,8 +119,8 @@ def test_an_interrupted_calibration_goes_on(
     assert not output.exists()
     monkeypatch.setattr(run, "_observe", observe)
     resumed = quantize(demo_onnx, scenes, output, NEAREST)
-    assert resumed.run is not None
-    assert (resumed.run.used, resumed.run.resumed) == (len(scenes) - 4, 4)
+    assert resumed.calibration is not None
+    assert (resumed.calibration.used, resumed.calibration.resumed) == (len(scenes) - 4, 4)
     whole = quantize(demo_onnx, scenes, tmp_path / "whole.onnx", NEAREST)
     assert whole.path.read_bytes() == output.read_bytes()
 
@@ -136,50 +136,50 @@ def test_photos_that_cannot_be_used_are_named_and_counted(
     (folder / "cut.png").write_bytes(scenes[0].read_bytes()[:200])
     output = tmp_path / "q.onnx"
     assert main([str(demo_onnx), str(folder), "-o", str(output), "--rounding", "nearest"]) == 0
-    told = capsys.readouterr()
-    assert "black.png: black all over" in told.err
-    assert "cut.png" in told.err
-    assert f"{len(scenes)} photos" in told.out
-    assert "2 skipped" in told.out
-    assert "warning: 6 usable photos" in told.err
-    assert told.out.splitlines()[-1].startswith("next: ")
+    streams = capsys.readouterr()
+    assert "black.png: all black" in streams.err
+    assert "cut.png" in streams.err
+    assert f"{len(scenes)} photos" in streams.out
+    assert "2 skipped" in streams.out
+    assert "warning: 6 usable photos" in streams.err
+    assert streams.out.splitlines()[-1].startswith("next: ")
 
 
 def test_too_few_photos(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, complaint: Complaint
+    demo_onnx: Path, scenes: list[Path], tmp_path: Path, error_of: ErrorOf
 ) -> None:
     output = tmp_path / "q.onnx"
     two = [str(path) for path in scenes[:2]]
-    assert "expected at least 4" in complaint([str(demo_onnx), *two, "-o", str(output)])
+    assert "expected at least 4" in error_of([str(demo_onnx), *two, "-o", str(output)])
     assert not output.exists()
-    assert complaint([str(demo_onnx), "-o", str(output)]).startswith("2 error: expected photos")
-    assert "no photo there" in complaint([str(demo_onnx), str(tmp_path), "-o", str(output)])
+    assert error_of([str(demo_onnx), "-o", str(output)]).startswith("2 error: expected photos")
+    assert "no photo there" in error_of([str(demo_onnx), str(tmp_path), "-o", str(output)])
 
 
-def test_what_is_quantised_already_is_refused(
-    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path, complaint: Complaint
+def test_a_quantized_file_is_refused(
+    demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path, error_of: ErrorOf
 ) -> None:
     options = QuantizeOptions(rounding="nearest", table=standard_table)
     once = quantize(demo_onnx, scenes, tmp_path / "once.onnx", options).path
-    line = complaint([str(once), str(scenes[0].parent), "-o", str(tmp_path / "twice.onnx")])
-    assert "quantised already" in line
-    assert "overwrite" in complaint([str(once), str(scenes[0].parent), "-o", str(once)])
+    line = error_of([str(once), str(scenes[0].parent), "-o", str(tmp_path / "twice.onnx")])
+    assert "already quantized" in line
+    assert "overwrite" in error_of([str(once), str(scenes[0].parent), "-o", str(once)])
 
 
-def test_a_graph_that_is_not_ours_is_refused(
-    scenes: list[Path], tmp_path: Path, complaint: Complaint
+def test_a_graph_that_maskport_did_not_write_is_refused(
+    scenes: list[Path], tmp_path: Path, error_of: ErrorOf
 ) -> None:
     relu = onnx.helper.make_node("Relu", ["x"], ["y"])
     values = [onnx.helper.make_tensor_value_info(n, 1, ["n"]) for n in ("x", "y")]
     graph = onnx.helper.make_graph([relu], "relu", values[:1], values[1:])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "relu.onnx")
-    line = complaint([str(tmp_path / "relu.onnx"), str(scenes[0].parent)])
+    line = error_of([str(tmp_path / "relu.onnx"), str(scenes[0].parent)])
     assert line.startswith("1 error:")
     assert "maskport" in line
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("model_sha256", "0" * 64, "another model"),
         ("method", "entropy", "another method"),
@@ -187,14 +187,14 @@ def test_a_graph_that_is_not_ours_is_refused(
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
-    field: str, value: str, said: str, demo_onnx: Path, standard_table: Path, scenes: list[Path],
+    field: str, value: str, message: str, demo_onnx: Path, standard_table: Path, scenes: list[Path],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     document = json.loads(standard_table.read_text())
     document["key"][field] = value
     table = tmp_path / "t.json"
     table.write_text(json.dumps(document))
-    with pytest.raises(ArtifactError, match=said):
+    with pytest.raises(ArtifactError, match=message):
         quantize(demo_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(table=table))
     assert not (tmp_path / "q.onnx").exists()
 
@@ -224,13 +224,13 @@ def test_an_activation_that_is_not_finite_is_named(
     weight = next(t for t in model.graph.initializer if t.name == layer.input[1])
     values = numpy_helper.to_array(weight) * np.float32(1e38)
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    onnx.save(model, tmp_path / "loud.onnx")
-    with pytest.raises(ArtifactError, match=r"tensor '.+' holds NaN or Inf on .*0\.png"):
-        quantize(tmp_path / "loud.onnx", scenes, tmp_path / "q.onnx", NEAREST)
+    onnx.save(model, tmp_path / "overflow.onnx")
+    with pytest.raises(ArtifactError, match=r"tensor '.+' has NaN or Inf on .*0\.png"):
+        quantize(tmp_path / "overflow.onnx", scenes, tmp_path / "q.onnx", NEAREST)
 
 
 def test_a_tensorrt_cache_gives_the_ranges(
-    demo_rtx_onnx: Path, tmp_path: Path, complaint: Complaint
+    demo_rtx_onnx: Path, tmp_path: Path, error_of: ErrorOf
 ) -> None:
     graph = ir.load(demo_rtx_onnx).graph
     hidden = [layer for layer in weighted_layers(graph) if not layer.is_predictor]
@@ -244,18 +244,20 @@ def test_a_tensorrt_cache_gives_the_ranges(
     scales = {written.constants[node.input[1]].item() for node in written.nodes("QuantizeLinear")}
     assert scales == {0.03125}
     cache.write_text("\n".join(["TRT-8601-EntropyCalibration2", *lines[:1]]))
-    line = complaint(
+    line = error_of(
         [str(demo_rtx_onnx), "--import-cache", str(cache), "-o", str(tmp_path / "r.onnx")]
     )
     assert "tensors are not in it" in line
     cache.write_text("TRT-8601-EntropyCalibration2\nx: zz\n")
-    line = complaint([str(demo_rtx_onnx), "--import-cache", str(cache)])
+    line = error_of([str(demo_rtx_onnx), "--import-cache", str(cache)])
     assert "line 2" in line
 
 
-def test_options_that_cannot_be(demo_onnx: Path, scenes: list[Path], complaint: Complaint) -> None:
+def test_impossible_options_are_refused(
+    demo_onnx: Path, scenes: list[Path], error_of: ErrorOf
+) -> None:
     photos = str(scenes[0].parent)
-    assert "--qdq" in complaint([str(demo_onnx), photos, "--qdq", "openvino"])
-    assert "--method" in complaint([str(demo_onnx), photos, "--method", "kl"])
-    assert "--preset" in complaint([str(demo_onnx), photos, "--preset", "best"])
-    assert "--annotations" in complaint([str(demo_onnx), photos, "--annotations", "a.json"])
+    assert "--qdq" in error_of([str(demo_onnx), photos, "--qdq", "openvino"])
+    assert "--method" in error_of([str(demo_onnx), photos, "--method", "kl"])
+    assert "--preset" in error_of([str(demo_onnx), photos, "--preset", "best"])
+    assert "--annotations" in error_of([str(demo_onnx), photos, "--annotations", "a.json"])

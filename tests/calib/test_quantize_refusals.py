@@ -1,4 +1,4 @@
-"""What `maskport quantize` refuses, in one line, before the long part where it can."""
+"""What `maskport quantize` refuses, in one line, before calibration where it can."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 from PIL import Image
 
 from calib.calibration.tensorrt_cache import read_cache
-from calib.graph.layers import weighted_layers
+from calib.graph.formats import scales_in_dtype_of
+from calib.graph.layers import hidden_layers
 from calib.observers.mse import Mse
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
-from calib.writers.pairs import in_type_of
 from calib.writers.registry import tensors_to_observe
 from model.errors import ArtifactError, UsageError
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
-        (["--rest", "fp16"], "int8 with fp32 alone; use --qdq tensorrt"),
-        (["--format", "fp8"], "int8 with fp32 alone; use --qdq tensorrt"),
+        (["--rest", "fp16"], "only for int8 with fp32; use --qdq-placement tensorrt"),
+        (["--format", "fp8"], "only for int8 with fp32; use --qdq-placement tensorrt"),
         (["--format", "fp8", "--qdq", "tensorrt", "--budget", "3"], "no FP8"),
         (["--reference", "x.onnx"], "nothing is compared"),
         (["--reference", "x.onnx", "--budget", "3"], "x.onnx: no such file"),
@@ -33,12 +33,12 @@ from model.errors import ArtifactError, UsageError
         (["-o", "nowhere/q.onnx"], "-o nowhere/q.onnx: no such folder"),
         (["--import-cache", "c.cache"], "leave the photos out"),
         (["--budget", "-1"], "from 0 to 100"),
-        (["--annotations", "a.json"], "give that folder too"),
-        (["--histograms"], "give --run-dir too"),
+        (["--annotations", "a.json"], "add --eval-images"),
+        (["--histograms"], "add --run-dir"),
     ],
 )
-def test_options_that_do_not_go_together(
-    more: list[str], said: str, demo_onnx: Path, scenes: list[Path], tmp_path: Path,
+def test_contradictory_options_are_refused(
+    more: list[str], message: str, demo_onnx: Path, scenes: list[Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     argv = [str(demo_onnx), str(scenes[0].parent), "-o", str(tmp_path / "q.onnx"), *more]
@@ -48,12 +48,12 @@ def test_options_that_do_not_go_together(
         status = int(stopped.code or 0)
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
     assert status in (1, 2)
-    assert said in line
+    assert message in line
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("option", ["--budget", "--table", "--eval-images"])
-def test_an_imported_cache_goes_with_nothing_that_needs_photos(
+def test_an_imported_cache_excludes_what_needs_photos(
     option: str, demo_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = tmp_path / "c.cache"
@@ -90,12 +90,12 @@ def test_one_photo_under_many_names_is_one_photo(
 
 
 @pytest.mark.slow
-def test_photos_that_show_nothing_decide_nothing(demo_onnx: Path, tmp_path: Path) -> None:
+def test_photos_without_objects_are_refused(demo_onnx: Path, tmp_path: Path) -> None:
     plain = [tmp_path / f"{level}.png" for level in (40, 90, 130, 200)]
     for path in plain:
         Image.new("RGB", (96, 64), (int(path.stem),) * 3).save(path)
     options = QuantizeOptions(rounding="nearest", budget=5.0)
-    with pytest.raises((UsageError, ArtifactError), match="what the model knows"):
+    with pytest.raises((UsageError, ArtifactError), match="objects of the model's classes"):
         quantize(demo_onnx, plain, tmp_path / "q.onnx", options)
     assert not (tmp_path / "q.onnx").exists()
 
@@ -116,10 +116,10 @@ def test_a_table_with_impossible_numbers(
         quantize(demo_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(table=table))
 
 
-def test_a_layer_that_would_read_nothing_but_zeros_is_named(
+def test_a_layer_that_reads_only_zeros_is_named(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
-    """The table is one that calibration writes of a tensor of zeros."""
+    """With a table as calibration writes it for tensors of zeros."""
     document = json.loads(standard_table.read_text())
     for tensor in document["tensors"].values():
         zeros = Mse()
@@ -132,7 +132,7 @@ def test_a_layer_that_would_read_nothing_but_zeros_is_named(
     assert not output.exists()
 
 
-def test_a_reference_that_is_none_is_refused_before_the_long_part(
+def test_an_unreadable_reference_is_refused_before_calibration(
     demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reference = tmp_path / "r.onnx"
@@ -140,16 +140,16 @@ def test_a_reference_that_is_none_is_refused_before_the_long_part(
     folder = str(scenes[0].parent)
     argv = [str(demo_onnx), folder, "-o", str(tmp_path / "q.onnx"), "--eval-images", folder]
     assert main([*argv, "--reference", str(reference)]) == 1
-    told = capsys.readouterr()
-    warning, error = told.err.splitlines()
-    assert warning.startswith(f"warning: {len(scenes)} photos both calibrate and evaluate")
+    streams = capsys.readouterr()
+    warning, error = streams.err.splitlines()
+    assert warning.startswith(f"warning: {len(scenes)} photos are in both sets")
     assert error.startswith("error: ")
     assert "r.onnx" in error
-    assert told.out == ""
+    assert streams.out == ""
     assert sorted(tmp_path.iterdir()) == [reference]
 
 
-def test_an_evaluation_photo_that_the_resize_leaves_nothing_of_is_left_out(
+def test_an_evaluation_photo_that_resizes_to_nothing_is_left_out(
     demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "photos"
@@ -163,18 +163,18 @@ def test_an_evaluation_photo_that_the_resize_leaves_nothing_of_is_left_out(
     assert not (tmp_path / "q.onnx").exists()
 
 
-def test_the_first_photo_that_could_not_be_used_is_named_with_its_reason(
+def test_the_first_unusable_photo_is_named_with_its_reason(
     demo_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for shade in range(6):
         Image.new("RGB", (64, 48 + shade)).save(tmp_path / f"black{shade}.png")
     assert main([str(demo_onnx), str(tmp_path), "-o", str(tmp_path / "q.onnx")]) == 2
-    said = capsys.readouterr().err
-    assert "0 usable photos, 6 skipped" in said
-    assert "black0.png: black all over" in said
+    error = capsys.readouterr().err
+    assert "0 usable photos, 6 skipped" in error
+    assert "black0.png: all black" in error
 
 
-def test_copies_are_named_and_few_usable_photos_warned_of(
+def test_copies_are_named_and_few_usable_photos_are_a_warning(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -187,15 +187,15 @@ def test_copies_are_named_and_few_usable_photos_warned_of(
         (folder / name).write_bytes(b"")
     argv = [str(demo_onnx), str(folder), "-o", str(tmp_path / "q.onnx"), "--table", str(table)]
     assert main([*argv, "--rounding", "nearest"]) == 0
-    said = capsys.readouterr()
-    assert "6 seen before · 36 skipped" in said.out
-    assert said.err.count("the same file as") == 35
-    assert "empty1.png" in said.err
-    assert "empty2.png" in said.err
-    assert "6 usable photos; ranges of fewer than 32" in said.err
+    streams = capsys.readouterr()
+    assert "6 in the table before · 36 skipped" in streams.out
+    assert streams.err.count("the same file as") == 35
+    assert "empty1.png" in streams.err
+    assert "empty2.png" in streams.err
+    assert "6 usable photos; with fewer than 32" in streams.err
 
 
-def test_a_cache_may_hold_scales_of_other_graphs_that_are_none(tmp_path: Path) -> None:
+def test_unused_scales_of_a_cache_are_ignored(tmp_path: Path) -> None:
     cache = tmp_path / "c.cache"
     head = "TRT-8601-EntropyCalibration2\n"
     cache.write_text(f"{head}(Unnamed Layer* 3) [Constant]_output: 0\nx: 3c010a14\n")
@@ -206,7 +206,7 @@ def test_a_cache_may_hold_scales_of_other_graphs_that_are_none(tmp_path: Path) -
     "bits",
     ["0", "1", "0a000000", "6e000000", "7f000000", "7f7fffff", "7f800000", "7fc00000", "bc010a14"],
 )
-def test_a_cache_with_a_scale_that_no_activation_has(bits: str, tmp_path: Path) -> None:
+def test_an_impossible_scale_in_a_cache_is_refused(bits: str, tmp_path: Path) -> None:
     cache = tmp_path / "c.cache"
     cache.write_text(f"TRT-8601-EntropyCalibration2\nx: {bits}\n")
     with pytest.raises(ArtifactError, match=r"expected a positive scale from .*, got .* for 'x'"):
@@ -215,28 +215,26 @@ def test_a_cache_with_a_scale_that_no_activation_has(bits: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("bits", ["0a800000", "6d800000"])
 @pytest.mark.filterwarnings("error")
-def test_the_ends_of_what_a_cache_may_hold_can_be_written(
+def test_the_limits_of_scales_in_a_cache_can_be_written(
     bits: str, demo_onnx: Path, tmp_path: Path
 ) -> None:
     graph = ir.load(demo_onnx).graph
-    names = tensors_to_observe(
-        graph, [one for one in weighted_layers(graph) if not one.is_predictor]
-    )
+    names = tensors_to_observe(graph, hidden_layers(graph))
     cache = tmp_path / "c.cache"
     lines = [f"{name}: {bits}" for name in names]
     cache.write_text("\n".join(["TRT-8601-EntropyCalibration2", *lines]))
     quantize(demo_onnx, [], tmp_path / "q.onnx", QuantizeOptions(import_cache=cache, threads=1))
 
 
-def test_a_cache_with_a_name_twice(tmp_path: Path) -> None:
+def test_a_repeated_name_in_a_cache_is_refused(tmp_path: Path) -> None:
     cache = tmp_path / "c.cache"
     cache.write_text("TRT-8601-EntropyCalibration2\nx: 3c010a14\ny: 3c010a14\nx: 3c010a15\n")
-    with pytest.raises(ArtifactError, match="line 4: 'x' stands there twice"):
+    with pytest.raises(ArtifactError, match="line 4: 'x' is repeated"):
         read_cache(cache, ["x"])
 
 
-def test_a_step_beyond_fp16_is_named() -> None:
+def test_a_scale_beyond_fp16_is_named() -> None:
     half = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT16))
-    assert in_type_of(65504.0, half).dtype == np.float16
-    with pytest.raises(ArtifactError, match=r"tensor 'x': .* beyond FP16; take --rest fp32"):
-        in_type_of(1e6, half)
+    assert scales_in_dtype_of(half, 65504.0).dtype == np.float16
+    with pytest.raises(ArtifactError, match=r"tensor 'x': .* exceeds FP16; use --float-type fp32"):
+        scales_in_dtype_of(half, 1e6)

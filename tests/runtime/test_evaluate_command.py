@@ -107,7 +107,7 @@ def test_absent_photos_are_left_out_and_counted(
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(truth), "utf-8")
     assert call(demo_onnx, labelled, annotations=path) == 0
-    assert "1 labelled photos are not in" in capsys.readouterr().out
+    assert "1 labeled photos are not in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -119,22 +119,22 @@ def test_absent_photos_are_left_out_and_counted(
         pytest.param('{"images": []}', "expected COCO's images", id="keys-missing"),
         pytest.param(
             '{"images": [{"id": 1}], "annotations": [], "categories": []}',
-            "a file_name, a text, of every image",
+            "expected a string as 'file_name' of every entry",
             id="no-file-name",
         ),
         pytest.param(
             '{"images": [{"id": 1, "file_name": 5}], "annotations": [], "categories": []}',
-            "a file_name, a text, of every image",
+            "expected a string as 'file_name' of every entry",
             id="file-name-is-a-number",
         ),
         pytest.param(
             '{"images": [{"id": [1], "file_name": "x"}], "annotations": [], "categories": []}',
-            "an id, a number or a text, of every image",
+            "images: expected an integer or a string as 'id'",
             id="image-id-is-a-list",
         ),
         pytest.param(
             '{"images": [], "annotations": [], "categories": [{"id": {}}]}',
-            "an id, a number or a text, of every category",
+            "categories: expected an integer or a string as 'id'",
             id="category-id-is-a-mapping",
         ),
         pytest.param("[" * 1_500, "not a readable JSON file", id="deep"),
@@ -142,17 +142,17 @@ def test_absent_photos_are_left_out_and_counted(
         pytest.param(
             f'{{"images": [{{"id": 1, "file_name": "{"x" * 300}"}}],'
             ' "annotations": [], "categories": []}',
-            "none of the 1 labelled photos is there",
+            "none of the 1 labeled photos is there",
             id="a-name-of-300-letters",
         ),
         pytest.param(
             '{"images": [{"id": 1, "file_name": "x.png"}], "annotations": [], "categories": []}',
-            "none of the 1 labelled photos is there",
+            "none of the 1 labeled photos is there",
             id="no-photo-there",
         ),
         pytest.param(
             '{"images": [], "annotations": [], "categories": []}',
-            "none of the 0 labelled photos is there",
+            "none of the 0 labeled photos is there",
             id="no-photo-labelled",
         ),
     ],
@@ -222,14 +222,14 @@ def test_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     ("wrong", "expected"),
     [
         pytest.param({"annotations": 5}, "expected lists", id="annotations-no-list"),
-        pytest.param({"categories": [{"name": "x"}]}, "an id, a number", id="no-id"),
+        pytest.param({"categories": [{"name": "x"}]}, "categories: expected an", id="no-id"),
         pytest.param({"categories": [{"id": 77}]}, "none of its category ids", id="other-classes"),
         pytest.param(
             {"categories": [{"id": "a"}, {"id": 99}]},
             "none of its category ids [99, 'a']",
             id="numbers-and-texts",
         ),
-        pytest.param({"annotations": [{"id": 1}]}, "pycocotools cannot use it", id="bare-rows"),
+        pytest.param({"annotations": [{"id": 1}]}, "as 'image_id' of every entry", id="bare-rows"),
     ],
 )
 def test_annotations_that_cannot_be_used(

@@ -1,4 +1,4 @@
-"""A table that does not fit says what differs."""
+"""For a table that does not fit, the error names the difference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _key(how: object, **others: str) -> TableKey:
 
 
 @pytest.mark.parametrize(
-    ("have", "want", "said"),
+    ("have", "want", "message"),
     [
         (EQUALISED, HOW, "another preprocessing (…"),
         (HOW, {**HOW, "canvas": [320, 448]}, "another canvas (--size): [None, None], expected [3"),
@@ -32,15 +32,15 @@ def _key(how: object, **others: str) -> TableKey:
         ([], HOW, "another preprocessing (…[]"),
     ],
 )
-def test_what_differs_is_named(have: object, want: object, said: str) -> None:
+def test_the_difference_is_named(have: object, want: object, message: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         require_key(Path("t.json"), asdict(_key(have)), _key(want))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "delete it or name another with --table" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "message"),
     [
         (None, "another model"),
         ({"model_sha256": "sha", "preprocess": 3, "method": "mse"}, "another preprocessing"),
@@ -48,10 +48,10 @@ def test_what_differs_is_named(have: object, want: object, said: str) -> None:
         ({**asdict(_key(HOW)), "method": "entropy"}, "another method (…entropy, expected …mse)"),
     ],
 )
-def test_keys_that_are_none(found: object, said: str) -> None:
+def test_invalid_keys_are_refused(found: object, message: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         require_key(Path("t.json"), found, _key(HOW))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_table_that_fits() -> None:

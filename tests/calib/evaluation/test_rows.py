@@ -1,4 +1,4 @@
-"""The proof: what stands in its rows, what has none, and what is said when it proves little."""
+"""The rows of an evaluation, those that are missing, and warnings about weak evidence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from calib.context import RunContext
 from calib.evaluation import rows
-from calib.evaluation.candidate_session import session_of_file, session_of_model
+from calib.evaluation.candidate_session import open_file, open_graph
+from calib.evaluation.photos import EvaluationSet
 from calib.evaluation.reference import open_reference
-from calib.evaluation.rows import Evaluation
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
 from calib.quantizer import prepare
@@ -20,14 +21,13 @@ from calib.search import sensitivity
 from export.onnx_file import read_onnx
 from export.precision.session import EmulatedSession
 from model.errors import ExportError, UsageError
-from runtime.sessions.open import open_session
 from tests.conftest import made_once
 
 NEAREST = QuantizeOptions(rounding="nearest")
 
 
 @pytest.fixture(scope="session")
-def quantised(
+def quantized(
     demo_onnx: Path,
     standard_table: Path,
     scenes: list[Path],
@@ -36,35 +36,33 @@ def quantised(
     def make(path: Path) -> None:
         quantize(demo_onnx, scenes, path, replace(NEAREST, table=standard_table))
 
-    return made_once(tmp_path_factory, "proofs.int8.onnx", make)
+    return made_once(tmp_path_factory, "evaluated.int8.onnx", make)
 
 
 @pytest.mark.slow
-def test_a_rest_in_halves_is_proved_under_emulation(
+def test_fp16_layers_are_evaluated_under_emulation(
     demo_rtx_onnx: Path, native_table: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
-    options = replace(NEAREST, rest="fp16", table=native_table)
+    options = replace(NEAREST, float_type="fp16", table=native_table)
     output = tmp_path / "q.onnx"
-    report = quantize(
-        demo_rtx_onnx, scenes, output, options, evaluation=Evaluation(scenes[:1], None)
-    )
-    assert report.proofs is not None
-    assert [row.title for row in report.proofs.rows][-1] == "INT8+FP16 (emulated)"
-    job = prepare(
-        read_onnx(demo_rtx_onnx), demo_rtx_onnx, native_table, scenes, options, lambda _: None
-    )
-    opened = [session_of_file(job, output), session_of_model(job, job.quantised(())[0])]
+    photos = EvaluationSet(scenes[:1])
+    report = quantize(demo_rtx_onnx, scenes, output, options, evaluation=photos)
+    assert report.evaluation is not None
+    assert [row.title for row in report.evaluation.rows][-1] == "INT8+FP16 (emulated)"
+    quantizer = prepare(read_onnx(demo_rtx_onnx), scenes, native_table, options)
+    model, context = quantizer.quantized(())[0], quantizer.context
+    opened = [open_file(output, context), open_graph(model, context)]
     assert all(isinstance(session, EmulatedSession) for session in opened)
 
 
-def test_what_has_no_row_is_told_and_photos_without_objects_have_no_ap(
+def test_missing_rows_are_reported_and_photos_without_objects_have_no_ap(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def does_not_fit(*_: object) -> None:
         raise ExportError("weight 'w': beyond 65504")
 
-    monkeypatch.setattr(rows, "emulated_half", does_not_fit)
+    monkeypatch.setattr(rows, "open_emulated", does_not_fit)
     monkeypatch.setattr("calib.evaluation.measure._RESAMPLES", 3)
     folder, labels, run = tmp_path / "photos", tmp_path / "a.json", tmp_path / "run"
     folder.mkdir()
@@ -83,13 +81,13 @@ def test_what_has_no_row_is_told_and_photos_without_objects_have_no_ap(
     argv += ["--rounding", "nearest", "--table", str(standard_table), "--run-dir", str(run)]
     argv += ["--eval-images", str(folder), "--annotations", str(labels)]
     assert main(argv) == 0
-    told = capsys.readouterr()
-    assert "FP16 (emulated): none, weight 'w': beyond 65504" in told.out
-    assert "proof on 1 photos, agreement with 0 rows" in told.out
-    assert "nothing to find" in told.out
-    assert "agreement on fewer than 8 rows says nothing" in told.err
-    # The first photo could not be used, so it is none to go on with.
-    (following,) = [line for line in told.out.splitlines() if line.startswith("next:")]
+    streams = capsys.readouterr()
+    assert "FP16 (emulated): none, weight 'w': beyond 65504" in streams.out
+    assert "evaluation on 1 photos, agreement with 0 confident detections" in streams.out
+    assert "no ground truth" in streams.out
+    assert "agreement with fewer than 8 detections is meaningless" in streams.err
+    # The first photo could not be used, so the next command has the second.
+    (following,) = [line for line in streams.out.splitlines() if line.startswith("next:")]
     assert str(scenes[0]) in following
     document = json.loads((run / "quantize.json").read_text())
     assert set(document["evaluation_missing"]) == {"FP16 (emulated)", "BF16 (emulated)"}
@@ -105,24 +103,30 @@ def _plain(folder: Path) -> Path:
     return path
 
 
-def test_a_reference_that_lost_something_itself_is_none(demo_onnx: Path, quantised: Path) -> None:
-    artifact = open_session(demo_onnx).artifact
+def test_a_reference_must_be_fp32_and_have_the_same_outputs(
+    demo_onnx: Path, quantized: Path
+) -> None:
+    def context(reference: Path) -> RunContext:
+        options = QuantizeOptions(reference=reference, threads=1)
+        return RunContext.of(read_onnx(demo_onnx), options)
+
     with pytest.raises(UsageError, match=r"its precision is int8.* give the FP32 file"):
-        open_reference(quantised, artifact, 1)
-    boxes = replace(artifact, spec=replace(artifact.spec, mask=None))
+        open_reference(context(quantized))
+    same = context(demo_onnx)
+    spec = replace(same.artifact.spec, mask=None)
     with pytest.raises(UsageError, match="it has masks, the graph has no masks"):
-        open_reference(demo_onnx, boxes, 1)
-    open_reference(demo_onnx, artifact, 1).close()
+        open_reference(replace(same, artifact=replace(same.artifact, spec=spec)))
+    open_reference(same).close()
 
 
-def test_what_nothing_judges_is_not_risked_for_a_budget(
+def test_heads_that_are_not_scored_are_not_searched(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = prepare(read_onnx(demo_onnx), demo_onnx, standard_table, scenes, NEAREST, lambda _: None)
-    heads = {str(one.node.name) for one in job.layers if one.role == "mask_head"}
-    judged = {node for group in sensitivity.groups_in(job) for node in group.nodes}
-    assert heads & judged
-    monkeypatch.setattr(sensitivity, "UNJUDGED_ROLE", "mask_head")
-    judged = {node for group in sensitivity.groups_in(job) for node in group.nodes}
-    assert judged
-    assert not heads & judged
+    quantizer = prepare(read_onnx(demo_onnx), scenes, standard_table, NEAREST)
+    heads = {one.name for one in quantizer.layers if one.role == "mask_head"}
+    groups = sensitivity.searchable_groups(quantizer)
+    assert heads & {node for group in groups for node in group.nodes}
+    monkeypatch.setattr(sensitivity, "UNSCORED_ROLE", "mask_head")
+    nodes = {n for group in sensitivity.searchable_groups(quantizer) for n in group.nodes}
+    assert nodes
+    assert not heads & nodes

@@ -1,4 +1,4 @@
-"""The proof's lines: what stands where, and which columns stand at all."""
+"""The tables of an evaluation: alignment, and columns that are left out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from calib.evaluation.agreement import Scores
-from calib.evaluation.measure import ApChange, Proof
-from calib.report.tables import change_table, proof_table
+from calib.evaluation.measure import ApChange, EvaluationRow
+from calib.report.tables import agreement_table, change_table
 
-LOSSY = Proof(
+LOSSY = EvaluationRow(
     "INT8+FP16 (emulated)",
     Scores(box=97.12, box50=99.96, mask=88.04, mask50=98.5),
     Path("photos/odd\x1b[31m.jpg"),
@@ -18,13 +18,13 @@ LOSSY = Proof(
     seconds=0.123,
     size_bytes=11_460_000,
 )
-BOXES = Proof(
+BOXES = EvaluationRow(
     "FP32", Scores(99.0, 99.5, None, None), Path("b.jpg"), Scores(80.5, 90, None, None), 10, 4e7
 )
 
 
-def test_each_number_stands_under_its_title() -> None:
-    head, with_masks, boxes_alone = proof_table([LOSSY, BOXES])
+def test_numbers_are_aligned_with_their_titles() -> None:
+    head, with_masks, boxes_alone = agreement_table([LOSSY, BOXES])
     titles = ("box AP", "box AP50", "mask AP", "mask AP50", "MB", "s/photo")
     ends = [head.index(f"  {title}  ") + len(title) + 2 for title in titles]
     cells = [with_masks[a:b].split()[-1] for a, b in zip([0, *ends], ends, strict=False)]
@@ -33,21 +33,21 @@ def test_each_number_stands_under_its_title() -> None:
     assert boxes_alone.split() == ["FP32", "99.0", "99.5", "40.0", "10.00", "b.jpg", "(80.5)"]
 
 
-def test_the_worst_photo_has_its_lower_ap_and_no_name_reaches_the_terminal_as_it_is() -> None:
-    names = [line.split()[-2:] for line in proof_table([LOSSY, BOXES])[1:]]
+def test_the_worst_photo_has_its_lower_ap_and_an_escaped_name() -> None:
+    names = [line.split()[-2:] for line in agreement_table([LOSSY, BOXES])[1:]]
     assert names == [["odd\\x1b[31m.jpg", "(61.3)"], ["b.jpg", "(80.5)"]]
     worse_boxes = replace(LOSSY, worst_scores=Scores(50.0, 60.0, 70.0, 80.0))
-    assert proof_table([worse_boxes])[1].endswith("(50.0)")
+    assert agreement_table([worse_boxes])[1].endswith("(50.0)")
     long = replace(BOXES, worst=Path(f"{'n' * 200}.jpg"))
-    head, short, cut = proof_table([BOXES, long])
+    head, short, cut = agreement_table([BOXES, long])
     assert cut.endswith(f"{'n' * 39}… (80.5)")
-    assert short == proof_table([BOXES])[1]
-    assert head == proof_table([BOXES])[0]
+    assert short == agreement_table([BOXES])[1]
+    assert head == agreement_table([BOXES])[0]
 
 
 def test_columns_and_tables_without_numbers_are_left_out() -> None:
-    assert "mask" not in "".join(proof_table([BOXES]))
-    assert proof_table([]) == []
+    assert "mask" not in "".join(agreement_table([BOXES]))
+    assert agreement_table([]) == []
     assert change_table([LOSSY, BOXES]) == []
 
 
@@ -55,15 +55,15 @@ def test_changes_of_coco_ap_have_their_interval() -> None:
     boxes = ApChange("bbox", 31.456, -0.24, -0.5, 0.126)
     masks = ApChange("segm", 28.0, 0.5, 0.25, 1.0)
     nothing = replace(masks, ap=math.nan)
-    head, lost, unknown = change_table(
+    head, measured, unknown = change_table(
         [replace(LOSSY, changes=(boxes, masks)), replace(BOXES, changes=(boxes, nothing))]
     )
     first, second = "31.46 (-0.24, -0.50 to +0.13)", "28.00 (+0.50, +0.25 to +1.00)"
     titles = [f"COCO {kind} AP (change, 95 % interval)" for kind in ("box", "mask")]
     assert head.split("  ")[-2:] == titles
-    assert [lost.index(first), lost.index(second)] == [
+    assert [measured.index(first), measured.index(second)] == [
         head.index(title) + len(title) - len(first) for title in titles
     ]
     assert unknown.split("  ")[0] == "FP32"
-    assert unknown.endswith("nothing to find")
+    assert unknown.endswith("no ground truth")
     assert "mask" not in "".join(change_table([replace(BOXES, changes=(boxes,))]))

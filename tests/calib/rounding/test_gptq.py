@@ -1,4 +1,4 @@
-"""Rounding that knows the inputs, against rounding each weight for itself."""
+"""GPTQ against rounding to nearest, Hessians, and scales."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from calib.graph.formats import INT8
 from calib.graph.layers import Layer
-from calib.rounding.gptq import round_together
-from calib.rounding.hessian import SecondMoments
-from calib.rounding.weights import INT8, along, nearest_codes, weight_scales
+from calib.rounding.gptq import gptq
+from calib.rounding.hessian import InputHessian
+from calib.rounding.weights import WeightQuantizer, along, weight_scales
 
 Floats = npt.NDArray[np.float32]
 
 
 def _inputs(columns: int, count: int = 4000, seed: int = 0) -> Floats:
-    """Inputs that rise and fall together, as neighbouring pixels do."""
+    """Correlated inputs, like neighboring pixels."""
     rng = np.random.default_rng(seed)
     mixed = rng.standard_normal((count, columns)).cumsum(axis=1)
     return (mixed / np.sqrt(columns)).astype(np.float32)
 
 
-def _layer(weights: Floats, kind: str = "Conv", **attributes: Any) -> Layer:
+def _layer(weights: Floats, op_type: str = "Conv", **attributes: Any) -> Layer:
     data = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT))
     weight = ir.Value(name="w", const_value=ir.tensor(weights))
-    node = ir.node(kind, [data, weight], attributes)
+    node = ir.node(op_type, [data, weight], attributes)
     return Layer(node, "body", False)
 
 
@@ -37,35 +38,35 @@ def _noise(inputs: Floats, weights: Floats, integers: npt.NDArray[np.int8], step
 
 
 @pytest.mark.parametrize("columns", [12, 130, 300])
-def test_it_beats_rounding_to_nearest_on_inputs_it_never_saw(columns: int) -> None:
+def test_it_beats_rounding_to_nearest_on_other_inputs(columns: int) -> None:
     rng = np.random.default_rng(1)
     weights = rng.standard_normal((16, columns)).astype(np.float32)
     steps = (np.abs(weights).max(axis=1) / 15).astype(np.float32)  # coarse, so that it matters
-    seen, unseen = _inputs(columns), _inputs(columns, seed=5)
-    together = round_together(weights, steps, seen.T @ seen / np.float32(len(seen)))
+    known, other = _inputs(columns), _inputs(columns, seed=5)
+    codes = gptq(weights, steps, known.T @ known / np.float32(len(known)))
     nearest = np.clip(np.rint(weights / steps[:, None]), -127, 127).astype(np.int8)
-    assert _noise(unseen, weights, together, steps) < 0.7 * _noise(unseen, weights, nearest, steps)
+    assert _noise(other, weights, codes, steps) < 0.7 * _noise(other, weights, nearest, steps)
 
 
-def test_unrelated_inputs_are_rounded_to_nearest() -> None:
+def test_uncorrelated_inputs_are_rounded_to_nearest() -> None:
     weights = np.random.default_rng(2).standard_normal((8, 200)).astype(np.float32)
     steps = weight_scales(weights, 0, search=False)
-    together = round_together(weights, steps, np.eye(200, dtype=np.float32))
-    np.testing.assert_array_equal(together, np.rint(weights / steps[:, None]))
+    codes = gptq(weights, steps, np.eye(200, dtype=np.float32))
+    np.testing.assert_array_equal(codes, np.rint(weights / steps[:, None]))
 
 
 def test_inputs_that_are_always_zero_do_not_matter() -> None:
     weights = np.random.default_rng(3).standard_normal((4, 10)).astype(np.float32)
     steps = weight_scales(weights, 0)
-    together = round_together(weights, steps, np.zeros((10, 10), np.float32))
+    codes = gptq(weights, steps, np.zeros((10, 10), np.float32))
     expected = np.clip(np.rint(weights / steps[:, None]), -127, 127)
-    np.testing.assert_array_equal(together, expected)
+    np.testing.assert_array_equal(codes, expected)
 
 
 @pytest.mark.parametrize(
     ("groups", "stride", "dilation", "padding"), [(1, 1, 1, 1), (2, 2, 1, 0), (4, 1, 2, 2)]
 )
-def test_second_moments_are_those_of_what_a_convolution_multiplies(
+def test_the_hessian_is_that_of_a_convolutions_inputs(
     groups: int, stride: int, dilation: int, padding: int
 ) -> None:
     rng = np.random.default_rng(4)
@@ -78,9 +79,9 @@ def test_second_moments_are_those_of_what_a_convolution_multiplies(
         dilations=[dilation, dilation],
         pads=[padding] * 4,
     )
-    moments = SecondMoments(layer)
-    moments.observe(data)
-    answer = torch.conv2d(
+    hessian = InputHessian(layer)
+    hessian.observe(data)
+    output = torch.conv2d(
         torch.from_numpy(data),
         torch.from_numpy(weights),
         stride=stride,
@@ -89,13 +90,13 @@ def test_second_moments_are_those_of_what_a_convolution_multiplies(
         groups=groups,
     )
     rows = layer.rows()
-    for group, run, mean in moments.means():
-        assert run == slice(0, rows.shape[2])
-        # w (x xT) wT is the mean square of the answer.
-        found = np.einsum("oc,cd,od->o", rows[group], mean, rows[group])
-        of_group = answer[:, group * len(rows[group]) : (group + 1) * len(rows[group])]
+    for group, columns, mean in hessian.blocks():
+        assert columns == slice(0, rows.shape[2])
+        # w (x xT) wT is the mean square of the output.
+        actual = np.einsum("oc,cd,od->o", rows[group], mean, rows[group])
+        of_group = output[:, group * len(rows[group]) : (group + 1) * len(rows[group])]
         expected = of_group.square().mean(dim=(0, 2, 3)).numpy()
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 def test_rows_and_back() -> None:
@@ -109,7 +110,7 @@ def test_rows_and_back() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, None])
-def test_a_searched_scale_never_loses(axis: int | None) -> None:
+def test_a_searched_scale_is_never_worse(axis: int | None) -> None:
     rng = np.random.default_rng(6)
     weights = rng.laplace(size=(6, 40)).astype(np.float32)
     weights[2, 3] = 60.0
@@ -127,6 +128,6 @@ def test_a_searched_scale_never_loses(axis: int | None) -> None:
 
 def test_a_channel_of_zeros_has_a_scale() -> None:
     layer = _layer(np.zeros((2, 3, 1, 1), np.float32))
-    scales = weight_scales(layer.weights, 0)
-    assert (scales > 0).all()
-    assert not nearest_codes(layer, scales, INT8).any()
+    weights = WeightQuantizer().quantize(layer, INT8)
+    assert (weights.scales > 0).all()
+    assert not weights.codes.any()

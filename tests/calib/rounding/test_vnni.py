@@ -1,4 +1,4 @@
-"""8-bit sums on this CPU: found out by trying, and weights that no CPU's sums overflow."""
+"""Saturation of int8 sums on this CPU, and 7-bit weights that avoid it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calib import quantizer as job_module
+from calib import context
 from calib.quantize import main
-from calib.rounding.vnni import sums_saturate
+from calib.rounding.vnni import int8_accumulation_saturates
 
 
 def _vnni() -> bool | None:
-    """What the kernel says of an x86 CPU; None elsewhere."""
+    """Whether an x86 CPU has VNNI, by its flags; None elsewhere."""
     file = Path("/proc/cpuinfo")
     flags = file.read_text("utf-8") if file.is_file() else ""
     if "avx2" not in flags:
@@ -26,36 +26,36 @@ def _vnni() -> bool | None:
     return any(name in flags for name in ("avx512_vnni", "avx_vnni"))
 
 
-def test_it_is_what_the_processor_is_known_for() -> None:
+def test_the_result_matches_the_cpu_flags() -> None:
     known = _vnni()
     if known is None:
-        pytest.skip("not an x86 CPU with AVX2: nothing is known beforehand")
-    assert sums_saturate() is not known
+        pytest.skip("not an x86 CPU with AVX2")
+    assert int8_accumulation_saturates() is not known
 
 
 def _codes(path: Path) -> list[np.ndarray]:
     """The int8 weights of a file."""
-    kept = [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
-    return [codes for codes in kept if codes.dtype == np.int8 and codes.ndim >= 2]
+    arrays = [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
+    return [codes for codes in arrays if codes.dtype == np.int8 and codes.ndim >= 2]
 
 
 @pytest.fixture
 def table(standard_table: Path, tmp_path: Path) -> Path:
-    """What the scenes showed, ready."""
+    """A copy of the scenes' table."""
     return Path(shutil.copy(standard_table, tmp_path / "t.json"))
 
 
 @pytest.mark.parametrize(
-    ("asked", "levels", "rounding"),
+    ("option", "levels", "rounding"),
     [
         ("yes", 64, "nearest"),
         ("no", 127, "nearest"),
-        ("yes", 64, "learned"),
-        pytest.param("no", 127, "learned", marks=pytest.mark.slow),
+        ("yes", 64, "gptq"),
+        pytest.param("no", 127, "gptq", marks=pytest.mark.slow),
     ],
 )
 def test_codes_of_weights_stay_within_their_bits(
-    asked: str, levels: int, rounding: str, demo_onnx: Path, table: Path, scenes: list[Path],
+    option: str, levels: int, rounding: str, demo_onnx: Path, table: Path, scenes: list[Path],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     output = tmp_path / "q.onnx"
@@ -66,7 +66,7 @@ def test_codes_of_weights_stay_within_their_bits(
         "--run-dir",
         str(tmp_path / "run"),
         "--reduce-range",
-        asked,
+        option,
         "--rounding",
         rounding,
     ]
@@ -75,34 +75,34 @@ def test_codes_of_weights_stay_within_their_bits(
     assert len(codes) > 20
     largest = max(int(np.abs(one.astype(np.int32)).max()) for one in codes)
     assert largest == levels
-    told = json.loads((tmp_path / "run" / "quantize.json").read_text("utf-8"))
-    assert told["reduced_range"] is (asked == "yes")
-    assert told["options"]["preset"] == "fast"
-    assert told["options"]["rounding"] == rounding
-    assert told["options"]["table"] == table.name, "no path of one machine"
-    assert told["model_sha256"] == hashlib.sha256(demo_onnx.read_bytes()).hexdigest()
-    assert len(told["layers_in_8_bits"]) == told["layers"] >= len(codes) > 0
+    document = json.loads((tmp_path / "run" / "quantize.json").read_text("utf-8"))
+    assert document["reduced_range"] is (option == "yes")
+    assert document["options"]["preset"] == "fast"
+    assert document["options"]["rounding"] == rounding
+    assert document["options"]["table"] == table.name, "the name, not the path"
+    assert document["model_sha256"] == hashlib.sha256(demo_onnx.read_bytes()).hexdigest()
+    assert len(document["layers_in_8_bits"]) == document["layers"] >= len(codes) > 0
     # Two products of the largest codes fit 16 bits, or do not.
-    assert (2 * 255 * largest <= 2**15 - 1) is (asked == "yes")
+    assert (2 * 255 * largest <= 2**15 - 1) is (option == "yes")
 
 
 @pytest.mark.parametrize("saturates", [True, False])
-def test_auto_goes_by_this_cpu_and_the_writer(
+def test_auto_depends_on_this_cpu_and_the_writer(
     saturates: bool, demo_onnx: Path, table: Path, scenes: list[Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(job_module, "sums_saturate", lambda: saturates)
+    monkeypatch.setattr(context, "int8_accumulation_saturates", lambda: saturates)
     for writer, reduced in (("onnxruntime", saturates), ("tensorrt", False)):
         output = tmp_path / f"{writer}.onnx"
         photos = [*map(str, scenes[:6])]
-        options = ["--qdq", writer, "--rounding", "nearest", "--table", str(table)]
+        options = ["--qdq-placement", writer, "--rounding", "nearest", "--table", str(table)]
         assert main([str(demo_onnx), *photos, "-o", str(output), *options]) == 0
         largest = max(int(np.abs(one.astype(np.int32)).max()) for one in _codes(output))
         assert largest == (64 if reduced else 127)
         assert ("7 bits" in capsys.readouterr().out) is reduced
 
 
-def test_floats_have_no_range_to_reduce(
+def test_fp8_has_no_range_to_reduce(
     demo_onnx: Path, scenes: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = [*map(str, scenes[:6])]

@@ -1,10 +1,9 @@
-"""Groups, their cost, the ladder, and the proof."""
+"""Groups of layers, their sensitivity, and the search within a budget."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,16 @@ import pytest
 
 from calib.calibration import layer_inputs
 from calib.evaluation.agreement import Scores
-from calib.evaluation.annotations import image_ids
 from calib.evaluation.measure import resampled
 from calib.graph.groups import Group, groups_of
-from calib.graph.layers import weighted_layers
+from calib.graph.layers import hidden_layers, weighted_layers
 from calib.graph.presets import PRESETS, checked_preset, chosen_layers, stride_px
 from calib.options import QuantizeOptions
 from calib.quantize import main
 from calib.quantizer import prepare
 from calib.search import budget, search, sensitivity
-from calib.search.budget import climb
-from calib.search.sensitivity import Damage, Sensitivity
+from calib.search.budget import BudgetSearch, Candidate, search_budget
+from calib.search.sensitivity import GroupSensitivity, Sensitivity, measure_sensitivity
 from calib.search.sqnr import Recorder, sqnr_db
 from examples.shapes import make_scene
 from export.onnx_file import read_onnx
@@ -37,7 +35,7 @@ def _scores(loss: float) -> Scores:
 
 def test_every_hidden_layer_is_in_one_group(demo_onnx: Path) -> None:
     graph = ir.load(demo_onnx).graph
-    hidden = [layer for layer in weighted_layers(graph) if not layer.is_predictor]
+    hidden = hidden_layers(graph)
     groups = groups_of(graph, hidden)
     nodes = [name for group in groups for name in group.nodes]
     assert sorted(nodes) == sorted(str(layer.node.name) for layer in hidden)
@@ -50,7 +48,7 @@ def test_every_hidden_layer_is_in_one_group(demo_onnx: Path) -> None:
     assert [len(group.nodes) for group in rpn] == [1] * 5
 
 
-def test_presets_take_more_and_more(demo_onnx: Path) -> None:
+def test_presets_are_nested(demo_onnx: Path) -> None:
     layers = weighted_layers(ir.load(demo_onnx).graph)
     chosen = {p: {one.node for one in chosen_layers(layers, checked_preset(p))} for p in PRESETS}
     assert chosen["accurate"] < chosen["balanced"] < chosen["fast"]
@@ -65,61 +63,52 @@ def test_presets_take_more_and_more(demo_onnx: Path) -> None:
         checked_preset("best")
 
 
-@dataclass
-class FakeJob:
-    """A job whose loss is the sum of the losses of what is quantised."""
-
-    losses: dict[str, float]
-    asked: list[int] = field(default_factory=list)
-
-
-def _climb(
+def _search(
     losses: list[float], allowed: float, monkeypatch: pytest.MonkeyPatch
-) -> tuple[budget.Ladder, FakeJob]:
+) -> tuple[BudgetSearch, list[int]]:
+    """A search where the loss is the sum of the quantized groups'; and what it tried, in order."""
     ranked = tuple(
-        Sensitivity(Group(str(i), frozenset({str(i)})), _scores(loss), 30.0, 1 / len(losses))
+        GroupSensitivity(Group(str(i), frozenset({str(i)})), _scores(loss), 30.0, 1 / len(losses))
         for i, loss in enumerate(losses)
     )
-    job = FakeJob({str(i): loss for i, loss in enumerate(losses)})
+    tried: list[int] = []
 
-    def rung(job: FakeJob, damage: Damage, kept: int, *_: object) -> budget.Rung:
-        job.asked.append(kept)
-        nodes = frozenset(one.group.title for one in damage.ranked[kept:])
-        loss = sum(job.losses[name] for name in nodes)
-        return budget.Rung(kept, len(nodes) / len(losses), _scores(loss), nodes)
+    def candidate(quantizer: None, sensitivity: Sensitivity, kept: int, *_: object) -> Candidate:
+        tried.append(kept)
+        nodes = frozenset(one.group.title for one in sensitivity.ranked[kept:])
+        return Candidate(kept, len(nodes) / len(losses), _scores(sum(losses[kept:])), nodes)
 
-    monkeypatch.setattr(budget, "_rung", rung)
-    ladder = climb(job, Damage(ranked, []), [], [], allowed, lambda _: None)  # type: ignore[arg-type]
-    return ladder, job
+    monkeypatch.setattr(budget, "_candidate", candidate)
+    return search_budget(None, Sensitivity(ranked, []), [], [], allowed), tried  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("allowed", [0.5, 1.0, 3.0, 7.0, 14.95, 100.0])
 def test_the_fewest_groups_are_kept(allowed: float, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = [8.0, 4.0, 2.0, 0.5, 0.3, 0.1, 0.0]
-    ladder, job = _climb(losses, allowed, monkeypatch)
+    result, tried = _search(losses, allowed, monkeypatch)
     expected = next(k for k in range(len(losses)) if sum(losses[k:]) <= allowed)
-    assert ladder.chosen.kept == expected
-    assert ladder.chosen.scores.loss <= allowed + 1e-9
-    assert [rung.kept for rung in ladder.rungs] == sorted(job.asked)
-    assert len(set(job.asked)) == len(job.asked) <= budget.most_rungs(len(losses))
+    assert result.chosen.kept == expected
+    assert result.chosen.scores.loss <= allowed + 1e-9
+    assert [one.kept for one in result.candidates] == sorted(tried)
+    assert len(set(tried)) == len(tried) <= budget.most_candidates(len(losses))
 
 
-def test_a_budget_that_cannot_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_that_cannot_be_met(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArtifactError, match=r"--budget 0.1: .* 2.00 points"):
-        _climb([8.0, 2.0], 0.1, monkeypatch)
+        _search([8.0, 2.0], 0.1, monkeypatch)
 
 
 def test_signal_over_noise() -> None:
-    true, other = Recorder(), Recorder()
+    exact, other = Recorder(), Recorder()
     values = np.random.default_rng(0).standard_normal((4, 50)).astype(np.float32)
-    true.see("a", values)
-    other.see("a", values * np.float32(1.1))
-    assert sqnr_db(true, other, ["a"]) == pytest.approx(20.0, abs=1e-3)
-    assert sqnr_db(true, true, ["a"]) == math.inf
-    assert sqnr_db(true, other, ["b"]) is None
+    exact.record("a", values)
+    other.record("a", values * np.float32(1.1))
+    assert sqnr_db(exact, other, ["a"]) == pytest.approx(20.0, abs=1e-3)
+    assert sqnr_db(exact, exact, ["a"]) == math.inf
+    assert sqnr_db(exact, other, ["b"]) is None
     shorter = Recorder()
-    shorter.see("a", values[:2])
-    assert sqnr_db(true, shorter, ["a"]) is None
+    shorter.record("a", values[:2])
+    assert sqnr_db(exact, shorter, ["a"]) is None
 
 
 def test_the_interval_of_a_mean() -> None:
@@ -140,9 +129,6 @@ def test_a_photo_drawn_twice_counts_twice() -> None:
     assert [image["id"] for image in drawn["images"]] == [1, 2, 3]
     assert [a["image_id"] for a in drawn["annotations"]] == [1, 2, 3]
     assert len({a["id"] for a in drawn["annotations"]}) == 3
-    assert image_ids([Path("x/c.jpg"), Path("b.jpg")], truth) == [9, 7]
-    with pytest.raises(UsageError, match=r"d\.jpg"):
-        image_ids([Path("d.jpg")], truth)
 
 
 def _labels(folder: Path, scenes: list[Path]) -> Path:
@@ -187,9 +173,9 @@ def test_the_command_within_a_budget(
     argv += ["--eval-images", str(scenes[0].parent), "--run-dir", str(tmp_path / "run")]
     argv += ["--annotations", str(_labels(tmp_path, scenes))]
     assert main(argv) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     document = json.loads((tmp_path / "run" / "quantize.json").read_text())
-    kept = {rung["kept"]: rung for rung in document["ladder"]}
+    kept = {one["kept"]: one for one in document["ladder"]}
     chosen = kept[document["chosen"]]
     assert min(chosen["box"], chosen["mask"]) >= 94.0
     assert chosen["share_in_8_bits"] == pytest.approx(document["share_in_8_bits"])
@@ -204,23 +190,25 @@ def test_the_command_within_a_budget(
     assert all(row["agreement"]["box"] > 80.0 for row in document["evaluation"])
     for picture in ("sensitivity.png", "ladder.png"):
         assert (tmp_path / "run" / picture).read_bytes().startswith(b"\x89PNG")
-        assert picture in told
+        assert picture in output
 
 
-def test_groups_that_are_known_are_not_measured_again(
+def test_known_groups_are_not_measured_again(
     demo_onnx: Path, standard_table: Path, scenes: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = QuantizeOptions(rounding="nearest", threads=1)
-    job = prepare(read_onnx(demo_onnx), demo_onnx, standard_table, scenes, options, lambda _: None)
-    few = sensitivity.groups_in(job)[-3:]
-    monkeypatch.setattr(sensitivity, "groups_in", lambda _: few)
-    kept: list[Sensitivity] = []
+    quantizer = prepare(read_onnx(demo_onnx), scenes, standard_table, options)
+    few = sensitivity.searchable_groups(quantizer)[-3:]
+    monkeypatch.setattr(sensitivity, "searchable_groups", lambda _: few)
+    measured: list[GroupSensitivity] = []
     done: list[int] = []
-    whole = sensitivity.measure(job, scenes[:1], done.append, keep=kept.append)
-    assert {one.group.nodes for one in kept} == {group.nodes for group in few}
+    quantizer.context.advance = done.append
+    photos = quantizer.photos[:1]
+    whole = measure_sensitivity(quantizer, photos, on_group=measured.append)
+    assert {one.group.nodes for one in measured} == {group.nodes for group in few}
     assert sum(done) == 4
-    again: list[Sensitivity] = []
-    resumed = sensitivity.measure(job, scenes[:1], done.append, kept[:2], again.append)
+    again: list[GroupSensitivity] = []
+    resumed = measure_sensitivity(quantizer, photos, measured[:2], again.append)
     assert [one.group for one in again] == [few[2]]
     assert [one.group for one in resumed.ranked] == [one.group for one in whole.ranked]
     assert sum(done) == 8
