@@ -1,4 +1,4 @@
-"""`with`, for what has a `close`."""
+"""A base class that makes `close` a context manager."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """Closes itself when the `with` block ends, however it ends."""
+    """Closed at the end of a `with` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is held; the object is of no use afterwards."""
+        """Free all resources; the object cannot be used afterwards."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
-"""What a network found in one image: as it comes from the graph, and in original-image pixels.
+"""`Detections`: boxes, scores, classes, masks and keypoints of one image, in its own pixels.
 
-Shape shorthand: D detections, M side of the network's square masks, J keypoints, S side of a heat
-map, H x W the original image.
+Module legend: D detections, M side of the network's square masks, J keypoints, H x W the original
+image.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _UNIT_SLACK = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """The detections of one image, in original-image pixels, best score first as a rule.
+    """The detections of one image, in original-image pixels, usually best score first.
 
     Attributes:
         boxes: float32 [D, 4] xyxy, finite.
@@ -48,20 +48,20 @@ class Detections:
         mask_probs: float32 [D, M, M] probabilities inside the box, or None for a box-only model.
         image_hw: Height and width of the original image.
         paste: Paste rule of `model.spec.MaskHeadSpec`.
-        mask_threshold: Probability that divides foreground from background, in (0, 1).
+        mask_threshold: Probability that separates foreground from background, in (0, 1).
         mask_threshold_inclusive: Whether the threshold itself is foreground.
-        exact: False when the graph could not certify its NMS or its pooling for this image.
-        dropped: Rows removed because they held a NaN or an infinity.
-        keypoints: float32 [D, J, 3], x, y and score of each (`model.spec.KeypointHeadSpec` says
-            what kind of score); x and y are not clipped to the image. None without a keypoint head.
+        exact: False if the graph could not certify its NMS or its pooling for this image.
+        dropped: Number of rows removed because they held a NaN or an infinity.
+        keypoints: float32 [D, J, 3], x, y and score of each (`model.spec.KeypointHeadSpec` defines
+            the score); x and y are not clipped to the image. None without a keypoint head.
         keypoint_names: Name of each of the J keypoints.
-        dataset_ids: int64 [D], category id of each row in the data set that the model was trained
-            on; the labels themselves when it is not given.
+        dataset_ids: int64 [D], category id of each row in the training data set; by default the
+            labels.
         first_class: Label of the first class that is not the background, 0 or 1.
-        class_names: Of all that the model can find; () where that is not known.
+        class_names: All classes of the model; () if they are not known.
 
     Raises:
-        ValueError: A length, dtype, shape or value does not fit.
+        ValueError: A length, dtype, shape or value is inconsistent.
     """
 
     boxes: Float32
@@ -97,9 +97,9 @@ class Detections:
         if self.keypoints is not None:
             points = (rows, len(self.keypoint_names), 3)
             _require_array("keypoints", self.keypoints, np.float32, points)
-        self._require_sense()
+        self._check_settings()
 
-    def _require_sense(self) -> None:
+    def _check_settings(self) -> None:
         from model.spec import PasteRule
 
         _require_size("image_hw", self.image_hw)
@@ -121,9 +121,9 @@ class Detections:
 
     @property
     def masks(self) -> Bool | None:
-        """Dense masks, bool [D, H, W], made anew at each request; None for a box-only model.
+        """Dense masks, bool [D, H, W], computed at each access; None for a box-only model.
 
-        `rle()` and `crops()` hold the same pixels in a small part of the memory.
+        `rle()` and `crops()` hold the same pixels in a fraction of the memory.
         """
         if self.mask_probs is None:
             return None
@@ -149,8 +149,8 @@ class Detections:
     def areas(self) -> Float64:
         """Area of each row in square pixels of the original image, float64 [D].
 
-        Of its mask, counted from the run lengths; of its box, as far as that lies in the image,
-        for a box-only model.
+        Area of the mask, from the run lengths; for a box-only model, area of the box inside the
+        image.
         """
         if self.mask_probs is None:
             boxes = clipped(self.boxes, self.image_hw).astype(np.float64)
@@ -161,12 +161,12 @@ class Detections:
     def polygons(self, tolerance_px: float = 0.0) -> list[list[Polygon]]:
         """The outlines of each mask, largest part first; empty for a box-only model.
 
-        At 0 they run along the pixels' edges. From above 0 to
+        At a tolerance of 0 they run along the pixels' edges. Up to
         `runtime.masks.polygons.SAME_PIXELS_PX` they have far fewer vertices and still hold the
-        centers of the same pixels; beyond that, pixels that close to the outline may change sides.
+        centers of the same pixels; beyond that, pixels near the outline may change sides.
 
         Args:
-            tolerance_px: How far an outline may be moved to need fewer vertices.
+            tolerance_px: How far an outline may be moved to save vertices.
 
         Raises:
             UsageError: It is negative or not finite.
@@ -178,7 +178,7 @@ class Detections:
     def select(self, selection: Selection) -> Detections:
         """The rows that a selection keeps, in their order; see `runtime.selection`.
 
-        What the network or an earlier selection left out stays out, whatever the threshold.
+        Rows below the exported threshold, or removed by an earlier selection, do not come back.
 
         Raises:
             UsageError: A class that is none of `class_names`, or a mask threshold without masks.
@@ -200,7 +200,7 @@ class Detections:
         )
 
     def draw(self, image: Image.Image | UInt8) -> Image.Image:
-        """A copy of `image`, upright, with the detections on it; see `runtime.drawing.overlay`."""
+        """An upright copy of `image` with the detections; see `runtime.drawing.overlay`."""
         from runtime.drawing.overlay import draw
 
         return draw(image, self)
@@ -218,7 +218,7 @@ class Detections:
         return rows(self, image_id)
 
     def to_supervision(self) -> supervision.Detections:
-        """As the library supervision has it, masks dense; see `runtime.formats.supervision`.
+        """A `supervision.Detections` with dense masks; see `runtime.formats.supervision`.
 
         Raises:
             MissingDependencyError: supervision is not installed.
@@ -244,10 +244,10 @@ class Detections:
 
 
 def _require_array(name: str, array: object, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
-    """Require a dtype, a shape, and that every number is finite.
+    """Require a dtype, a shape, and finite numbers.
 
     Raises:
-        ValueError: It is not so; names `name`.
+        ValueError: Otherwise, with `name`.
     """
     if not isinstance(array, np.ndarray):
         raise ValueError(f"detections: expected {name} as an array, got {type(array).__name__}")
@@ -261,10 +261,10 @@ def _require_array(name: str, array: object, dtype: DTypeLike, shape: tuple[int,
 
 
 def _require_probabilities(name: str, array: Float32) -> None:
-    """Require numbers from 0 to 1, but for what half precision rounds.
+    """Require numbers from 0 to 1, up to half precision's rounding.
 
     Raises:
-        ValueError: It is not so; names `name`.
+        ValueError: Otherwise, with `name`.
     """
     if array.size and (array.min() < -_UNIT_SLACK or array.max() > 1 + _UNIT_SLACK):
         raise ValueError(
@@ -276,7 +276,7 @@ def _require_size(name: str, hw: object) -> None:
     """Require a tuple of two whole numbers from 1.
 
     Raises:
-        ValueError: It is not so; names `name`.
+        ValueError: Otherwise, with `name`.
     """
     sides = hw if isinstance(hw, tuple) else ()
     if [isinstance(side, int | np.integer) and side >= 1 for side in sides] != [True, True]:

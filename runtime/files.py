@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from model.errors import ArtifactError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` which replaces it when the block ends well.
+    """Yield a temporary path in the same folder, which replaces `path` when the block succeeds.
 
-    The temporary file keeps the suffix, for writers that look at it. It is flushed to the disk
-    before it takes its place. When the block fails, also by an interrupt, it is removed and what
-    stood at `path` stays as it was.
+    The temporary file keeps the suffix, for writers that use it, and is flushed to disk before it
+    replaces `path`. If the block fails or is interrupted, it is removed and `path` stays unchanged.
 
     Raises:
         ArtifactError: The file cannot be written; any OSError of the block becomes one.
     """
-    # A link keeps pointing to the file that it names.
+    # A symbolic link is kept; its target is replaced.
     target = Path(os.path.realpath(path))
-    # The whole name could exceed the file system's limit with the random part added.
+    # The full name plus the random part could exceed the file system's limit.
     temporary = target.parent / f".{target.stem[:40]}.{secrets.token_hex(4)}{target.suffix}"
     try:
         _claim(target, temporary)
@@ -56,7 +55,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_directory(folder: Path) -> None:
-    # Some systems cannot open or flush a folder; the file is complete without it.
+    # Some systems cannot open or flush a folder; the file itself is complete.
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -74,7 +73,7 @@ def _explain(path: Path, temporary: Path, error: OSError) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder of a run, and those above it.
+    """Make the folder of a run, with its parents.
 
     Raises:
         ArtifactError: it cannot be made.

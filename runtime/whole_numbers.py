@@ -1,4 +1,4 @@
-"""Options that count something."""
+"""Checks of options that are counts."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import operator
 
 from model.errors import UsageError
 
-# More than any machine has cores. ONNX Runtime starts as many as it is told to, and of a hundred
-# thousand it never comes back.
-MOST_THREADS = 1024
+# More than any machine has cores. ONNX Runtime starts as many as requested and hangs with 100,000.
+MAX_THREADS = 1024
 
 
 def require_count(name: str, value: object) -> None:
-    """Require a whole number from 1; NumPy's are taken, True is not.
+    """Require a whole number from 1; NumPy's integers pass, True does not.
 
     Raises:
-        UsageError: It is none.
+        UsageError: Otherwise.
     """
     try:
         is_count = not isinstance(value, bool) and operator.index(value) >= 1  # type: ignore[arg-type]
@@ -26,11 +25,11 @@ def require_count(name: str, value: object) -> None:
 
 
 def require_threads(value: object) -> None:
-    """Require a number of threads that a network can be given.
+    """Require a number of threads.
 
     Raises:
-        UsageError: It is no whole number from 1, or more than `MOST_THREADS`.
+        UsageError: Not a whole number from 1 to `MAX_THREADS`.
     """
     require_count("threads", value)
-    if operator.index(value) > MOST_THREADS:  # type: ignore[arg-type]
-        raise UsageError(f"threads: no machine has {value} cores; give at most {MOST_THREADS}")
+    if operator.index(value) > MAX_THREADS:  # type: ignore[arg-type]
+        raise UsageError(f"threads: no machine has {value} cores; give at most {MAX_THREADS}")

@@ -1,8 +1,8 @@
-"""An engine and the manifest beside it: what it is, and the hash that is checked first.
+"""The manifest beside an engine, with the hash that is checked before the engine is loaded.
 
-An engine is executable code. `<stem>.<arch>.engine` has its manifest in `<engine>.json`. Who can
-rewrite both files passes this check; a hash from outside (`Predictor.open(…, sha256=…)`) is what
-pins an engine.
+An engine is executable code. The manifest of `<stem>.<arch>.engine` is `<engine>.json`. An attacker
+who can rewrite both files passes this check; only a hash kept elsewhere
+(`Predictor.open(…, sha256=…)`) pins an engine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY, Artifact, from_me
 ENGINE_SCHEMA_VERSION = 1
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 HARDWARE_LEVELS = ("none", "ampere-plus", "same-compute-capability")
-# The libraries' names of types, and NumPy's.
+# TensorRT's and NumPy's names of types.
 TYPE_NAMES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT8": "int8", "INT32": "int32",
     "INT64": "int64", "UINT8": "uint8", "BOOL": "bool", "FP8": "float8",
@@ -31,7 +31,7 @@ _MAX_MANIFEST_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One input or output; a -1 in the shape is the batch."""
+    """One input or output; -1 in the shape is the batch."""
 
     name: str
     mode: Literal["input", "output"]
@@ -41,21 +41,22 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """How an engine was built.
+    """Description of a built engine.
 
     Attributes:
         sha256: of the engine file.
         size_bytes: of the engine file.
         library: "tensorrt" or "tensorrt_rtx".
-        library_version: that built it.
-        architecture: like "sm89".
-        onnx_sha256: of the graph that was compiled.
+        library_version: of the builder.
+        architecture: such as "sm89".
+        onnx_sha256: of the compiled graph.
         tensors: inputs and outputs, in the library's order.
-        layer_types: tensor type → how many convolutions and products answer in it, as parsed.
+        layer_types: tensor type → number of convolutions and matrix products with that output
+            type, in the parsed network.
         quantize_layers: Q nodes in the parsed network.
-        options: what the builder was asked for.
-        build_seconds: how long it took.
-        version_compatible: whether later versions of the library may run it.
+        options: of the builder.
+        build_seconds: duration of the build.
+        version_compatible: whether later versions of the library can run it.
         hardware_compatible: "none", "ampere-plus" or "same-compute-capability".
     """
 
@@ -76,7 +77,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineFile:
-    """A read manifest: the artifact that the engine is, and how it was built."""
+    """A parsed manifest: spec and manifest of the artifact, and how the engine was built."""
 
     artifact: Artifact
     info: EngineInfo
@@ -100,17 +101,17 @@ def to_text(artifact: Artifact, info: EngineInfo) -> str:
 
 
 def _dumped(content: Mapping[str, Any]) -> str:
-    """The one way to write a manifest; its last entry is the hash of the rest."""
+    """JSON text whose last entry is the hash of all others."""
     plain = json.dumps(content, indent=1)
     digest = hashlib.sha256(plain.encode()).hexdigest()
     return json.dumps({**content, "manifest_sha256": digest}, indent=1)
 
 
 def read_engine_file(engine: Path) -> EngineFile:
-    """Read the manifest beside an engine; the engine itself is not touched.
+    """Read the manifest beside an engine, without opening the engine.
 
     Raises:
-        ArtifactError: there is none, or it is damaged.
+        ArtifactError: it is missing or damaged.
     """
     path = manifest_path(engine)
     try:
@@ -129,13 +130,13 @@ def read_engine_file(engine: Path) -> EngineFile:
 
 
 def load_checked(engine: Path, sha256: str | None = None) -> tuple[bytes, EngineFile]:
-    """Read an engine, and give its bytes out only if their hash is the manifest's.
+    """Read an engine and check its hash against the manifest.
 
-    The bytes that were hashed are the bytes that are answered: the file is read once.
+    The file is read once: the returned bytes are those that were hashed.
 
     Args:
         engine: the file.
-        sha256: a hash from outside that must match as well.
+        sha256: another hash that must match as well.
 
     Raises:
         ArtifactError: a file is missing or damaged, or a hash differs.
@@ -146,19 +147,19 @@ def load_checked(engine: Path, sha256: str | None = None) -> tuple[bytes, Engine
             raise ArtifactError(f"{engine}: no such file; build the engine again")
         if engine.stat().st_size != read.info.size_bytes:
             raise ArtifactError(
-                f"{engine}: expected {read.info.size_bytes} bytes as its manifest says, got "
-                f"{engine.stat().st_size}; it was changed or cut; build it again"
+                f"{engine}: expected {read.info.size_bytes} bytes by its manifest, got "
+                f"{engine.stat().st_size}; it was changed or truncated; build it again"
             )
         plan = engine.read_bytes()
     except OSError as error:
         raise ArtifactError(
             f"{engine}: cannot be read ({error.strerror}); check permissions and disk"
         ) from error
-    found = hashlib.sha256(plan).hexdigest()
+    digest = hashlib.sha256(plan).hexdigest()
     for expected, whose in ((read.info.sha256, "its manifest's"), (sha256, "the expected")):
-        if expected is not None and found != expected.lower():
+        if expected is not None and digest != expected.lower():
             raise ArtifactError(
-                f"{engine}: its SHA-256 {found[:16]}… is not {whose} {expected[:16]}…; it was "
+                f"{engine}: its SHA-256 {digest[:16]}… is not {whose} {expected[:16]}…; it was "
                 "changed since it was built and is not loaded; build it again"
             )
     return plan, read
@@ -168,8 +169,8 @@ def _from_text(engine: Path, text: str) -> EngineFile:
     data = json.loads(text)
     if not isinstance(data, dict) or data.get("schema_version") != ENGINE_SCHEMA_VERSION:
         raise ValueError(f"expected schema_version {ENGINE_SCHEMA_VERSION}")
-    rest = {key: value for key, value in data.items() if key != "manifest_sha256"}
-    if _dumped(rest) != text:
+    content = {key: value for key, value in data.items() if key != "manifest_sha256"}
+    if _dumped(content) != text:
         raise ValueError("it was changed since it was written")
     for part in ("engine", "manifest", "spec"):
         if not isinstance(data.get(part), dict):
@@ -181,7 +182,7 @@ def _from_text(engine: Path, text: str) -> EngineFile:
 
 
 def _check_sizes(read: EngineFile) -> None:
-    """What buffers are made from must agree with itself."""
+    """Check that the tensors' shapes, from which buffers are allocated, match the manifest."""
     manifest, tensors = read.artifact.manifest, read.info.tensors
     if len({tensor.name for tensor in tensors}) < len(tensors):
         raise ValueError("engine.tensors: a name twice")
@@ -214,10 +215,10 @@ def _info(data: Mapping[str, Any]) -> EngineInfo:
     if set(data) != set(_FIELDS):
         odd = sorted(set(data) ^ set(_FIELDS))
         raise ValueError(f"engine: unknown or missing {', '.join(map(str, odd[:5]))}")
-    for name, kinds in _FIELDS.items():
+    for name, types in _FIELDS.items():
         is_bool = isinstance(data[name], bool)
-        if not isinstance(data[name], kinds) or (is_bool and bool not in kinds):
-            raise ValueError(f"engine.{name}: expected {kinds[0].__name__}, got {data[name]!r:.40}")
+        if not isinstance(data[name], types) or (is_bool and bool not in types):
+            raise ValueError(f"engine.{name}: expected {types[0].__name__}, got {data[name]!r:.40}")
     if data["library"] not in LIBRARIES:
         raise ValueError(f"engine.library: expected one of {', '.join(LIBRARIES)}")
     if data["hardware_compatible"] not in HARDWARE_LEVELS:

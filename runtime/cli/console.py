@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 from model.errors import MaskportError, UsageError
-from runtime.whole_numbers import MOST_THREADS
+from runtime.whole_numbers import MAX_THREADS
 
 DONE, FAILED, USAGE = 0, 1, 2
 BAR_CHARS = 24
@@ -76,12 +76,12 @@ def whole_number(text: str) -> int:
 
 
 def thread_count(text: str) -> int:
-    """An argparse type: threads of a network, 1 to `MOST_THREADS`."""
+    """An argparse type: threads of a network, 1 to `MAX_THREADS`."""
     with suppress(argparse.ArgumentTypeError):
-        if whole_number(text) <= MOST_THREADS:
+        if whole_number(text) <= MAX_THREADS:
             return whole_number(text)
     raise argparse.ArgumentTypeError(
-        f"expected a whole number from 1 to {MOST_THREADS}, more than any machine has cores, "
+        f"expected a whole number from 1 to {MAX_THREADS}, more than any machine has cores, "
         f"got '{text}'"
     )
 

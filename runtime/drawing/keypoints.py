@@ -1,4 +1,4 @@
-"""Keypoints on a picture: a dot each and, for a person of COCO, the limbs between them."""
+"""Keypoints on an image: a dot each and, for COCO's persons, limbs between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import ImageDraw
 
 from model.arrays import Float32
 
-# Limbs by name: a model with other keypoints, or in another order, has those it names.
+# By name, so that models with other keypoints, or another order, get the limbs that they have.
 LIMBS = (
     ("nose", "left_eye"), ("nose", "right_eye"), ("left_eye", "right_eye"),
     ("left_eye", "left_ear"), ("right_eye", "right_ear"),
@@ -33,18 +33,18 @@ def paint_keypoints(
     """Paint one detection's keypoints.
 
     Args:
-        pen: of the picture.
-        points_xy: float32 [J, 2], original-image pixels; they may leave the picture.
+        pen: of the image.
+        points_xy: float32 [J, 2], original-image pixels; they may lie outside.
         names: of the J keypoints.
         color: RGB, of lines and dots; dots have a white rim.
         line_px: width of a line.
     """
-    # Pillow counts in C integers.
+    # Pillow converts to C integers.
     points = points_xy.clip(-_FAR_PX, _FAR_PX).tolist()
-    place = dict(zip(names, points, strict=True))
+    position = dict(zip(names, points, strict=True))
     for start, end in LIMBS:
-        if start in place and end in place:
-            pen.line((*place[start], *place[end]), fill=color, width=line_px)
+        if start in position and end in position:
+            pen.line((*position[start], *position[end]), fill=color, width=line_px)
     radius = line_px + 1
     for x, y in points:
         dot = (x - radius, y - radius, x + radius, y + radius)

@@ -1,4 +1,4 @@
-"""Detections on a picture: translucent masks with a crisp contour, boxes, keypoints and labels."""
+"""Detections drawn on an image: translucent masks with contours, boxes, keypoints and labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from model.arrays import Bool, UInt8
 from runtime.drawing.keypoints import paint_keypoints
-from runtime.drawing.source_image import original_pixels
+from runtime.drawing.source_image import source_pixels
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Color = tuple[int, int, int]
 Rect = tuple[float, float, float, float]
 
-# Steps of the golden ratio around the colour circle stay far apart however many are taken.
+# Steps of the golden ratio around the color circle stay far apart, however many there are.
 _GOLDEN = 0.61803398875
 _MASK_OPACITY = 0.45
 _SHADES = ((0.78, 1.0), (0.55, 1.0), (0.85, 0.78), (0.45, 0.85))
@@ -47,15 +47,15 @@ def draw(image: Image.Image | UInt8, detections: Detections) -> Image.Image:
 
     Args:
         image: The original image, see `runtime.drawing.source_image`.
-        detections: What was found in it.
+        detections: Of this image.
 
     Returns:
-        An RGB picture, upright.
+        An RGB image, upright.
 
     Raises:
-        ImageError: The image does not have the size in which the detections are given.
+        ImageError: The image has another size than the detections.
     """
-    pixels = original_pixels("draw", image, detections).copy()
+    pixels = source_pixels("draw", image, detections).copy()
     colors = instance_colors(detections.labels.tolist())
     style = _Style.of(detections.image_hw)
     order = np.argsort(detections.scores, kind="stable").tolist()
@@ -74,12 +74,12 @@ def draw(image: Image.Image | UInt8, detections: Detections) -> Image.Image:
 
 
 def instance_colors(labels: list[int]) -> list[Color]:
-    """One RGB colour per detection: the class gives the hue, its n-th instance the shade."""
-    seen: Counter[int] = Counter()
+    """One RGB color per detection: hue by class, shade by instance."""
+    instances: Counter[int] = Counter()
     colors = []
     for label in labels:
-        colors.append(_color(label, seen[label]))
-        seen[label] += 1
+        colors.append(_color(label, instances[label]))
+        instances[label] += 1
     return colors
 
 
@@ -124,34 +124,34 @@ def _paint_labels(
     style: _Style,
     order: list[int],
 ) -> None:
-    """Label the rows in `order`; an earlier one keeps its place where two would overlap."""
+    """Label the rows in `order`; the later of two that would overlap moves."""
     taken: list[Rect] = []
     for row in order:
-        # One line, whatever white space a class name holds.
+        # One line, whatever white space the class name contains.
         text = " ".join(f"{detections.names[row]} {detections.scores[row]:.2f}".split())
         box = detections.boxes[row].tolist()
-        place = _label_place(pen, text, box, style, taken)
-        taken.append(place)
-        pen.rounded_rectangle(place, radius=style.pad_px, fill=colors[row])
-        anchor = (place[0] + style.pad_px, (place[1] + place[3]) / 2)
+        rect = _label_rect(pen, text, box, style, taken)
+        taken.append(rect)
+        pen.rounded_rectangle(rect, radius=style.pad_px, fill=colors[row])
+        anchor = (rect[0] + style.pad_px, (rect[1] + rect[3]) / 2)
         pen.text(anchor, text, fill=_readable_on(colors[row]), font=style.font, anchor="lm")
 
 
-def _label_place(
+def _label_rect(
     pen: ImageDraw.ImageDraw, text: str, box_xyxy: list[float], style: _Style, taken: list[Rect]
 ) -> Rect:
-    """Above the box, else inside its top, inside its foot or below it, always in the image."""
+    """Above the box, else inside its top, inside its bottom or below it; always in the image."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=style.font)
     width, height = right - left + 2 * style.pad_px, bottom - top + 2 * style.pad_px
     image_width, image_height = pen.im.size
     x0, y0, _, y1 = box_xyxy
     x = min(max(x0, 0), max(image_width - 1 - width, 0))
-    places: list[Rect] = []
+    candidates: list[Rect] = []
     for y in (y0 - height, y0, y1 - height, y1):
         inside = min(max(y, 0), max(image_height - 1 - height, 0))
-        places.append((x, inside, x + width, inside + height))
-    free = (p for p in places if not any(_overlap(p, other) for other in taken))
-    return next(free, places[0])
+        candidates.append((x, inside, x + width, inside + height))
+    free = (c for c in candidates if not any(_overlap(c, other) for other in taken))
+    return next(free, candidates[0])
 
 
 def _overlap(a: Rect, b: Rect) -> bool:

@@ -1,4 +1,4 @@
-"""The pixels of the image that detections were made from, for what is painted on or cut from it."""
+"""The pixels of the image that detections were made from, to draw on or cut from."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from runtime.detections import Detections
 
 
-def original_pixels(what: str, image: Image.Image | UInt8, detections: Detections) -> UInt8:
-    """The image as the network was given it, uint8 [H, W, 3] RGB; not to be changed.
+def source_pixels(where: str, image: Image.Image | UInt8, detections: Detections) -> UInt8:
+    """The image's pixels, uint8 [H, W, 3] RGB, read-only for the caller.
 
-    A Pillow image is read as `runtime.sources.photos.decode` reads it, so turned upright by the
-    EXIF orientation that it carries.
+    A Pillow image is decoded as by `runtime.sources.photos.decode`, so it is turned upright by its
+    EXIF orientation.
 
     Args:
-        what: What a message begins with.
+        where: Start of a message.
         image: The original image; an array is uint8 [H, W, 3] RGB.
-        detections: What was found in it.
+        detections: Of this image.
 
     Raises:
-        ImageError: It does not have the size in which the detections are given.
+        ImageError: The image has another size than the detections.
     """
     pixels = decode(image) if isinstance(image, Image.Image) else np.asarray(image)
     expected = (*detections.image_hw, 3)
@@ -35,6 +35,6 @@ def original_pixels(what: str, image: Image.Image | UInt8, detections: Detection
         raise ImageError(
             f"expected an RGB image as uint8 {list(expected)}, got {pixels.dtype} "
             f"{list(pixels.shape)}; pass the image that the detections were made from",
-            what,
+            where,
         )
     return pixels

@@ -13,7 +13,7 @@ from model.arrays import UInt8
 from model.errors import ArtifactError
 from runtime.boxes import clipped
 from runtime.detections import Detections
-from runtime.drawing.source_image import original_pixels
+from runtime.drawing.source_image import source_pixels
 from runtime.files import atomic_path
 from runtime.formats.names import file_stem
 from runtime.masks.paste import MaskCrop
@@ -39,7 +39,7 @@ def cutouts(image: Image.Image | UInt8, detections: Detections) -> list[Image.Im
     Raises:
         ImageError: The size of the image is not that of the detections.
     """
-    pixels = original_pixels("cutouts", image, detections)
+    pixels = source_pixels("cutouts", image, detections)
     boxes = clipped(detections.boxes, detections.image_hw).tolist()
     crops: list[MaskCrop] | list[None] = detections.crops() or [None] * len(boxes)
     return [_cutout(pixels, box, crop) for box, crop in zip(boxes, crops, strict=True)]

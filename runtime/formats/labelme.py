@@ -20,7 +20,7 @@ from typing import Any
 from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.files import atomic_path
-from runtime.masks.join_rings import one_ring
+from runtime.masks.join_rings import to_single_ring
 from runtime.masks.polygons import SAME_PIXELS_PX
 
 # The file format has not changed since; labelme warns about other major versions.
@@ -64,7 +64,7 @@ def _shapes(detections: Detections) -> Iterator[dict[str, Any]]:
         description = f"score {detections.scores[row]:.4f}"
         if detections.mask_probs is not None:
             for part in masks[row]:
-                yield _shape("polygon", name, one_ring([part]).tolist(), row, description)
+                yield _shape("polygon", name, to_single_ring([part]).tolist(), row, description)
         else:
             x0, y0, x1, y1 = boxes[row]
             if x0 < x1 and y0 < y1:

@@ -26,7 +26,7 @@ from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import layout
-from runtime.masks.join_rings import one_ring
+from runtime.masks.join_rings import to_single_ring
 from runtime.masks.polygons import SAME_PIXELS_PX
 
 _DECIMALS = 7
@@ -43,7 +43,7 @@ def lines(detections: Detections) -> list[str]:
         is_visible = (rows[:, 2:] > 0).all(axis=1)
         return [_line(classes[row], rows[row]) for row in np.flatnonzero(is_visible)]
     return [
-        _line(label, (one_ring(parts) / (width, height)).ravel())
+        _line(label, (to_single_ring(parts) / (width, height)).ravel())
         for label, parts in zip(classes, detections.polygons(SAME_PIXELS_PX), strict=True)
         if parts
     ]

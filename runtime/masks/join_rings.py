@@ -1,10 +1,10 @@
-"""Many rings as one, joined by cuts without width, for formats that have one ring per object.
+"""Rings joined into one by cuts of zero width, for formats that have one ring per object.
 
-From a ring to the next the outline goes along a straight cut and comes back along the same. By
-the even-odd rule such a pair cancels everywhere, so the same points lie inside. Holes run the other
-way round than exteriors, so it is the same by the non-zero rule.
+The outline goes to the next ring along a straight cut and returns along the same one. By the
+even-odd rule the two cancel, so the same points lie inside. Holes run in the opposite direction to
+exteriors, so the same holds for the non-zero rule.
 
-Module legend: N vertices of the rings joined so far, K of the next.
+Module legend: N vertices of the joined rings, K of the next.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from runtime.masks.polygons import Polygon
 _BLOCK_PAIRS = 1 << 20
 
 
-def one_ring(polygons: Iterable[Polygon]) -> Float64:
-    """All rings of some polygons as one, cut between the nearest vertices.
+def to_single_ring(polygons: Iterable[Polygon]) -> Float64:
+    """Join all rings of some polygons at the nearest vertices.
 
     Args:
         polygons: At least one.
 
     Returns:
-        float64 [N, 2], not repeating its first point at the end.
+        float64 [N, 2], without the first point repeated at the end.
     """
     rings = [ring for part in polygons for ring in (part.exterior, *part.holes)]
     joined = rings[0]
     for ring in rings[1:]:
-        here, there = _nearest(joined, ring)
-        around = np.concatenate((ring[there:], ring[: there + 1]))
-        joined = np.concatenate((joined[: here + 1], around, joined[here:]))
+        at, start = _nearest(joined, ring)
+        closed = np.concatenate((ring[start:], ring[: start + 1]))
+        joined = np.concatenate((joined[: at + 1], closed, joined[at:]))
     return joined
 
 
 def _nearest(joined: Float64, ring: Float64) -> tuple[int, int]:
-    """The first nearest pair of vertices, one of each."""
+    """Indices of the first nearest pair of vertices, one of each."""
     best = (np.inf, 0, 0)
     step = max(1, _BLOCK_PAIRS // len(joined))
     for first in range(0, len(ring), step):
         block = ring[first : first + step]
         distance2 = (block[:, None, 0] - joined[:, 0]) ** 2
         distance2 += (block[:, None, 1] - joined[:, 1]) ** 2
-        there, here = divmod(int(distance2.argmin()), len(joined))
-        best = min(best, (float(distance2[there, here]), here, first + there))
+        row, column = divmod(int(distance2.argmin()), len(joined))
+        best = min(best, (float(distance2[row, column]), column, first + row))
     return best[1], best[2]

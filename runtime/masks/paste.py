@@ -1,19 +1,18 @@
-"""From M x M mask probabilities to exact binary crops in the image, touching only the box.
+"""From M x M mask probabilities to exact binary crops of the image, only inside the box.
 
-Two rules are reproduced to the bit in float32, as torch evaluates them on a CPU with fused
-multiply-adds (its AVX2 and AVX-512 kernels), and one as scikit-image evaluates it:
+Two rules equal torch's float32 results on a CPU with fused multiply-adds (its AVX2 and AVX-512
+kernels) to the bit, and one equals scikit-image's:
 
 * "integer", torchvision's `paste_masks_in_image`: pad the mask by one cell, grow the box by
   (M + 2) / M, truncate it to integers, resize the mask onto it bilinearly.
-* "float", detectron2's `paste_masks_in_image`: sample the mask at the pixel centres of the box
+* "float", detectron2's `paste_masks_in_image`: sample the mask at the pixel centers of the box
   and of one pixel around it, zeros outside the mask.
 * "resize", Matterport's `unmold_mask`: resize the mask to the integer box, in float64, with zeros
   around it, and clip to the mask's own range.
 
 All are separable, so a crop is two small matrix products. These round differently, by a few
-1e-7; only the pixels that stand that close to the threshold are evaluated again, in the
-framework's own order of operations. Crops are computed transposed, [w, h], because COCO's run
-lengths go down the columns.
+1e-7, so pixels that close to the threshold are evaluated again in the framework's own order of
+operations. Crops are computed transposed, [w, h], because COCO's run lengths go down the columns.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ if TYPE_CHECKING:
 
 Weights = Float32 | Float64
 
-# One zero cell before the mask and two after it, so that every sample has an upper neighbour.
+# One zero cell before the mask and two after it, so that every sample has an upper neighbor.
 CELLS_BEFORE, CELLS_AFTER = 1, 2
-# More than ten times what either order of operations can round a probability.
+# More than ten times the rounding error of either order of operations.
 _RECOMPUTE_WITHIN = 4e-6
-# OpenBLAS multiplies matrices of up to so many products in the calling thread. Waking its other
-# threads costs more than they save here, and a hundred times more on a busy machine.
+# Up to this many products OpenBLAS uses only the calling thread. Its other threads would cost more
+# than they save here, and a hundred times more on a busy machine.
 _BLOCK_PRODUCTS = 1 << 18
-# Up to this height + width torch resizes with another kernel, which rounds differently.
+# Up to this height + width torch uses another resize kernel, which rounds differently.
 SMALL_KERNEL_PX = 128
 _COORDINATE_LIMIT_PX = np.float32(2.0**31)
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 # Four corners and their weights, each [P], to P probabilities in the framework's order of
-# operations; weights are float64 where the framework's are.
+# operations; weights are float64 if the framework's are.
 _Quad = tuple[Float32, Float32, Float32, Float32]
 _Operand = Float32 | np.float32
 _Exact = Callable[[_Quad, Any], Float32]
@@ -54,14 +53,14 @@ _Exact = Callable[[_Quad, Any], Float32]
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """How a mask is pasted and cut; the fields are those of `model.spec.MaskHeadSpec`."""
+    """Paste rule and threshold of a mask, as in `model.spec.MaskHeadSpec`."""
 
     paste: PasteRule = "integer"
     threshold: float = 0.5
     threshold_inclusive: bool = False
 
     def __post_init__(self) -> None:
-        # At zero or less every pixel outside the box would be foreground, too.
+        # At zero or less every pixel outside the box would be foreground.
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(
                 f"mask threshold: expected a number between 0 and 1, got {self.threshold}"
@@ -70,7 +69,7 @@ class MaskRule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskCrop:
-    """The part of a binary mask that its box covers inside the image; the rest is background.
+    """A binary mask cut to its box inside the image; everything outside is background.
 
     `columns` is bool [w, h], the transposed crop; its first pixel is at (`x0_px`, `y0_px`) of the
     image.
@@ -88,7 +87,7 @@ class MaskCrop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResizeAxis:
-    """Linear interpolation along one axis of the zero-padded mask, for the visible pixels.
+    """Linear interpolation along one axis of the padded mask, for the visible pixels.
 
     Pixel `start_px + i` is `weight0[i] * grid[cell[i]] + weight1[i] * grid[cell[i] + 1]`.
     """
@@ -111,7 +110,7 @@ class ResizeAxis:
 def paste_crops(
     mask_probs: Float32, boxes_xyxy: Float32, image_hw: tuple[int, int], rule: MaskRule
 ) -> Iterator[MaskCrop]:
-    """Paste each mask into its box and cut it at the threshold.
+    """Paste each mask into its box and threshold it.
 
     Args:
         mask_probs: float32 [D, M, M], probabilities, finite.
@@ -120,7 +119,7 @@ def paste_crops(
         rule: Paste rule and threshold.
 
     Yields:
-        One crop per mask, of size zero where the box is inverted or outside the image.
+        One crop per mask, empty if the box is inverted or outside the image.
     """
     side = mask_probs.shape[-1]
     grids = padded_grids(mask_probs)
@@ -145,8 +144,8 @@ def grown_integer_boxes(boxes_xyxy: Float32, side: int) -> Int64:
     boxes = boxes_xyxy.clip(-_COORDINATE_LIMIT_PX, _COORDINATE_LIMIT_PX)
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = (high - low) * _HALF * np.float32((side + 2) / side)
-    centre = (high + low) * _HALF
-    return _integers(np.concatenate((centre - reach, centre + reach), axis=1))
+    center = (high + low) * _HALF
+    return _integers(np.concatenate((center - reach, center + reach), axis=1))
 
 
 def _integers(boxes_xyxy: Float32) -> Int64:
@@ -165,7 +164,7 @@ def _paste_integer(
 
 
 def resize_axis(first_px: int, last_px: int, extent_px: int, cells: int, small: bool) -> ResizeAxis:
-    """Torch's bilinear resize without `align_corners` of the mask with one cell of padding."""
+    """Torch's bilinear resize without `align_corners`, of the mask with one cell of padding."""
     size_out = max(last_px - first_px + 1, 1)
     start, stop = max(first_px, 0), min(last_px + 1, extent_px)
     pixel = np.arange(start - first_px, stop - first_px)
@@ -178,17 +177,17 @@ def resize_taps(pixel: Int64, size_out: Int64, is_small: Bool, cells: int) -> tu
     """Torch's float32 index arithmetic: lower cell and weight of the upper one, [P] each.
 
     Args:
-        pixel: int64 [P], place in the box.
+        pixel: int64 [P], offset in the box.
         size_out: int64 [P], side of the box in pixels.
-        is_small: bool [P], resized by the kernel for small outputs.
+        is_small: bool [P], whether torch uses its kernel for small outputs.
         cells: cells of a padded grid, G.
     """
     size_in = cells - 1
-    centre = pixel.astype(np.float32) + _HALF
+    center = pixel.astype(np.float32) + _HALF
     scale = np.float32(size_in) / size_out.astype(np.float32)
-    source = centre * scale - _HALF
+    source = center * scale - _HALF
     if is_small.any():
-        source = np.where(is_small, _fma(centre, scale, -_HALF), source)
+        source = np.where(is_small, _fma(center, scale, -_HALF), source)
     source = np.maximum(source, np.float32(0))
     cell = np.minimum(source.astype(np.int64), size_in - 1)
     return cell, np.minimum(source - cell.astype(np.float32), _ONE)
@@ -204,7 +203,7 @@ def _paste_float(
 
 
 def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) -> ResizeAxis:
-    """Torch's `grid_sample` without `align_corners` at the centres of the box's pixels."""
+    """Torch's `grid_sample` without `align_corners` at the centers of the box's pixels."""
     start, stop = (int(end) for end in sampled_pixels(low, high, extent_px))
     return ResizeAxis(start, *sample_taps(np.arange(start, stop), low, high, cells))
 
@@ -212,8 +211,8 @@ def _sample_axis(low: np.float32, high: np.float32, extent_px: int, cells: int) 
 def sampled_pixels(
     low: Float32 | np.float32, high: Float32 | np.float32, extent_px: int
 ) -> tuple[Int64, Int64]:
-    """First pixel of the image and the one behind the last that "float" boxes are pasted to."""
-    # In float64, for float32 rounds the extent of an image beyond 2^24 pixels.
+    """First and end pixel of the image for "float" boxes."""
+    # In float64: float32 rounds the extent of an image beyond 2^24 pixels.
     start = (np.floor(low) - _ONE).astype(np.float64).clip(0, extent_px).astype(np.int64)
     stop = (np.ceil(high) + _ONE).astype(np.float64).clip(0, extent_px).astype(np.int64)
     return start, np.where(high > low, np.maximum(stop, start), start)
@@ -229,13 +228,13 @@ def sample_taps(
 
     Args:
         pixel: int64 [P], of the image.
-        low: float32 [P], or one for all: where the box begins.
-        high: float32 [P], or one for all: where it ends.
+        low: float32 [P] or a scalar, start of the box.
+        high: float32 [P] or a scalar, end of the box.
         cells: cells of a padded grid, G.
     """
     side = cells - CELLS_BEFORE - CELLS_AFTER
-    centre = pixel.astype(np.float32) + _HALF
-    unit = (centre - low) / (high - low) * _TWO - _ONE
+    center = pixel.astype(np.float32) + _HALF
+    unit = (center - low) / (high - low) * _TWO - _ONE
     source = _fma(unit + _ONE, np.float32(side) / _TWO, -_HALF)
     below = np.floor(source)
     upper = source - below
@@ -256,7 +255,7 @@ def _paste_resized(
     side = len(grid) - CELLS_BEFORE - CELLS_AFTER
     across = _zoom_axis(x0, x1, image_hw[1], side)
     down = _zoom_axis(y0, y1, image_hw[0], side)
-    # Zeros blend in at the edges, but never below the smallest probability of the mask.
+    # Zeros blend in at the edges, but the result is clipped to the mask's smallest probability.
     lowest = grid[CELLS_BEFORE:-CELLS_AFTER, CELLS_BEFORE:-CELLS_AFTER].min()
     if _is_foreground(lowest, rule):
         whole = np.ones((across.cell.size, down.cell.size), np.bool_)
@@ -276,7 +275,7 @@ def _zoom_axis(first_px: int, end_px: int, extent_px: int, cells: int) -> Resize
 def _cut(
     grid: Float32, across: ResizeAxis, down: ResizeAxis, rule: MaskRule, exact: _Exact
 ) -> MaskCrop:
-    """Interpolate and threshold, in blocks of columns that stay in the processor's cache."""
+    """Interpolate and threshold, in blocks of columns that fit in the processor's cache."""
     width, height, cells = across.cell.size, down.cell.size, len(grid)
     bits = np.empty((width, height), np.bool_)
     if bits.size:
@@ -294,7 +293,7 @@ def _cut(
 
 
 def _threshold_into(out: Bool, probs: Float32, threshold: float) -> tuple[NDArray[np.intp], ...]:
-    """Fill `out`, and answer the indices of the pixels that are too close to call."""
+    """Fill `out`; returns the indices of pixels too close to the threshold."""
     np.greater(probs, np.float32(threshold + _RECOMPUTE_WITHIN), out=out)
     at_least = probs > np.float32(threshold - _RECOMPUTE_WITHIN)
     if np.count_nonzero(at_least) == np.count_nonzero(out):
@@ -316,7 +315,7 @@ def _evaluate(
     row: NDArray[np.intp],
     exact: _Exact,
 ) -> Float32:
-    """Probabilities of single pixels, given by their place in the crop, to the bit."""
+    """Exact probabilities of single pixels, given by their indices in the crop."""
     x, y = across.cell[column], down.cell[row]
     corners = (grid[y, x], grid[y, x + 1], grid[y + 1, x], grid[y + 1, x + 1])
     weights = (across.weight0[column], across.weight1[column], down.weight0[row], down.weight1[row])
@@ -339,14 +338,14 @@ def _small_resize(corners: _Quad, weights: _Quad) -> Float32:
 
 
 def _grid_sample(corners: _Quad, weights: _Quad) -> Float32:
-    """Torch's vectorised `grid_sample`; it differs from the above in the first rounding."""
+    """Torch's vectorized `grid_sample`; it differs from the above in the first rounding."""
     x0, x1, y0, y1 = weights
     total = _fma(corners[1], x1 * y0, corners[0] * (x0 * y0))
     return _fma(corners[3], x1 * y1, _fma(corners[2], x0 * y1, total))
 
 
 def _zoom(corners: _Quad, weights: tuple[Float64, ...]) -> Float32:
-    """scikit-image's: each corner by its row's weight, then by its column's, summed in order."""
+    """scikit-image: each corner times its row's weight, then its column's, summed in order."""
     x0, x1, y0, y1 = weights
     total = corners[0] * y0 * x0 + corners[1] * y0 * x1
     return (total + corners[2] * y1 * x0 + corners[3] * y1 * x1).astype(np.float32)

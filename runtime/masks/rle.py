@@ -1,9 +1,9 @@
-"""COCO's compressed run lengths, straight from a crop, without a mask of the image's size.
+"""COCO's compressed run lengths, directly from a crop, without a mask of the image's size.
 
 Runs go down the columns and start with background. The text is that of `rleToString` in COCO's
 `maskApi.c`: from the fourth run on the difference to the run before the last, in groups of five
 bits, low first, 0x20 marking that more follow, 48 added to give printable characters.
-Byte-identical to `pycocotools.mask.encode`, which is not needed.
+Byte-identical to `pycocotools.mask.encode`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def encode(columns: Bool, x0_px: int, y0_px: int, image_hw: tuple[int, int]) -> 
     """Encode a crop as run lengths of the whole image.
 
     Args:
-        columns: bool [w, h], the transposed crop, all of it inside the image.
+        columns: bool [w, h], the transposed crop, inside the image.
         x0_px: First column of the crop in the image.
         y0_px: First row of the crop in the image.
         image_hw: Height and width of the image in pixels.
@@ -53,7 +53,7 @@ def decode(rle: Rle) -> Bool:
     """The dense mask, bool [H, W].
 
     Raises:
-        ArtifactError: The text is not of this format, or does not fill the image exactly.
+        ArtifactError: The text is not in this format, or does not fill the image exactly.
     """
     height, width = rle["size"]
     counts = _checked_counts(rle)
@@ -82,7 +82,7 @@ def _edges(columns: Bool, x0_px: int, y0_px: int, image_height: int) -> Int64:
     column, row = np.divmod(np.flatnonzero(change), height + 1)
     edges: Int64 = (column + x0_px) * image_height + (row + y0_px)
     if height == image_height:
-        # A run that reaches the foot of its column goes on at the head of the next.
+        # A run that reaches the bottom of its column continues at the top of the next.
         joint = np.flatnonzero(edges[1:] == edges[:-1])
         edges = np.delete(edges, np.concatenate((joint, joint + 1)))
     return edges
@@ -94,8 +94,8 @@ def _to_text(counts: Int64) -> str:
     shifts = np.arange(0, _GROUP_BITS * _MAX_GROUPS, _GROUP_BITS)
     shifted = values[:, None] >> shifts
     groups = shifted & (2**_GROUP_BITS - 1)
-    rest = shifted >> _GROUP_BITS
-    more = rest != -((groups & _SIGN) >> 4)
+    higher = shifted >> _GROUP_BITS
+    more = higher != -((groups & _SIGN) >> 4)
     needed = np.ones_like(more)
     needed[:, 1:] = more[:, :-1]
     chars = groups + _FIRST_CHAR + more * _MORE
@@ -122,8 +122,8 @@ def _from_text(text: str) -> Int64:
         raise ArtifactError(
             f"run lengths: expected COCO's compressed text, got {text[:20]!r}…; the text is damaged"
         )
-    place = np.arange(raw.size) - np.repeat(first, length)
-    values = np.add.reduceat((raw & 31) << (_GROUP_BITS * place), first)
+    offset = np.arange(raw.size) - np.repeat(first, length)
+    values = np.add.reduceat((raw & 31) << (_GROUP_BITS * offset), first)
     negative = (raw[last] & _SIGN) != 0
     values[negative] -= np.int64(1) << (_GROUP_BITS * length[negative])
     counts = values.copy()

@@ -36,9 +36,9 @@ except ImportError:  # built without a compiler; `maskport doctor` says so
     IS_COMPILED = False
 
 
-# Of columns and rows that tables are made of at once; bounds the memory of a thousand masks.
+# Columns and rows per call of the kernel; bounds the memory of a thousand masks.
 _TABLE_PIXELS = 1 << 16
-# As in the C: torch's resize of large and of small outputs, and its `grid_sample`.
+# As in rle_kernel.h: torch's resize of large and of small outputs, and its `grid_sample`.
 _LARGE_RESIZE, _SMALL_RESIZE, _GRID_SAMPLE = range(3)
 
 
@@ -62,14 +62,14 @@ def encode_pasted(
 def _encode_c(
     mask_probs: Float32, boxes_xyxy: Float32, image_hw: tuple[int, int], rule: MaskRule
 ) -> list[rle.Rle]:
-    """`encode_pasted` for the rules "integer" and "float", the interpreter's lock released."""
+    """`encode_pasted` for the rules "integer" and "float"."""
     axes = _resized if rule.paste == "integer" else _sampled
     across, down, orders = axes(boxes_xyxy, mask_probs.shape[-1], image_hw)
-    # What is in no column or in no row of the image needs neither.
+    # A mask outside the image has neither columns nor rows.
     is_visible = (across.count > 0) & (down.count > 0)
     for axis in (across, down):
         axis.count[~is_visible] = 0
-    found: list[rle.Rle] = []
+    encoded: list[rle.Rle] = []
     for part in _groups(across.count + down.count):
         grids = padded_grids(mask_probs[part])
         cells = grids.shape[-1]
@@ -84,8 +84,8 @@ def _encode_c(
             rule.threshold,
             rule.threshold_inclusive,
         )
-        found += [{"size": list(image_hw), "counts": text} for text in texts]
-    return found
+        encoded += [{"size": list(image_hw), "counts": text} for text in texts]
+    return encoded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,10 +93,10 @@ class _Axis:
     """The visible pixels of all boxes along one axis of the image.
 
     Attributes:
-        first: int64 [D], the first of each, in the image.
-        count: int64 [D].
-        taps: of pixels of the image and their masks, int64 [P] each, in grids of so many cells:
-            lower cell, its weight and the upper one's, [P] each.
+        first: int64 [D], first pixel of each box in the image.
+        count: int64 [D], pixels of each box.
+        taps: takes pixels of the image and their masks, int64 [P] each, and the number of cells;
+            returns lower cell, its weight and the upper one's, [P] each.
     """
 
     first: Int64
@@ -104,7 +104,7 @@ class _Axis:
     taps: Callable[[Int64, Int64, int], tuple[Int64, Float32, Float32]]
 
     def table(self, part: slice, cells: int) -> tuple[Int32, Float32]:
-        """Of some masks, one after the other: cells int32 [P], weights float32 [2, P]."""
+        """Cells int32 [P] and weights float32 [2, P] of some masks, one after the other."""
         first, count = self.first[part], self.count[part]
         owner = np.repeat(np.arange(len(count)), count)
         before = np.cumsum(count) - count
@@ -117,15 +117,15 @@ _Axes = tuple[_Axis, _Axis, UInt8]
 
 
 def _resized(boxes_xyxy: Float32, side: int, image_hw: tuple[int, int]) -> _Axes:
-    """Across, down and the order of operations of each mask, by torchvision's rule."""
+    """Both axes and each mask's order of operations, by torchvision's rule."""
     boxes = grown_integer_boxes(boxes_xyxy, side)
     low, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1
     is_small = size.sum(axis=1) <= SMALL_KERNEL_PX
 
     def along(axis: int, extent_px: int) -> _Axis:
         def taps(pixel: Int64, mask: Int64, cells: int) -> tuple[Int64, Float32, Float32]:
-            place, sides = pixel - low[mask, axis], np.maximum(size[mask, axis], 1)
-            cell, upper = resize_taps(place, sides, is_small[mask], cells)
+            offset, sides = pixel - low[mask, axis], np.maximum(size[mask, axis], 1)
+            cell, upper = resize_taps(offset, sides, is_small[mask], cells)
             return cell, np.float32(1) - upper, upper
 
         first = low[:, axis].clip(0, extent_px)
@@ -137,7 +137,7 @@ def _resized(boxes_xyxy: Float32, side: int, image_hw: tuple[int, int]) -> _Axes
 
 
 def _sampled(boxes_xyxy: Float32, side: int, image_hw: tuple[int, int]) -> _Axes:
-    """The same by detectron2's rule."""
+    """The same, by detectron2's rule."""
 
     def along(axis: int, extent_px: int) -> _Axis:
         low, high = boxes_xyxy[:, axis], boxes_xyxy[:, axis + 2]
@@ -153,7 +153,7 @@ def _sampled(boxes_xyxy: Float32, side: int, image_hw: tuple[int, int]) -> _Axes
 
 
 def _groups(pixels: Int64) -> Iterator[slice]:
-    """Consecutive masks whose tables together have about `_TABLE_PIXELS`."""
+    """Consecutive masks with about `_TABLE_PIXELS` columns and rows together."""
     group = np.cumsum(pixels) // _TABLE_PIXELS
     starts = (np.flatnonzero(np.diff(group)) + 1).tolist()
     for start, stop in pairwise([0, *starts, len(pixels)]):

@@ -1,6 +1,6 @@
-"""Douglas-Peucker on many closed rings at once: fewer points, none of the others far off.
+"""Douglas-Peucker simplification of many closed rings at once.
 
-Module legend: R rings, P points of all rings, Q points inside the pieces that are still open.
+Module legend: R rings, P points of all rings, Q points inside the pieces that may still be split.
 
 Source: Douglas and Peucker, 1973, with the distance to the chord's segment.
 """
@@ -26,9 +26,9 @@ def run_lengths(first: Int64, total: int) -> Int64:
 def douglas_peucker(x: Float64, y: Float64, first: Int64, tolerance: float) -> Bool:
     """Which points to keep.
 
-    A ring is split at its first point and at the one furthest from that. Then the furthest point of
-    each piece, where it is further than the tolerance from the piece's chord, splits it again; all
-    pieces of all rings take a step together.
+    A ring is split at its first point and at the point farthest from it. Then each piece is split
+    at the point farthest from its chord while that distance exceeds the tolerance; all pieces of
+    all rings take a step together.
 
     Args:
         x: float64 [P], ring after ring, without a ring's first point repeated.
@@ -37,17 +37,17 @@ def douglas_peucker(x: Float64, y: Float64, first: Int64, tolerance: float) -> B
         tolerance: In the unit of x and y.
 
     Returns:
-        bool [P]. Each point left out is at most the tolerance from the chord that replaces it.
+        bool [P]. Each removed point is at most the tolerance from the chord that replaces it.
     """
     size = run_lengths(first, x.size)
     start = first + np.arange(first.size)
-    # Each ring ends with its first point again, so that every piece has two ends.
+    # Repeat the first point at each ring's end, so that every piece has two ends.
     closed = np.insert(np.arange(x.size), first + size, first)
     x, y = x[closed], y[closed]
     kept = np.zeros(closed.size, np.bool_)
     kept[start] = kept[start + size] = True
     away_x, away_y = x - np.repeat(x[start], size + 1), y - np.repeat(y[start], size + 1)
-    kept[_furthest(away_x**2 + away_y**2, start, size + 1)] = True
+    kept[_farthest(away_x**2 + away_y**2, start, size + 1)] = True
     inner = np.flatnonzero(~kept)
     while inner.size:
         ends = np.flatnonzero(kept)
@@ -56,37 +56,36 @@ def douglas_peucker(x: Float64, y: Float64, first: Int64, tolerance: float) -> B
         count = run_lengths(begin, inner.size)
         low, high = ends[piece[begin]], ends[piece[begin] + 1]
         distance2 = _distance2(x, y, inner, low, high, count)
-        furthest = _furthest(distance2, begin, count)
-        is_split = distance2[furthest] > tolerance**2
-        kept[inner[furthest[is_split]]] = True
-        # The other pieces are done.
+        farthest = _farthest(distance2, begin, count)
+        is_split = distance2[farthest] > tolerance**2
+        kept[inner[farthest[is_split]]] = True
         is_open = np.repeat(is_split, count)
-        is_open[furthest] = False
+        is_open[farthest] = False
         inner = inner[is_open]
-    # The first point at each ring's end is none of its own.
+    # Drop the repeated first points.
     return np.delete(kept, start + size)
 
 
-def _furthest(distance: Float64, begin: Int64, count: Int64) -> Int64:
-    """Place of the first largest distance of each run."""
+def _farthest(distance: Float64, begin: Int64, count: Int64) -> Int64:
+    """Index of the first largest distance of each run."""
     largest = np.maximum.reduceat(distance, begin)
-    place = np.flatnonzero(distance == np.repeat(largest, count))
-    return place[np.searchsorted(place, begin)]
+    indices = np.flatnonzero(distance == np.repeat(largest, count))
+    return indices[np.searchsorted(indices, begin)]
 
 
 def _distance2(
     x: Float64, y: Float64, inner: Int64, low: Int64, high: Int64, count: Int64
 ) -> Float64:
-    """Squared distance of each inner point from the segment between its piece's ends; [Q]."""
+    """Squared distance of each inner point from its piece's chord, [Q]."""
     along_x, along_y = x[high] - x[low], y[high] - y[low]
     length2 = along_x**2 + along_y**2
     length2[length2 == 0] = 1.0
     off_x = x[inner] - np.repeat(x[low], count)
     off_y = y[inner] - np.repeat(y[low], count)
     along_x, along_y = np.repeat(along_x, count), np.repeat(along_y, count)
-    share = (off_x * along_x + off_y * along_y) / np.repeat(length2, count)
-    np.minimum(np.maximum(share, 0.0, out=share), 1.0, out=share)
-    off_x -= share * along_x
-    off_y -= share * along_y
+    fraction = (off_x * along_x + off_y * along_y) / np.repeat(length2, count)
+    np.clip(fraction, 0.0, 1.0, out=fraction)
+    off_x -= fraction * along_x
+    off_y -= fraction * along_y
     distance2: Float64 = off_x**2 + off_y**2
     return distance2

@@ -1,11 +1,11 @@
-"""Torch's bicubic resize of small square maps, a cell at a time, and a bound on what a cell holds.
+"""Torch's bicubic resize of small square maps, cell by cell, with a bound on each cell's pixels.
 
-A *cell* is the span between two neighbouring samples of a map; all pixels in it are weighted sums
+A *cell* is the span between two neighboring samples of a map; all pixels in it are weighted sums
 of the same 4 x 4 samples, so those samples bound them. A search for the largest pixel needs only
-the few cells whose bound is high.
+the few cells with a high bound.
 
 Legend: J maps, S side of a map, C = S + 1 cells along it, P = S + 4 samples with the edge repeated
-twice at each end, n pixels along an axis, N chosen cells, h x w the most pixels that a cell holds.
+twice at each end, n pixels along an axis, N chosen cells, h x w the most pixels of a cell.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from model.arrays import Bool, Float32, Int64
 _EDGE = 2
 _TAPS = np.arange(4)
 SHARPNESS = -0.75  # of torch's cubic kernel
-# The outer two weights sum to -0.75 t (1 - t), the inner two to the rest of 1.
+# The outer two weights sum to -0.75 t (1 - t); all four sum to 1.
 _MOST_OVERSHOOT = np.float32(-SHARPNESS / 4)
 _HALF = np.float32(0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Axis:
-    """Where the pixels of one axis read.
+    """The samples that the pixels along one axis use.
 
     Attributes:
-        cell: int64 [n], ascending; pixel i reads the padded samples cell[i] to cell[i] + 3.
+        cell: int64 [n], ascending; pixel i uses the padded samples cell[i] to cell[i] + 3.
         weights: float32 [n, 4], of those samples.
         first: int64 [C + 1]; the pixels of cell c are first[c] to first[c + 1] - 1.
     """
@@ -46,7 +46,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Chosen cells, int64 [N] each: which map, which row of cells, which column."""
+    """Chosen cells, int64 [N] each: map, row of cells, column of cells."""
 
     plane: Int64
     row: Int64
@@ -58,7 +58,7 @@ class Cells:
 
 
 def resize_axis(side: int, pixels: int) -> Axis:
-    """The axis that resizes `side` samples to `pixels`, half-pixel centres.
+    """The axis that resizes `side` samples to `pixels`, with half-pixel centers.
 
     Source: torch `interpolate(mode="bicubic", align_corners=False)`: float32 index arithmetic,
     A = -0.75, samples beyond the edge repeat it.
@@ -84,10 +84,10 @@ def padded(maps: Float32) -> Float32:
 
 
 def cell_bounds(padded_maps: Float32, down: Axis, across: Axis) -> Float32:
-    """What no pixel of a cell can exceed, but for rounding: float32 [J, C, C].
+    """Upper bound of the pixels of each cell, except for rounding: float32 [J, C, C].
 
-    Minus infinity where a cell holds no pixel. The bound of a row of samples is taken first, then
-    that of four rows: a pixel is a weighted sum, down, of values that lie within the rows' bounds.
+    Minus infinity for cells without pixels. Rows of samples are bounded first, then groups of four
+    rows: a pixel is a weighted sum, down, of values within the rows' bounds.
 
     Args:
         padded_maps: of `padded`.
@@ -101,7 +101,7 @@ def cell_bounds(padded_maps: Float32, down: Axis, across: Axis) -> Float32:
 
 
 def _span(highest: Float32, lowest: Float32, axis: int) -> tuple[Float32, Float32]:
-    """Bounds of the cubic through four neighbours along an axis that lie within given bounds."""
+    """Bounds of the cubic through four neighbors along an axis, from bounds of the neighbors."""
     count = highest.shape[axis] - 3
 
     def at(values: Float32, tap: int) -> Float32:
@@ -109,9 +109,9 @@ def _span(highest: Float32, lowest: Float32, axis: int) -> tuple[Float32, Float3
 
     top = np.maximum(at(highest, 1), at(highest, 2))
     top = top + _MOST_OVERSHOOT * np.maximum(top - np.minimum(at(lowest, 0), at(lowest, 3)), 0)
-    foot = np.minimum(at(lowest, 1), at(lowest, 2))
-    foot = foot - _MOST_OVERSHOOT * np.maximum(np.maximum(at(highest, 0), at(highest, 3)) - foot, 0)
-    return top, foot
+    low = np.minimum(at(lowest, 1), at(lowest, 2))
+    low = low - _MOST_OVERSHOOT * np.maximum(np.maximum(at(highest, 0), at(highest, 3)) - low, 0)
+    return top, low
 
 
 def cell_values(padded_maps: Float32, down: Axis, across: Axis, cells: Cells) -> Float32:
@@ -128,9 +128,9 @@ def cell_values(padded_maps: Float32, down: Axis, across: Axis, cells: Cells) ->
 
 
 def _pixels(axis: Axis, cell: Int64) -> tuple[Int64, Bool]:
-    """Pixels of each cell, int64 [N, most], and which of them there are."""
-    places = axis.first[cell][:, None] + np.arange(axis.counts.max())
-    return np.minimum(places, axis.cell.size - 1), places < axis.first[cell + 1][:, None]
+    """Pixels of each cell, int64 [N, most], and which of them exist."""
+    pixels = axis.first[cell][:, None] + np.arange(axis.counts.max())
+    return np.minimum(pixels, axis.cell.size - 1), pixels < axis.first[cell + 1][:, None]
 
 
 def pixel_value(padded_map: Float32, down: Axis, across: Axis, row: int, column: int) -> float:

@@ -1,8 +1,8 @@
 """Heat maps to keypoints: the peak of each map, resized to its box.
 
 The eager models resize every heat map to its box in canvas pixels and take the argmax. Here only
-the cells of the map that can hold the peak are evaluated, which is exact and, for a box of a
-whole photo, a hundredth of the work.
+the cells of the map that can hold the peak are evaluated, which is exact and, for a box that fills
+the photo, a hundredth of the work.
 
 Legend: D detections, J keypoints, S side of a heat map; boxes are xyxy in canvas pixels.
 """
@@ -27,11 +27,11 @@ from runtime.postprocessing.bicubic import (
 
 KeypointScore = Literal["logit", "softmax"]
 
-# Pixels that are evaluated at a time, 4 MB of them.
+# Pixels that are evaluated at a time, 4 MB.
 _BLOCK_PIXELS = 1 << 20
 # A bound and a pixel are float32 sums of a few products each.
 _ROUNDING = np.float32(1e-5)
-# No network runs on a canvas of this side; memory grows with it.
+# Larger than any canvas; memory grows with a box's side.
 MOST_SIDE_PX = 1 << 16
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
@@ -42,7 +42,7 @@ class Grids:
 
     Attributes:
         corner: float32 [D, 2], x and y of the box's top left.
-        step: float32 [D, 2], width and height of a pixel of the grid: just under 1.
+        step: float32 [D, 2], width and height of a grid pixel: just under 1.
         size: int64 [D, 2], pixels across and down.
     """
 
@@ -57,8 +57,8 @@ def decode(heatmaps: Float32, boxes_xyxy: Float32, score: KeypointScore = "logit
     Args:
         heatmaps: float32 [D, J, S, S] logits, finite.
         boxes_xyxy: float32 [D, 4], canvas pixels, finite.
-        score: "logit" gives the peak of the resized map, "softmax" that peak's share of the
-            map's positions, which is not bounded by 1.
+        score: "logit" is the peak of the resized map; "softmax" the peak's exponential divided by
+            the sum over the map's positions, which is not bounded by 1.
 
     Returns:
         float32 [D, J, 3]: x, y in canvas pixels, score.
@@ -70,16 +70,16 @@ def decode(heatmaps: Float32, boxes_xyxy: Float32, score: KeypointScore = "logit
     sides rounded up, at least 1; of equal peaks the first in row order.
     """
     grids = grids_of(boxes_xyxy)
-    found = np.empty((*heatmaps.shape[:2], 3), np.float32)
+    keypoints = np.empty((*heatmaps.shape[:2], 3), np.float32)
     for row, maps in enumerate(heatmaps):
         width, height = grids.size[row].tolist()
-        peak, place = peaks(
+        peak, index = peaks(
             maps, resize_axis(maps.shape[1], height), resize_axis(maps.shape[2], width)
         )
-        pixel = np.stack([place % width, place // width], axis=1).astype(np.float32)
-        found[row, :, :2] = (pixel + _HALF) * grids.step[row] + grids.corner[row]
-        found[row, :, 2] = peak if score == "logit" else softmax_score(maps, peak)
-    return found
+        pixel = np.stack([index % width, index // width], axis=1).astype(np.float32)
+        keypoints[row, :, :2] = (pixel + _HALF) * grids.step[row] + grids.corner[row]
+        keypoints[row, :, 2] = peak if score == "logit" else softmax_score(maps, peak)
+    return keypoints
 
 
 def grids_of(boxes_xyxy: Float32) -> Grids:
@@ -99,21 +99,21 @@ def grids_of(boxes_xyxy: Float32) -> Grids:
 
 
 def softmax_score(maps: Float32, peak: Float32) -> Float32:
-    """Share of each resized peak, float32 [J], in its map's positions, float32 [J, S, S]."""
+    """Softmax of each resized peak, float32 [J], over its map, float32 [J, S, S]."""
     logits = maps.reshape(len(maps), -1)
     highest = logits.max(axis=1)
     total = np.exp(logits - highest[:, None]).sum(axis=1)
-    share: Float32 = np.exp(peak - highest) / total
-    return share
+    score: Float32 = np.exp(peak - highest) / total
+    return score
 
 
 def peaks(maps: Float32, down: Axis, across: Axis) -> tuple[Float32, Int64]:
-    """The largest pixel of each map, float32 [J, S, S], resized: its value and its place, [J].
+    """The largest pixel of each resized map, float32 [J, S, S]: its value and index, [J] each.
 
-    A place counts pixels in row order.
+    An index counts pixels in row order.
 
-    1. The best pixel of each map's most promising cell is a lower limit of the peak.
-    2. Cells that cannot exceed it are left out, the others are evaluated.
+    1. The best pixel of the cell with the highest bound is a lower bound of the peak.
+    2. Cells that cannot exceed it are skipped, the others are evaluated.
     """
     samples = padded(maps)
     bounds = cell_bounds(samples, down, across)
@@ -134,25 +134,25 @@ def peaks(maps: Float32, down: Axis, across: Axis) -> tuple[Float32, Int64]:
 def _best_pixels(
     samples: Float32, down: Axis, across: Axis, cells: Cells, planes: int
 ) -> tuple[Float32, Int64]:
-    """The largest pixel within chosen cells, at least one of each map, and its place."""
+    """The largest pixel within chosen cells, at least one of each map, and its index."""
     value = np.full(planes, -np.inf, np.float32)
-    place = np.zeros(planes, np.int64)
+    index = np.zeros(planes, np.int64)
     step = max(1, _BLOCK_PIXELS // int(down.counts.max() * across.counts.max()))
     for start in range(0, cells.plane.size, step):
         part = cells.part(slice(start, start + step))
         peak, at = _best_of_cells(samples, down, across, part)
         plane = np.concatenate((np.arange(planes), part.plane))
-        value_all, place_all = np.concatenate((value, peak)), np.concatenate((place, at))
-        order = np.lexsort((place_all, -value_all, plane))
+        value_all, index_all = np.concatenate((value, peak)), np.concatenate((index, at))
+        order = np.lexsort((index_all, -value_all, plane))
         _, first = np.unique(plane[order], return_index=True)
-        value, place = value_all[order[first]], place_all[order[first]]
-    return value, place
+        value, index = value_all[order[first]], index_all[order[first]]
+    return value, index
 
 
 def _best_of_cells(
     samples: Float32, down: Axis, across: Axis, cells: Cells
 ) -> tuple[Float32, Int64]:
-    """The largest pixel of each cell, [N], and its place in the whole resized map."""
+    """The largest pixel of each cell, [N], and its index in the whole resized map."""
     values = cell_values(samples, down, across, cells)
     flat = values.reshape(len(values), -1)
     at = flat.argmax(axis=1)

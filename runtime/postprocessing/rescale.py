@@ -1,4 +1,4 @@
-"""Boxes and keypoints from the canvas to the original image, as each eager model does it.
+"""Boxes and keypoints from the canvas to the original image, as the eager models do it.
 
 Module legend: D detections, J keypoints, S side of a heat map.
 """
@@ -23,12 +23,12 @@ def boxes_to_image(
     resized_hw: tuple[int, int],
     origin_yx: tuple[int, int],
 ) -> Float32:
-    """Boxes in original-image pixels; one that overflows float32 comes out not finite.
+    """Boxes in original-image pixels; one that overflows float32 becomes infinite or NaN.
 
     Args:
         boxes_xyxy: float32 [D, 4], canvas pixels.
-        rule: `model.spec.BoxHeadSpec.to_image`; clipping comes later (`clipped`), for it would
-            make an infinity finite.
+        rule: `model.spec.BoxHeadSpec.to_image`; clipping comes later, because it would make an
+            infinity finite.
         image_hw: Height and width of the original image.
         resized_hw: Height and width of the resized image on the canvas, without its padding.
         origin_yx: Its first row and column there.
@@ -53,17 +53,17 @@ def keypoints_to_image(
     Args:
         heatmaps: float32 [D, J, S, S] logits, finite.
         boxes_xyxy: float32 [D, 4], canvas pixels, finite.
-        head: What kind of score a keypoint has.
+        head: For the type of score.
         image_hw: Height and width of the original image.
         resized_hw: Height and width of the resized image on the canvas.
 
     Returns:
         float32 [D, J, 3], x, y and score, original-image pixels.
     """
-    found = decode(heatmaps, boxes_xyxy, head.score)
+    keypoints = decode(heatmaps, boxes_xyxy, head.score)
     ratio_hw = np.divide(image_hw, resized_hw, dtype=np.float32)
-    found[..., :2] *= ratio_hw[::-1]
-    return found
+    keypoints[..., :2] *= ratio_hw[::-1]
+    return keypoints
 
 
 def _scaled(
@@ -86,7 +86,7 @@ def _rounded(
 ) -> Float32:
     """Canvas boxes that end a pixel early to whole pixels of the image, halves to even.
 
-    Corners map to corners, so sides are counted less one; the far edges get their pixel back.
+    Corner pixels map to corner pixels, so sides are one less; the far edges regain their pixel.
     """
     axes = [1, 0, 1, 0]
     last, origin = np.subtract(image_hw, 1.0)[axes], np.array(origin_yx, np.float64)[axes]

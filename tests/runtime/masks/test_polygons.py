@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.arrays import Bool
 from model.errors import UsageError
-from runtime.masks.join_rings import one_ring
+from runtime.masks.join_rings import to_single_ring
 from runtime.masks.paste import MaskCrop
 from runtime.masks.polygons import SAME_PIXELS_PX, Polygon, outlines, signed_area
 from runtime.masks.simplify import douglas_peucker
@@ -246,7 +246,7 @@ def test_one_ring_has_the_pixels_of_all() -> None:
             if not found:
                 continue
             several += len(rings(found)) > 1
-            ring = one_ring(found)
+            ring = to_single_ring(found)
             held = rasterize([ring], placed(mask).shape)
             np.testing.assert_array_equal(held, placed(mask))
             # There and back: a joined ring adds two vertices.
@@ -256,7 +256,7 @@ def test_one_ring_has_the_pixels_of_all() -> None:
 
 def test_cuts_join_the_nearest_vertices() -> None:
     (found,) = outlines([crop(drawn("##....#"))])
-    ring = one_ring(found)
+    ring = to_single_ring(found)
     steps = np.hypot(*(np.roll(ring, -1, axis=0) - ring).T)
     assert steps.max() == 4
     assert signed_area(ring) == 3
