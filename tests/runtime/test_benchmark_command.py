@@ -60,6 +60,7 @@ def call(*arguments: object) -> int:
     return main([str(a) for a in (*arguments, "--threads", 1)])
 
 
+@pytest.mark.slow
 def test_two_equal_artifacts_side_by_side(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
