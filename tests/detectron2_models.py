@@ -95,7 +95,7 @@ KEYPOINTS = replace(
 )
 
 
-# Each model with what its configuration says beyond its base file.
+# Each model with the settings of its configuration beyond its base file.
 CASES: dict[str, tuple[ModelSpec, str, dict[str, Any]]] = {
     "fpn": (FPN, "FPN", {}),
     "c4": (C4, "C4", {}),
@@ -195,8 +195,8 @@ def state(spec: ModelSpec) -> dict[str, torch.Tensor]:
 
 
 @cache
-def state_of(kind: str) -> dict[str, torch.Tensor]:
-    return state(CASES[kind][0])
+def state_of(case: str) -> dict[str, torch.Tensor]:
+    return state(CASES[case][0])
 
 
 def saved(folder: Path, spec: ModelSpec) -> Path:
@@ -216,10 +216,10 @@ def tree_of(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def configuration(kind: str) -> dict[str, Any]:
-    spec, base, said = CASES[kind]
+def configuration(case: str) -> dict[str, Any]:
+    spec, base, settings = CASES[case]
     common = {
         "MODEL.MASK_ON": spec.mask is not None,
         "MODEL.ROI_HEADS.NUM_CLASSES": spec.num_foreground,
     }
-    return {**BASES[f"Base-RCNN-{base}.yaml"], **common, **said}
+    return {**BASES[f"Base-RCNN-{base}.yaml"], **common, **settings}

@@ -56,13 +56,13 @@ class KerasNetwork:
 
     def pyramid(self, levels: list[Tensor]) -> list[Tensor]:
         above = self.conv("fpn_c5p5", levels[3])
-        answers = [self.conv("fpn_p5", above, padding="same")]
-        answers.append(answers[0][:, :, ::2, ::2])
+        outputs = [self.conv("fpn_p5", above, padding="same")]
+        outputs.append(outputs[0][:, :, ::2, ::2])
         for level in (4, 3, 2):
             above = above.repeat_interleave(2, 2).repeat_interleave(2, 3)
             above = above + self.conv(f"fpn_c{level}p{level}", levels[level - 2])
-            answers.insert(0, self.conv(f"fpn_p{level}", above, padding="same"))
-        return answers
+            outputs.insert(0, self.conv(f"fpn_p{level}", above, padding="same"))
+        return outputs
 
     def propose(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """Foreground probability [n] and deltas [n, 4], dy dx dh dw, of one level of one image."""

@@ -49,13 +49,14 @@ FULL = Widths(
 
 def shapes(widths: Widths) -> dict[str, tuple[int, ...]]:
     """Shape of every variable by `layer/variable`, as Keras has it."""
-    found: dict[str, tuple[int, ...]] = {}
+    by_name: dict[str, tuple[int, ...]] = {}
 
     def conv(name: str, side: int, inputs: int, outputs: int, norm: str | None = None) -> None:
-        found[f"{name}/kernel"], found[f"{name}/bias"] = (side, side, inputs, outputs), (outputs,)
+        by_name[f"{name}/kernel"] = (side, side, inputs, outputs)
+        by_name[f"{name}/bias"] = (outputs,)
         if norm is not None:
             for variable in ("gamma", "beta", "moving_mean", "moving_variance"):
-                found[f"{norm}/{variable}"] = (outputs,)
+                by_name[f"{norm}/{variable}"] = (outputs,)
 
     conv("conv1", 7, 3, widths.stem, "bn_conv1")
     inputs = widths.stem
@@ -78,16 +79,16 @@ def shapes(widths: Widths) -> dict[str, tuple[int, ...]]:
     conv("rpn_bbox_pred", 1, widths.rpn, 4 * widths.anchors)
     conv("mrcnn_class_conv1", widths.pool, widths.pyramid, widths.fc, "mrcnn_class_bn1")
     conv("mrcnn_class_conv2", 1, widths.fc, widths.fc, "mrcnn_class_bn2")
-    found["mrcnn_class_logits/kernel"] = (widths.fc, widths.classes)
-    found["mrcnn_class_logits/bias"] = (widths.classes,)
-    found["mrcnn_bbox_fc/kernel"] = (widths.fc, 4 * widths.classes)
-    found["mrcnn_bbox_fc/bias"] = (4 * widths.classes,)
+    by_name["mrcnn_class_logits/kernel"] = (widths.fc, widths.classes)
+    by_name["mrcnn_class_logits/bias"] = (widths.classes,)
+    by_name["mrcnn_bbox_fc/kernel"] = (widths.fc, 4 * widths.classes)
+    by_name["mrcnn_bbox_fc/bias"] = (4 * widths.classes,)
     for index in range(1, 5):
         inputs = widths.pyramid if index == 1 else widths.mask
         conv(f"mrcnn_mask_conv{index}", 3, inputs, widths.mask, f"mrcnn_mask_bn{index}")
     conv("mrcnn_mask_deconv", 2, widths.mask, widths.mask)
     conv("mrcnn_mask", 1, widths.mask, widths.classes)
-    return found
+    return by_name
 
 
 def random_weights(widths: Widths, seed: int = 0) -> Weights:

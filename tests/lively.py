@@ -1,6 +1,6 @@
 """Random weights that behave like trained ones: spread scores, varied boxes, real decisions.
 
-A freshly initialised detector gives every anchor the same score. Here every BatchNorm is
+A freshly initialized detector gives every anchor the same score. Here every BatchNorm is
 calibrated on a picture, and every predictor is scaled until its outputs spread.
 """
 
@@ -33,7 +33,7 @@ _RESIDUAL_WEIGHT = 0.15
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:
-    """A textured uint8 [height, width, 3] picture with blocks of colour in it."""
+    """A textured uint8 [height, width, 3] picture with blocks of color in it."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (height // 24 + 2, width // 24 + 2, 3))
     image = np.kron(coarse, np.ones((24, 24, 1)))[:height, :width]
@@ -46,7 +46,7 @@ def picture(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def enliven(model: GeneralizedRCNN, seed: int) -> GeneralizedRCNN:
-    """Calibrate a torchvision model in place and answer it in eval mode."""
+    """Calibrate a torchvision model in place and return it in eval mode."""
     torch.manual_seed(seed)
     _spread_out_weights(model)
     images = [
@@ -115,7 +115,7 @@ _NETWORK_SPREAD = {
 
 @torch.no_grad()
 def enliven_network(model: MaskRCNN, images: Tensor, seed: int = 1) -> MaskRCNN:
-    """Calibrate our own network in place, of whatever dialect its spec is.
+    """Calibrate our own network, of any dialect, in place.
 
     Args:
         model: in eval mode.
@@ -151,11 +151,11 @@ def _centre(layer: nn.Module, spread: float, name: str, run: Callable[[], object
     if "mask" in name:  # its convolution is not run as one: see `MaskHead`
         layer.weight.mul_(spread / layer.weight.std() / 12)
         return
-    seen: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    recorded: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _m, _i, out: recorded.append(out))
     run()
     hook.remove()
-    rows = torch.cat([s.movedim(1, -1).reshape(-1, s.shape[1]) for s in seen])
+    rows = torch.cat([s.movedim(1, -1).reshape(-1, s.shape[1]) for s in recorded])
     rows = rows - layer.bias
     scale = spread / (rows - rows.mean(dim=0)).std()
     layer.weight.mul_(scale)

@@ -44,7 +44,7 @@ def _biased(shapes: dict[str, Shape], name: str, *weight: int, bias: int | None 
 
 
 def _conv_module(shapes: dict[str, Shape], name: str, net: Network, *weight: int) -> None:
-    """mmcv's `ConvModule`: no bias where a normalisation follows."""
+    """mmcv's `ConvModule`: no bias if a normalization follows."""
     if not net.head_norm:
         _biased(shapes, f"{name}.conv", *weight)
         return
@@ -113,5 +113,5 @@ def state_of(net: Network, device: str = "cpu") -> dict[str, Tensor]:
 
 def pictures(count: int, height: int, width: int) -> Tensor:
     """Float32 [count, 3, height, width] in 0..255."""
-    made = [torch.tensor(picture(height, width, i)) for i in range(count)]
-    return torch.stack(made).permute(0, 3, 1, 2).float()
+    images = [torch.tensor(picture(height, width, i)) for i in range(count)]
+    return torch.stack(images).permute(0, 3, 1, 2).float()

@@ -62,7 +62,7 @@ ADAPTIVE = tuple(name for name in SAMPLINGS if name.startswith(("align-average",
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class PoolInputs:
     """Features float32 [N, C, H_l, W_l] each, rois float32 [N, R, 4], valid bool [N, R]."""
 
     features: list[np.ndarray]
@@ -80,59 +80,59 @@ def on_one_level(spec: PoolerSpec) -> PoolerSpec:
     return replace(spec, strides=(16,))
 
 
-def given(
+def pool_inputs(
     spec: PoolerSpec,
     seed: int,
     images: int = 1,
     canvas_hw: tuple[int, int] = (128, 160),
     channels: int = 2,
-) -> Given:
+) -> PoolInputs:
     """Maps from a normal distribution and RoIs of every class, four in five of them valid."""
     rng = np.random.default_rng(seed)
     sides = [tuple(side // stride for side in canvas_hw) for stride in spec.strides]
     maps = [rng.normal(size=(images, channels, *hw)).astype(np.float32) for hw in sides]
     rois = np.stack([_rois(rng, canvas_hw) for _ in range(images)])
-    return Given(maps, rois, rng.random(rois.shape[:2]) < 0.8)
+    return PoolInputs(maps, rois, rng.random(rois.shape[:2]) < 0.8)
 
 
 def _rois(rng: np.random.Generator, canvas_hw: tuple[int, int]) -> np.ndarray:
     """Inside, at the border, partly and wholly outside, tiny, long, empty, of the whole image."""
     canvas = np.array(canvas_hw[::-1], np.float64)
-    centres = rng.uniform(0.2, 0.8, (20, 2)) * canvas
-    free = _around(centres[:8], np.exp(rng.uniform(1, 4, (8, 2))))
-    border = np.clip(_around(centres[:6] * [0, 1], np.exp(rng.uniform(1, 4, (6, 2)))), 0, None)
+    centers = rng.uniform(0.2, 0.8, (20, 2)) * canvas
+    free = _around(centers[:8], np.exp(rng.uniform(1, 4, (8, 2))))
+    border = np.clip(_around(centers[:6] * [0, 1], np.exp(rng.uniform(1, 4, (6, 2)))), 0, None)
     border[3:] = np.concatenate([canvas, canvas])[None] - border[3:][:, [2, 3, 0, 1]]
-    # Not centred on the corner itself: a sample there would be in or out by its rounding.
+    # Not centered on the corner itself: a sample there would be in or out by its rounding.
     corners = np.round(rng.random((4, 2))) * canvas + rng.uniform(-9, 9, (4, 2))
     partly = _around(corners, rng.uniform(10, 90, (4, 2)))
     away = [[-60, 20, -10, 50], [20, canvas[1] + 70, 60, canvas[1] + 99]]
-    tiny = _around(centres[8:12], np.exp(rng.uniform(-4, 0, (4, 2))))
-    long = _around(centres[12:16], [[141.3, 3], [3, 110.7], [150.7, 9], [6, 121.9]])
+    tiny = _around(centers[8:12], np.exp(rng.uniform(-4, 0, (4, 2))))
+    long = _around(centers[12:16], [[141.3, 3], [3, 110.7], [150.7, 9], [6, 121.9]])
     x, y = canvas
     whole = [[0, 0, x, y], [0, 0, x - 1, y - 1], [0, 0, x, 8], [30, 30, 30, 30]]
     cells = [[16, 32, 80, 96], [32, 0, 64, y], [x - 48, y - 32, x, y]]  # on cells of every level
     return np.concatenate([free, border, partly, away, tiny, long, whole, cells]).astype(np.float32)
 
 
-def _around(centres: np.ndarray, sides: object) -> np.ndarray:
+def _around(centers: np.ndarray, sides: object) -> np.ndarray:
     sides = np.asarray(sides, np.float64)
-    return np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+    return np.concatenate([centers - sides / 2, centers + sides / 2], axis=1)
 
 
-def exact(spec: PoolerSpec, what: Given) -> np.ndarray:
-    """The oracle's answer: float64 [N * R, C, P, P], zeros where a row is not valid."""
+def exact(spec: PoolerSpec, inputs: PoolInputs) -> np.ndarray:
+    """The oracle's output: float64 [N * R, C, P, P], zeros where a row is not valid."""
     import torch
 
-    images, count = what.valid.shape
-    wide = [f.astype(np.float64) for f in what.features]
-    levels = _levels(torch.tensor(what.rois).reshape(-1, 4), spec).reshape(images, count)
+    images, count = inputs.valid.shape
+    wide = [f.astype(np.float64) for f in inputs.features]
+    levels = _levels(torch.tensor(inputs.rois).reshape(-1, 4), spec).reshape(images, count)
     shape = (images * count, wide[0].shape[1], spec.output_size, spec.output_size)
-    answer = np.zeros(shape)
-    for image, row in zip(*np.nonzero(what.valid), strict=True):
+    output = np.zeros(shape)
+    for image, row in zip(*np.nonzero(inputs.valid), strict=True):
         level = int(levels[image, row])
-        pooled = _one(spec, wide[level][image], what.rois[image, row], spec.strides[level])
-        answer[image * count + row] = pooled
-    return answer
+        pooled = _one(spec, wide[level][image], inputs.rois[image, row], spec.strides[level])
+        output[image * count + row] = pooled
+    return output
 
 
 def _one(spec: PoolerSpec, feature: np.ndarray, roi: np.ndarray, stride: int) -> np.ndarray:

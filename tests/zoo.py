@@ -1,4 +1,4 @@
-"""Torchvision models of every supported kind, small enough to test, and its builders' full ones."""
+"""Small torchvision models of every supported kind, and the models of its builders."""
 
 from __future__ import annotations
 

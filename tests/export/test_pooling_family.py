@@ -24,10 +24,10 @@ from tests.pooling_family import (
     FAMILY,
     FIXED_AVERAGES,
     SAMPLINGS,
-    Given,
+    PoolInputs,
     exact,
-    given,
     on_one_level,
+    pool_inputs,
 )
 
 
@@ -53,10 +53,10 @@ CUT = _rows(ADAPTIVE, ("align-average-adaptive-aligned", "pool-floor", "precise-
 
 
 def _export(
-    spec: PoolerSpec, what: Given, table: dict, dynamic_shapes: object = None
+    spec: PoolerSpec, inputs: PoolInputs, table: dict, dynamic_shapes: object = None
 ) -> onnx.ModelProto:
-    maps = [torch.tensor(f) for f in what.features]
-    example = (maps, torch.tensor(what.rois), torch.tensor(what.valid))
+    maps = [torch.tensor(f) for f in inputs.features]
+    example = (maps, torch.tensor(inputs.rois), torch.tensor(inputs.valid))
     return exported(Pool(spec), example, table, dynamic_shapes)
 
 
@@ -64,68 +64,70 @@ def _export(
 def _native(spec: PoolerSpec, **options: int) -> onnx.ModelProto:
     """For two images."""
     table = native.translations(NativeOptions(**options), 2)
-    return _export(spec, given(spec, 0, images=2), table)
+    return _export(spec, pool_inputs(spec, 0, images=2), table)
 
 
-def _standard(spec: PoolerSpec, what: Given) -> onnx.ModelProto:
+def _standard(spec: PoolerSpec, inputs: PoolInputs) -> onnx.ModelProto:
     batch = torch.export.Dim("batch", min=1, max=64)
     shapes = [
         {0: batch, 2: torch.export.Dim(f"rows_{i}"), 3: torch.export.Dim(f"columns_{i}")}
-        for i, _ in enumerate(what.features)
+        for i, _ in enumerate(inputs.features)
     ]
     dynamic = (shapes, {0: batch}, {0: batch})
-    return _export(spec, what, standard.translations(), dynamic)
+    return _export(spec, inputs, standard.translations(), dynamic)
 
 
-def _run(model: onnx.ModelProto, *feeds: Given) -> list[list[np.ndarray]]:
-    return run(model, *(what.feed() for what in feeds))
+def _run(model: onnx.ModelProto, *feeds: PoolInputs) -> list[list[np.ndarray]]:
+    return run(model, *(inputs.feed() for inputs in feeds))
 
 
-def _all_invalid(what: Given) -> Given:
-    return replace(what, valid=np.zeros_like(what.valid))
+def _all_invalid(inputs: PoolInputs) -> PoolInputs:
+    return replace(inputs, valid=np.zeros_like(inputs.valid))
 
 
 @pytest.mark.parametrize("name", STANDARD)
 def test_standard_with_any_batch_and_canvas(name: str) -> None:
     spec = replace(FAMILY[name], strides=(8, 16))
-    model = _standard(spec, given(spec, 0, images=2))
+    model = _standard(spec, pool_inputs(spec, 0, images=2))
     onnx.checker.check_model(model)
-    one = given(spec, 1)
-    three = given(spec, 2, images=3, canvas_hw=(160, 96))
+    one = pool_inputs(spec, 1)
+    three = pool_inputs(spec, 2, images=3, canvas_hw=(160, 96))
     outputs = _run(model, one, three, _all_invalid(one))
-    for what, (pooled, cut) in zip((one, three), outputs, strict=False):
-        np.testing.assert_allclose(pooled, exact(spec, what), atol=3e-5)
+    for inputs, (pooled, cut) in zip((one, three), outputs, strict=False):
+        np.testing.assert_allclose(pooled, exact(spec, inputs), atol=3e-5)
         assert cut.dtype == np.int32
-        assert cut.tolist() == [0] * len(what.rois)
+        assert cut.tolist() == [0] * len(inputs.rois)
     assert not outputs[2][0].any()
 
 
 @pytest.mark.parametrize("name", ONE_LEVEL)
 def test_standard_on_one_level(name: str) -> None:
     spec = on_one_level(FAMILY[name])
-    what = given(spec, 4, images=2)
-    ((pooled, _),) = _run(_standard(spec, what), what)
-    np.testing.assert_allclose(pooled, exact(spec, what), atol=3e-5)
+    inputs = pool_inputs(spec, 4, images=2)
+    ((pooled, _),) = _run(_standard(spec, inputs), inputs)
+    np.testing.assert_allclose(pooled, exact(spec, inputs), atol=3e-5)
 
 
 @pytest.mark.parametrize("name", NATIVE)
 def test_native_and_its_form_in_pytorch(name: str) -> None:
     spec = FAMILY[name]
-    what = given(spec, 5, images=2)
+    inputs = pool_inputs(spec, 5, images=2)
     model = _native(spec)
-    outputs = _run(model, what, _all_invalid(what))
-    np.testing.assert_allclose(outputs[0][0], exact(spec, what), atol=3e-5)
+    outputs = _run(model, inputs, _all_invalid(inputs))
+    np.testing.assert_allclose(outputs[0][0], exact(spec, inputs), atol=3e-5)
     assert outputs[0][1].dtype == np.int32
     assert outputs[0][1].tolist() == [0, 0]
     assert not outputs[1][0].any()
-    static, _ = _static(spec, what, NativeOptions())
+    static, _ = _static(spec, inputs, NativeOptions())
     np.testing.assert_allclose(outputs[0][0], static, atol=1e-5)
     assert op_counts(model)["GridSample"] == 1
 
 
-def _static(spec: PoolerSpec, what: Given, options: NativeOptions) -> tuple[np.ndarray, np.ndarray]:
-    maps = [torch.tensor(f) for f in what.features]
-    rois, valid = torch.tensor(what.rois), torch.tensor(what.valid)
+def _static(
+    spec: PoolerSpec, inputs: PoolInputs, options: NativeOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    maps = [torch.tensor(f) for f in inputs.features]
+    rois, valid = torch.tensor(inputs.rois), torch.tensor(inputs.valid)
     pooled, cut = StaticOperators(options).pyramid_pool(maps, rois, valid, spec)
     return pooled.numpy(), cut.numpy()
 
@@ -133,19 +135,19 @@ def _static(spec: PoolerSpec, what: Given, options: NativeOptions) -> tuple[np.n
 @pytest.mark.parametrize("name", ONE_LEVEL)
 def test_native_on_one_level(name: str) -> None:
     spec = on_one_level(FAMILY[name])
-    what = given(spec, 6, images=2)
-    ((pooled, _),) = _run(_native(spec), what)
-    np.testing.assert_allclose(pooled, exact(spec, what), atol=3e-5)
+    inputs = pool_inputs(spec, 6, images=2)
+    ((pooled, _),) = _run(_native(spec), inputs)
+    np.testing.assert_allclose(pooled, exact(spec, inputs), atol=3e-5)
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_native_invalid_rows_can_contain_anything(name: str) -> None:
     spec = FAMILY[name]
-    what = given(spec, 7, images=2)
+    inputs = pool_inputs(spec, 7, images=2)
     anything = np.array([np.nan, np.inf, -np.inf, 1e38, 0.0], np.float32)
-    noise = np.random.default_rng(8).choice(anything, what.rois.shape)
-    noisy = replace(what, rois=np.where(what.valid[..., None], what.rois, noise))
-    calm, wild = _run(_native(spec), what, noisy)
+    noise = np.random.default_rng(8).choice(anything, inputs.rois.shape)
+    noisy = replace(inputs, rois=np.where(inputs.valid[..., None], inputs.rois, noise))
+    calm, wild = _run(_native(spec), inputs, noisy)
     np.testing.assert_array_equal(wild[0], calm[0])
     assert wild[1].tolist() == [0, 0]
 
@@ -154,16 +156,16 @@ def test_native_invalid_rows_can_contain_anything(name: str) -> None:
 def test_native_samples_read_no_other_level(name: str) -> None:
     """All levels but one are raised by a million: the RoIs of that one do not change."""
     spec = FAMILY[name]
-    what = given(spec, 9, images=2)
-    levels = _levels(torch.tensor(what.rois).reshape(-1, 4), spec).numpy()
+    inputs = pool_inputs(spec, 9, images=2)
+    levels = _levels(torch.tensor(inputs.rois).reshape(-1, 4), spec).numpy()
     loud = [
         replace(
-            what,
-            features=[f if level == quiet else f + 1e6 for level, f in enumerate(what.features)],
+            inputs,
+            features=[f if level == quiet else f + 1e6 for level, f in enumerate(inputs.features)],
         )
         for quiet in range(4)
     ]
-    calm, *noisy = _run(_native(spec), what, *loud)
+    calm, *noisy = _run(_native(spec), inputs, *loud)
     for quiet, (pooled, _) in enumerate(noisy):
         rows = levels == quiet
         assert rows.any()
@@ -173,9 +175,9 @@ def test_native_samples_read_no_other_level(name: str) -> None:
 @pytest.mark.parametrize("name", CUT)
 def test_native_counts_cut_rois(name: str) -> None:
     spec = FAMILY[name]
-    what = given(spec, 10, images=2)
-    ((pooled, cut),) = _run(_native(spec, max_sampling=1), what)
-    static, expected = _static(spec, what, NativeOptions(max_sampling=1))
+    inputs = pool_inputs(spec, 10, images=2)
+    ((pooled, cut),) = _run(_native(spec, max_sampling=1), inputs)
+    static, expected = _static(spec, inputs, NativeOptions(max_sampling=1))
     np.testing.assert_array_equal(cut, expected)
     np.testing.assert_allclose(pooled, static, atol=1e-5)
     assert (cut > 0).all()
@@ -184,11 +186,11 @@ def test_native_counts_cut_rois(name: str) -> None:
 @pytest.mark.parametrize("name", CUT)
 def test_native_chunks_change_nothing(name: str) -> None:
     spec = FAMILY[name]
-    what = given(spec, 11, images=2)
+    inputs = pool_inputs(spec, 11, images=2)
     pieces = _native(spec, chunk_bytes=20_000)
     assert op_counts(pieces)["GridSample"] > 2
-    whole = _run(_native(spec), what)[0][0]
-    np.testing.assert_allclose(_run(pieces, what)[0][0], whole, atol=1e-6)
+    whole = _run(_native(spec), inputs)[0][0]
+    np.testing.assert_allclose(_run(pieces, inputs)[0][0], whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FORMS)

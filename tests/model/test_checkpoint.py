@@ -137,7 +137,7 @@ def test_a_wrong_shape_never_passes(tmp_path: Path, subtests: pytest.Subtests) -
             assert str(caught.value).startswith(str(tmp_path / "weights.pth"))
 
 
-def test_another_network_is_told_what_is_expected(tmp_path: Path) -> None:
+def test_another_network_is_refused_with_the_expected_names(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load(saved(tmp_path, nn.Sequential(nn.Linear(2, 3)).state_dict()))
     assert "'0.weight'" in str(caught.value)

@@ -7,7 +7,7 @@ from model.closest_name import closest_name
 NAME = "backbone.bottom_up.res2.0.conv1.norm.running_mean"
 
 
-def test_the_most_alike_is_found() -> None:
+def test_the_closest_name() -> None:
     names = ["roi_heads.mask_head.deconv.bias", NAME.replace("norm", "bn"), NAME[:20]]
     assert closest_name(NAME, names) == names[1]
     assert closest_name(NAME, iter(names)) == names[1]

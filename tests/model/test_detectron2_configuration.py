@@ -15,26 +15,26 @@ from model.spec import ModelSpec
 from tests.detectron2_models import CASES, FPN, configuration, saved, state, tree_of
 
 
-def _configured(folder: Path, said: dict[str, Any]) -> Path:
+def _configured(folder: Path, settings: dict[str, Any]) -> Path:
     path = saved(folder, FPN)
-    content = yaml.safe_dump(tree_of(configuration("fpn") | said))
+    content = yaml.safe_dump(tree_of(configuration("fpn") | settings))
     (folder / "config.yaml").write_text(content)
     return path
 
 
-def test_a_limit_below_the_short_side_decides_alone(tmp_path: Path) -> None:
-    said = {"INPUT.MIN_SIZE_TEST": 800, "INPUT.MAX_SIZE_TEST": 500}
-    preprocess = load(_configured(tmp_path, said)).spec.preprocess
+def test_a_limit_below_the_short_side_applies(tmp_path: Path) -> None:
+    settings = {"INPUT.MIN_SIZE_TEST": 800, "INPUT.MAX_SIZE_TEST": 500}
+    preprocess = load(_configured(tmp_path, settings)).spec.preprocess
     assert (preprocess.short_side, preprocess.long_side) == (500, 500)
 
 
 def test_few_proposals_cap_the_detections(tmp_path: Path) -> None:
-    said = {"MODEL.RPN.POST_NMS_TOPK_TEST": 20}
-    assert load(_configured(tmp_path, said)).spec.box.detections == 20 * 3
+    settings = {"MODEL.RPN.POST_NMS_TOPK_TEST": 20}
+    assert load(_configured(tmp_path, settings)).spec.box.detections == 20 * 3
 
 
 @pytest.mark.parametrize(
-    ("said", "option", "says"),
+    ("settings", "option", "message"),
     [
         (
             {"INPUT.MIN_SIZE_TEST": 0},
@@ -58,11 +58,11 @@ def test_few_proposals_cap_the_detections(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_option_that_an_error_asks_for_helps(
-    said: dict[str, Any], option: SpecOptions, says: str, tmp_path: Path
+def test_the_option_in_the_message_is_a_remedy(
+    settings: dict[str, Any], option: SpecOptions, message: str, tmp_path: Path
 ) -> None:
-    path = _configured(tmp_path, said)
-    with pytest.raises(CheckpointError, match=says):
+    path = _configured(tmp_path, settings)
+    with pytest.raises(CheckpointError, match=message):
         load(path)
     spec = load(path, option).spec
     if option.short_side is not None:
@@ -71,7 +71,7 @@ def test_the_option_that_an_error_asks_for_helps(
         assert spec.box.detections == option.detections
 
 
-def test_an_impossible_option_is_still_one(tmp_path: Path) -> None:
+def test_an_impossible_option_is_still_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="set --short-side"):
         load(_configured(tmp_path, {"INPUT.MIN_SIZE_TEST": 0}), SpecOptions(short_side=-5))
 
@@ -80,7 +80,7 @@ STRAY = ["{}", "MODEL: null", "wandb_version: 1\nlr:\n  desc: null\n  value: 0.1
 
 
 @pytest.mark.parametrize("text", STRAY, ids=["empty", "null", "other", "alike"])
-def test_a_file_of_that_name_that_is_not_detectron2s(text: str, tmp_path: Path) -> None:
+def test_a_config_yaml_of_another_program(text: str, tmp_path: Path) -> None:
     path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
     config.write_text(text)
     with pytest.raises(CheckpointError, match=r"in the folder .* not a detectron2 .* move it"):
@@ -89,7 +89,7 @@ def test_a_file_of_that_name_that_is_not_detectron2s(text: str, tmp_path: Path) 
         load(path, config=config)
 
 
-def test_an_error_tells_a_default_from_what_was_said(tmp_path: Path) -> None:
+def test_a_message_distinguishes_defaults_from_explicit_values(tmp_path: Path) -> None:
     path, config = saved(tmp_path, FPN), tmp_path / "config.yaml"
     config.write_text("MODEL: {MASK_ON: true}")
     with pytest.raises(CheckpointError, match=r"IN_FEATURES is \[\] by default \(not set"):
@@ -102,58 +102,60 @@ def test_an_error_tells_a_default_from_what_was_said(tmp_path: Path) -> None:
         load(path)
 
 
-def _with_norms(spec: ModelSpec, folder: Path, said: dict[str, Any], without: str = "") -> Path:
-    """`spec` saved, with `said` in its configuration and without the statistics of `without`."""
+def _with_norms(spec: ModelSpec, folder: Path, settings: dict[str, Any], without: str = "") -> Path:
+    """Save `spec` with these settings, without the statistics of `without`."""
     tensors = state(spec)
     if without:
         tensors = {n: t for n, t in tensors.items() if not (without in n and "running_" in n)}
     torch.save({"model": tensors}, folder / "model.pth")
-    text = yaml.safe_dump(tree_of(configuration("fpn") | said))
+    text = yaml.safe_dump(tree_of(configuration("fpn") | settings))
     (folder / "config.yaml").write_text(text)
     return folder / "model.pth"
 
 
 GN = CASES["group-norm"][0]
 NO_NORM = CASES["no-norm-r18"][0]
-GN_SAID = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.FUSE_TYPE": "avg"}
+GN_SETTINGS = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.FUSE_TYPE": "avg"}
 
 
 @pytest.mark.parametrize(
-    ("spec", "said", "says"),
+    ("spec", "settings", "message"),
     [
         (FPN, {"MODEL.RESNETS.NORM": "GN"}, r"BatchNorm, with .*RESNETS\.NORM is 'GN'"),
         (FPN, {"MODEL.RESNETS.NORM": ""}, r"BatchNorm, with .*RESNETS\.NORM is ''"),
         (NO_NORM, {"MODEL.RESNETS.NORM": "FrozenBN"}, r"no normalization .* is 'FrozenBN'"),
         (FPN, {"MODEL.FPN.NORM": "GN"}, r"no normalization after 'backbone\.fpn_lateral2'"),
-        (GN, GN_SAID | {"MODEL.FPN.NORM": ""}, r"GroupNorm, .* MODEL\.FPN\.NORM is ''"),
+        (GN, GN_SETTINGS | {"MODEL.FPN.NORM": ""}, r"GroupNorm, .* MODEL\.FPN\.NORM is ''"),
         (FPN, {"MODEL.ROI_MASK_HEAD.NORM": "BN"}, r"ROI_MASK_HEAD\.NORM is 'BN'"),
-        (GN, GN_SAID | {"MODEL.ROI_BOX_HEAD.NORM": ""}, r"ROI_BOX_HEAD\.NORM is ''"),
+        (GN, GN_SETTINGS | {"MODEL.ROI_BOX_HEAD.NORM": ""}, r"ROI_BOX_HEAD\.NORM is ''"),
     ],
 )
-def test_another_norm_than_that_of_the_tensors(
-    spec: ModelSpec, said: dict[str, Any], says: str, tmp_path: Path
+def test_a_norm_that_contradicts_the_tensors(
+    spec: ModelSpec, settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match=says):
-        load(_with_norms(spec, tmp_path, said))
+    with pytest.raises(CheckpointError, match=message):
+        load(_with_norms(spec, tmp_path, settings))
 
 
-def test_a_norm_of_layers_that_are_not_there(tmp_path: Path) -> None:
-    said = {"MODEL.ROI_BOX_HEAD.NORM": "GN"}
-    assert load(_with_norms(FPN, tmp_path, said)).spec == FPN
+def test_the_norm_of_layers_that_do_not_exist_is_ignored(tmp_path: Path) -> None:
+    settings = {"MODEL.ROI_BOX_HEAD.NORM": "GN"}
+    assert load(_with_norms(FPN, tmp_path, settings)).spec == FPN
 
 
-@pytest.mark.parametrize("said", [{}, {"MODEL.RESNETS.NORM": "FrozenBN"}], ids=["default", "said"])
-def test_old_files_without_statistics(said: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings", [{}, {"MODEL.RESNETS.NORM": "FrozenBN"}], ids=["default", "explicit"]
+)
+def test_old_files_without_statistics(settings: dict[str, Any], tmp_path: Path) -> None:
     """`FrozenBatchNorm2d` takes mean 0 and variance 1."""
-    checkpoint = load(_with_norms(FPN, tmp_path, said, "backbone."))
+    checkpoint = load(_with_norms(FPN, tmp_path, settings, "backbone."))
     assert checkpoint.spec == FPN
     assert "53 BatchNorms without running statistics" in checkpoint.notes[1]
-    found = checkpoint.build().state_dict()
-    assert all(not t.any() for n, t in found.items() if n.endswith("running_mean"))
-    assert all((t == 1).all() for n, t in found.items() if n.endswith("running_var"))
+    tensors = checkpoint.build().state_dict()
+    assert all(not t.any() for n, t in tensors.items() if n.endswith("running_mean"))
+    assert all((t == 1).all() for n, t in tensors.items() if n.endswith("running_var"))
 
 
-def test_statistics_that_only_some_layers_lack(tmp_path: Path) -> None:
+def test_statistics_that_only_some_layers_lack_are_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"missing tensors: .*res3\.0\.conv1\.norm\.running"):
         load(_with_norms(FPN, tmp_path, {}, "backbone.bottom_up.res3."))
 
@@ -170,14 +172,14 @@ DUMPED = {
 
 
 @pytest.mark.parametrize("key", DUMPED)
-def test_a_size_that_the_weights_do_not_have_is_said(key: str, tmp_path: Path) -> None:
-    kind = "keypoints" if "KEYPOINT" in key else "fpn"
-    path = saved(tmp_path, CASES[kind][0])
+def test_a_size_that_differs_from_the_weights_is_noted(key: str, tmp_path: Path) -> None:
+    case = "keypoints" if "KEYPOINT" in key else "fpn"
+    path = saved(tmp_path, CASES[case][0])
     for value in (DUMPED[key], 101):
-        text = yaml.safe_dump(tree_of(configuration(kind) | DUMPED | {key: value}))
+        text = yaml.safe_dump(tree_of(configuration(case) | DUMPED | {key: value}))
         (tmp_path / "config.yaml").write_text(text)
         checkpoint = load(path)
-        assert checkpoint.spec == CASES[kind][0]
+        assert checkpoint.spec == CASES[case][0]
         expected = f"{key} is 101 in config.yaml, but {DUMPED[key]} in the weights, which are used"
         assert checkpoint.notes[1:] == (() if value == DUMPED[key] else (expected,))
 
@@ -204,7 +206,7 @@ def test_many_unknown_keys_stay_one_short_line(tmp_path: Path) -> None:
     assert note.isprintable()
 
 
-def test_a_group_norm_without_a_configuration_is_said(tmp_path: Path) -> None:
+def test_a_group_norm_without_a_configuration_is_assumed(tmp_path: Path) -> None:
     path = _with_norms(GN, tmp_path, {})
     (tmp_path / "config.yaml").unlink()
     lines = [str(a) for a in load(path).assumptions]

@@ -30,42 +30,42 @@ from tests.detectron2_models import (
 )
 
 
-def _opened(folder: Path, kind: str) -> Checkpoint:
-    path = saved(folder, CASES[kind][0])
-    (folder / "config.yaml").write_text(yaml.safe_dump(tree_of(configuration(kind))))
+def _opened(folder: Path, case: str) -> Checkpoint:
+    path = saved(folder, CASES[case][0])
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree_of(configuration(case))))
     return load(path)
 
 
-@pytest.mark.parametrize("kind", CASES)
-def test_weights_and_configuration_give_the_spec(kind: str, tmp_path: Path) -> None:
-    checkpoint = _opened(tmp_path, kind)
-    assert checkpoint.spec == CASES[kind][0]
+@pytest.mark.parametrize("case", CASES)
+def test_weights_and_configuration_give_the_spec(case: str, tmp_path: Path) -> None:
+    checkpoint = _opened(tmp_path, case)
+    assert checkpoint.spec == CASES[case][0]
     assert [a.what for a in checkpoint.assumptions] == ["class names"]
     assert checkpoint.notes[0] == f"configuration: {tmp_path / 'config.yaml'}"
     network = checkpoint.build()
-    given = state(CASES[kind][0])
+    given = state(CASES[case][0])
     for name, tensor in network.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(tensor, given[original_name(name, checkpoint.spec)]), name
 
 
-@pytest.mark.parametrize("kind", ["fpn", "c4", "dc5", "keypoints", "boxes"])
-def test_without_a_configuration_the_base_file_is_assumed(kind: str, tmp_path: Path) -> None:
-    checkpoint = load(saved(tmp_path, CASES[kind][0]))
-    assert checkpoint.spec == CASES[kind][0]
-    said = [str(assumption) for assumption in checkpoint.assumptions]
-    assert any("Base-" in line and "--config" in line for line in said)
+@pytest.mark.parametrize("case", ["fpn", "c4", "dc5", "keypoints", "boxes"])
+def test_without_a_configuration_the_base_file_is_assumed(case: str, tmp_path: Path) -> None:
+    checkpoint = load(saved(tmp_path, CASES[case][0]))
+    assert checkpoint.spec == CASES[case][0]
+    lines = [str(assumption) for assumption in checkpoint.assumptions]
+    assert any("Base-" in line and "--config" in line for line in lines)
     for word in ("stride in the 1x1", "channel order bgr", "pixel mean", "anchor sizes", "short"):
-        assert any(word in line for line in said), word
+        assert any(word in line for line in lines), word
 
 
 def test_a_resnext_without_a_configuration(tmp_path: Path) -> None:
     """The zoo's ResNeXts stride the 3x3 and divide by a deviation."""
     spec = replace(FPN, body=replace(BODY, blocks=(3, 4, 23, 3), groups=4))
-    found = load(saved(tmp_path, spec)).spec
-    assert isinstance(found.body, ResNetSpec)
-    assert not found.body.stride_in_1x1
-    assert found.preprocess.std == (57.375, 57.12, 58.395)
+    read = load(saved(tmp_path, spec)).spec
+    assert isinstance(read.body, ResNetSpec)
+    assert not read.body.stride_in_1x1
+    assert read.preprocess.std == (57.375, 57.12, 58.395)
 
 
 def test_buffers_of_old_files_are_read_or_left_out(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_configuration_that_names_its_base(tmp_path: Path) -> None:
     assert load(path).spec == DC5
 
 
-def test_a_base_that_is_there_is_read(tmp_path: Path) -> None:
+def test_an_existing_base_is_read(tmp_path: Path) -> None:
     path = saved(tmp_path, FPN)
     whole = tree_of(configuration("fpn"))
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(whole))
@@ -190,7 +190,7 @@ def test_what_cannot_be_followed_is_refused(key: str, tmp_path: Path) -> None:
 
 
 def _other(value: Any) -> Any:
-    """Some value of the same kind."""
+    """Another value of the same type."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
@@ -205,11 +205,11 @@ def test_every_key_changes_the_spec_or_is_refused(subtests: pytest.Subtests) -> 
     for key in DEFAULTS:
         with subtests.test(key=key):
             reacted = []
-            for kind in ("fpn", "keypoints"):
+            for case in ("fpn", "keypoints"):
                 shapes = Shapes(
-                    Path("m.pth"), {n: tuple(t.shape) for n, t in state_of(kind).items()}
+                    Path("m.pth"), {n: tuple(t.shape) for n, t in state_of(case).items()}
                 )
-                values = {**DEFAULTS, **configuration(kind)}
+                values = {**DEFAULTS, **configuration(case)}
                 settings = Settings(values, "config.yaml", frozenset(DEFAULTS))
                 spec = build_spec(shapes, settings)
                 try:
@@ -221,7 +221,7 @@ def test_every_key_changes_the_spec_or_is_refused(subtests: pytest.Subtests) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"roi_heads.box_head.0.fc1.weight": torch.zeros(2, 2)}, "Cascade"),
         (
@@ -231,15 +231,15 @@ def test_every_key_changes_the_spec_or_is_refused(subtests: pytest.Subtests) -> 
     ],
 )
 def test_other_networks_are_named(
-    change: dict[str, torch.Tensor], says: str, tmp_path: Path
+    change: dict[str, torch.Tensor], message: str, tmp_path: Path
 ) -> None:
     torch.save({"model": state(FPN) | change}, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match=says):
+    with pytest.raises(CheckpointError, match=message):
         load(tmp_path / "odd.pth")
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "says"),
+    ("name", "shape", "message"),
     [
         ("backbone.fpn_lateral.weight", (8, 16, 1, 1), "unexpected tensors: 1"),
         ("backbone.fpn_lateral12.weight", (8, 16, 1, 1), "unexpected tensors: 1"),
@@ -248,10 +248,10 @@ def test_other_networks_are_named(
     ],
 )
 def test_odd_tensors_are_refused(
-    name: str, shape: tuple[int, ...], says: str, tmp_path: Path
+    name: str, shape: tuple[int, ...], message: str, tmp_path: Path
 ) -> None:
     torch.save({"model": state(FPN) | {name: torch.zeros(shape)}}, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match=says):
+    with pytest.raises(CheckpointError, match=message):
         load(tmp_path / "odd.pth")
 
 
@@ -262,12 +262,12 @@ def test_a_bottom_up_without_a_pyramid(tmp_path: Path) -> None:
         load(tmp_path / "odd.pth")
 
 
-def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_configuration(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load(saved(tmp_path, FPN), config=tmp_path / "absent.yaml")
 
 
-def test_a_base_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_base(tmp_path: Path) -> None:
     path = saved(tmp_path, FPN)
     (tmp_path / "config.yaml").write_text("_BASE_: ../mine.yaml\n")
     with pytest.raises(CheckpointError, match=r"_BASE_ '../mine.yaml' does not exist"):

@@ -27,8 +27,8 @@ def test_the_channel_is_the_labels() -> None:
     head, pooled = _head(), torch.rand(4, 8, 7, 7)
     labels = torch.tensor([3, 1, 4, 0])
     logits = _all_logits(head, pooled)
-    wanted = torch.sigmoid(logits[torch.arange(4), labels])
-    torch.testing.assert_close(head(pooled, labels), wanted, atol=1e-6, rtol=0)
+    expected = torch.sigmoid(logits[torch.arange(4), labels])
+    torch.testing.assert_close(head(pooled, labels), expected, atol=1e-6, rtol=0)
 
 
 @torch.inference_mode()

@@ -67,7 +67,7 @@ def test_a_body_without_a_pyramid() -> None:
 
 
 def test_a_cut_is_reported_only_where_it_can_matter() -> None:
-    """Too few candidates for D survivors: counted. Enough survivors: 0, whatever was left out."""
+    """Candidates left out are counted only if fewer than D survive."""
     generous = replace(C4, box=replace(C4.box, candidates=300, score_threshold=0.2))
     tight = replace(generous, box=replace(generous.box, candidates=40))
     few = replace(tight, box=replace(tight.box, detections=3))
@@ -79,7 +79,7 @@ def test_a_cut_is_reported_only_where_it_can_matter() -> None:
     torch.testing.assert_close(enough.boxes[:, :3], full.boxes[:, :3])
 
 
-def test_more_anchors_wanted_than_a_level_has() -> None:
+def test_a_limit_above_the_anchors_of_a_level() -> None:
     """10 x 13 cells of 9 anchors are 1170; asking for 5000 changes nothing but padding."""
     torch.manual_seed(0)
     plenty = replace(C4, rpn=replace(C4.rpn, pre_nms=5000))

@@ -46,7 +46,7 @@ def checkpoint(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Ch
 
 
 def test_the_names_of_the_coco_file_map_completely() -> None:
-    """ResNet-101, 81 classes; on the meta device, for they are as many as Keras' summary says."""
+    """ResNet-101, 81 classes; on the meta device, their number is in Keras' summary."""
     with torch.device("meta"):
         given = {keras_path(n).removesuffix(":0"): torch.empty(s) for n, s in shapes(FULL).items()}
     assert sum(tensor.numel() for tensor in given.values()) == 64_158_584
@@ -56,10 +56,10 @@ def test_the_names_of_the_coco_file_map_completely() -> None:
     assert spec.classes.names[:3] == ("__background__", "person", "bicycle")
     assert (len(spec.classes.names), spec.classes.dataset_id(80)) == (81, 90)
     with torch.device("meta"):
-        wanted = MaskRCNN(spec).state_dict()
+        state = MaskRCNN(spec).state_dict()
     expected = {
         DIALECT.original(name, spec): tuple(tensor.shape)
-        for name, tensor in wanted.items()
+        for name, tensor in state.items()
         if not name.endswith("num_batches_tracked")
     }
     assert {name: tuple(tensor.shape) for name, tensor in prepared.items()} == expected
@@ -71,12 +71,12 @@ def test_the_network_computes_what_keras_layers_do(
     keras, network = KerasNetwork(weights), checkpoint.build().double()
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, SIDE, SIDE, generator=rng, dtype=torch.float64) * 255
-    places = image_windows(torch.tensor([[192.0, 255.0]]), (SIDE, SIDE), "centred")
+    windows = image_windows(torch.tensor([[192.0, 255.0]]), (SIDE, SIDE), "centred")
     inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     inside[32:224, 0:255] = True
     mean = torch.tensor([123.7, 116.8, 103.9])[:, None, None]
     expected = keras.features(torch.where(inside, image, 0.0) - mean)
-    features = network.features(image, places)
+    features = network.features(image, windows)
     for ours, theirs in zip(features, expected, strict=True):
         assert theirs.std() > 0.1
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -142,39 +142,39 @@ def test_half_and_double_precision_are_read(weights: Weights, tmp_path: Path) ->
 
 
 def test_every_assumption_is_named(checkpoint: Checkpoint) -> None:
-    said = "\n".join(map(str, checkpoint.assumptions))
+    assumed = "\n".join(map(str, checkpoint.assumptions))
     for words in (
         "score threshold 0.7", "NMS IoU 0.3", "detections per image 100", "--names",
         "pixel mean 123.7/116.8/103.9", "RPN 6000 → NMS 0.7 → 1000", "box weights 10/10/5/5",
         "anchor sizes 32, 64, 128, 256, 512", "anchor ratios 2/1/0.5", "mask pool 14",
         "IMAGE_RESIZE_MODE square",
     ):  # fmt: skip
-        assert words in said
-    assert "short side" not in said, "it was said"
+        assert words in assumed
+    assert "short side" not in assumed
 
 
 def test_the_level_rule_follows_the_canvas(checkpoint: Checkpoint, weights: Weights) -> None:
-    """A box's side is its share of the canvas less one pixel, times the canvas."""
+    """A box's side is its fraction of the canvas less one pixel, times the canvas."""
     mask = checkpoint.spec.mask
     assert mask is not None
     for pooler in (checkpoint.spec.box.pooler, mask.pooler):
         assert pooler.canonical_size == pytest.approx(224 * 255 / 256, rel=1e-12)
     overrides = {"box": {"pooler": {"canonical_size": 100.0}}}
-    said = load(checkpoint.path, SpecOptions(short_side=192, long_side=SIDE, overrides=overrides))
-    assert said.spec.box.pooler.canonical_size == 100.0
+    custom = load(checkpoint.path, SpecOptions(short_side=192, long_side=SIDE, overrides=overrides))
+    assert custom.spec.box.pooler.canonical_size == 100.0
     default = load(checkpoint.path).spec
     assert default.preprocess.long_side == 1024
     assert default.box.pooler.canonical_size == 224 * 1023 / 1024
 
 
-def test_other_anchors_must_be_said(tmp_path: Path) -> None:
+def test_other_anchors_are_required(tmp_path: Path) -> None:
     path = tmp_path / "anchors.h5"
     write_h5(path, random_weights(Widths(anchors=2)))
     with pytest.raises(CheckpointError, match=r"anchors\.sizes"):
         load(path, OPTIONS)
     anchors = {"sizes": [[s] for s in (8, 16, 32, 64, 128)], "ratios": [[1.0, 2.0]] * 5}
-    said = SpecOptions(short_side=192, long_side=SIDE, overrides={"anchors": anchors})
-    assert load(path, said).spec.anchors.per_cell == 2
+    options = SpecOptions(short_side=192, long_side=SIDE, overrides={"anchors": anchors})
+    assert load(path, options).spec.anchors.per_cell == 2
 
 
 def test_a_canvas_that_the_strides_do_not_divide_is_refused(checkpoint: Checkpoint) -> None:
@@ -196,7 +196,7 @@ def _reshaped(name: str, shape: tuple[int, ...]) -> Callable[[Weights], Weights]
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         pytest.param(_without("res3a_branch2b/kernel"), "res3a_branch2b/kernel", id="no-kernel"),
         pytest.param(_without("bn_conv1/gamma"), "bn_conv1/gamma", id="no-gamma"),
@@ -209,11 +209,11 @@ def _reshaped(name: str, shape: tuple[int, ...]) -> Callable[[Weights], Weights]
     ],
 )
 def test_what_is_wrong_is_named(
-    change: Callable[[Weights], Weights], says: str, weights: Weights, tmp_path: Path
+    change: Callable[[Weights], Weights], message: str, weights: Weights, tmp_path: Path
 ) -> None:
     path = tmp_path / "wrong.h5"
     write_h5(path, change(weights))
-    with pytest.raises(CheckpointError, match=says) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         load(path, OPTIONS)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)

@@ -41,7 +41,7 @@ class OracleCrops(OpaqueOperators):
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
     ) -> tuple[Tensor, Tensor]:
         maps = [f.numpy() for f in features[: len(spec.strides)]]
-        boxes = normalised(rois.reshape(-1, 4).double().numpy())
+        boxes = normalized(rois.reshape(-1, 4).double().numpy())
         size = spec.output_size
         pooled = torch.zeros(len(boxes), maps[0].shape[1], size, size)
         for row, box in enumerate(boxes):
@@ -52,7 +52,7 @@ class OracleCrops(OpaqueOperators):
         return pooled, torch.zeros(len(rois), dtype=torch.int32)
 
 
-def normalised(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalized(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Canvas boxes that end a pixel early, to y1 x1 y2 x2 from 0 to 1."""
     return boxes_xyxy[:, XY] / (SIDE - 1)
 
@@ -63,18 +63,18 @@ class Run:
 
     network: MaskRCNN
     canvas: Canvas
-    places: Windows
+    windows: Windows
     features: list[Tensor]
     outputs: Outputs
-    found: Detections
+    detections: Detections
 
 
 @pytest.fixture(
     scope="module",
     params=[
         pytest.param(21, id="few-detections"),
-        pytest.param(9, id="fewer-proposals-than-wanted"),
-        pytest.param(11, id="more-detections-than-wanted"),
+        pytest.param(9, id="fewer-proposals-than-the-limit"),
+        pytest.param(11, id="more-detections-than-the-limit"),
     ],
 )
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -93,11 +93,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     network.use_operators(OracleCrops())
     canvas = to_canvas([picture(*PHOTO_HW, 1)], checkpoint.spec.preprocess)
     images, image_hw = torch.from_numpy(canvas.images), torch.from_numpy(canvas.image_hw)
-    places = image_windows(image_hw, (SIDE, SIDE), "centred")
+    windows = image_windows(image_hw, (SIDE, SIDE), "centred")
     with torch.no_grad():
-        features = network.features(images, places)
+        features = network.features(images, windows)
         outputs = network(images, image_hw)
-    return Run(network, canvas, places, features, outputs, unmolded(network, canvas, outputs))
+    return Run(network, canvas, windows, features, outputs, unmolded(network, canvas, outputs))
 
 
 def unmolded(network: MaskRCNN, canvas: Canvas, outputs: Outputs) -> Detections:
@@ -115,14 +115,14 @@ def unmolded(network: MaskRCNN, canvas: Canvas, outputs: Outputs) -> Detections:
     return from_raw(raw, network.spec, PHOTO_HW, (height, width), canvas.origin_yx[0])
 
 
-def test_the_photo_stands_where_matterport_puts_it(run: Run) -> None:
+def test_the_photo_is_placed_as_in_matterport(run: Run) -> None:
     molded = oracle.mold(PHOTO_HW, 192, SIDE)
     assert molded.hw == tuple(run.canvas.image_hw[0]) == (165, 256)
     assert molded.window == (45, 0, 210, 256)
     assert run.canvas.origin_yx == ((45, 0),)
-    assert run.places.origin_yx is not None
-    assert run.places.origin_yx.tolist() == [[45, 0]]
-    inside = run.places.inside()[0]
+    assert run.windows.origin_yx is not None
+    assert run.windows.origin_yx.tolist() == [[45, 0]]
+    inside = run.windows.inside()[0]
     assert bool(inside[45:210].all())
     assert int(inside.sum()) == 165 * 256
 
@@ -130,7 +130,7 @@ def test_the_photo_stands_where_matterport_puts_it(run: Run) -> None:
 def test_proposals(run: Run) -> None:
     with torch.no_grad():
         logits, deltas = run.network.rpn.head(run.features)
-        boxes, valid, _ = run.network.rpn(run.features, run.places)
+        boxes, valid, _ = run.network.rpn(run.features, run.windows)
     flat = [x[0].permute(1, 2, 0).reshape(-1, 1) for x in logits]
     theirs = [x[0].permute(1, 2, 0).reshape(-1, 4)[:, XY] for x in deltas]
     expected = oracle.proposals(
@@ -144,11 +144,11 @@ def test_proposals(run: Run) -> None:
 
 def test_every_level_is_chosen_as_by_the_oracle(run: Run) -> None:
     with torch.no_grad():
-        boxes, valid, _ = run.network.rpn(run.features, run.places)
+        boxes, valid, _ = run.network.rpn(run.features, run.windows)
     boxes = boxes[0][valid[0]]
     spec = run.network.spec.box.pooler
     chosen = pyramid_levels(boxes, 4, 2, spec.canonical_size, 4, spec.inner_eps, spec.outer_eps)
-    expected = [oracle.level(b, SIDE, CANONICAL) - 2 for b in normalised(boxes.double().numpy())]
+    expected = [oracle.level(b, SIDE, CANONICAL) - 2 for b in normalized(boxes.double().numpy())]
     assert chosen.tolist() == expected
     assert set(expected) == {0, 1, 2, 3}
 
@@ -156,14 +156,14 @@ def test_every_level_is_chosen_as_by_the_oracle(run: Run) -> None:
 def test_detections(run: Run) -> None:
     network = run.network
     with torch.no_grad():
-        rois, valid, _ = network.rpn(run.features, run.places)
+        rois, valid, _ = network.rpn(run.features, run.windows)
         pooled, _ = network.box_pool(run.features, rois, valid)
         logits, deltas = network.box_head(pooled)
     here = valid[0]
     probs = torch.softmax(logits[here].double(), dim=1).numpy()
     theirs = deltas[here].double().numpy().reshape(len(probs), -1, 4)[:, :, XY]
     window = oracle.normalize(np.array(oracle.mold(PHOTO_HW, 192, SIDE).window), (SIDE, SIDE))
-    boxes = normalised(rois[0][here].double().numpy())
+    boxes = normalized(rois[0][here].double().numpy())
     expected = oracle.detections(boxes, probs, theirs, window, MIN_CONFIDENCE)
     count = int(run.outputs.counts[0])
     assert count == len(expected.scores) > 20
@@ -178,13 +178,13 @@ def test_detections(run: Run) -> None:
 def test_boxes_and_masks_on_the_photo(run: Run) -> None:
     count = int(run.outputs.counts[0])
     molded = oracle.mold(PHOTO_HW, 192, SIDE)
-    boxes = normalised(run.outputs.boxes[0, :count].double().numpy())
+    boxes = normalized(run.outputs.boxes[0, :count].double().numpy())
     pixels, is_there = oracle.unmold(boxes, PHOTO_HW, molded, SIDE)
     pixels = pixels[is_there]
-    assert len(run.found) == len(pixels)
-    np.testing.assert_array_equal(run.found.boxes, pixels[:, XY])
+    assert len(run.detections) == len(pixels)
+    np.testing.assert_array_equal(run.detections.boxes, pixels[:, XY])
     assert run.outputs.masks is not None
-    masks, pasted = run.outputs.masks[0, :count].numpy()[is_there], run.found.masks
+    masks, pasted = run.outputs.masks[0, :count].numpy()[is_there], run.detections.masks
     assert pasted is not None
     covered = in_boxes = 0
     for row in range(0, len(pixels), 3):
@@ -195,11 +195,11 @@ def test_boxes_and_masks_on_the_photo(run: Run) -> None:
 
 
 def test_padding_is_taken_the_mean_from(run: Run) -> None:
-    """Zeros before normalisation: noise in the padding changes nothing, -mean stands there."""
+    """Zeros before normalization: noise in the padding changes nothing, -mean is there."""
     noisy = torch.from_numpy(run.canvas.images).clone()
     noisy[:, :, :45] = 77.0
     with torch.no_grad():
-        molded = run.network.normalise(noisy, run.places)
+        molded = run.network.normalise(noisy, run.windows)
     assert molded[0, :, 0, 0].tolist() == pytest.approx([-123.7, -116.8, -103.9])
     expected = noisy[0, :, 45:210].double() - torch.tensor([123.7, 116.8, 103.9])[:, None, None]
     torch.testing.assert_close(molded[0, :, 45:210].double(), expected, rtol=0, atol=1e-5)

@@ -52,25 +52,25 @@ def _saved(folder: Path, net: Network = SMALL, **meta: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", [*NETWORKS, *VARIANTS])
-def test_every_name_of_a_real_network_is_mapped(kind: str) -> None:
-    net = (NETWORKS | VARIANTS)[kind]
+@pytest.mark.parametrize("case", [*NETWORKS, *VARIANTS])
+def test_every_name_of_a_real_network_is_mapped(case: str) -> None:
+    net = (NETWORKS | VARIANTS)[case]
     spec = _read(net)
     with torch.device("meta"):
         own = MaskRCNN(spec).state_dict()
     mapped = {DIALECT.original(name, spec): tuple(t.shape) for name, t in own.items()}
     assert len(mapped) == len(own)
     assert mapped == {name: tuple(t.shape) for name, t in state_of(net, "meta").items()}
-    if kind in NETWORKS:
-        assert spec.architecture == kind
+    if case in NETWORKS:
+        assert spec.architecture == case
 
 
-def test_norms_are_told_by_their_parameters() -> None:
+def test_norms_are_identified_by_their_parameters() -> None:
     spec = _read(VARIANTS["group-norm"])
     assert spec.mask is not None
     assert spec.fpn is not None
-    found = {spec.body.norm, spec.fpn.norm, spec.box.norm, spec.mask.norm}
-    assert found == {"group_norm"}
+    kinds = {spec.body.norm, spec.fpn.norm, spec.box.norm, spec.mask.norm}
+    assert kinds == {"group_norm"}
     assert _read(Network()).body.norm == "batch_norm"
     assert _read(Network()).mask.norm == "none"
 
@@ -91,42 +91,44 @@ def test_the_rules_of_the_framework() -> None:
 
 
 def test_a_file_is_read_and_its_tensors_are_used(tmp_path: Path) -> None:
-    found = load(_saved(tmp_path))
+    checkpoint = load(_saved(tmp_path))
     state = state_of(SMALL)
-    own = found.build().state_dict()
+    own = checkpoint.build().state_dict()
     for name, tensor in own.items():
-        torch.testing.assert_close(tensor, state[DIALECT.original(name, found.spec)].to(tensor))
-    assert found.spec.dialect == "mmdetection"
-    shown = " ".join(map(str, found.assumptions))
+        torch.testing.assert_close(
+            tensor, state[DIALECT.original(name, checkpoint.spec)].to(tensor)
+        )
+    assert checkpoint.spec.dialect == "mmdetection"
+    shown = " ".join(map(str, checkpoint.assumptions))
     assert "3x3 (pytorch) (--spec)" in shown
     assert "class names class_0 … class_2 (--names)" in shown
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_what_a_training_said_is_no_assumption(version: int, tmp_path: Path) -> None:
+def test_values_of_the_metadata_are_not_assumed(version: int, tmp_path: Path) -> None:
     names = ("cat", "dog", "cow")
     if version == 2:
         path = _saved(tmp_path, mmdet_version="2.28.2+e9cae2d", CLASSES=names, config=CAFFE)
     else:
         text = CAFFE.replace("to_rgb", "bgr_to_rgb")
         path = _saved(tmp_path, dataset_meta={"classes": names, "palette": [(1, 2, 3)]}, cfg=text)
-    found = load(path)
-    pre = found.spec.preprocess
-    assert found.spec.classes.names == names
-    assert found.spec.body.stride_in_1x1
+    checkpoint = load(path)
+    pre = checkpoint.spec.preprocess
+    assert checkpoint.spec.classes.names == names
+    assert checkpoint.spec.body.stride_in_1x1
     assert (pre.channel_order, pre.mean) == ("bgr", (103.53, 116.28, 123.675))
     assert pre.std == (1.0, 1.0, 1.0)
-    said = {"classes.names", "body.stride_in_1x1", "preprocess.mean", "preprocess.channel_order"}
-    assert not said & {a.field for a in found.assumptions}
-    assert ("written by MMDetection 2.28.2+e9cae2d" in found.notes) == (version == 2)
+    fields = {"classes.names", "body.stride_in_1x1", "preprocess.mean", "preprocess.channel_order"}
+    assert not fields & {a.field for a in checkpoint.assumptions}
+    assert ("written by MMDetection 2.28.2+e9cae2d" in checkpoint.notes) == (version == 2)
 
 
-def test_a_configuration_that_says_two_things_says_nothing(tmp_path: Path) -> None:
+def test_ambiguous_values_are_not_used(tmp_path: Path) -> None:
     text = CAFFE + "\nother = dict(style='pytorch', mean=[0, 0, 0])"
-    found = load(_saved(tmp_path, config=text))
-    assert not found.spec.body.stride_in_1x1
-    assert {"body.stride_in_1x1", "preprocess.mean"} <= {a.field for a in found.assumptions}
-    assert found.spec.preprocess.channel_order == "bgr"
+    checkpoint = load(_saved(tmp_path, config=text))
+    assert not checkpoint.spec.body.stride_in_1x1
+    assert {"body.stride_in_1x1", "preprocess.mean"} <= {a.field for a in checkpoint.assumptions}
+    assert checkpoint.spec.preprocess.channel_order == "bgr"
 
 
 @pytest.mark.parametrize(
@@ -154,28 +156,28 @@ def test_mean_and_std_that_are_stored_are_used(tmp_path: Path) -> None:
     state["data_preprocessor.std"] = torch.ones(3, 1, 1)
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": state, "meta": {"cfg": "a = dict(mean=[1, 2, 3])"}}, path)
-    found = load(path)
-    pre = found.spec.preprocess
+    checkpoint = load(path)
+    pre = checkpoint.spec.preprocess
     assert (pre.mean, pre.std) == ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
-    assert not {"preprocess.mean", "preprocess.std"} & {a.field for a in found.assumptions}
+    assert not {"preprocess.mean", "preprocess.std"} & {a.field for a in checkpoint.assumptions}
 
 
-def test_what_was_averaged_is_left_out_and_said(tmp_path: Path) -> None:
+def test_unaveraged_weights_are_not_used_and_noted(tmp_path: Path) -> None:
     state = state_of(SMALL)
     doubles = {f"ema_{n.replace('.', '_')}": torch.full_like(t, 9.0) for n, t in state.items()}
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": state | doubles}, path)
-    found = load(path)
-    assert found.tensors.keys() == load(_saved(tmp_path)).tensors.keys()
+    checkpoint = load(path)
+    assert checkpoint.tensors.keys() == load(_saved(tmp_path)).tensors.keys()
     note = f"{len(doubles)} tensors 'ema_…' are not used"
-    assert any(n.startswith(note) for n in found.notes), found.notes
+    assert any(n.startswith(note) for n in checkpoint.notes), checkpoint.notes
 
 
-def test_an_option_says_the_style(tmp_path: Path) -> None:
-    said = SpecOptions(overrides={"body": {"stride_in_1x1": True}})
-    found = load(_saved(tmp_path), said)
-    assert found.spec.body.stride_in_1x1
-    assert "body.stride_in_1x1" not in {a.field for a in found.assumptions}
+def test_an_option_sets_the_style(tmp_path: Path) -> None:
+    options = SpecOptions(overrides={"body": {"stride_in_1x1": True}})
+    checkpoint = load(_saved(tmp_path), options)
+    assert checkpoint.spec.body.stride_in_1x1
+    assert "body.stride_in_1x1" not in {a.field for a in checkpoint.assumptions}
 
 
 def _old(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -205,7 +207,7 @@ def test_version_1_has_other_names_and_the_background_first(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("names", "message"),
     [
         (["backbone.layer2.0.conv2_offset.weight"], "deformable convolutions"),
         (["backbone.layer2.0.conv2.conv_offset.bias"], "deformable convolutions"),
@@ -223,16 +225,16 @@ def test_version_1_has_other_names_and_the_background_first(tmp_path: Path) -> N
     ],
 )
 def test_what_else_it_trains_is_refused_by_name(
-    names: list[str], says: str, tmp_path: Path
+    names: list[str], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": state_of(SMALL) | dict.fromkeys(names, torch.ones(2, 2))}, path)
-    with pytest.raises(CheckpointError, match=f"weights.pth: .*{says}"):
+    with pytest.raises(CheckpointError, match=f"weights.pth: .*{message}"):
         load(path)
 
 
 @pytest.mark.parametrize(
-    ("without", "instead", "says"),
+    ("without", "instead", "message"),
     [
         (("rpn_head.", "roi_head."), "bbox_head.retina_cls.weight", "a RetinaNet"),
         (("rpn_head.", "roi_head."), "bbox_head.conv_cls.weight", "a one-stage detector"),
@@ -243,14 +245,14 @@ def test_what_else_it_trains_is_refused_by_name(
     ],
 )
 def test_other_detectors_are_refused_by_name(
-    without: tuple[str, ...], instead: str, says: str, tmp_path: Path
+    without: tuple[str, ...], instead: str, message: str, tmp_path: Path
 ) -> None:
     state = {n: t for n, t in state_of(SMALL).items() if not n.startswith(without)}
     if instead:
         state[instead] = torch.ones(2, 2)
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": state}, path)
-    with pytest.raises(CheckpointError, match=says):
+    with pytest.raises(CheckpointError, match=message):
         load(path)
 
 
@@ -264,7 +266,7 @@ def test_a_softmax_rpn_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
-def test_other_anchors_must_be_said(tmp_path: Path) -> None:
+def test_other_anchors_are_required(tmp_path: Path) -> None:
     state = state_of(SMALL)
     for name, per_anchor in (("rpn_cls", 1), ("rpn_reg", 4)):
         state[f"rpn_head.{name}.weight"] = torch.ones(5 * per_anchor, 16, 1, 1)
@@ -273,11 +275,14 @@ def test_other_anchors_must_be_said(tmp_path: Path) -> None:
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=r"5 anchors per cell are not in the weights"):
         load(path)
-    said = {"sizes": [[8.0 * s] for s in (4, 8, 16, 32, 64)], "ratios": [[0.3, 0.5, 1, 2, 3.0]] * 5}
-    assert load(path, SpecOptions(overrides={"anchors": said})).spec.anchors.per_cell == 5
+    anchors = {
+        "sizes": [[8.0 * s] for s in (4, 8, 16, 32, 64)],
+        "ratios": [[0.3, 0.5, 1, 2, 3.0]] * 5,
+    }
+    assert load(path, SpecOptions(overrides={"anchors": anchors})).spec.anchors.per_cell == 5
 
 
-def test_a_training_state_with_objects_says_how_to_save_the_weights(tmp_path: Path) -> None:
+def test_the_error_on_a_training_state_has_a_remedy(tmp_path: Path) -> None:
     """Of objects that are not known here; `HistoryBuffer`s of version 3 do no harm."""
     import pickle
     import zipfile

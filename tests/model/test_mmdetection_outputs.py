@@ -39,10 +39,10 @@ class Run:
     spec: ModelSpec
     model: MaskRCNN
     outputs: Outputs
-    seen: dict[str, list[tuple[tuple[Tensor, ...], object]]]
+    recorded: dict[str, list[tuple[tuple[Tensor, ...], object]]]
 
     def first(self, module: str) -> object:
-        return self.seen[module][0][1]
+        return self.recorded[module][0][1]
 
 
 @pytest.fixture(scope="module", params=["per-class", "class-agnostic"])
@@ -56,18 +56,18 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     lively = enliven_network(made.build(), pictures(4, *CANVAS)).state_dict()
     state = {DIALECT.original(name, made.spec): t for name, t in lively.items()}
     torch.save({"meta": {}, "state_dict": state}, path)
-    found = load(path, LIMITS)
-    model, seen = found.build(), {}
+    actual = load(path, LIMITS)
+    model, recorded = actual.build(), {}
     for name in ("rpn.head", "rpn", "box_pool", "box_head", "mask_pool"):
-        seen[name] = []
-        keep: Callable[..., None] = lambda _m, given, out, name=name: seen[name].append(  # noqa: E731
+        recorded[name] = []
+        keep: Callable[..., None] = lambda _m, given, out, name=name: recorded[name].append(  # noqa: E731
             (given, out)
         )
         model.get_submodule(name).register_forward_hook(keep)
     image = pictures(1, *CANVAS)
     with torch.no_grad():
         outputs = model(image, torch.tensor([IMAGE], dtype=torch.float32))
-    return Run(found.spec, model, outputs, seen)
+    return Run(actual.spec, model, outputs, recorded)
 
 
 def _rows(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +81,10 @@ def test_proposals(run: Run) -> None:
     expected, _ = oracle.proposals(
         [t[0].numpy() for t in logits], [t[0].numpy() for t in deltas], STRIDES, IMAGE, 60, 90
     )
-    found, _ = _rows(run)
-    assert len(found) > 60
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    actual, _ = _rows(run)
+    assert len(actual) > 60
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, atol=2e-3)
     assert (expected[:, 2] <= IMAGE[1]).all()
 
 
@@ -105,7 +105,7 @@ def test_detections(run: Run) -> None:
 
 @pytest.mark.parametrize(("module", "side"), [("box_pool", 7), ("mask_pool", 14)])
 def test_pooling(run: Run, module: str, side: int) -> None:
-    (features, rois, valid), (pooled, _) = run.seen[module][0]  # type: ignore[misc]
+    (features, rois, valid), (pooled, _) = run.recorded[module][0]  # type: ignore[misc]
     areas = ((rois[0, :, 2] - rois[0, :, 0]) * (rois[0, :, 3] - rois[0, :, 1])).numpy()
     order = [i for i in np.argsort(areas) if valid[0, i]]
     chosen = [order[0], order[len(order) // 2], order[-1]]
@@ -120,7 +120,7 @@ def test_pooling(run: Run, module: str, side: int) -> None:
 
 
 def test_masks_are_the_predicted_class_alone(run: Run) -> None:
-    pooled, _ = run.seen["mask_pool"][0][1]  # type: ignore[misc]
+    pooled, _ = run.recorded["mask_pool"][0][1]  # type: ignore[misc]
     head = run.model.mask_head
     assert head is not None
     predictor = head.predictor
@@ -156,8 +156,8 @@ def test_the_level_rule_agrees_at_its_boundaries(pooler: PoolerSpec) -> None:
     rois = torch.zeros(len(areas), 4)
     rois[:, 2], rois[:, 3] = torch.tensor(areas), 1.0
     rule = (pooler.canonical_size, pooler.canonical_level, pooler.inner_eps, pooler.outer_eps)
-    found = pyramid_levels(rois, 4, 2, *rule)
-    assert torch.equal(found, published)
+    actual = pyramid_levels(rois, 4, 2, *rule)
+    assert torch.equal(actual, published)
     starts = torch.tensor(level_areas(pooler))
     assert torch.equal((torch.tensor(areas)[:, None] >= starts).sum(dim=1), published)
     assert set(published.tolist()) == {0, 1, 2, 3}
@@ -171,9 +171,9 @@ def test_the_level_rule_is_the_oracles(pooler: PoolerSpec) -> None:
     corner, size = rng.uniform(0, 400, (200, 2)), np.exp(rng.uniform(0, 7, (200, 2)))
     rois = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
     rule = (pooler.canonical_size, pooler.canonical_level, pooler.inner_eps, pooler.outer_eps)
-    found = pyramid_levels(torch.tensor(rois), 4, 2, *rule)
-    assert found.tolist() == [oracle.level(roi, 4) for roi in rois]
-    assert len(set(found.tolist())) == 4
+    actual = pyramid_levels(torch.tensor(rois), 4, 2, *rule)
+    assert actual.tolist() == [oracle.level(roi, 4) for roi in rois]
+    assert len(set(actual.tolist())) == 4
 
 
 @pytest.mark.parametrize("level", range(5))
@@ -183,8 +183,8 @@ def test_anchors(level: int) -> None:
 
     spec = DIALECT.read(state_of(Network(), "meta"), Source(Path("w.pth"), "")).spec.anchors
     stride = STRIDES[level]
-    found = grid_anchors(cell_anchors(spec, level), (3, 5), (stride, stride), spec.offset)
-    np.testing.assert_allclose(found.numpy(), oracle.anchors((3, 5), stride), rtol=1e-6, atol=1e-5)
+    actual = grid_anchors(cell_anchors(spec, level), (3, 5), (stride, stride), spec.offset)
+    np.testing.assert_allclose(actual.numpy(), oracle.anchors((3, 5), stride), rtol=1e-6, atol=1e-5)
 
 
 def test_a_move_that_shrinks_is_bounded_too() -> None:
@@ -193,6 +193,6 @@ def test_a_move_that_shrinks_is_bounded_too() -> None:
 
     box, delta = torch.tensor([[0.0, 0.0, 1000.0, 1000.0]]), torch.tensor([[0.0, 0.0, -9.0, 9.0]])
     expected = oracle.decode(box[0].numpy(), delta[0].numpy(), (1, 1, 1, 1), (10**6, 10**6))
-    found = decode(delta, box, (1.0, 1.0, 1.0, 1.0), "both")[0].clamp(min=0)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
-    assert found[2] - found[0] == pytest.approx(16.0)
+    actual = decode(delta, box, (1.0, 1.0, 1.0, 1.0), "both")[0].clamp(min=0)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
+    assert actual[2] - actual[0] == pytest.approx(16.0)

@@ -21,7 +21,7 @@ def _pool(features: list[np.ndarray], rois: np.ndarray, spec: PoolerSpec) -> np.
 def test_the_worked_roialign_example() -> None:
     """(10, 10)-(124, 124) at stride 32 is (0.3125, 0.3125)-(3.875, 3.875), pooled to 2x2.
 
-    Bins are 1.78125 wide; one sample per bin stands at its centre: 1.203125 and 2.984375. On
+    Bins are 1.78125 wide; one sample per bin is at its center: 1.203125 and 2.984375. On
     the plane f(y, x) = 10 y + x bilinear sampling is exact, so nothing is rounded anywhere.
     """
     y, x = np.mgrid[0:5, 0:5].astype(np.float64)
@@ -58,8 +58,8 @@ def test_four_samples_of_the_worked_example_average_to_the_same_plane() -> None:
 )
 def test_the_level_rule_at_its_boundaries(side: float, level: int) -> None:
     rois = torch.tensor([[10.0, 20.0, 10.0 + side, 20.0 + side]])
-    found = pyramid_levels(rois, 4, 2, 224.0, 4, 0.0, 1e-6)
-    assert int(found[0]) + 2 == level
+    actual = pyramid_levels(rois, 4, 2, 224.0, 4, 0.0, 1e-6)
+    assert int(actual[0]) + 2 == level
     if 1.0 < side < 4000.0:
         assert (
             pyramid_level(rois[0].double().numpy() + np.array([0, 0, 1e-9, 1e-9]), 4, 224.0)
@@ -112,7 +112,7 @@ def _random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return boxes
 
 
-def test_nms_equals_the_obvious_loop(subtests: pytest.Subtests) -> None:
+def test_nms_equals_a_simple_loop(subtests: pytest.Subtests) -> None:
     for seed in range(40):
         with subtests.test(seed=seed):
             rng = np.random.default_rng(seed)

@@ -17,14 +17,22 @@ from model.pooling.budget import worst_case
 from model.pooling.plan import sample_budget
 from model.spec import PoolerSpec
 from tests.oracles import pooling as oracle
-from tests.pooling_family import ADAPTIVE, FAMILY, SAMPLINGS, Given, exact, given, on_one_level
+from tests.pooling_family import (
+    ADAPTIVE,
+    FAMILY,
+    SAMPLINGS,
+    PoolInputs,
+    exact,
+    on_one_level,
+    pool_inputs,
+)
 
 _FORMS = {"eager": OPAQUE, "static": StaticOperators()}
 
 
-def _pooled(form: Operators, spec: PoolerSpec, what: Given) -> tuple[np.ndarray, np.ndarray]:
-    maps = [torch.tensor(f) for f in what.features]
-    rois, valid = torch.tensor(what.rois), torch.tensor(what.valid)
+def _pooled(form: Operators, spec: PoolerSpec, inputs: PoolInputs) -> tuple[np.ndarray, np.ndarray]:
+    maps = [torch.tensor(f) for f in inputs.features]
+    rois, valid = torch.tensor(inputs.rois), torch.tensor(inputs.valid)
     pooled, cut = form.pyramid_pool(maps, rois, valid, spec)
     return pooled.numpy(), cut.numpy()
 
@@ -33,15 +41,15 @@ def test_every_member_equals_its_loops(subtests: pytest.Subtests) -> None:
     for form, levels, name in product(_FORMS, [4, 1], FAMILY):
         with subtests.test(form=form, levels=levels, name=name):
             spec = FAMILY[name] if levels > 1 else on_one_level(FAMILY[name])
-            what = given(spec, seed=len(name), images=2)
-            pooled, cut = _pooled(_FORMS[form], spec, what)
-            np.testing.assert_allclose(pooled, exact(spec, what), atol=3e-5)
+            inputs = pool_inputs(spec, seed=len(name), images=2)
+            pooled, cut = _pooled(_FORMS[form], spec, inputs)
+            np.testing.assert_allclose(pooled, exact(spec, inputs), atol=3e-5)
             assert cut.tolist() == [0, 0]
 
 
 def test_the_rois_are_spread_over_all_levels() -> None:
     spec = FAMILY["align-average-2-plain"]
-    levels = _levels(torch.tensor(given(spec, 0).rois[0]), spec)
+    levels = _levels(torch.tensor(pool_inputs(spec, 0).rois[0]), spec)
     assert levels.bincount(minlength=4).min() >= 2
 
 
@@ -49,20 +57,20 @@ def test_the_rois_are_spread_over_all_levels() -> None:
 @pytest.mark.parametrize("spare", [0, 500])
 def test_chunks_change_no_bit(name: str, spare: int) -> None:
     spec = FAMILY[name]
-    what = given(spec, 3, images=2)
-    sides = [f.shape[2:] for f in what.features]
+    inputs = pool_inputs(spec, 3, images=2)
+    sides = [f.shape[2:] for f in inputs.features]
     budget = sample_budget(spec, sides, level_areas(spec), None)
     small = StaticOperators(NativeOptions(chunk_bytes=3 * 4 * 2 * 2 * 9 * budget + spare))
-    expected, _ = _pooled(StaticOperators(), spec, what)
-    np.testing.assert_array_equal(_pooled(small, spec, what)[0], expected)
+    expected, _ = _pooled(StaticOperators(), spec, inputs)
+    np.testing.assert_array_equal(_pooled(small, spec, inputs)[0], expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_the_static_form_is_one_graph_for_a_compiler(name: str) -> None:
     spec = FAMILY[name]
-    what = given(spec, 4)
-    tensors = [torch.tensor(a) for a in (*what.features, what.rois, what.valid)]
+    inputs = pool_inputs(spec, 4)
+    tensors = [torch.tensor(a) for a in (*inputs.features, inputs.rois, inputs.valid)]
     static = StaticOperators()
 
     def pooled(*given: torch.Tensor) -> torch.Tensor:
@@ -76,26 +84,28 @@ def test_the_static_form_is_one_graph_for_a_compiler(name: str) -> None:
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_samples_cut_counts_valid_rois_beyond_the_budget(name: str) -> None:
     spec = FAMILY[name]
-    what = given(spec, 5, images=3)
+    inputs = pool_inputs(spec, 5, images=3)
     small = StaticOperators(NativeOptions(max_sampling=1))
-    pooled, cut = _pooled(small, spec, what)
-    wrong = np.abs(pooled - exact(spec, what)).max(axis=(1, 2, 3)).reshape(what.valid.shape) > 1e-3
+    pooled, cut = _pooled(small, spec, inputs)
+    wrong = (
+        np.abs(pooled - exact(spec, inputs)).max(axis=(1, 2, 3)).reshape(inputs.valid.shape) > 1e-3
+    )
     assert wrong.any(axis=1).all()
     assert (cut >= wrong.sum(axis=1)).all()
-    assert (cut <= what.valid.sum(axis=1)).all()
-    nothing = Given(what.features, what.rois, np.zeros_like(what.valid))
+    assert (cut <= inputs.valid.sum(axis=1)).all()
+    nothing = PoolInputs(inputs.features, inputs.rois, np.zeros_like(inputs.valid))
     assert _pooled(small, spec, nothing)[1].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_a_roi_over_the_budget_gets_as_many_samples_as_allowed(most: int) -> None:
     spec = FAMILY["align-average-adaptive-aligned"]
-    what = given(spec, 7)
-    pooled, cut = _pooled(StaticOperators(NativeOptions(max_sampling=most)), spec, what)
-    levels = _levels(torch.tensor(what.rois[0]), spec).tolist()
+    inputs = pool_inputs(spec, 7)
+    pooled, cut = _pooled(StaticOperators(NativeOptions(max_sampling=most)), spec, inputs)
+    levels = _levels(torch.tensor(inputs.rois[0]), spec).tolist()
     over = 0
-    for row in np.flatnonzero(what.valid[0]):
-        feature, roi = what.features[levels[row]][0].astype(np.float64), what.rois[0, row]
+    for row in np.flatnonzero(inputs.valid[0]):
+        feature, roi = inputs.features[levels[row]][0].astype(np.float64), inputs.rois[0, row]
         common = roi, spec.output_size, spec.strides[levels[row]], spec.aligned
         counts = oracle.adaptive_counts(*common)
         if counts[0] * counts[1] > most**2:
@@ -147,11 +157,11 @@ def test_the_default_budget_is_enough_and_not_too_much(
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_the_default_budget_cuts_no_roi_inside_the_canvas(name: str) -> None:
     spec, canvas_hw = FAMILY[name], (128, 160)
-    maps = given(spec, 0, canvas_hw=canvas_hw, channels=1).features
+    maps = pool_inputs(spec, 0, canvas_hw=canvas_hw, channels=1).features
     rois = _long_and_round(np.random.default_rng(2), canvas_hw, 28.0)[:4000]
     rois[::3] = np.round(rois[::3])
-    what = Given(maps, rois[None].astype(np.float32), np.ones((1, 4000), bool))
-    assert _pooled(StaticOperators(), spec, what)[1].tolist() == [0]
+    inputs = PoolInputs(maps, rois[None].astype(np.float32), np.ones((1, 4000), bool))
+    assert _pooled(StaticOperators(), spec, inputs)[1].tolist() == [0]
 
 
 def test_one_level_needs_what_the_whole_image_needs() -> None:
@@ -167,7 +177,7 @@ def _ramps(side: int) -> list[np.ndarray]:
 
 def _on_ramps(form: str, spec: PoolerSpec, roi: list[float], side: int) -> np.ndarray:
     rois = np.array([[roi]], np.float32)
-    pooled, _ = _pooled(_FORMS[form], spec, Given(_ramps(side), rois, np.ones((1, 1), bool)))
+    pooled, _ = _pooled(_FORMS[form], spec, PoolInputs(_ramps(side), rois, np.ones((1, 1), bool)))
     return pooled[0]
 
 
@@ -202,7 +212,7 @@ def test_worked_example_of_overlapping_bins(form: str) -> None:
 
 @pytest.mark.parametrize("form", _FORMS)
 def test_worked_example_of_what_roi_pool_loses(form: str) -> None:
-    """800 → 25 cells, 665 → 20.78 → 20, 20 / 7 → 2: 14 of 20.78 cells are seen."""
+    """800 → 25 cells, 665 → 20.78 → 20, 20 / 7 → 2: 14 of 20.78 cells are used."""
     box = [0.0, 0.0, 665.0, 665.0]
     floored = _on_ramps(form, PoolerSpec(7, 2, strides=(32,), kind="roi_pool", quantise="floor"),
                         box, 25)  # fmt: skip
@@ -225,5 +235,5 @@ def test_the_integral_of_the_loops_is_the_limit_of_samples() -> None:
     y, x = (np.array([roi[a] + (roi[a + 2] - roi[a]) * p for p in parts]) / 4 for a in (1, 0))
     tents = [np.maximum(1 - np.abs(v[:, None] - np.arange(n)), 0) for v, n in ((y, 6), (x, 7))]
     mean = np.einsum("yh,chw,xw->c", tents[0], feature, tents[1]) / 400**2
-    found = oracle.prroi_pool(feature, roi, 1, 4, False)[:, 0, 0]
-    np.testing.assert_allclose(found, mean, atol=1e-5)
+    actual = oracle.prroi_pool(feature, roi, 1, 4, False)[:, 0, 0]
+    np.testing.assert_allclose(actual, mean, atol=1e-5)

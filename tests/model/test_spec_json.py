@@ -74,29 +74,29 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("case", SPECS)
 @pytest.mark.parametrize("indent", [None, 1])
-def test_nothing_is_lost(kind: str, indent: int | None) -> None:
-    text = to_json(SPECS[kind], indent=indent)
-    assert from_json(text) == SPECS[kind]
+def test_a_spec_survives_json(case: str, indent: int | None) -> None:
+    text = to_json(SPECS[case], indent=indent)
+    assert from_json(text) == SPECS[case]
     assert json.loads(text)["schema_version"] == SCHEMA_VERSION
     assert to_json(from_json(text), indent=indent) == text
 
 
-@pytest.mark.parametrize("kind", SPECS)
-def test_merging_nothing_changes_nothing(kind: str) -> None:
-    assert merge(SPECS[kind], {}) == SPECS[kind]
-    assert merge(SPECS[kind], json.loads(json.dumps(asdict(SPECS[kind])))) == SPECS[kind]
+@pytest.mark.parametrize("case", SPECS)
+def test_merging_nothing_changes_nothing(case: str) -> None:
+    assert merge(SPECS[case], {}) == SPECS[case]
+    assert merge(SPECS[case], json.loads(json.dumps(asdict(SPECS[case])))) == SPECS[case]
 
 
 def _leaves(tree: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     assert is_dataclass(tree)
-    found: list[tuple[str, ...]] = []
+    leaves: list[tuple[str, ...]] = []
     for field in fields(tree):
         value = getattr(tree, field.name)
         name = (*path, field.name)
-        found += _leaves(value, name) if is_dataclass(value) else [name]
-    return found
+        leaves += _leaves(value, name) if is_dataclass(value) else [name]
+    return leaves
 
 
 def _parent(data: Any, path: tuple[str, ...]) -> Any:
@@ -126,7 +126,7 @@ def test_every_field_has_a_type(subtests: pytest.Subtests) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         pytest.param("", "not valid JSON", id="empty"),
         pytest.param("{", "not valid JSON", id="cut"),
@@ -139,14 +139,14 @@ def test_every_field_has_a_type(subtests: pytest.Subtests) -> None:
         pytest.param('{"schema_version": 2}', "spec: missing field 'dialect'", id="no-field"),
     ],
 )
-def test_texts_that_are_no_spec(text: str, says: str) -> None:
-    with pytest.raises(SpecError, match=says) as caught:
+def test_invalid_specs(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
         from_json(text)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         ({"boxx": {}}, r"spec: unknown field 'boxx'; did you mean 'box'\?"),
         ({"zzz": 1}, "spec: unknown field 'zzz'; known: dialect, architecture, body"),
@@ -167,12 +167,12 @@ def test_texts_that_are_no_spec(text: str, says: str) -> None:
     ],
     ids=str,
 )
-def test_unknown_fields_and_wrong_types_are_named(overrides: dict[str, Any], says: str) -> None:
-    with pytest.raises(SpecError, match=says):
+def test_unknown_fields_and_wrong_types_are_named(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         merge(SPEC, overrides)
 
 
-def test_whole_numbers_may_stand_for_floats() -> None:
+def test_integers_are_accepted_as_floats() -> None:
     spec = merge(SPEC, {"box": {"nms_iou": 1}, "anchors": {"sizes": [[8]] * 5}})
     assert spec.box.nms_iou == 1.0
     assert isinstance(spec.anchors.sizes[0][0], float)
@@ -258,11 +258,11 @@ IMPOSSIBLE: list[tuple[Callable[[], object], str]] = [
 
 
 def test_impossible_values_are_named(subtests: pytest.Subtests) -> None:
-    for build, says in IMPOSSIBLE:
-        with subtests.test(build=build, says=says):
+    for build, message in IMPOSSIBLE:
+        with subtests.test(build=build, message=message):
             with pytest.raises(SpecError) as caught:
                 build()
-            assert says in str(caught.value)
+            assert message in str(caught.value)
             assert "\n" not in str(caught.value)
 
 

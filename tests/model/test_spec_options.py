@@ -1,4 +1,4 @@
-"""What the user says about a model: options, spec files, and the assumptions that they end."""
+"""Options and spec files, and the assumptions that they replace."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_an_option_sets_its_field_and_ends_its_assumption(
 ) -> None:
     before, after = opened(tmp_path), opened(tmp_path, **{option: value})
     part, name = field.split(".")
-    found = getattr(getattr(after.spec, part), name)
-    assert found == (("__background__", "cat", "dog") if option == "names" else value)
+    actual = getattr(getattr(after.spec, part), name)
+    assert actual == (("__background__", "cat", "dog") if option == "names" else value)
     assert assumed(before) - assumed(after) == {field} - {"box.candidates"}
     assert assumed(after) <= assumed(before)
 
 
-def test_everything_else_is_assumed_and_says_how_to_set_it(tmp_path: Path) -> None:
+def test_everything_else_is_assumed_with_its_option(tmp_path: Path) -> None:
     lines = [str(a) for a in opened(tmp_path).assumptions]
     assert set(lines) == {
         "BatchNorm epsilon 1e-05 (--norm-eps)",
@@ -104,8 +104,8 @@ def test_more_detections_bring_more_candidates(tmp_path: Path) -> None:
     ids=["without", "with", "with-another"],
 )
 def test_names_with_or_without_the_background(names: tuple[str, ...], tmp_path: Path) -> None:
-    found = opened(tmp_path, names=names).spec.classes.names
-    assert found == (names if len(names) == 3 else ("__background__", *names))
+    actual = opened(tmp_path, names=names).spec.classes.names
+    assert actual == (names if len(names) == 3 else ("__background__", *names))
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 91])
@@ -144,7 +144,7 @@ def test_impossible_options_are_usage_errors(options: dict[str, Any], tmp_path: 
     assert "\n" not in str(caught.value)
 
 
-def test_the_most_detections_that_can_be(tmp_path: Path) -> None:
+def test_the_maximum_number_of_detections(tmp_path: Path) -> None:
     assert opened(tmp_path, detections=2000).spec.box.detections == 2000
 
 
@@ -178,18 +178,18 @@ def test_an_option_wins_over_the_spec_file(tmp_path: Path) -> None:
     assert overrides == {"preprocess": {"short_side": 600, "long_side": 700}}
 
 
-def test_file_and_option_are_judged_together(tmp_path: Path) -> None:
+def test_file_and_option_are_validated_together(tmp_path: Path) -> None:
     """2000 alone would exceed the long side; with the option it does not."""
     overrides = {"preprocess": {"short_side": 2000}}
     assert opened(tmp_path, long_side=3000, overrides=overrides).spec.preprocess.short_side == 2000
 
 
-def test_a_said_number_of_candidates_is_kept(tmp_path: Path) -> None:
+def test_an_explicit_number_of_candidates_is_kept(tmp_path: Path) -> None:
     assert opened(tmp_path, overrides={"box": {"candidates": 150}}).spec.box.candidates == 150
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         ({"box": {"nms_iuo": 0.5}}, "spec.box: unknown field 'nms_iuo'; did you mean 'nms_iou'?"),
         ({"ancors": {}}, "spec: unknown field 'ancors'; did you mean 'anchors'?"),
@@ -216,16 +216,16 @@ def test_a_said_number_of_candidates_is_kept(tmp_path: Path) -> None:
     ids=str,
 )
 def test_impossible_overrides_are_named(
-    overrides: dict[str, Any], says: str, tmp_path: Path
+    overrides: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises((SpecError, CheckpointError)) as caught:
         opened(tmp_path, overrides=overrides)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         pytest.param(b"", "JSON", id="empty"),
         pytest.param(b"{", "JSON", id="cut"),
@@ -237,13 +237,13 @@ def test_impossible_overrides_are_named(
         pytest.param(b'{"schema_version": 1}', "schema_version 2, got 1", id="version"),
     ],
 )
-def test_spec_files_that_are_none(content: bytes, says: str, tmp_path: Path) -> None:
+def test_invalid_spec_files(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_bytes(content)
     with pytest.raises(SpecError) as caught:
         read_spec_file(path)
     assert str(caught.value).startswith(f"{path}: ")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_spec_file_is_read(tmp_path: Path) -> None:
@@ -273,18 +273,18 @@ def _five_anchors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 SIZES, RATIOS = [[8, 16, 32, 64, 128]] * 5, [[1.0]] * 5
 
 
-@pytest.mark.parametrize("said", [{}, {"sizes": SIZES}, {"ratios": RATIOS}], ids=str)
-def test_unknown_anchors_must_be_said(said: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("anchors", [{}, {"sizes": SIZES}, {"ratios": RATIOS}], ids=str)
+def test_unknown_anchors_are_required(anchors: dict[str, Any], tmp_path: Path) -> None:
     path = saved(tmp_path, _five_anchors(sound_state()))
-    missing = "ratios" if "sizes" in said else "sizes"
+    missing = "ratios" if "sizes" in anchors else "sizes"
     with pytest.raises(MaskportError) as caught:
-        load(path, SpecOptions(overrides={"anchors": said}))
+        load(path, SpecOptions(overrides={"anchors": anchors}))
     assert "anchors" in str(caught.value)
-    if not said:
+    if not anchors:
         assert f"'anchors.{missing}'" in str(caught.value)
 
 
-def test_unknown_anchors_can_be_said(tmp_path: Path) -> None:
+def test_unknown_anchors_can_be_set(tmp_path: Path) -> None:
     path = saved(tmp_path, _five_anchors(sound_state()))
     overrides = {"anchors": {"sizes": SIZES, "ratios": RATIOS}}
     checkpoint = load(path, SpecOptions(overrides=overrides))

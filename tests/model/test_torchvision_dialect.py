@@ -148,9 +148,9 @@ MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
 
 
 def test_spec_rebuilds_exactly_the_original_shapes(subtests: pytest.Subtests) -> None:
-    for kind in MODELS:
-        with subtests.test(kind=kind):
-            architecture, build = MODELS[kind]
+    for case in MODELS:
+        with subtests.test(case=case):
+            architecture, build = MODELS[case]
             state = state_of(build)
             spec = read(state).spec
             assert spec.architecture == architecture
@@ -159,9 +159,9 @@ def test_spec_rebuilds_exactly_the_original_shapes(subtests: pytest.Subtests) ->
 
 
 def test_names_map_one_to_one(subtests: pytest.Subtests) -> None:
-    for kind in MODELS:
-        with subtests.test(kind=kind):
-            state = state_of(MODELS[kind][1])
+    for case in MODELS:
+        with subtests.test(case=case):
+            state = state_of(MODELS[case][1])
             spec = read(state).spec
             ours = state_of(partial(OurMaskRCNN, spec))
             theirs = [DIALECT.original(name, spec) for name in ours]
@@ -204,18 +204,18 @@ def test_class_names(classes: int) -> None:
 
 def _epsilons(tree: object) -> list[float]:
     assert is_dataclass(tree)
-    found = []
+    values = []
     for field in fields(tree):
         value = getattr(tree, field.name)
         if field.name == "norm_eps":
-            found.append(value)
+            values.append(value)
         elif is_dataclass(value):
-            found += _epsilons(value)
-    return found
+            values += _epsilons(value)
+    return values
 
 
 def _published(weights: Any) -> str:
-    """A SHA-256 that begins as the published file's name says."""
+    """A SHA-256 that begins like the published file's name."""
     return str(weights.url).rpartition("-")[2].removesuffix(".pth").ljust(64, "0")
 
 
@@ -260,7 +260,7 @@ def test_mobilenet_builders_have_their_own_defaults() -> None:
     assert read(state_of(_on_mobilenet)).spec.rpn.score_threshold == 0.0
 
 
-def test_small_mobilenet_is_known_by_its_hash() -> None:
+def test_small_mobilenet_is_identified_by_its_hash() -> None:
     state = state_of(partial(fasterrcnn_mobilenet_v3_large_320_fpn, **BARE))
     reading = read(state, _published(FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1))
     with torch.device("meta"):
@@ -274,10 +274,10 @@ def test_small_mobilenet_is_known_by_its_hash() -> None:
     assert "preprocess.short_side" not in {a.field for a in reading.assumptions}
 
 
-@pytest.mark.parametrize("kind", ["builder", "v2", "boxes"])
-def test_defaults_are_those_of_torchvision(kind: str) -> None:
+@pytest.mark.parametrize("case", ["builder", "v2", "boxes"])
+def test_defaults_are_those_of_torchvision(case: str) -> None:
     with torch.device("meta"):
-        theirs = MODELS[kind][1]().eval()
+        theirs = MODELS[case][1]().eval()
         spec = read(theirs.state_dict()).spec
     heads, rpn = theirs.roi_heads, theirs.rpn
     assert spec.box.score_threshold == heads.score_thresh
@@ -309,19 +309,19 @@ def old_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             old = old.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
         old = old.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
         if name.startswith("roi_heads.mask_head."):
-            number, _, kind = name.split(".")[2:]
-            old = f"roi_heads.mask_head.mask_fcn{int(number) + 1}.{kind}"
+            number, _, leaf = name.split(".")[2:]
+            old = f"roi_heads.mask_head.mask_fcn{int(number) + 1}.{leaf}"
         renamed[old] = tensor
     return renamed
 
 
-@pytest.mark.parametrize("kind", ["builder", "boxes", "levels-345", "widths-odd"])
-def test_old_names_are_the_same_network(kind: str) -> None:
-    state = state_of(MODELS[kind][1])
+@pytest.mark.parametrize("case", ["builder", "boxes", "levels-345", "widths-odd"])
+def test_old_names_are_the_same_network(case: str) -> None:
+    state = state_of(MODELS[case][1])
     old = old_names(state)
     assert "backbone.fpn.inner_blocks.0.weight" in old
     assert "rpn.head.conv.weight" in old
-    assert ("roi_heads.mask_head.mask_fcn1.weight" in old) == (kind != "boxes")
+    assert ("roi_heads.mask_head.mask_fcn1.weight" in old) == (case != "boxes")
     assert read(old) == read(state)
     assert list(DIALECT.prepare(old, Path("old.pth"))) == list(state)
 
@@ -334,7 +334,7 @@ def test_unknown_anchor_counts_are_required() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         pytest.param(
             {"backbone.body.layer5.0.conv1.weight": (8, 8, 3, 3)}, "5 stages", id="stages"
@@ -347,12 +347,12 @@ def test_unknown_anchor_counts_are_required() -> None:
         ),
     ],
 )
-def test_odd_shapes_are_named(change: dict[str, tuple[int, ...]], says: str) -> None:
+def test_odd_shapes_are_named(change: dict[str, tuple[int, ...]], message: str) -> None:
     state = state_of(partial(_on_resnet, "resnet18"))
     state |= {name: torch.empty(shape, device="meta") for name, shape in change.items()}
     with pytest.raises(MaskportError) as caught:
         read(state)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_another_body_is_refused() -> None:

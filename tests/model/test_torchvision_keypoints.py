@@ -62,9 +62,9 @@ MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_spec_rebuilds_exactly_the_original_shapes_under_their_names(kind: str) -> None:
-    architecture, build = MODELS[kind]
+@pytest.mark.parametrize("case", MODELS)
+def test_spec_rebuilds_exactly_the_original_shapes_under_their_names(case: str) -> None:
+    architecture, build = MODELS[case]
     state = state_of(build)
     spec = read(state).spec
     assert spec.architecture == architecture
@@ -122,7 +122,7 @@ def test_defaults_are_those_of_torchvision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "says"),
+    ("name", "shape", "message"),
     [
         pytest.param("keypoint_head.0", (8, 8, 3, 3), "kps_score_lowres", id="no-predictor"),
         pytest.param(
@@ -133,30 +133,30 @@ def test_defaults_are_those_of_torchvision() -> None:
         ),
     ],
 )
-def test_half_a_head_is_named(name: str, shape: tuple[int, ...], says: str) -> None:
+def test_half_a_head_is_named(name: str, shape: tuple[int, ...], message: str) -> None:
     state = state_of(_keypoint_rcnn)
     half = {n: t for n, t in state.items() if not n.startswith("roi_heads.keypoint_")}
     half[f"roi_heads.{name}.weight"] = torch.empty(shape, device="meta")
     with pytest.raises(MaskportError) as caught:
         read(half)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["five", "masks"])
-def test_the_eager_model_has_the_heads(kind: str) -> None:
+@pytest.mark.parametrize("case", ["five", "masks"])
+def test_the_eager_model_has_the_heads(case: str) -> None:
     torch.manual_seed(0)
-    theirs = MODELS[kind][1]().eval()
+    theirs = MODELS[case][1]().eval()
     spec = replace(read(theirs.state_dict()).spec, preprocess=PreprocessSpec(64, 96))
     built = eager_model(spec, theirs.state_dict())
     photo = torch.rand(3, 64, 96)
     theirs.roi_heads.score_thresh = built.roi_heads.score_thresh = 0.0
     with torch.inference_mode():
-        (expected,), (found,) = theirs([photo]), built([photo])
-    assert set(found) == set(expected)
-    assert ("masks" in found) == (kind == "masks")
-    assert len(found["keypoints"]) > 0
+        (expected,), (actual,) = theirs([photo]), built([photo])
+    assert set(actual) == set(expected)
+    assert ("masks" in actual) == (case == "masks")
+    assert len(actual["keypoints"]) > 0
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-3)
+        torch.testing.assert_close(actual[name], tensor, rtol=0, atol=1e-3)
 
 
 def test_another_score_has_no_eager_model() -> None:

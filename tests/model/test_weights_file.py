@@ -45,17 +45,17 @@ def _wrapped(state: dict[str, Tensor]) -> dict[str, Callable[[], object]]:
     }
 
 
-def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
+def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(actual) == list(expected)
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
-        assert not found[name].requires_grad
+        assert torch.equal(actual[name], tensor), name
+        assert not actual[name].requires_grad
 
 
-@pytest.mark.parametrize("kind", _wrapped({}))
-def test_wrappers_come_off(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", _wrapped({}))
+def test_wrappers_come_off(case: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    torch.save(_wrapped(sound_state())[kind](), path)
+    torch.save(_wrapped(sound_state())[case](), path)
     assert_equal(read_tensors(path), sound_state())
 
 
@@ -71,9 +71,9 @@ def test_any_name_and_container(suffix: str, is_zip: bool, tmp_path: Path) -> No
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_safetensors(name: str, prefix: str, tmp_path: Path) -> None:
     save_file({prefix + n: t for n, t in sound_state().items()}, tmp_path / name)
-    found = read_tensors(tmp_path / name)
-    assert_equal({n: found[n] for n in sound_state()}, sound_state())
-    assert len(found) == len(sound_state())
+    actual = read_tensors(tmp_path / name)
+    assert_equal({n: actual[n] for n in sound_state()}, sound_state())
+    assert len(actual) == len(sound_state())
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -85,11 +85,11 @@ def test_floats_become_float32(dtype: torch.dtype, suffix: str, tmp_path: Path) 
         torch.save(state, path)
     else:
         save_file(state, path)
-    found = read_tensors(path)
+    actual = read_tensors(path)
     for name, tensor in state.items():
         expected = tensor.float() if tensor.is_floating_point() else tensor
-        assert found[name].dtype == expected.dtype
-        assert torch.equal(found[name], expected)
+        assert actual[name].dtype == expected.dtype
+        assert torch.equal(actual[name], expected)
 
 
 def test_a_prefix_of_some_names_stays(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_no_warning_of_torch_comes_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_single_value_without_number_is_found(value: float, tmp_path: Path) -> None:
+def test_a_single_nan_or_inf_is_refused(value: float, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     tensor = torch.zeros(1000)
     tensor[617] = value

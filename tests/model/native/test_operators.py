@@ -38,10 +38,10 @@ def test_pooling(spec: PoolerSpec, sides: tuple[int, ...]) -> None:
     given = torch.tensor(rois).float(), torch.tensor(rng.random((2, 40)) > 0.2)
     expected, _ = OPAQUE.pyramid_pool(maps, *given, spec)
     for chunk_bytes in (2**28, 1):
-        found, _ = StaticOperators(NativeOptions(chunk_bytes=chunk_bytes)).pyramid_pool(
+        actual, _ = StaticOperators(NativeOptions(chunk_bytes=chunk_bytes)).pyramid_pool(
             maps, *given, spec
         )
-        torch.testing.assert_close(found, expected, atol=5e-5, rtol=0)
+        torch.testing.assert_close(actual, expected, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("limit", [0.3, 0.5, 0.7])

@@ -1,4 +1,4 @@
-"""What a training's configuration says is followed; nothing of its text is executed."""
+"""The settings of a training's configuration are applied; its source is never executed."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def _load(folder: Path, text: str, net: Network = SMALL) -> Checkpoint:
 
 
 @pytest.mark.parametrize("text", [NEW, MIDDLE, OLD], ids=["3", "2", "1"])
-def test_what_the_text_says_is_followed_and_no_assumption(text: str, tmp_path: Path) -> None:
-    found = _load(tmp_path, text)
-    spec = found.spec
+def test_settings_are_applied_and_not_assumed(text: str, tmp_path: Path) -> None:
+    checkpoint = _load(tmp_path, text)
+    spec = checkpoint.spec
     pre, rpn, box, mask = spec.preprocess, spec.rpn, spec.box, spec.mask
     assert mask is not None
     assert spec.anchors.sizes == ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
@@ -108,19 +108,22 @@ def test_what_the_text_says_is_followed_and_no_assumption(text: str, tmp_path: P
     assert (box.pooler.sampling_ratio, mask.pooler.sampling_ratio) == (2, 2)
     assert (box.pooler.canonical_size, mask.pooler.canonical_size) == (28.0, 56.0)
     known = {"classes.names", "body.stride_in_1x1", "preprocess.channel_order"}
-    assert {a.field for a in found.assumptions} <= known | {"preprocess.mean", "preprocess.std"}
-    assert not found.notes
+    assert {a.field for a in checkpoint.assumptions} <= known | {
+        "preprocess.mean",
+        "preprocess.std",
+    }
+    assert not checkpoint.notes
 
 
-def test_a_value_that_is_not_said_stays_an_assumption(tmp_path: Path) -> None:
-    found = _load(tmp_path, "model = dict(test_cfg=dict(rpn=dict(nms_pre=500)))")
-    assert (found.spec.rpn.pre_nms, found.spec.rpn.post_nms) == (500, 1000)
-    shown_ = " ".join(map(str, found.assumptions))
+def test_a_missing_value_stays_an_assumption(tmp_path: Path) -> None:
+    checkpoint = _load(tmp_path, "model = dict(test_cfg=dict(rpn=dict(nms_pre=500)))")
+    assert (checkpoint.spec.rpn.pre_nms, checkpoint.spec.rpn.post_nms) == (500, 1000)
+    shown_ = " ".join(map(str, checkpoint.assumptions))
     assert "RPN 500 → NMS 0.7 → 1000" in shown_
     assert "sampling adaptive" in shown_
 
 
-def test_other_anchors_need_not_be_said_again(tmp_path: Path) -> None:
+def test_configured_anchors_are_not_required(tmp_path: Path) -> None:
     state = state_of(SMALL)
     for name, per_anchor in (("rpn_cls", 1), ("rpn_reg", 4)):
         state[f"rpn_head.{name}.weight"] = torch.ones(4 * per_anchor, 16, 1, 1)
@@ -136,7 +139,7 @@ def test_other_anchors_need_not_be_said_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("max_per_img=50", "max_per_img=-1", "rcnn.max_per_img of its training is -1"),
         ("nms_pre=2000", "nms_pre=4 * 500", "rpn.nms_pre of its training is an expression"),
@@ -152,15 +155,15 @@ def test_other_anchors_need_not_be_said_again(tmp_path: Path) -> None:
         ("'AnchorGenerator'", "'LegacyAnchorGenerator'", "expected 'AnchorGenerator'"),
     ],
 )
-def test_what_cannot_be_followed_is_named(old: str, new: str, says: str, tmp_path: Path) -> None:
+def test_unsupported_settings_are_noted(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert old in NEW
-    found = _load(tmp_path, NEW.replace(old, new))
+    checkpoint = _load(tmp_path, NEW.replace(old, new))
 
-    assert any(re.search(says, note) for note in found.notes), found.notes
+    assert any(re.search(message, note) for note in checkpoint.notes), checkpoint.notes
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("scales=[2]", "scales=[2, 3]", "2 scales and 3 ratios .*expected 3 anchors per cell"),
         ("32, 64]", "32, 128]", r"anchor_generator.strides .*expected \[4.0, 8.0, 16.0, 32.0, 64"),
@@ -170,10 +173,10 @@ def test_what_cannot_be_followed_is_named(old: str, new: str, says: str, tmp_pat
     ],
 )
 def test_what_contradicts_the_weights_is_refused(
-    old: str, new: str, says: str, tmp_path: Path
+    old: str, new: str, message: str, tmp_path: Path
 ) -> None:
     assert old in NEW
-    with pytest.raises(CheckpointError, match=f"weights.pth: .*{says}"):
+    with pytest.raises(CheckpointError, match=f"weights.pth: .*{message}"):
         _load(tmp_path, NEW.replace(old, new, 1))
 
 
@@ -226,6 +229,6 @@ def test_values_print_short() -> None:
         ("model = dict()\nmodel['a'] = 3", "does more than assign"),
     ],
 )
-def test_a_text_that_is_not_read_is_said(text: str, problem: str, tmp_path: Path) -> None:
+def test_a_configuration_that_is_not_read_is_noted(text: str, problem: str, tmp_path: Path) -> None:
     notes: tuple[Any, ...] = _load(tmp_path, text).notes
     assert any(problem in note and "configuration was not read" in note for note in notes)
