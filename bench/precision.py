@@ -44,7 +44,7 @@ class Variant:
 
     writer: str
     options: QuantizeOptions
-    labelled: bool = False
+    labeled: bool = False
 
     @property
     def cells(self) -> list[str]:
@@ -63,7 +63,7 @@ def _variants() -> list[Variant]:
     methods = ("min-max", "percentile", "entropy", "mse")
     variants = [Variant("onnxruntime", replace(nearest, method=method)) for method in methods]
     for writer in ("onnxruntime", "tensorrt"):
-        variants += [Variant(writer, QuantizeOptions(preset=p), labelled=True) for p in PRESETS]
+        variants += [Variant(writer, QuantizeOptions(preset=p), labeled=True) for p in PRESETS]
     return variants
 
 
@@ -147,7 +147,7 @@ def _row(
     session = open_session(path, None, None)
     on_val = evaluate_session("val", session, size, val, bar.advance)
     on_labels = None
-    if variant.labelled:
+    if variant.labeled:
         session = open_session(path, None, None)
         on_labels = evaluate_session("fitted", session, size, fitted, lambda _: None)
     fraction = quantizer.work_fraction(names_of(placement.layers))

@@ -73,7 +73,7 @@ def require_resizable(pixels: UInt8, path: Path, artifact: Artifact) -> None:
         ImageError: with the photo's name.
     """
     try:
-        resized_hw(pixels.shape[:2], artifact.spec.preprocess, canvas_hw(artifact))
+        resized_hw(pixels.shape[:2], artifact.spec.preprocess, artifact.manifest.canvas_hw)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
@@ -118,11 +118,5 @@ def require_enough(used: int, context: RunContext) -> None:
         )
 
 
-def canvas_hw(artifact: Artifact) -> tuple[int, int] | None:
-    """The graph's fixed canvas, if it has one."""
-    height, width = artifact.manifest.height, artifact.manifest.width
-    return None if height is None or width is None else (height, width)
-
-
 def _canvas(pixels: Sequence[UInt8], artifact: Artifact) -> Canvas:
-    return to_canvas(pixels, artifact.spec.preprocess, canvas_hw(artifact))
+    return to_canvas(pixels, artifact.spec.preprocess, artifact.manifest.canvas_hw)

@@ -99,9 +99,9 @@ def test_a_fixed_batch_is_run_in_parts(
 ) -> None:
     model = ir.load(demo_onnx)
     nodes = [node for node in model.graph if node.op_type in ("Conv", "Gemm")]
-    wanted = [str(node.outputs[0].name) for node in nodes]
+    names = [str(node.outputs[0].name) for node in nodes]
     ((_, canvas),) = canvases([Photo.of(scenes[0])], _context(demo_onnx))
-    whole = dict(Activations(model, wanted).run(canvas))
+    whole = dict(Activations(model, names).run(canvas))
     images = next(value for value in model.graph.inputs if value.name == "images")
     assert activations._fixed_batch(model.graph) == 1
     images.shape = ir.Shape([3, 3, 320, 448])
@@ -116,12 +116,12 @@ def test_a_fixed_batch_is_run_in_parts(
 
     monkeypatch.setattr(activations, "_fixed_batch", lambda graph: 3)
     monkeypatch.setattr(activations, "open_on_cpu", counted)
-    parts = dict(Activations(model, wanted).run(canvas))
-    assert sum(opened) == len(wanted)
+    parts = dict(Activations(model, names).run(canvas))
+    assert sum(opened) == len(names)
     assert max(opened) - min(opened) <= 1
     assert len(opened) == 3
     assert set(parts) == set(whole)
-    assert all(np.array_equal(parts[name], whole[name]) for name in wanted)
+    assert all(np.array_equal(parts[name], whole[name]) for name in names)
 
 
 def test_a_checkpoint_runs_with_the_settings_of_the_graph(

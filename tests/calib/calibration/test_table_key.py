@@ -40,7 +40,7 @@ def test_the_difference_is_named(have: object, want: object, message: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("actual", "message"),
     [
         (None, "another model"),
         ({"model_sha256": "sha", "preprocess": 3, "method": "mse"}, "another preprocessing"),
@@ -48,9 +48,9 @@ def test_the_difference_is_named(have: object, want: object, message: str) -> No
         ({**asdict(_key(HOW)), "method": "entropy"}, "another method (…entropy, expected …mse)"),
     ],
 )
-def test_invalid_keys_are_refused(found: object, message: str) -> None:
+def test_invalid_keys_are_refused(actual: object, message: str) -> None:
     with pytest.raises(ArtifactError) as caught:
-        require_key(Path("t.json"), found, _key(HOW))
+        require_key(Path("t.json"), actual, _key(HOW))
     assert message in str(caught.value)
 
 
