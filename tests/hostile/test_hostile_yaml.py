@@ -177,6 +177,15 @@ def test_odd_names_of_a_base_are_refused(tmp_path: Path, subtests: pytest.Subtes
             assert str(caught.value).isprintable()
 
 
+def test_bases_are_limited(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.yaml").write_text(f"_BASE_: {number + 1}.yaml\nSEED: {number}\n")
+    (tmp_path / "4.yaml").write_text("INPUT: {MIN_SIZE_TEST: 320}\n")
+    assert read_settings(tmp_path / "1.yaml")["INPUT.MIN_SIZE_TEST"] == 320
+    with pytest.raises(CheckpointError, match="more than 4 files"):
+        read_settings(tmp_path / "0.yaml")
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing", Path("/dev/null")):
         with pytest.raises(UsageError, match="no such file"):
