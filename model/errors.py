@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MaskportError(Exception):
     """Base of every error that a command prints as one message, without a traceback."""
@@ -64,3 +67,13 @@ def first_line(error: BaseException, most: int = 120) -> str:
     """The first line of a library's message, or the error's type if there is none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:most]
+
+
+@contextmanager
+def image_named(where: str) -> Iterator[None]:
+    """Set `where` in an `ImageError` that the block raises without one."""
+    try:
+        yield
+    except ImageError as error:
+        error.where = error.where or where
+        raise

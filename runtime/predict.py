@@ -152,13 +152,13 @@ def _predict(argv: Sequence[str]) -> int:
     formats = _names(args.save)
     options = _selection_options(args)
     _check_formats(formats, args.scaled_decode)
-    live = [place for place in args.photos if is_live(place)]
+    live = [source for source in args.photos if is_live(source)]
     if live and args.resume:
         raise UsageError(
             f"--resume: {live_name(live[0])} is live and cannot be resumed; omit --resume and name "
             "another folder"
         )
-    source = open_sources(args.photos, args.frame_stride, repeated=_Repeats().add)
+    source = open_sources(args.photos, args.frame_stride, on_repeat=_Repeats().add)
     known = source.known()
     guard = OverwriteGuard(args.photos, known, args.output, formats)
     guard.require_safe(known)

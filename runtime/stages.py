@@ -23,7 +23,7 @@ from runtime.preprocessing.canvas import Canvas, CanvasPool, resized_hw, to_canv
 from runtime.preprocessing.canvas_selection import choose_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Outputs, Session
-from runtime.sources.decoded import Decoded
+from runtime.sources.decoded import Decoded, whole
 from runtime.sources.photos import Photo, decode, decode_at_least, is_in_memory
 
 if TYPE_CHECKING:
@@ -227,8 +227,7 @@ class Stages:
     def _decode(self, photo: Photo) -> Decoded:
         if self._scaled_decode:
             return decode_at_least(photo, self._resized_hw)
-        pixels = decode(photo)
-        return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
+        return whole(decode(photo))
 
     def _resized_hw(self, photo_hw: tuple[int, int]) -> tuple[int, int]:
         """A photo's size on the canvas chosen for it."""

@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 
 import numpy as np
 
-from model.errors import ImageError, UsageError
+from model.errors import UsageError, image_named
 from model.spec import ModelSpec
 from runtime.artifacts.metadata import Artifact
 from runtime.closing import Closing
@@ -139,11 +139,8 @@ class DevicePredictor(Closing):
         fixed, spec = self.artifact.manifest.canvas_hw, self.spec.preprocess
         resized = []
         for index, hw in enumerate(batch.hws):
-            try:
+            with image_named(f"frame {index}"):
                 resized.append(resized_hw(hw, spec, fixed))
-            except ImageError as error:
-                error.where = f"frame {index}"
-                raise
         canvas_hw = fixed or shared_canvas_hw(resized, spec)
         origins = tuple(origin_yx(hw, canvas_hw, spec) for hw in resized)
         return canvas_hw, Placements(batch.hws, tuple(resized), origins)

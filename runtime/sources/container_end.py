@@ -1,4 +1,4 @@
-"""What a video file lacks of its end, so that one cut off does not pass as a short one."""
+"""Detects truncated video files, which would otherwise pass as short ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 from typing import BinaryIO
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-_OF_A_FILM = (b"ftyp", b"moov", b"moof", b"mdat")
+_MEDIA_BOXES = (b"ftyp", b"moov", b"moof", b"mdat")
 _MOST_BOXES = 100_000
 
 
 def missing_bytes(file: BinaryIO) -> int:
-    """How many bytes a file lacks of what its container promises; 0 where it promises nothing.
+    """Number of bytes that a file lacks of the size in its container; 0 without such a size.
 
-    MP4 and QuickTime (boxes at the top level), Matroska and WebM (the segment) and AVI (the first
-    RIFF chunk) say so; streams such as MPEG-TS do not. The file's position is lost.
+    MP4 and QuickTime (top-level boxes), Matroska and WebM (the segment) and AVI (the first RIFF
+    chunk) have one; streams such as MPEG-TS do not. Moves the file's position.
 
     Source: ISO/IEC 14496-12, 4.2; RFC 8794, 4 and RFC 9559, 4; AVI RIFF File Reference.
     """
@@ -25,7 +25,7 @@ def missing_bytes(file: BinaryIO) -> int:
     if head[:4] == _EBML:
         end = _segment_end(file)
     elif head[:4] == b"RIFF" and head[8:] == b"AVI ":
-        # 8 more by the book; some writers count the 8 bytes in.
+        # The standard excludes these 8 bytes from the size; some writers include them.
         end = int.from_bytes(head[4:8], "little")
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         end = _boxes_end(file, size)
@@ -35,9 +35,9 @@ def missing_bytes(file: BinaryIO) -> int:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the last box: 4 bytes of length, 4 of type, and 8 of length where the first say 1.
+    """End of the last box: 4 bytes of length, 4 of type, and 8 of length if the first length is 1.
 
-    Cameras put what is no box behind the last one; only boxes of a film can lack something.
+    Cameras append data that is not a box, so only media boxes count as truncated.
     """
     start = 0
     for _ in range(_MOST_BOXES):
@@ -48,16 +48,16 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # 0 stands for the rest of the file
+        if length < 8:  # 0 extends to the end of the file
             return start
-        if start + length > size and head[4:8] not in _OF_A_FILM:
+        if start + length > size and head[4:8] not in _MEDIA_BOXES:
             return start
         start += length
     return start
 
 
 def _segment_end(file: BinaryIO) -> int:
-    """End of the first segment, behind the header; 0 where its size is left open."""
+    """End of the first segment, behind the header; 0 if its size is unknown."""
     file.seek(len(_EBML))
     header = _variable(file)
     if header is None:
@@ -70,7 +70,7 @@ def _segment_end(file: BinaryIO) -> int:
 
 
 def _variable(file: BinaryIO) -> int | None:
-    """A size whose leading zero bits say how many bytes it has; all ones mean unknown."""
+    """A size with its byte count in the leading zero bits; None for all ones, which is unknown."""
     first = file.read(1)
     if not first or first[0] == 0:
         return None

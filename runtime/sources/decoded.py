@@ -1,12 +1,10 @@
-"""What decoding answers, and how large a photo may be."""
+"""A decoded photo, and the size limit of one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from model.arrays import UInt8
 from model.errors import ImageError
 
 MAX_PIXELS = 178_956_970
@@ -18,21 +16,26 @@ class Decoded:
 
     Attributes:
         pixels: uint8 [h, w, 3] RGB, upright.
-        full_hw: height and width of the whole photo, upright; `pixels` is smaller where it was
-            decoded at a fraction of them.
+        full_hw: upright height and width of the whole photo; `pixels` is smaller if it was decoded
+            at a fraction of it.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: UInt8
     full_hw: tuple[int, int]
 
 
-def check_size(width: int, height: int, where: str) -> None:
-    """Refuse what is empty, or larger than `MAX_PIXELS`.
+def whole(pixels: UInt8) -> Decoded:
+    """A photo decoded at its full size."""
+    return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse an empty photo and one larger than `MAX_PIXELS`.
 
     Raises:
-        ImageError: with this `where`.
+        ImageError: Otherwise.
     """
     if width < 1 or height < 1:
-        raise ImageError(f"the image is {width}x{height}; expected at least 1x1", where)
+        raise ImageError(f"the image is {width}x{height}; expected at least 1x1")
     if width * height > MAX_PIXELS:
-        raise ImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels; scale it down", where)
+        raise ImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels; scale it down")

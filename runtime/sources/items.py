@@ -1,4 +1,4 @@
-"""What a source hands out, one by one: a photo with its names, or the reason why it is none."""
+"""The items of a source: a photo with its names, or the error that replaces it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ItemName:
 
     Attributes:
         name: for messages and result files, "dir/a.jpg" or "clip.mp4#000123".
-        stem: for output files, without a suffix; no two items of one pass share it, not even on a
-            file system that ignores case.
-        image_id: of COCO's results, where a command assigns one.
+        stem: for output files, without a suffix; unique in one pass, also on a file system that
+            ignores case.
+        image_id: in COCO's results, if a command assigns one.
     """
 
     name: str
@@ -31,31 +31,29 @@ class Item(ItemName):
     """One photo of a source, with its names.
 
     Attributes:
-        photo: a path, which may still turn out to be unreadable when it is decoded; a frame,
-            uint8 [h, w, 3] RGB, upright; or, where the source knows that there is none (a line of
-            a list without a file, a video that breaks off), the error. It names the place in full.
-            The source goes on with what comes next.
+        photo: a path, which decoding may find unreadable; a frame, uint8 [h, w, 3] RGB, upright;
+            or the error of a list entry without a file, or of a truncated video. After an error
+            the source continues with the next item.
     """
 
     photo: Photo | ImageError
 
 
 class Source(Protocol):
-    """Photos in a fixed order. Every pass starts anew, except over standard input and cameras.
+    """Photos in a fixed order. Every pass starts over, except on standard input and cameras.
 
-    Files are opened when they are reached, and closed when the pass ends, also when its iterator
-    is closed before the end.
+    A pass opens each file when it reaches it, and closes it when the pass or its iterator ends.
     """
 
     @property
     def count(self) -> int | None:
-        """How many items a pass has; None where only the pass itself can tell."""
+        """Number of items; None if only a pass can count them."""
         ...
 
     def known(self) -> list[Item]:
-        """Items that are known before any pass, with the stems that a pass gives them.
+        """Items that are known before a pass, with their stems; all of them if `count` is a number.
 
-        All of them where `count` is a number. Behind standard input a pass may give other stems.
+        The stems of items after standard input may differ in a pass.
         """
         ...
 

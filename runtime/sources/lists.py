@@ -1,4 +1,4 @@
-"""Lists of files: a path a line, in a text file or on standard input."""
+"""Lists of files: one path per line, in a text file or on standard input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, TextIO
 from model.errors import UsageError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# No system knows longer paths; what has no line ends shall not fill the memory.
+# Longer than any path; limits the memory of a file without line ends.
 _LONGEST_LINE = 1 << 16
 
 
@@ -27,7 +27,7 @@ def read_list(path: Path) -> list[Line]:
     """The entries of a list file, relative to its folder; see `lines`.
 
     Raises:
-        UsageError: the list cannot be read, or is no text.
+        UsageError: the list cannot be read or is not text.
     """
     try:
         with path.open("rb") as file:
@@ -39,14 +39,14 @@ def read_list(path: Path) -> list[Line]:
 
 
 def lines(stream: BinaryIO | TextIO, name: str, folder: Path) -> Iterator[Line]:
-    """Entries as they arrive: blank lines and those that begin with # are left out.
+    """Yield entries as they arrive, without blank lines and lines that begin with #.
 
-    Spaces around a path do not belong to it. A path that begins with # can be written "./#…".
+    Spaces around a path are removed. Write a path that begins with # as "./#…".
 
     Args:
-        stream: of bytes, which become names as the system's own do, or of text.
-        name: the list's, for messages.
-        folder: what relative paths are relative to.
+        stream: bytes, decoded as the system decodes file names, or text.
+        name: of the list, for messages.
+        folder: base of relative paths.
 
     Raises:
         UsageError: a line longer than a path can be, or with a zero byte.
@@ -55,10 +55,12 @@ def lines(stream: BinaryIO | TextIO, name: str, folder: Path) -> Iterator[Line]:
     while line := stream.readline(_LONGEST_LINE + 1):
         number += 1
         if len(line) > _LONGEST_LINE:
-            raise UsageError(f"{name}:{number}: longer than a path can be; expected a path a line")
+            raise UsageError(
+                f"{name}:{number}: longer than a path can be; expected one path per line"
+            )
         text = _text(line, number).strip()
         if "\0" in text:
-            raise UsageError(f"{name}:{number}: not text; expected a path a line")
+            raise UsageError(f"{name}:{number}: not text; expected one path per line")
         if text and not text.startswith("#"):
             yield Line(f"{name}:{number}", folder / text)
 

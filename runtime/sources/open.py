@@ -1,4 +1,4 @@
-"""All that a user can name as input, opened as one source of photos."""
+"""Opens everything that a user can name as input as one source of photos."""
 
 from __future__ import annotations
 
@@ -24,66 +24,61 @@ _LIST_SUFFIX = ".txt"
 _STDIN = "-"
 
 
-def _unheard(name: str) -> None:
-    """Nobody wants to know."""
-
-
 def open_sources(
-    places: Sequence[str],
-    every: int = 1,
+    inputs: Sequence[str],
+    frame_stride: int = 1,
     stdin: TextIO | None = None,
-    repeated: Callable[[str], None] = _unheard,
+    on_repeat: Callable[[str], None] = lambda name: None,
 ) -> Source:
-    """Look at what a user named, and answer its photos, in that order.
+    """Open inputs as one source, in their order.
 
-    * an image file, or whatever else is neither a video nor a list;
-    * a folder: its photos, sorted, without those of its subfolders and without videos;
-    * a glob pattern: the photos and videos that match, sorted; "**" goes into subfolders. They are
-      told by their suffixes; a pattern that ends with a suffix of its own takes what has that;
+    An input is
+    * an image file, or any other file that is neither a video nor a list;
+    * a folder: its photos, sorted, without videos and subfolders;
+    * a glob pattern: the matching photos and videos by their suffixes, sorted; "**" includes
+      subfolders, and a pattern that ends with a suffix takes all files that have it;
     * a video file, by its suffix: its frames; an animated GIF or WebP is a photo;
-    * a list, "….txt": a photo or video a line, relative to the list's folder;
-    * "-": such a list on standard input, relative to the current folder, read while it grows;
+    * a list, "….txt": one photo or video per line, relative to the list's folder;
+    * "-": such a list on standard input, relative to the current folder, read as it arrives;
     * "camera:0", "camera:/dev/video0": frames until it is unplugged;
-    * "rtsp://…", "http://…" and the like: frames of a stream until it ends.
+    * "rtsp://…", "http://…" and similar: frames of a stream until it ends.
 
-    What is named more than once, in the same words, comes once, in its first place; what the
-    command line names does not come out of standard input again.
-
-    What can be missed is missed here. What can only be seen on the way (a line of a list that
-    names no file, a damaged video) becomes an item with an error.
+    An input or list entry that is named more than once, spelled the same, is used once, the first
+    time; standard input does not repeat the other inputs. Errors that appear during a pass (a list
+    entry without a file, a damaged video) become items with an error.
 
     Args:
-        places: what the user named.
-        every: take every N-th frame of videos, cameras and streams; photos are all taken.
-        stdin: the stream of "-", by default standard input.
-        repeated: told the name of what was named before, as soon as that is seen.
+        inputs: as above.
+        frame_stride: take every N-th frame of videos, cameras and streams.
+        stdin: the stream of "-"; None takes standard input.
+        on_repeat: called with the name of a repeated input or list entry.
 
     Raises:
-        UsageError: a place with nothing there, a list that is none, "-" twice or without standard
-            input, `every` below 1.
-        MissingDependencyError: a video or camera, and PyAV is not installed.
+        UsageError: an input without photos, an invalid list, "-" twice or without standard input,
+            or a `frame_stride` below 1.
+        MissingDependencyError: a video or camera without PyAV.
     """
-    require_count("every", every)
-    if list(places).count(_STDIN) > 1:
+    require_count("frame_stride", frame_stride)
+    if list(inputs).count(_STDIN) > 1:
         raise UsageError("-: standard input can be read only once; give one -")
     parts: dict[str, _Part] = {}
-    for part in (part for place in places for part in _parts(place, every, stdin)):
+    for part in (part for text in inputs for part in _parts(text, frame_stride, stdin)):
         if part.key in parts:
-            repeated(part.name)
+            on_repeat(part.name)
         else:
             parts[part.key] = part
     if any(part.needs_pyav for part in parts.values()):
         video.require_pyav()
     if _STDIN in parts:
-        before = frozenset(parts)
-        parts[_STDIN] = _Stdin(_open_stdin(stdin), every, before, repeated)
+        others = frozenset(parts)
+        parts[_STDIN] = _Stdin(_open_stdin(stdin), frame_stride, others, on_repeat)
     return _Sources(tuple(parts.values()))
 
 
 class _Part(Protocol):
-    """Some neighbouring items of a source.
+    """Consecutive items of a source.
 
-    `key` is the same for two that were named in the same words; `name` may be shown.
+    `key` is equal for two inputs that are spelled the same; `name` is for display.
     """
 
     @property
@@ -112,13 +107,13 @@ class _Sources:
         return sum(known) if len(known) == len(counts) else None
 
     def known(self) -> list[Item]:
-        stems, found = Stems(), list[Item]()
+        stems, known = Stems(), list[Item]()
         for part in self.parts:
-            # A video takes its stem, and is opened only when it is iterated.
+            # Reserves the stem of a video, and opens it only when iterated.
             items = part.items(stems)
             if part.count is not None:
-                found.extend(items)
-        return found
+                known.extend(items)
+        return known
 
     def __iter__(self) -> Iterator[Item]:
         stems = Stems()
@@ -155,32 +150,32 @@ class _Missing(_NamedByPath):
 
     path: Path
     where: str
-    why: str = "no such file; check the path"
+    reason: str = "no such file; check the path"
     count: int | None = 1
     needs_pyav: bool = False
 
     def items(self, stems: Stems) -> Iterator[Item]:
-        error = ImageError(self.why, f"{self.where}: {self.path}")
+        error = ImageError(self.reason, f"{self.where}: {self.path}")
         yield Item(self.name, stems.photo(self.path.stem), error)
 
 
 @dataclass(frozen=True, slots=True)
 class _VideoFile(_NamedByPath):
     path: Path
-    every: int
-    # Containers do not always say how many frames they hold, nor always rightly.
+    frame_stride: int
+    # Frame counts of containers are optional and may be wrong.
     count: int | None = None
     needs_pyav: bool = True
 
     def items(self, stems: Stems) -> Iterator[Item]:
-        frames = video.file_frames(self.path, self.every)
+        frames = video.file_frames(self.path, self.frame_stride)
         return _numbered(frames, self.name, stems.video(self.path.stem))
 
 
 @dataclass(frozen=True, slots=True)
 class _Live:
     key: str
-    every: int
+    frame_stride: int
     count: int | None = None
     needs_pyav: bool = True
 
@@ -194,44 +189,39 @@ class _Live:
 
         plain = live_stem(self.key)
         stem = stems.video(plain)
-        # Addresses that differ in what is not shown must still not give frames of one name.
+        # Addresses may differ in hidden parts only; their frames need different names.
         name = self.name if stem == plain else f"{self.name} ({stem})"
-        return _numbered(video.live_frames(opened, name, self.every), name, stem)
+        return _numbered(video.live_frames(opened, name, self.frame_stride), name, stem)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stdin:
     stream: TextIO
-    every: int
-    named: frozenset[str] = frozenset()
-    repeated: Callable[[str], None] = _unheard
+    frame_stride: int
+    other_keys: frozenset[str] = frozenset()
+    on_repeat: Callable[[str], None] = lambda name: None
     key: str = _STDIN
     name: str = "standard input"
     count: int | None = None
     needs_pyav: bool = False
 
     def items(self, stems: Stems) -> Iterator[Item]:
-        seen = set(self.named)
-        # Bytes, where they can be had: a name need not be text in the user's language.
+        keys = set(self.other_keys)
+        # Bytes if possible: a file name may be invalid in the user's encoding.
         stream = getattr(self.stream, "buffer", self.stream)
         for line in lines(stream, self.name, Path()):
-            part = _entry(line, self.every)
-            if part.key in seen:
-                self.repeated(part.name)
+            part = _entry(line, self.frame_stride)
+            if part.key in keys:
+                self.on_repeat(part.name)
                 continue
-            seen.add(part.key)
-            if part.needs_pyav and (lacking := _lacking_pyav()):
-                part = _Missing(line.path, line.where, lacking)
+            keys.add(part.key)
+            if part.needs_pyav:
+                try:
+                    video.require_pyav()
+                except MissingDependencyError as error:
+                    # An error of this item, which does not end the run.
+                    part = _Missing(line.path, line.where, str(error))
             yield from part.items(stems)
-
-
-def _lacking_pyav() -> str:
-    """What to do about it; in the middle of a job that is one photo's error, not the job's end."""
-    try:
-        video.require_pyav()
-    except MissingDependencyError as error:
-        return str(error)
-    return ""
 
 
 def _numbered(frames: video.Frames, name: str, stem: str) -> Iterator[Item]:
@@ -240,52 +230,52 @@ def _numbered(frames: video.Frames, name: str, stem: str) -> Iterator[Item]:
             yield Item(f"{name}#{number:06d}", f"{stem}-{number:06d}", frame)
 
 
-def _parts(place: str, every: int, stdin: TextIO | None) -> Sequence[_Part]:
-    if place == _STDIN:
-        return [_Stdin(_open_stdin(stdin), every)]
-    if is_live(place):
-        return [_Live(place, every)]
-    if place.lower().endswith(_LIST_SUFFIX) and os.path.isfile(place):
-        return [_entry(line, every) for line in _entries(place)]
-    files = _files(place)
+def _parts(text: str, frame_stride: int, stdin: TextIO | None) -> Sequence[_Part]:
+    if text == _STDIN:
+        return [_Stdin(_open_stdin(stdin), frame_stride)]
+    if is_live(text):
+        return [_Live(text, frame_stride)]
+    if text.lower().endswith(_LIST_SUFFIX) and os.path.isfile(text):
+        return [_entry(line, frame_stride) for line in _entries(text)]
+    files = _files(text)
     if not files:
         raise UsageError(
-            f"{place}: no photo there; expected an image or video file, a folder of images, a "
+            f"{text}: no photo there; expected an image or video file, a folder of images, a "
             "glob, a list (.txt), -, camera:0 or rtsp://…"
         )
-    return [_file(path, every) for path in files]
+    return [_file(path, frame_stride) for path in files]
 
 
-def _files(place: str) -> list[Path]:
-    files = files_at(place)
-    suffix = Path(place).suffix
-    # A pattern such as "*.jpg" says itself what is a photo; "*" and "a.*" do not.
-    if os.path.lexists(place) or (suffix and not any(c in suffix for c in "*?[]")):
+def _files(pattern: str) -> list[Path]:
+    files = files_at(pattern)
+    suffix = Path(pattern).suffix
+    # "*.jpg" selects a suffix itself; "*" and "a.*" do not.
+    if os.path.lexists(pattern) or (suffix and not any(c in suffix for c in "*?[]")):
         return files
     return [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES | video.SUFFIXES]
 
 
-def _open_stdin(given: TextIO | None) -> TextIO:
-    # None where the program was started with it closed.
-    stream: TextIO | None = sys.stdin if given is None else given
+def _open_stdin(stream: TextIO | None) -> TextIO:
+    stream = sys.stdin if stream is None else stream
+    # None if the program was started with standard input closed.
     if stream is None or stream.closed:
         raise UsageError("-: standard input is closed; pipe a list of paths into it")
     return stream
 
 
-def _entries(place: str) -> list[Line]:
-    found = read_list(Path(place))
-    if not found:
-        raise UsageError(f"{place}: an empty list; expected a path a line")
-    return found
+def _entries(text: str) -> list[Line]:
+    entries = read_list(Path(text))
+    if not entries:
+        raise UsageError(f"{text}: an empty list; expected one path per line")
+    return entries
 
 
-def _entry(line: Line, every: int) -> _Part:
-    return (
-        _file(line.path, every) if os.path.lexists(line.path) else _Missing(line.path, line.where)
-    )
+def _entry(line: Line, frame_stride: int) -> _Part:
+    if not os.path.lexists(line.path):
+        return _Missing(line.path, line.where)
+    return _file(line.path, frame_stride)
 
 
-def _file(path: Path, every: int) -> _Part:
+def _file(path: Path, frame_stride: int) -> _Part:
     is_video = path.suffix.lower() in video.SUFFIXES
-    return _VideoFile(path, every) if is_video else _PhotoFile(path)
+    return _VideoFile(path, frame_stride) if is_video else _PhotoFile(path)

@@ -1,6 +1,6 @@
-"""Photos that Pillow opens, under the contract of `runtime.sources.photos`.
+"""Decodes photos with Pillow, under the contract of `runtime.sources.photos`.
 
-A module of its own, because importing Pillow takes long: nothing imports this before a photo.
+Importing Pillow is slow, so only the first photo imports this module.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from model.arrays import UInt8
-from model.errors import ImageError
-from runtime.sources.decoded import MAX_PIXELS, Decoded, check_size
-from runtime.sources.depth import high_byte, is_deep
+from model.errors import ImageError, image_named, in_brief
+from runtime.sources.decoded import MAX_PIXELS, Decoded, check_size, whole
+from runtime.sources.high_bit_depth import high_byte, is_deep
 from runtime.sources.regular_file import open_regular
-from runtime.sources.scaled_jpeg import WantedHw, shrink
+from runtime.sources.scaled_jpeg import TargetHw, shrink
 
-# Cameras' MPO files open as JPEG; Pillow knows no opener of that name.
+# Cameras' MPO files open as JPEG.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,28 +36,22 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 def prepare() -> None:
-    """Load the decoders of the usual formats, which the first photo would wait for."""
+    """Load the decoders of the common formats before the first photo."""
     Image.preinit()
 
 
-def from_file(path: Path, wanted_hw: WantedHw | None) -> Decoded:
-    """Decode a file; see `photos.decode` and, with a wanted size, `photos.decode_at_least`."""
-    where = str(path)
-    with open_regular(path) as file:
-        with _pillow_errors(where):
+def from_file(path: Path, target_hw: TargetHw | None) -> Decoded:
+    """Decode a file; see `photos.decode` and, with a target size, `photos.decode_at_least`."""
+    with image_named(str(path)), open_regular(path) as file:
+        with _pillow_errors():
             image = Image.open(file, formats=_FORMATS)
         with image:
-            if wanted_hw is None or image.format not in ("JPEG", "MPO"):
-                pixels = to_rgb(image, where)
-                return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
-            check_size(image.width, image.height, where)
+            if target_hw is None or image.format not in ("JPEG", "MPO"):
+                return whole(to_rgb(image))
+            check_size(image.width, image.height)
             full_hw = _upright_hw(image)
-            try:
-                shrink(image, full_hw, wanted_hw)
-            except ImageError as error:
-                error.where = where
-                raise
-            return Decoded(to_rgb(image, where), full_hw)
+            shrink(image, full_hw, target_hw)
+            return Decoded(to_rgb(image), full_hw)
 
 
 def _upright_hw(image: Image.Image) -> tuple[int, int]:
@@ -65,52 +59,52 @@ def _upright_hw(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if is_sideways else (image.height, image.width)
 
 
-def to_rgb(image: Image.Image, where: str) -> UInt8:
-    """Decode an opened image, named `where` in messages; see `photos.decode`."""
-    check_size(image.width, image.height, where)
-    _tell_of_lenient_pillow(image)
-    with _pillow_errors(where):
-        # Before EXIF is asked: TIFF files are turned while they are read, and say so then.
+def to_rgb(image: Image.Image) -> UInt8:
+    """Decode an opened image; see `photos.decode`."""
+    check_size(image.width, image.height)
+    _warn_of_lenient_pillow(image)
+    with _pillow_errors():
+        # Before the orientation: Pillow rotates TIFF files while it loads them.
         image.load()
-        turn = _TURNS.get(_orientation(image))
-        upright = image if turn is None else image.transpose(turn)
+        transpose = _TRANSPOSES.get(_orientation(image))
+        upright = image if transpose is None else image.transpose(transpose)
         if not is_deep(upright):
-            return _rgb(upright, where)
-        return high_byte(image, np.asarray(upright), where)
+            return _rgb(upright)
+        return high_byte(image, np.asarray(upright))
 
 
-def _tell_of_lenient_pillow(image: Image.Image) -> None:
-    """Warn where a photo that ends too early would pass for a whole one.
+def _warn_of_lenient_pillow(image: Image.Image) -> None:
+    """Warn if Pillow would accept a truncated photo.
 
-    Training code sets this flag for all of its process. It is not ours to put back, since other
-    threads may count on it; and which damage Pillow has passed over it does not say.
+    Training code sets this flag for its whole process. Other threads may depend on it, so it stays
+    set; and Pillow does not report the damage that it accepted.
     """
-    # Tiles are what is still to be decoded.
+    # Tiles are the parts that are not decoded yet.
     if ImageFile.LOAD_TRUNCATED_IMAGES and getattr(image, "tile", None):
         warnings.warn(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated photos pass for whole ones with "
-            "grey in them; set it to False to have them refused",
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: the missing part of a truncated "
+            "photo becomes gray; set it to False to refuse such photos",
             stacklevel=2,
         )
 
 
-def _rgb(image: Image.Image, where: str) -> UInt8:
+def _rgb(image: Image.Image) -> UInt8:
     if image.mode == "RGB":
         return np.asarray(image)
     if image.mode == "P" and not (image.palette and image.palette.palette):
-        # Pillow shows it as black.
-        raise ImageError("a palette image without its palette; save it again", where)
+        # Pillow would return black.
+        raise ImageError("a palette image without its palette; save it again")
     if "transparency" in image.info:
-        # Dropped either way; with it Pillow warns of palettes, in a copy the caller's stays.
+        # Without it the conversion of a palette image does not warn. The caller's image stays.
         image = image.copy()
         del image.info["transparency"]
-    if image.mode == "La":  # grey times alpha, of some TIFFs; Pillow undoes that to LA only
+    if image.mode == "La":  # premultiplied gray of some TIFFs, which Pillow converts to LA only
         image = image.convert("LA")
     return np.asarray(image.convert("RGB"))
 
 
 def _orientation(image: Image.Image) -> Any:
-    """EXIF's orientation, 1 to 8; the pixels of a file with damaged EXIF may well be sound."""
+    """The EXIF orientation, 1 to 8; None for damaged EXIF, whose file may have intact pixels."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
@@ -118,28 +112,26 @@ def _orientation(image: Image.Image) -> Any:
 
 
 @contextmanager
-def _pillow_errors(where: str) -> Iterator[None]:
-    """Whatever Pillow raises over an image becomes one line that begins with its name.
+def _pillow_errors() -> Iterator[None]:
+    """Convert any error of Pillow to an `ImageError`.
 
-    Its plugins raise what their code runs into, from `struct.error` to `EOFError`, and what they
-    warn of under `python -W error`; no list of these would stay complete.
+    Its plugins raise many types, from `struct.error` to `EOFError`, and their warnings too under
+    `python -W error`; no list of these is complete.
     """
     try:
         yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"unknown image format; expected one of {', '.join(_FORMATS)}", where
-        ) from error
+        raise ImageError(f"unknown image format; expected one of {', '.join(_FORMATS)}") from error
     except Image.DecompressionBombError as error:
-        # Whoever embeds us may have set Pillow's own limit below ours.
+        # The program may have set Pillow's own limit below ours.
         limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
-        raise ImageError(f"more than {limit} pixels; scale it down", where) from error
+        raise ImageError(f"more than {limit} pixels; scale it down") from error
     except MemoryError as error:
-        raise ImageError("larger than the memory; scale it down", where) from error
+        raise ImageError("larger than the memory; scale it down") from error
     except Exception as error:
-        said = " ".join(str(error).split())
+        reason = in_brief(error)
         raise ImageError(
-            f"damaged or truncated image ({said}); save or download it again", where
+            f"damaged or truncated image ({reason}); save or download it again"
         ) from error

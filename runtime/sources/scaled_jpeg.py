@@ -1,4 +1,4 @@
-"""JPEGs decoded at a fraction of their size, by leaving out frequencies of each block."""
+"""Decodes JPEGs at a fraction of their size, without the high frequencies of each block."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Callable
 from PIL import Image
 
 HW = tuple[int, int]
-WantedHw = Callable[[HW], HW]
+TargetHw = Callable[[HW], HW]
 _SCALES = (8, 4, 2)
 
 
-def shrink(image: Image.Image, full_hw: HW, wanted_hw: WantedHw) -> None:
-    """Make an opened, unread JPEG load at the smallest scale that is not below the wanted size.
+def shrink(image: Image.Image, full_hw: HW, target_hw: TargetHw) -> None:
+    """Set an opened JPEG to decode at the smallest scale that is not below the target size.
 
     Args:
-        image: the JPEG; left as it is where only the full size will do.
+        image: the JPEG; unchanged if the target needs the full size.
         full_hw: its height and width, upright.
-        wanted_hw: answers the upright height and width wanted of a photo of that size.
+        target_hw: gives the upright target size of a photo of that size.
     """
-    scale = _scale(full_hw, wanted_hw(full_hw))
+    scale = _scale(full_hw, target_hw(full_hw))
     if scale > 1:
-        # Sides as stored, which EXIF may turn later. Pillow takes the largest scale that divides
-        # both sides into at least these, and these are rounded down.
+        # Sides as stored, before the EXIF rotation. Pillow takes the largest scale whose sides are
+        # not below these, which are rounded down.
         image.draft(None, (image.width // scale, image.height // scale))
 
 
-def _scale(full_hw: HW, wanted_hw: HW) -> int:
+def _scale(full_hw: HW, target_hw: HW) -> int:
     for scale in _SCALES:
         if min(full_hw) >= scale and all(
             # libjpeg rounds up.
-            -(-full // scale) >= wanted
-            for full, wanted in zip(full_hw, wanted_hw, strict=True)
+            -(-full // scale) >= target
+            for full, target in zip(full_hw, target_hw, strict=True)
         ):
             return scale
     return 1

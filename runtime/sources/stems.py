@@ -1,4 +1,4 @@
-"""Names for output files: no two alike, whatever the inputs are called."""
+"""Unique names for output files, for any names of the inputs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _FRAME = re.compile(r"(.*)-[0-9]{6,}", re.DOTALL)
 
 
 class Stems:
-    """Hands out stems; one that is taken comes back with a number behind it.
+    """Assigns stems; a duplicate gets a number appended.
 
-    A video takes all names from "clip-000000" on at once, so that an endless camera does not fill
-    the memory with them. Names that differ only in case, or in how Unicode writes a letter, count
-    as the same: some file systems think so.
+    A video reserves all names "clip-000000" and following at once, so that an endless camera needs
+    no memory for them. Names that differ only in case or Unicode normalization count as equal, as
+    on some file systems.
     """
 
     def __init__(self) -> None:
         self._photos: set[str] = set()
         self._videos: set[str] = set()
-        # What photos named as frames would be frames of.
+        # Video stems that photos named like frames belong to.
         self._frames_of: set[str] = set()
         self._next: dict[tuple[str, str], int] = {}
 
@@ -35,7 +35,7 @@ class Stems:
         return free
 
     def video(self, stem: str) -> str:
-        """A stem for all frames of a video; "-" and a number of six or more digits follow it."""
+        """A stem for all frames of a video, followed by "-" and a number of six or more digits."""
         free = self._first_free(stem or "video", "video", self._is_free_video)
         self._videos.add(_key(free))
         return free
@@ -47,13 +47,13 @@ class Stems:
     def _is_free_video(self, key: str) -> bool:
         return key not in self._videos and key not in self._frames_of
 
-    def _first_free(self, stem: str, kind: str, is_free: Callable[[str], bool]) -> str:
-        place = kind, _key(stem)
-        for number in itertools.count(self._next.get(place, 1)):
+    def _first_free(self, stem: str, group: str, is_free: Callable[[str], bool]) -> str:
+        counter = group, _key(stem)
+        for number in itertools.count(self._next.get(counter, 1)):
             candidate = stem if number == 1 else f"{stem}-{number}"
             if is_free(_key(candidate)):
-                # Numbers below stay taken; a million photos of one name are numbered in one go.
-                self._next[place] = number + 1
+                # Lower numbers stay taken: a million photos of one name take linear time.
+                self._next[counter] = number + 1
                 return candidate
         raise AssertionError("unreachable: the numbers do not end")
 

@@ -1,4 +1,4 @@
-"""A stand-in for the GPU and for TensorRT-RTX, and an "engine" for them."""
+"""A fake GPU and TensorRT-RTX, and an "engine" for them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A GPU of host memory and a TensorRT that runs ONNX Runtime behind the real one's interface.
+"""A fake GPU in host memory and a fake TensorRT that runs ONNX Runtime behind its interface.
 
-They show what the session does with addresses, streams, shapes and graphs on a machine without a
-GPU; they show nothing about TensorRT. Work given to a stream is done when it is awaited, so that a
-missing wait shows as an old answer.
+They test how the session handles addresses, streams, shapes and graphs on a machine without a GPU,
+not TensorRT itself. Work on a stream runs when the stream is synchronized, so that a missing wait
+gives stale outputs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
 
 class FakeCuda:
-    """Implements `runtime.cuda.driver.Cuda`; counts what is alive and what was done."""
+    """The interface of `runtime.cuda.driver.CudaRuntime`; counts live resources and calls."""
 
     def __init__(self, architecture: str = "sm89") -> None:
         self._architecture = architecture
         self._memory: dict[int, np.ndarray] = {}
         self._streams: dict[int, list[Callable[[], None]]] = {}
-        self._recording: dict[int, list[Callable[[], None]]] = {}
+        self._captures: dict[int, list[Callable[[], None]]] = {}
         self._graphs: dict[int, list[Callable[[], None]]] = {}
         self._events: dict[int, int] = {}
         self._names = itertools.count(1000)
@@ -42,8 +42,8 @@ class FakeCuda:
 
     @property
     def alive(self) -> int:
-        held = (self._memory, self._streams, self._graphs, self._events)
-        return sum(len(kind) for kind in held)
+        resources = (self._memory, self._streams, self._graphs, self._events)
+        return sum(map(len, resources))
 
     def architecture(self) -> str:
         return self._architecture
@@ -74,7 +74,7 @@ class FakeCuda:
         del self._streams[stream]
 
     def synchronize(self, stream: int) -> None:
-        assert stream not in self._recording, "a stream that records must not be awaited"
+        assert stream not in self._captures, "a stream in capture mode must not be synchronized"
         self.counts["synchronize"] += 1
         work, self._streams[stream] = self._streams[stream], []
         for step in work:
@@ -91,7 +91,7 @@ class FakeCuda:
 
     def wait_for_event(self, stream: int, event: int) -> None:
         other = self._events[event]
-        # An event outlives its stream, whose work was done when it was destroyed.
+        # An event outlives its stream.
         if other != stream and other in self._streams:
             self.submit(stream, lambda: self.synchronize(other))
 
@@ -100,7 +100,7 @@ class FakeCuda:
 
     def submit(self, stream: int, step: Callable[[], None]) -> None:
         assert stream in self._streams, "unknown stream"
-        self._recording.get(stream, self._streams[stream]).append(step)
+        self._captures.get(stream, self._streams[stream]).append(step)
 
     def upload(self, address: int, memory: np.ndarray, stream: int) -> None:
         self.counts["upload"] += 1
@@ -113,11 +113,11 @@ class FakeCuda:
         self.submit(stream, lambda: ctypes.memmove(target, address, size) and None)
 
     def begin_capture(self, stream: int) -> None:
-        self._recording[stream] = []
+        self._captures[stream] = []
 
     def end_capture(self, stream: int) -> int:
         name = next(self._names)
-        self._graphs[name] = self._recording.pop(stream)
+        self._graphs[name] = self._captures.pop(stream)
         return name
 
     def launch(self, graph: int, stream: int) -> None:
@@ -149,13 +149,13 @@ class _Context:
         return not self._engine.module.refuses_to_run
 
     def _run(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
-        feed = {}
+        inputs = {}
         for name, shape in shapes.items():
             size = int(np.prod(shape)) * 4
             memory = (ctypes.c_uint8 * size).from_address(addresses[name])
-            feed[name] = np.frombuffer(bytes(memory), np.float32).reshape(shape)
+            inputs[name] = np.frombuffer(bytes(memory), np.float32).reshape(shape)
         names = [o.name for o in self._engine.session.get_outputs()]
-        for name, value in zip(names, self._engine.session.run(names, feed), strict=True):
+        for name, value in zip(names, self._engine.session.run(names, inputs), strict=True):
             flat = np.ascontiguousarray(value)
             ctypes.memmove(addresses[name], flat.ctypes.data, flat.nbytes)
 
@@ -166,7 +166,6 @@ class _Engine:
         self.session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
         self.types = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self._inputs = {t.name for t in self.session.get_inputs()}
-        self.shapes_without_a_run: set[int] = set()
         self.num_io_tensors = len(self.types)
 
     def get_tensor_name(self, index: int) -> str:
@@ -176,8 +175,8 @@ class _Engine:
         return "INPUT" if name in self._inputs else "OUTPUT"
 
     def get_tensor_dtype(self, name: str) -> Any:
-        kind = {"tensor(float)": "FLOAT", "tensor(int32)": "INT32"}[self.types[name].type]
-        return SimpleNamespace(name=kind)
+        dtype = {"tensor(float)": "FLOAT", "tensor(int32)": "INT32"}[self.types[name].type]
+        return SimpleNamespace(name=dtype)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(s if isinstance(s, int) else -1 for s in self.types[name].shape)
@@ -191,7 +190,7 @@ class _Engine:
 
 
 class _Cache:
-    """A runtime cache that counts how often it was filled."""
+    """A runtime cache that grows with every save."""
 
     def __init__(self) -> None:
         self.loaded = b""
@@ -205,7 +204,7 @@ class _Cache:
 
 
 class FakeTensorRT:
-    """Stands for the module `tensorrt_rtx`; an engine's bytes are an ONNX file's."""
+    """Replaces the module `tensorrt_rtx`; an engine's bytes are an ONNX file's."""
 
     TensorIOMode = SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER")
@@ -216,7 +215,7 @@ class FakeTensorRT:
     def __init__(self, cuda: FakeCuda, version: str = VERSION) -> None:
         self.__name__, self.__version__ = "tensorrt_rtx", version
         self.cuda, self.contexts = cuda, 0
-        self.deserialised: list[bytes] = []
+        self.deserialized: list[bytes] = []
         self.refuses = self.refuses_to_run = self.out_of_memory = False
         self.refuses_addresses = self.refuses_shapes = False
         self.cache = _Cache()
@@ -226,7 +225,7 @@ class FakeTensorRT:
 
     def Runtime(self, logger: Any) -> Any:  # noqa: N802 - the library's own spelling
         def deserialize_cuda_engine(plan: bytes) -> _Engine | None:
-            self.deserialised.append(plan)
+            self.deserialized.append(plan)
             if self.refuses:
                 logger.log(1, "Serialization  assertion failed")
                 return None
@@ -236,7 +235,7 @@ class FakeTensorRT:
 
 
 def write_engine(onnx_path: Path, engine: Path, **changes: Any) -> Path:
-    """An "engine" whose bytes are the ONNX file's, with a right manifest."""
+    """An "engine" whose bytes are the ONNX file's, with a valid manifest."""
     plan = onnx_path.read_bytes()
     session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
     sides = [("input", t) for t in session.get_inputs()]

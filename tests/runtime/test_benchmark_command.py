@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.errors import ArtifactError, ImageError, UsageError
+from runtime import benchmark
 from runtime.benchmark import main
 from runtime.benchmarking import passes, worker
 from runtime.benchmarking.artifact_process import ArtifactProcess
@@ -331,3 +333,30 @@ def test_a_batch_counts_per_photo() -> None:
     stages = stage_percentiles(timings)
     assert stages["network"].p50_ms == pytest.approx(50)
     assert stages[TOTAL].p50_ms == pytest.approx(200)
+
+
+@pytest.mark.parametrize("package", ["pycocotools", "matplotlib.figure"])
+def test_a_benchmark_without_its_libraries(
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    files = ["a.onnx", "b.onnx", "--images", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    assert benchmark.main(files) == 1
+    assert "pip install 'maskport[eval]', or pass --only-speed" in capsys.readouterr().err
+    # Without both it gets as far as the missing file.
+    assert benchmark.main([*files, "--only-speed"]) == 1
+    assert "a.onnx: no such file" in capsys.readouterr().err
+
+
+def test_a_benchmark_of_speed_alone_refuses_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"images": [], "annotations": [], "categories": []}), "utf-8")
+    arguments = ["a.onnx", "--images", str(tmp_path), "--annotations", str(truth), "--only-speed"]
+    assert benchmark.main(arguments) == 2
+    assert re.search("^error: --annotations: --only-speed", capsys.readouterr().err)

@@ -307,7 +307,7 @@ def test_then_is_a_function() -> None:
 
 
 def test_encoded_bytes_are_told_what_to_be() -> None:
-    says = r"got bytes; give an encoded photo as PIL\.Image"
+    says = r"got bytes; pass an encoded photo as PIL\.Image"
     with Predictor(MeanSession()) as predictor, pytest.raises(ImageError, match=says):
         predictor.predict(b"\xff\xd8\xff")  # type: ignore[call-overload]
 

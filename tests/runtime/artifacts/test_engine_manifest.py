@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from model.errors import ArtifactError
+from runtime.artifacts import engine_manifest
 from runtime.artifacts.engine_manifest import manifest_path
 from runtime.sessions.tensorrt import TensorRTSession
 from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT, write_engine
+from tests.runtime.raising import raising
 
 
 def test_changed_engines_never_reach_the_library(
@@ -34,9 +37,9 @@ def test_changed_engines_never_reach_the_library(
             TensorRTSession(engine, cuda=cuda)
         engine.write_bytes(plan)
         manifest.write_text(text, "utf-8")
-    assert library.deserialised == []
+    assert library.deserialized == []
     TensorRTSession(engine, cuda=cuda).close()
-    assert library.deserialised == [plan]
+    assert library.deserialized == [plan]
 
 
 def _with_another_character(text: str, rng: np.random.Generator) -> str:
@@ -72,7 +75,7 @@ def test_manifests_that_do_not_fit(
     with pytest.raises(ArtifactError, match=says) as caught:
         TensorRTSession(engine, cuda=cuda)
     assert "\n" not in str(caught.value)
-    assert bool(library.deserialised) == (says == "differ from its manifest")
+    assert bool(library.deserialized) == (says == "differ from its manifest")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_manifests_that_are_none(
     manifest_path(engine).unlink()
     with pytest.raises(ArtifactError, match=r"its manifest .* is not beside it"):
         TensorRTSession(engine, cuda=cuda)
-    assert library.deserialised == []
+    assert library.deserialized == []
 
 
 def test_a_hash_from_outside(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> None:
@@ -106,7 +109,7 @@ def test_a_hash_from_outside(engine: Path, library: FakeTensorRT, cuda: FakeCuda
     TensorRTSession(engine, digest.upper(), cuda=cuda).close()
     with pytest.raises(ArtifactError, match="is not the expected"):
         TensorRTSession(engine, "0" * 64, cuda=cuda)
-    assert len(library.deserialised) == 1
+    assert len(library.deserialized) == 1
 
 
 def test_later_versions_run_version_compatible_engines_only(
@@ -147,3 +150,24 @@ def test_which_gpus_an_engine_of_sm86_runs_on(
     else:
         with pytest.raises(ArtifactError, match=f"built for sm86, this GPU is {local}"):
             TensorRTSession(engine, cuda=cuda)
+
+
+def test_a_manifest_that_is_too_large(tmp_path: Path) -> None:
+    engine = tmp_path / "a.engine"
+    engine_manifest.manifest_path(engine).write_bytes(
+        b" " * (engine_manifest._MAX_MANIFEST_BYTES + 1)
+    )
+    with pytest.raises(ArtifactError, match="larger than any manifest"):
+        engine_manifest.read_engine_file(engine)
+
+
+def test_an_engine_missing_or_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = SimpleNamespace(info=SimpleNamespace(size_bytes=0, sha256=""))
+    monkeypatch.setattr(engine_manifest, "read_engine_file", lambda _: manifest)
+    engine = tmp_path / "a.engine"
+    with pytest.raises(ArtifactError, match=r"a\.engine: no such file"):
+        engine_manifest.load_checked(engine)
+    engine.write_bytes(b"")
+    monkeypatch.setattr(Path, "read_bytes", raising(OSError(5, "Input/output error")))
+    with pytest.raises(ArtifactError, match=r"cannot be read \(Input/output error\)"):
+        engine_manifest.load_checked(engine)

@@ -104,3 +104,8 @@ def test_opened_from_files(demo_onnx: Path, tmp_path: Path) -> None:
         Predictor.open([demo_onnx, copy], threads=1)
     with pytest.raises(UsageError, match="open the files one by one"):
         Predictor.open([demo_onnx, copy], sha256="0" * 64)
+
+
+def test_no_canvas_at_all() -> None:
+    with pytest.raises(ImageError, match="no canvas to put a photo on"):
+        choose_canvas((4, 4), RULE, [])

@@ -1,4 +1,4 @@
-"""Small videos whose every pixel is known, and the bytes in which they say how to be turned."""
+"""Small videos with known pixels, and their display matrix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 av = pytest.importorskip("av", reason="needs PyAV, of the extra video")
 
-# Lossless RGB: what comes out can be compared to the bit.
+# Lossless RGB: frames can be compared exactly.
 LOSSLESS = {
     "mp4": ("libx264rgb", "rgb24", {"crf": "0", "preset": "ultrafast"}),
     "mov": ("png", "rgb24", {}),
@@ -30,8 +30,8 @@ LOSSY = {
 
 
 def pictures(count: int, height: int = 32, width: int = 48) -> list[NDArray[np.uint8]]:
-    """Four quarters of different colours, and a bar that grows with the number of the frame."""
-    found = []
+    """Four quarters of different colors, and a bar that grows with the frame index."""
+    frames = []
     for number in range(count):
         pixels = np.zeros((height, width, 3), np.uint8)
         pixels[: height // 2, : width // 2] = (230, 30, 30)
@@ -39,8 +39,8 @@ def pictures(count: int, height: int = 32, width: int = 48) -> list[NDArray[np.u
         pixels[height // 2 :, : width // 2] = (30, 30, 210)
         pixels[height // 2 :, width // 2 :] = (120, 120, 120)
         pixels[:4, : 2 * number + 2] = 255
-        found.append(pixels)
-    return found
+        frames.append(pixels)
+    return frames
 
 
 def write(
@@ -48,10 +48,10 @@ def write(
     frames: Sequence[NDArray[np.uint8]],
     muxer: Mapping[str, str] | None = None,
 ) -> Path:
-    """A video in the codec that its suffix stands for in these tests."""
+    """Write a video in the codec of its suffix."""
     codec, pixel_format, options = (LOSSLESS | LOSSY)[path.suffix[1:]]
-    form = {"m2ts": "mpegts", "m4v": "mp4"}.get(path.suffix[1:])
-    with av.open(str(path), "w", format=form, options=dict(muxer or {})) as container:
+    container_format = {"m2ts": "mpegts", "m4v": "mp4"}.get(path.suffix[1:])
+    with av.open(str(path), "w", format=container_format, options=dict(muxer or {})) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
@@ -64,7 +64,7 @@ def write(
     return path
 
 
-def turn(path: Path, a: int, b: int, c: int, d: int) -> None:
+def rotate(path: Path, a: int, b: int, c: int, d: int) -> None:
     """Write a matrix into an MP4's track header: x' = a x + c y, y' = b x + d y."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40

@@ -1,4 +1,4 @@
-"""Where containers say that they end, on bytes written by hand."""
+"""The end of containers, in hand-written bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_missing_bytes(data: bytes, missing: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", clips.LOSSLESS | clips.LOSSY)
-def test_whole_files_lack_nothing(tmp_path: Path, suffix: str) -> None:
+def test_whole_files_lack_no_bytes(tmp_path: Path, suffix: str) -> None:
     path = clips.write(tmp_path / f"clip.{suffix}", clips.pictures(3))
     with path.open("rb") as file:
         assert missing_bytes(file) == 0

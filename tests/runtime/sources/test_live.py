@@ -1,4 +1,4 @@
-"""Cameras and streams: how they are named and opened, and how they end."""
+"""Cameras and network streams: names, how they open and how they end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.runtime.sources import clips
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"),
+    ("source", "expected"),
     [
         ("camera:0", True),
         ("camera:/dev/video0", True),
@@ -32,8 +32,8 @@ from tests.runtime.sources import clips
         ("rtsp:/host", False),
     ],
 )
-def test_what_counts_as_live(place: str, expected: bool) -> None:
-    assert live.is_live(place) is expected
+def test_what_counts_as_live(source: str, expected: bool) -> None:
+    assert live.is_live(source) is expected
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_devices(device: str, platform: str, expected: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "stem"),
+    ("source", "name", "stem"),
     [
         ("camera:0", "camera:0", "camera-0"),
         ("camera:/dev/video2", "camera:/dev/video2", "camera-video2"),
@@ -59,9 +59,9 @@ def test_devices(device: str, platform: str, expected: tuple[str, str]) -> None:
         ("rtsp://host", "rtsp://host", "host"),
     ],
 )
-def test_names_show_no_passwords(place: str, name: str, stem: str) -> None:
-    assert live.live_name(place) == name
-    assert live.live_stem(place) == stem
+def test_names_show_no_passwords(source: str, name: str, stem: str) -> None:
+    assert live.live_name(source) == name
+    assert live.live_stem(source) == stem
 
 
 def test_missing_camera_is_one_error() -> None:
@@ -71,9 +71,9 @@ def test_missing_camera_is_one_error() -> None:
     assert str(items[0].photo).startswith("camera:/dev/no-such-camera: cannot be opened (")
 
 
-def test_addresses_that_differ_in_what_is_not_shown() -> None:
-    places = ["http://127.0.0.1:1/x?a", "http://127.0.0.1:1/x?b", "http://127.0.0.1:1/x?a"]
-    names = [item.name for item in open_sources(places)]
+def test_addresses_that_differ_in_hidden_parts() -> None:
+    inputs = ["http://127.0.0.1:1/x?a", "http://127.0.0.1:1/x?b", "http://127.0.0.1:1/x?a"]
+    names = [item.name for item in open_sources(inputs)]
     assert names == [
         "http://127.0.0.1:1/x#000000",
         "http://127.0.0.1:1/x (127.0.0.1-1-x-2)#000000",
@@ -81,7 +81,7 @@ def test_addresses_that_differ_in_what_is_not_shown() -> None:
 
 
 def _play(monkeypatch: pytest.MonkeyPatch, path: Path) -> list[Any]:
-    """Let the camera be a file; answers how it was opened."""
+    """Play a file as the camera; returns the arguments of every open."""
     opened: list[Any] = []
     real = clips.av.open
 
@@ -97,7 +97,7 @@ def _play(monkeypatch: pytest.MonkeyPatch, path: Path) -> list[Any]:
 def test_frames_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = clips.pictures(5)
     opened = _play(monkeypatch, clips.write(tmp_path / "clip.mkv", written))
-    source = open_sources(["camera:0"], every=2)
+    source = open_sources(["camera:0"], frame_stride=2)
     assert source.count is None
     items = list(source)
     assert opened == [("/dev/video0", "v4l2")]
@@ -107,7 +107,7 @@ def test_frames_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_array_equal(item.photo, written[number])
 
 
-def test_patched_up_frames_of_a_camera_are_left_out(
+def test_corrupt_frames_of_a_camera_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
@@ -157,7 +157,7 @@ def test_frames_over_http(tmp_path: Path) -> None:
     assert "secret" not in str(missing[0].photo)
 
 
-def test_a_playlist_from_the_network_opens_no_file_of_ours(tmp_path: Path) -> None:
+def test_a_playlist_from_the_network_opens_no_local_file(tmp_path: Path) -> None:
     secret = clips.write(tmp_path / "secret.ts", clips.pictures(3))
     (tmp_path / "list.m3u8").write_text(
         "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXT-X-MEDIA-SEQUENCE:0\n"

@@ -1,4 +1,4 @@
-"""Output names: whatever comes in, in any order, no two are alike."""
+"""Output stems are unique for any names in any order."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from runtime.sources.stems import Stems
 
 
-def test_first_comes_unchanged_and_others_are_numbered() -> None:
+def test_the_first_is_unchanged_and_duplicates_are_numbered() -> None:
     stems = Stems()
-    given = ["a", "b", "a", "a-2", "a", "A", ""]
-    assert [stems.photo(s) for s in given] == ["a", "b", "a-2", "a-2-2", "a-3", "A-4", "photo"]
+    names = ["a", "b", "a", "a-2", "a", "A", ""]
+    assert [stems.photo(s) for s in names] == ["a", "b", "a-2", "a-2-2", "a-3", "A-4", "photo"]
 
 
 def test_frames_and_photos_named_like_frames() -> None:
@@ -26,37 +26,37 @@ def test_frames_and_photos_named_like_frames() -> None:
     assert stems.video("CLIP-2") == "CLIP-2-2"
 
 
-def test_letters_written_in_two_ways_are_one() -> None:
+def test_unicode_forms_of_a_letter_are_equal() -> None:
     stems = Stems()
-    composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     assert stems.photo(composed) == composed
-    assert stems.photo(apart) == f"{apart}-2"
+    assert stems.photo(decomposed) == f"{decomposed}-2"
 
 
-def test_no_two_alike_in_ten_thousand() -> None:
-    """Against a plain set of all names, the frames' written out."""
+def test_no_duplicates_in_ten_thousand() -> None:
+    """Against a set of all names, with the frames listed."""
     rng = np.random.default_rng(0)
     words = ["a", "A", "a-2", "a-3", "a-000001", "a-2-000002", "b", "b-000000", "b-2-2"]
     for _ in range(100):
-        stems, seen = Stems(), set()
+        stems, used = Stems(), set()
         for word in rng.choice(words, 100):
             if rng.random() < 0.3:
                 stem = stems.video(str(word))
                 names = {f"{stem}-{n:06d}".casefold() for n in range(4)}
             else:
                 names = {stems.photo(str(word)).casefold()}
-            assert not names & seen
-            seen |= names
+            assert not names & used
+            used |= names
 
 
-def test_many_of_one_name_take_no_longer_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, tried = unicodedata.normalize, []
+def test_many_duplicates_take_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, candidates = unicodedata.normalize, []
 
     def normalize(form: Literal["NFC"], text: str) -> str:
-        tried.append(text)
+        candidates.append(text)
         return real(form, text)
 
     stems = Stems()
     monkeypatch.setattr(unicodedata, "normalize", normalize)
     assert len({stems.photo("a") for _ in range(2000)}) == 2000
-    assert len(tried) <= 4 * 2000
+    assert len(candidates) <= 4 * 2000

@@ -1,10 +1,11 @@
-"""Videos: their frames to the bit, upright, and what damaged ones still give."""
+"""Videos: exact frames, upright, and the intact frames of damaged files."""
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +15,15 @@ import pytest
 from numpy.typing import NDArray
 
 from model.errors import ImageError, MissingDependencyError
-from runtime.sources import video
+from runtime.sources import decoded, video
 from runtime.sources.items import Item
 from runtime.sources.open import open_sources
+from tests.runtime.raising import raising
 from tests.runtime.sources import clips
 
 
-def _items(path: Path, every: int = 1) -> list[Item]:
-    return list(open_sources([str(path)], every))
+def _items(path: Path, stride: int = 1) -> list[Item]:
+    return list(open_sources([str(path)], stride))
 
 
 def _split(items: list[Item]) -> tuple[list[NDArray[np.uint8]], list[str]]:
@@ -49,9 +51,9 @@ def test_frames_are_those_that_were_written(tmp_path: Path, suffix: str) -> None
     assert errors == []
     assert [item.name for item in items] == [f"{path}#{n:06d}" for n in range(7)]
     assert [item.stem for item in items] == [f"clip-{n:06d}" for n in range(7)]
-    for found, expected in zip(frames, written, strict=True):
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, expected)
+    for frame, expected in zip(frames, written, strict=True):
+        assert frame.dtype == np.uint8
+        np.testing.assert_array_equal(frame, expected)
 
 
 @pytest.mark.parametrize("suffix", clips.LOSSY)
@@ -60,24 +62,24 @@ def test_other_containers(tmp_path: Path, suffix: str) -> None:
     frames, errors = _split(_items(clips.write(tmp_path / f"clip.{suffix}", written)))
     assert errors == []
     assert len(frames) == 7
-    for found, expected in zip(frames, written, strict=True):
-        # Half the resolution in colour: the borders between quarters differ, their insides do not.
-        assert np.abs(found[8:12, 4:16].astype(int) - expected[8:12, 4:16]).max() <= 16
+    for frame, expected in zip(frames, written, strict=True):
+        # Chroma has half the resolution: the borders between quarters differ.
+        assert np.abs(frame[8:12, 4:16].astype(int) - expected[8:12, 4:16]).max() <= 16
 
 
 @pytest.mark.parametrize(
-    ("every", "numbers"), [(1, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 3, 6]), (9, [0])]
+    ("stride", "numbers"), [(1, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 3, 6]), (9, [0])]
 )
-def test_every_nth_frame_keeps_its_number(tmp_path: Path, every: int, numbers: list[int]) -> None:
+def test_every_nth_frame_keeps_its_number(tmp_path: Path, stride: int, numbers: list[int]) -> None:
     written = clips.pictures(7)
     path = clips.write(tmp_path / "clip.mkv", written)
-    items = _items(path, every)
+    items = _items(path, stride)
     assert [item.stem for item in items] == [f"clip-{n:06d}" for n in numbers]
     for item, number in zip(items, numbers, strict=True):
         np.testing.assert_array_equal(item.photo, written[number])
 
 
-TURNS = {
+MATRICES = {
     "none": ((1, 0, 0, 1), lambda p: p),
     "right": ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
     "half": ((-1, 0, 0, -1), lambda p: np.rot90(p, 2)),
@@ -90,46 +92,46 @@ TURNS = {
 }
 
 
-@pytest.mark.parametrize("name", TURNS)
+@pytest.mark.parametrize("name", MATRICES)
 def test_frames_are_upright(tmp_path: Path, name: str) -> None:
-    matrix, turned = TURNS[name]
+    matrix, rotate = MATRICES[name]
     written = clips.pictures(2)
     path = clips.write(tmp_path / "clip.mp4", written)
-    clips.turn(path, *matrix)
+    clips.rotate(path, *matrix)
     frames, errors = _split(_items(path))
     assert errors == []
-    for found, expected in zip(frames, written, strict=True):
-        np.testing.assert_array_equal(found, turned(expected))
-        assert found.flags.c_contiguous
+    for frame, expected in zip(frames, written, strict=True):
+        np.testing.assert_array_equal(frame, rotate(expected))
+        assert frame.flags.c_contiguous
 
 
-def _cut(path: Path, share: float) -> None:
+def _cut(path: Path, fraction: float) -> None:
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * fraction)])
 
 
 @pytest.mark.parametrize(
     ("suffix", "muxer"), [("mp4", {"movflags": "faststart"}), ("mkv", {}), ("avi", {})]
 )
-@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("fraction", [0.5, 0.7, 0.9])
 def test_cut_video_gives_its_good_frames_and_one_error(
-    tmp_path: Path, suffix: str, muxer: dict[str, str], share: float
+    tmp_path: Path, suffix: str, muxer: dict[str, str], fraction: float
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
     path = clips.write(tmp_path / f"clip.{suffix}", list(noise), muxer)
-    _cut(path, share)
+    _cut(path, fraction)
     items = _items(path)
     frames, errors = _split(items)
-    for found, expected in zip(frames, noise, strict=False):
-        np.testing.assert_array_equal(found, expected)
-    assert 20 * share - 4 <= len(frames) < 20
+    for frame, expected in zip(frames, noise, strict=False):
+        np.testing.assert_array_equal(frame, expected)
+    assert 20 * fraction - 4 <= len(frames) < 20
     assert len(errors) == 1
     assert errors[0].startswith(f"{path}: frame {len(frames)}: damaged or truncated video (")
     assert items[-1].name == f"{path}#{len(frames):06d}"
 
 
 def _damaged_inside(path: Path) -> tuple[Path, NDArray[np.uint8]]:
-    """Twenty frames of noise as they were written, and a file in which one is spoiled."""
+    """Twenty frames of noise, and their file with one of them damaged."""
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
     clips.write(path, list(noise))
     data = bytearray(path.read_bytes())
@@ -144,17 +146,17 @@ def test_damage_inside_ends_a_video_with_one_error(tmp_path: Path, suffix: str) 
     path, noise = _damaged_inside(tmp_path / f"clip.{suffix}")
     frames, errors = _split(_items(path))
     assert 5 < len(frames) < 15
-    for found, expected in zip(frames, noise, strict=False):
-        np.testing.assert_array_equal(found, expected)
+    for frame, expected in zip(frames, noise, strict=False):
+        np.testing.assert_array_equal(frame, expected)
     assert [e.startswith(f"{path}: frame {len(frames)}: damaged") for e in errors] == [True]
 
 
 @pytest.mark.parametrize("suffix", ["mov", "avi"])
 def test_damage_inside_does_not_end_a_live_stream(tmp_path: Path, suffix: str) -> None:
     path, noise = _damaged_inside(tmp_path / f"clip.{suffix}")
-    found = list(video.live_frames(lambda av: av.open(str(path)), "camera", 1))
-    frames = [frame for _, frame in found if isinstance(frame, np.ndarray)]
-    assert len(found) == len(frames)
+    results = list(video.live_frames(lambda av: av.open(str(path)), "camera", 1))
+    frames = [frame for _, frame in results if isinstance(frame, np.ndarray)]
+    assert len(results) == len(frames)
     assert 17 <= len(frames) < 20
     np.testing.assert_array_equal(frames[-1], noise[-1])
 
@@ -171,8 +173,8 @@ def test_a_decoder_that_does_not_work_ends_a_live_stream() -> None:
     assert (number, str(error)) == (0, "camera: frame 0: broke off (Invalid argument)")
 
 
-def test_patched_up_frames_count_as_damage(tmp_path: Path) -> None:
-    """H.264 fills what it cannot read with what was there before, and says so."""
+def test_concealed_errors_count_as_damage(tmp_path: Path) -> None:
+    """An H.264 decoder conceals damage with earlier pixels and marks the frame."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
     path = clips.write(tmp_path / "clip.ts", list(noise))
     data = bytearray(path.read_bytes())
@@ -189,21 +191,21 @@ def test_patched_up_frames_count_as_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
-        pytest.param(b"", "no video of a known kind, or damaged", id="empty"),
-        pytest.param(b"words\n" * 99, "no video of a known kind, or damaged", id="text"),
+        pytest.param(b"", "unknown video format, or damaged", id="empty"),
+        pytest.param(b"words\n" * 99, "unknown video format, or damaged", id="text"),
         pytest.param(
-            b"ffconcat version 1.0\nfile other.mkv\n", "no video of a known kind", id="concat"
+            b"ffconcat version 1.0\nfile other.mkv\n", "unknown video format", id="concat"
         ),
         pytest.param(
             b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nother.mkv\n#EXT-X-ENDLIST\n",
-            "no video of a known kind",
+            "unknown video format",
             id="playlist",
         ),
     ],
 )
-def test_files_that_are_no_video(tmp_path: Path, data: bytes, says: str) -> None:
+def test_files_that_are_not_videos(tmp_path: Path, data: bytes, message: str) -> None:
     clips.write(tmp_path / "other.mkv", clips.pictures(1))
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
@@ -211,7 +213,7 @@ def test_files_that_are_no_video(tmp_path: Path, data: bytes, says: str) -> None
     assert frames == []
     assert len(errors) == 1
     assert errors[0].startswith(f"{path}: ")
-    assert says in errors[0]
+    assert message in errors[0]
 
 
 def test_the_concat_trap_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +225,7 @@ def test_the_concat_trap_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(list(container.decode(video=0))) == 1
 
 
-def test_titles_that_are_no_utf_8(tmp_path: Path) -> None:
+def test_titles_that_are_not_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     with clips.av.open(str(path), "w") as container:
         container.metadata["title"] = "a title"
@@ -260,7 +262,7 @@ def test_no_frame(tmp_path: Path) -> None:
     assert len(errors) == 1
 
 
-def test_other_things_of_that_name(tmp_path: Path) -> None:
+def test_special_files_with_a_video_suffix(tmp_path: Path) -> None:
     (tmp_path / "device.mp4").symlink_to("/dev/null")
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "nowhere.mp4").symlink_to(tmp_path / "none.mp4")
@@ -275,7 +277,7 @@ def test_other_things_of_that_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [32 * 48 - 1, 32 * 48])
 def test_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     path = clips.write(tmp_path / "clip.mkv", clips.pictures(2))
-    monkeypatch.setattr(video, "MAX_PIXELS", limit)
+    monkeypatch.setattr(decoded, "MAX_PIXELS", limit)
     frames, errors = _split(_items(path))
     if limit < 32 * 48:
         assert (frames, errors) == (
@@ -287,10 +289,10 @@ def test_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int)
 
 
 @pytest.mark.parametrize("suffix", clips.LOSSLESS)
-def test_decoders_are_told_the_limit(
+def test_decoders_have_the_size_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    """So that they do not allocate first."""
+    """Before they allocate memory."""
     path = clips.write(tmp_path / f"clip.{suffix}", clips.pictures(2))
     monkeypatch.setitem(video.LIMITS, "max_pixels", "500")
     frames, errors = _split(_items(path))
@@ -298,7 +300,7 @@ def test_decoders_are_told_the_limit(
     assert len(errors) == 1
 
 
-def test_a_stream_goes_on_after_a_bad_video(tmp_path: Path) -> None:
+def test_a_source_continues_after_a_bad_video(tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"")
     good = clips.write(tmp_path / "good.mkv", clips.pictures(2))
@@ -319,7 +321,7 @@ def test_files_are_closed(tmp_path: Path) -> None:
     assert str(path) not in _open_files()
 
 
-def test_every_pass_starts_anew(tmp_path: Path) -> None:
+def test_every_pass_starts_over(tmp_path: Path) -> None:
     source = open_sources([str(clips.write(tmp_path / "clip.mkv", clips.pictures(3)))])
     assert source.count is None
     assert [i.stem for i in source] == [i.stem for i in source]
@@ -332,3 +334,29 @@ def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_sources([str(path)])
     with pytest.raises(MissingDependencyError, match="cameras"):
         open_sources(["camera:0"])
+
+
+def _frames_of(container: object) -> list[tuple[int, Any]]:
+    @contextmanager
+    def opened(_: object) -> Iterator[object]:
+        yield container
+
+    return list(video._frames(opened, "clip.mp4", 1, is_live=False))
+
+
+def _stream_of(context: object) -> SimpleNamespace:
+    return SimpleNamespace(codec_context=context)
+
+
+def test_videos_that_need_a_broken_decoder() -> None:
+    context = SimpleNamespace(width=4, height=2, options={})
+    unknown = SimpleNamespace(streams=SimpleNamespace(video=[_stream_of(None)]))
+    streams = SimpleNamespace(video=[_stream_of(context)])
+    empty = SimpleNamespace(streams=streams, demux=lambda _: iter(()))
+    large = SimpleNamespace(streams=streams, demux=raising(MemoryError()))
+    messages = [str(error) for one in (unknown, empty, large) for _, error in _frames_of(one)]
+    assert messages == [
+        "clip.mp4: this build of PyAV cannot decode the video; convert it, say to H.264",
+        "clip.mp4: expected a video, got no frame",
+        "clip.mp4: frame 0: larger than the memory; scale the video down",
+    ]

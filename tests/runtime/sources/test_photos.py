@@ -1,4 +1,4 @@
-"""Photos of every kind that people have, and files that are none."""
+"""Photos in every form, and files that are not photos."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from PIL import Image, ImageCms
 
 from model.errors import ImageError, UsageError
 from runtime.sources.photos import decode, find_photos
+from runtime.sources.regular_file import open_regular
+from tests.runtime.raising import raising
 
 ORIENTATION = 0x0112
 
 
 def scene(height: int = 24, width: int = 40) -> NDArray[np.uint8]:
-    """Four quarters, each of its own colour, so that every turn can be told."""
+    """Four quarters of different colors, which show every rotation."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[: height // 2, : width // 2] = (250, 20, 20)
     pixels[: height // 2, width // 2 :] = (20, 250, 20)
@@ -28,7 +30,7 @@ def scene(height: int = 24, width: int = 40) -> NDArray[np.uint8]:
     return pixels
 
 
-# How an upright photo is stored under each orientation: the inverse of what a viewer does.
+# An upright photo as stored under each orientation: the inverse of a viewer's rotation.
 STORED = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -68,8 +70,8 @@ def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         for _ in range(300):
             bad = bytearray(good)
-            for place in rng.integers(start, start + 26, 3):
-                bad[place] = rng.integers(256)
+            for offset in rng.integers(start, start + 26, 3):
+                bad[offset] = rng.integers(256)
             path.write_bytes(bad)
             shapes.add(decode(path).shape)
     assert shapes <= {(24, 40, 3), (40, 24, 3)}
@@ -79,14 +81,14 @@ def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"])
 def test_modes_become_rgb(mode: str) -> None:
     image = Image.fromarray(scene()).convert("RGBA" if mode == "RGBa" else "RGB").convert(mode)
-    found = decode(image)
-    assert found.shape == (24, 40, 3)
-    assert found.dtype == np.uint8
+    pixels = decode(image)
+    assert pixels.shape == (24, 40, 3)
+    assert pixels.dtype == np.uint8
     if mode in ("L", "LA", "1"):
-        assert (found[:, :, 0] == found[:, :, 1]).all()
-        assert (found[:, :, 0] == found[:, :, 2]).all()
+        assert (pixels[:, :, 0] == pixels[:, :, 1]).all()
+        assert (pixels[:, :, 0] == pixels[:, :, 2]).all()
     else:
-        assert np.abs(found.astype(int) - scene()).max() <= 12
+        assert np.abs(pixels.astype(int) - scene()).max() <= 12
 
 
 def test_transparency_is_dropped() -> None:
@@ -95,8 +97,8 @@ def test_transparency_is_dropped() -> None:
     np.testing.assert_array_equal(decode(image), scene())
 
 
-def test_colour_profile_is_not_applied(tmp_path: Path) -> None:
-    """As torchvision's and detectron2's readers do: the network was trained on raw values."""
+def test_color_profile_is_not_applied(tmp_path: Path) -> None:
+    """As in torchvision's and detectron2's readers: the network was trained on raw values."""
     path = tmp_path / "photo.png"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     Image.fromarray(scene()).save(path, icc_profile=profile)
@@ -141,14 +143,14 @@ def test_path_may_be_a_string(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(str(path)), scene())
 
 
-def test_arrays_are_taken_as_they_are() -> None:
+def test_arrays_are_used_unchanged() -> None:
     np.testing.assert_array_equal(decode(scene()), scene())
-    grey = scene()[:, :, 0]
-    np.testing.assert_array_equal(decode(grey), np.stack([grey] * 3, axis=2))
+    gray = scene()[:, :, 0]
+    np.testing.assert_array_equal(decode(gray), np.stack([gray] * 3, axis=2))
 
 
 @pytest.mark.parametrize(
-    ("array", "says"),
+    ("array", "message"),
     [
         pytest.param(np.zeros((0, 10, 3), np.uint8), "10x0", id="no-rows"),
         pytest.param(np.zeros((10, 0, 3), np.uint8), "0x10", id="no-columns"),
@@ -166,7 +168,7 @@ def test_arrays_are_taken_as_they_are() -> None:
         pytest.param(np.zeros((4, 4, 0), np.uint8), r"\[4, 4, 0\]", id="no-channel"),
         pytest.param(np.full((4, 4, 3), np.nan), "got float64", id="nan"),
         pytest.param(np.full((4, 4, 3), np.inf, np.float16), "got float16", id="inf"),
-        pytest.param(np.full((4, 4), np.nan, np.float32), "got float32", id="grey-nan"),
+        pytest.param(np.full((4, 4), np.nan, np.float32), "got float32", id="gray-nan"),
         pytest.param(np.zeros((4, 4, 3), np.int8), "got int8", id="int8"),
         pytest.param(np.zeros((4, 4, 3), np.int64), "got int64", id="int64"),
         pytest.param(np.zeros((4, 4, 3), np.complex64), "got complex64", id="complex"),
@@ -176,8 +178,8 @@ def test_arrays_are_taken_as_they_are() -> None:
         pytest.param(np.zeros((4, 4, 3), "M8[s]"), "got datetime64", id="dates"),
     ],
 )
-def test_bad_arrays(array: NDArray[Any], says: str) -> None:
-    with pytest.raises(ImageError, match=says):
+def test_bad_arrays(array: NDArray[Any], message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         decode(array)
 
 
@@ -205,17 +207,17 @@ def _read_only() -> NDArray[np.uint8]:
         pytest.param(
             np.broadcast_to(np.uint8(7), (4, 5, 3)), np.full((4, 5, 3), 7), id="strides-of-0"
         ),
-        pytest.param(np.broadcast_to(np.uint8(7), (4, 5)), np.full((4, 5, 3), 7), id="grey"),
+        pytest.param(np.broadcast_to(np.uint8(7), (4, 5)), np.full((4, 5, 3), 7), id="gray"),
         pytest.param(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3)), id="1x1"),
         pytest.param(np.zeros((10000, 1), np.uint8), np.zeros((10000, 1, 3)), id="10000x1"),
     ],
 )
 def test_arrays_in_any_layout(array: NDArray[Any], expected: NDArray[Any]) -> None:
     before = array.copy()
-    found = decode(array)
-    assert type(found) is np.ndarray
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, expected)
+    pixels = decode(array)
+    assert type(pixels) is np.ndarray
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
     np.testing.assert_array_equal(array, before)
 
 
@@ -244,13 +246,13 @@ def test_folder_is_sorted_and_holds_photos_only(tmp_path: Path) -> None:
     assert [p.name for p in find_photos([str(tmp_path)])] == ["a.png", "b.JPG", "e.jpeg"]
 
 
-def test_places_keep_their_order_and_globs_expand(tmp_path: Path) -> None:
+def test_inputs_keep_their_order_and_globs_expand(tmp_path: Path) -> None:
     _make(tmp_path, "x/2.jpg", "x/1.jpg", "y/3.jpg", "z.any")
-    places = [str(tmp_path / "z.any"), str(tmp_path / "x" / "*.jpg"), str(tmp_path / "**" / "3.*")]
-    assert [p.name for p in find_photos(places)] == ["z.any", "1.jpg", "2.jpg", "3.jpg"]
+    inputs = [str(tmp_path / "z.any"), str(tmp_path / "x" / "*.jpg"), str(tmp_path / "**" / "3.*")]
+    assert [p.name for p in find_photos(inputs)] == ["z.any", "1.jpg", "2.jpg", "3.jpg"]
 
 
-def test_file_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+def test_file_name_with_brackets_is_not_a_pattern(tmp_path: Path) -> None:
     _make(tmp_path, "photo[1].jpg")
     assert find_photos([str(tmp_path / "photo[1].jpg")]) == [tmp_path / "photo[1].jpg"]
 
@@ -260,8 +262,39 @@ def test_folders_named_as_photos_are_left_out(tmp_path: Path) -> None:
     assert find_photos([str(tmp_path)]) == [tmp_path / "a.png"]
 
 
-@pytest.mark.parametrize("place", ["none.jpg", "*.jpg", "empty", "x" * 5000, "a\0b", "a\0/*"])
-def test_place_without_photos_is_a_usage_error(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("text", ["none.jpg", "*.jpg", "empty", "x" * 5000, "a\0b", "a\0/*"])
+def test_an_input_without_photos_is_a_usage_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no photo there"):
-        find_photos([str(tmp_path / place)])
+        find_photos([str(tmp_path / text)])
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "iterdir", raising(PermissionError(13, "Permission denied")))
+    with pytest.raises(UsageError, match=r"cannot be listed \(Permission denied\)"):
+        find_photos([str(tmp_path)])
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no file can have this name"):
+        open_regular(tmp_path / "a\0b.jpg")
+
+
+def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"cannot be read \(File name too long\)"):
+        open_regular(tmp_path / ("a" * 300 + ".jpg"))
+
+
+def test_a_palette_image_without_its_palette() -> None:
+    image = Image.new("P", (3, 2))
+    assert image.palette is not None
+    image.palette.palette = b""
+    with pytest.raises(ImageError, match="a palette image without its palette"):
+        decode(image)
+
+
+def test_a_photo_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.new("L", (3, 2))
+    monkeypatch.setattr(image, "load", raising(MemoryError()))
+    with pytest.raises(ImageError, match="larger than the memory; scale it down"):
+        decode(image)

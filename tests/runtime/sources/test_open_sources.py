@@ -1,4 +1,4 @@
-"""What a user can name, and the items that come of it: order, names, stems, counts, errors."""
+"""Inputs of every form and their items: order, names, stems, counts, errors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _stems(items: list[Item]) -> list[str]:
     return [item.stem for item in items]
 
 
-def test_files_folders_and_globs_in_the_order_given(tmp_path: Path) -> None:
+def test_files_folders_and_globs_keep_their_order(tmp_path: Path) -> None:
     _make(tmp_path, "a/2.png", "a/1.JPG", "a/sub/9.png", "b/3.png", "b/4.png", "z.webp")
     (tmp_path / "a" / "notes.txt").write_text("1.JPG\n")
     (tmp_path / "a" / "clip.mp4").write_bytes(b"")
     (tmp_path / "a" / "folder.png").mkdir()
-    places = [str(tmp_path / p) for p in ("z.webp", "a", "b/*.png", "**/9.*")]
-    source = open_sources(places)
+    inputs = [str(tmp_path / p) for p in ("z.webp", "a", "b/*.png", "**/9.*")]
+    source = open_sources(inputs)
     items = list(source)
     assert _stems(items) == ["z", "1", "2", "3", "4", "9"]
     assert source.count == 6
@@ -44,7 +44,7 @@ def test_files_folders_and_globs_in_the_order_given(tmp_path: Path) -> None:
     assert [item.name for item in items] == [str(item.photo) for item in items]
 
 
-def test_stems_are_unique_over_all_places(tmp_path: Path) -> None:
+def test_stems_are_unique_over_all_inputs(tmp_path: Path) -> None:
     _make(tmp_path, "x/a.png", "y/a.png", "z/A.png", "z/a-2.png")
     folders = [str(tmp_path / f) for f in "xyz"]
     assert _stems(list(open_sources(folders))) == ["a", "a-2", "A-3", "a-2-2"]
@@ -54,21 +54,21 @@ def test_stems_are_unique_over_all_places(tmp_path: Path) -> None:
     assert _stems(source.known()) == ["a", "a-2"]
 
 
-def test_what_is_named_twice_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_inputs_are_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _make(tmp_path, "a.png", "b.png", "c.png")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("b.png\nnone.png\n./none.png\n")
-    told: list[str] = []
-    source = open_sources(["b.png", "./a.png", "list.txt", "*.png"], repeated=told.append)
+    repeats: list[str] = []
+    source = open_sources(["b.png", "./a.png", "list.txt", "*.png"], on_repeat=repeats.append)
     assert [item.name for item in source] == ["b.png", "a.png", "none.png", "c.png"]
     assert source.count == 4
-    assert told == ["b.png", "none.png", "a.png", "b.png"]
-    told.clear()
+    assert repeats == ["b.png", "none.png", "a.png", "b.png"]
+    repeats.clear()
     stdin = io.StringIO("a.png\nb.png\nc.png\na.png\nnone.png\nnone.png\n")
-    source = open_sources(["b.png", "-", "c.png"], stdin=stdin, repeated=told.append)
+    source = open_sources(["b.png", "-", "c.png"], stdin=stdin, on_repeat=repeats.append)
     assert [item.name for item in source.known()] == ["b.png", "c.png"]
     assert [item.name for item in source] == ["b.png", "a.png", "none.png", "c.png"]
-    assert told == ["b.png", "c.png", "a.png", "none.png"]
+    assert repeats == ["b.png", "c.png", "a.png", "none.png"]
 
 
 def test_a_pattern_without_a_suffix_takes_photos_and_videos(tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_pattern_without_a_suffix_takes_photos_and_videos(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "place", ["none.jpg", "*.jpg", "empty", "none.txt", "none.mp4", "", "a\0b", "a\0/*", "x" * 5000]
+    "text", ["none.jpg", "*.jpg", "empty", "none.txt", "none.mp4", "", "a\0b", "a\0/*", "x" * 5000]
 )
-def test_place_with_nothing_there(tmp_path: Path, place: str) -> None:
+def test_an_input_without_photos(tmp_path: Path, text: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no photo there"):
-        open_sources([f"{tmp_path}/{place}" if place else ""])
+        open_sources([f"{tmp_path}/{text}" if text else ""])
 
 
 def test_gif_is_a_photo(tmp_path: Path) -> None:
@@ -100,27 +100,26 @@ def test_gif_is_a_photo(tmp_path: Path) -> None:
     assert open_sources([str(tmp_path / "a.gif")]).count == 1
 
 
-@pytest.mark.parametrize("every", [0, -1, "2", 1.5, True])
-def test_every_below_one(every: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [0, -1, "2", 1.5, True])
+def test_a_stride_below_one(stride: Any, tmp_path: Path) -> None:
     _make(tmp_path, "a.png")
-    with pytest.raises(UsageError, match="every: expected a whole number from 1"):
-        open_sources([str(tmp_path / "a.png")], every)
+    with pytest.raises(UsageError, match="frame_stride: expected a whole number from 1"):
+        open_sources([str(tmp_path / "a.png")], stride)
 
 
-def test_every_leaves_photos_alone(tmp_path: Path) -> None:
+def test_the_stride_does_not_skip_photos(tmp_path: Path) -> None:
     _make(tmp_path, "a.png", "b.png", "c.png")
-    assert len(list(open_sources([str(tmp_path)], every=2))) == 3
+    assert len(list(open_sources([str(tmp_path)], frame_stride=2))) == 3
 
 
-def test_things_that_are_no_files_are_items_that_cannot_be_decoded(tmp_path: Path) -> None:
-    """Named by the user, they are there; that they are no photos is said when they are read."""
+def test_special_files_are_items_that_cannot_be_decoded(tmp_path: Path) -> None:
     (tmp_path / "device.png").symlink_to("/dev/null")
     (tmp_path / "nowhere.png").symlink_to(tmp_path / "none.png")
     items = list(open_sources([str(tmp_path)]))
     assert _stems(items) == ["device", "nowhere"]
-    for item, says in zip(items, ["a pipe or a device", "no such file"], strict=True):
+    for item, message in zip(items, ["a pipe or a device", "no such file"], strict=True):
         assert isinstance(item.photo, Path)
-        with pytest.raises(ImageError, match=says):
+        with pytest.raises(ImageError, match=message):
             decode(item.photo)
 
 
@@ -142,7 +141,7 @@ def test_list_file(tmp_path: Path) -> None:
     assert items[4].stem == "none"
 
 
-def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     try:
         _make(tmp_path, name)
@@ -156,7 +155,7 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         pytest.param(b"", "an empty list", id="empty"),
         pytest.param(b"\n# nothing\n\n", "an empty list", id="comments-only"),
@@ -168,10 +167,10 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_lists_that_are_none(tmp_path: Path, data: bytes, says: str) -> None:
+def test_invalid_lists(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "list.txt"
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=says) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         open_sources([str(path)])
     assert str(caught.value).startswith(str(path))
 
@@ -187,7 +186,7 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_standard_input_is_read_as_it_arrives(tmp_path: Path) -> None:
-    """An item comes out before the next line is there, through the pipe that users have."""
+    """An item is available before the next line is written to the pipe."""
     _make(tmp_path, "a.png", "b.png")
     read_end, write_end = os.pipe()
     with open(read_end, encoding="utf-8") as stdin, open(write_end, "wb", buffering=0) as writer:
@@ -213,11 +212,15 @@ def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             open_sources(["-"])
 
 
-def test_nothing_is_opened_before_it_is_reached(tmp_path: Path) -> None:
-    """A million photos are listed at once, and none of them read."""
+def test_no_file_is_opened_before_it_is_reached(tmp_path: Path) -> None:
     _make(tmp_path, "a.png", "b.png")
     iterator = iter(open_sources([str(tmp_path)]))
     (tmp_path / "b.png").unlink()
     assert next(iterator).photo == tmp_path / "a.png"
     with pytest.raises(ImageError, match="no such file"):
         decode(next(iterator).photo)  # type: ignore[arg-type]
+
+
+def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read the list \(Is a directory\)"):
+        lists.read_list(tmp_path)

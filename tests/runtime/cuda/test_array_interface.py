@@ -1,4 +1,4 @@
-"""Taking device arrays: both protocols, and what is refused; host memory stands for a GPU's."""
+"""Import of device arrays by both protocols; host memory replaces a GPU's."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
 class _Interface:
     """An array with `__cuda_array_interface__` alone."""
 
-    def __init__(self, values: np.ndarray, **said: Any) -> None:
+    def __init__(self, values: np.ndarray, **fields: Any) -> None:
         self.values = values
         self.__cuda_array_interface__ = {
             "data": (values.ctypes.data, False), "shape": values.shape,
-            "strides": values.strides, "typestr": values.dtype.str, "version": 3, **said,
+            "strides": values.strides, "typestr": values.dtype.str, "version": 3, **fields,
         }  # fmt: skip
 
 
@@ -38,47 +38,47 @@ class _DLPack:
         return self._values.__dlpack__()
 
 
-class _Secretive(_DLPack):
+class _NotExporting(_DLPack):
     def __dlpack__(self, stream: int | None = None) -> Any:
         raise BufferError("it requires a gradient")
 
 
-@pytest.mark.parametrize("kind", [_Interface, _DLPack])
+@pytest.mark.parametrize("protocol", [_Interface, _DLPack])
 @pytest.mark.parametrize("typestr", ["<f4", "<f2", "<i4", "<i8", "|u1"])
-def test_both_protocols_say_the_same(kind: Any, typestr: str) -> None:
+def test_both_protocols_give_the_same(protocol: Any, typestr: str) -> None:
     values = VALUES.astype(typestr)
-    # The second row on: an address that is not the start of the memory.
-    found = as_device_array("frame", kind(values[1:]), DEFAULT_STREAM)
+    # From the second row: the address is not the start of the memory.
+    array = as_device_array("frame", protocol(values[1:]), DEFAULT_STREAM)
     expected = values.ctypes.data + values.strides[0]
-    assert (found.address, found.shape, found.typestr) == (expected, (2, 4), typestr)
-    assert found.nbytes == values[1:].nbytes
+    assert (array.address, array.shape, array.typestr) == (expected, (2, 4), typestr)
+    assert array.nbytes == values[1:].nbytes
 
 
-def test_a_stride_that_is_never_taken_may_be_anything() -> None:
-    given = _Interface(VALUES[:1], strides=(4096, 4))
-    assert as_device_array("frame", given, DEFAULT_STREAM).shape == (1, 4)
+def test_a_stride_of_an_axis_of_length_one_is_ignored() -> None:
+    array = _Interface(VALUES[:1], strides=(4096, 4))
+    assert as_device_array("frame", array, DEFAULT_STREAM).shape == (1, 4)
 
 
-def test_who_says_nothing_of_streams_is_on_the_default_one() -> None:
+def test_without_a_stream_field_it_is_the_default_one() -> None:
     assert as_device_array("frame", _Interface(VALUES), DEFAULT_STREAM).stream == DEFAULT_STREAM
     assert as_device_array("frame", _Interface(VALUES, stream=None), DEFAULT_STREAM).stream is None
     assert as_device_array("frame", _DLPack(VALUES), DEFAULT_STREAM).stream is None
 
 
-def test_ours_is_taken_as_it_is() -> None:
+def test_our_own_array_is_returned_unchanged() -> None:
     ours = DeviceArray(64, (3,), "<f4")
     assert as_device_array("frame", ours, DEFAULT_STREAM) is ours
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         pytest.param(
             VALUES.tolist(), r"\(with __cuda_array_interface__ or __dlpack__\), got list", id="list"
         ),
         pytest.param(VALUES, "expected GPU memory, got an array on the host", id="host"),
         pytest.param(_DLPack(VALUES, device=10), "expected GPU memory", id="another-kind"),
-        pytest.param(_Secretive(VALUES), "memory of _Secretive .it requires", id="keeps-it"),
+        pytest.param(_NotExporting(VALUES), "memory of _NotExporting .it requires", id="keeps-it"),
         pytest.param(_Interface(VALUES, typestr="float"), "the memory of _Interface", id="no-type"),
         pytest.param(_DLPack(VALUES.astype(np.float64)), "got DLPack type code 2 with 64", id="f8"),
         pytest.param(_DLPack(VALUES > 3), "got DLPack type code 6 with 8", id="bool"),
@@ -86,6 +86,6 @@ def test_ours_is_taken_as_it_is() -> None:
         pytest.param(_Interface(VALUES[:, ::2]), r"got strides \(4, 2\)", id="gaps"),
     ],
 )
-def test_what_is_not_taken(value: Any, says: str) -> None:
-    with pytest.raises(UsageError, match=f"^frame: .*{says}"):
+def test_refused_values(value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^frame: .*{message}"):
         as_device_array("frame", value, DEFAULT_STREAM)

@@ -1,6 +1,6 @@
-"""The engine session: the hash gate, shapes, contexts, graphs and device arrays.
+"""The engine session: hash check, shapes, contexts, graphs and device arrays.
 
-The library and the GPU are the fakes of `fake_gpu`; `tests/gpu` runs the real ones.
+Library and GPU are the fakes of `fake_gpu`; `tests/gpu` runs the real ones.
 """
 
 from __future__ import annotations
@@ -34,105 +34,109 @@ def session(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> Iterator[Ten
     opened.close()
 
 
-def feed(batch: int, seed: int = 0, hw: tuple[int, int] = (320, 448)) -> dict[str, np.ndarray]:
+def inputs(batch: int, seed: int = 0, hw: tuple[int, int] = (320, 448)) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     images = rng.random((batch, 3, *hw), np.float32)
     return {"images": images, "image_hw": np.tile(np.array([hw], np.float32), (batch, 1))}
 
 
-def test_answers_as_onnx_runtime_does_on_the_same_graph(
+def test_results_equal_onnx_runtime_on_the_same_graph(
     session: TensorRTSession, demo_rtx_onnx: Path, demo_pixels: UInt8
 ) -> None:
     with Predictor.open(demo_rtx_onnx, threads=1) as expected:
-        wanted = expected.predict([demo_pixels, demo_pixels[:300]], batch_size=2)
-    found = Predictor(session).predict([demo_pixels, demo_pixels[:300]], batch_size=2)
-    assert len(found[0]) > 5
-    for ours, theirs in zip(found, wanted, strict=True):
+        reference = expected.predict([demo_pixels, demo_pixels[:300]], batch_size=2)
+    results = Predictor(session).predict([demo_pixels, demo_pixels[:300]], batch_size=2)
+    assert len(results[0]) > 5
+    for ours, theirs in zip(results, reference, strict=True):
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
         assert ours.names == theirs.names
 
 
-def test_every_batch_of_the_range_and_then_from_its_graph(
+def test_every_batch_size_of_the_range_with_its_graph(
     session: TensorRTSession, cuda: FakeCuda, demo_rtx_onnx: Path
 ) -> None:
     reference = open_session(demo_rtx_onnx, None, None)
     for batch in (1, 3, 2):
         for repeat in range(4):
-            given = feed(batch, seed=repeat)
-            answer = session.run(given)
-            for name, value in reference.run(given).items():
-                np.testing.assert_allclose(answer[name], value, atol=1e-3, err_msg=name)
-    # The first call of a batch runs, the second records, and replays what it recorded.
+            arrays = inputs(batch, seed=repeat)
+            outputs = session.run(arrays)
+            for name, value in reference.run(arrays).items():
+                np.testing.assert_allclose(outputs[name], value, atol=1e-3, err_msg=name)
+    # The first call of a batch size runs directly, the second captures and replays.
     assert cuda.counts["launch"] == 3 * 3
 
 
-def test_without_graphs_nothing_is_recorded(
+def test_without_graphs_nothing_is_captured(
     engine: Path, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:
     opened = TensorRTSession(engine, cuda_graphs=False, cuda=cuda)
-    first = [opened.run(feed(1))["scores"] for _ in range(3)]
+    first = [opened.run(inputs(1))["scores"] for _ in range(3)]
     assert cuda.counts["launch"] == 0
     np.testing.assert_array_equal(first[0], first[2])
 
 
-def test_answers_do_not_change_with_the_next_call(session: TensorRTSession) -> None:
-    first = session.run(feed(1, seed=1))
-    kept = first["boxes"].copy()
-    session.run(feed(1, seed=2))
-    np.testing.assert_array_equal(first["boxes"], kept)
+def test_outputs_do_not_change_with_the_next_call(session: TensorRTSession) -> None:
+    first = session.run(inputs(1, seed=1))
+    boxes = first["boxes"].copy()
+    session.run(inputs(1, seed=2))
+    np.testing.assert_array_equal(first["boxes"], boxes)
 
 
 def test_threads_share_a_pool_of_contexts(
     engine: Path, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:
     opened = TensorRTSession(engine, contexts=2, cuda=cuda)
-    feeds = [feed(1, seed=s) for s in range(4)]
-    serial = [opened.run(f)["boxes"] for f in feeds]
+    batches = [inputs(1, seed=s) for s in range(4)]
+    serial = [opened.run(f)["boxes"] for f in batches]
     with ThreadPoolExecutor(6) as threads:
-        found = list(threads.map(lambda s: opened.run(feeds[s % 4])["boxes"], range(24)))
-    for index, boxes in enumerate(found):
+        results = list(threads.map(lambda s: opened.run(batches[s % 4])["boxes"], range(24)))
+    for index, boxes in enumerate(results):
         np.testing.assert_array_equal(boxes, serial[index % 4])
     assert library.contexts <= 2
 
 
-def test_everything_is_given_back(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> None:
+def test_all_resources_are_freed(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> None:
     for _ in range(3):
         opened = TensorRTSession(engine, cuda=cuda)
         for batch in (1, 1, 1, 2):
-            opened.run(feed(batch))
+            opened.run(inputs(batch))
         assert cuda.alive > 0
         opened.close()
         opened.close()
         assert cuda.alive == 0
     with pytest.raises(ArtifactError, match="the session is closed"):
-        opened.run(feed(1))
+        opened.run(inputs(1))
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("arrays", "message"),
     [
-        pytest.param(feed(4), "built for a batch of 1 to 3, got 4; export with --batch 4", id="4"),
-        pytest.param(feed(0), "batch of 1 to 3, got 0", id="0"),
-        pytest.param(feed(1, hw=(320, 320)), r"input images: built for .*--size", id="size"),
-        pytest.param({"images": feed(1)["images"]}, "expected inputs images, image_hw", id="name"),
+        pytest.param(
+            inputs(4), "built for a batch of 1 to 3, got 4; export with --batch 4", id="4"
+        ),
+        pytest.param(inputs(0), "batch of 1 to 3, got 0", id="0"),
+        pytest.param(inputs(1, hw=(320, 320)), r"input images: built for .*--size", id="size"),
+        pytest.param(
+            {"images": inputs(1)["images"]}, "expected inputs images, image_hw", id="name"
+        ),
     ],
 )
-def test_a_feed_outside_the_profile(session: TensorRTSession, given: Any, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        session.run(given)
-    assert session.run(feed(1))["counts"].shape == (1,)
+def test_inputs_outside_the_profile(session: TensorRTSession, arrays: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        session.run(arrays)
+    assert session.run(inputs(1))["counts"].shape == (1,)
 
 
 def test_a_network_that_does_not_start_leaves_the_context_usable(
     session: TensorRTSession, library: FakeTensorRT
 ) -> None:
-    good = session.run(feed(1))
+    good = session.run(inputs(1))
     for _ in range(2):
         library.refuses_to_run = True
         with pytest.raises(DeviceError, match="could not start"):
-            session.run(feed(1))
+            session.run(inputs(1))
         library.refuses_to_run = False
-    np.testing.assert_array_equal(session.run(feed(1))["boxes"], good["boxes"])
+    np.testing.assert_array_equal(session.run(inputs(1))["boxes"], good["boxes"])
 
 
 def test_a_shape_that_the_library_refuses_leaves_the_context_usable(
@@ -140,20 +144,20 @@ def test_a_shape_that_the_library_refuses_leaves_the_context_usable(
 ) -> None:
     library.refuses_shapes = True
     with pytest.raises(DeviceError, match=r"refuses shape \(1, 3, 320, 448\) for 'images'"):
-        session.run(feed(1))
+        session.run(inputs(1))
     library.refuses_shapes = False
-    assert session.run(feed(1))["counts"].shape == (1,)
+    assert session.run(inputs(1))["counts"].shape == (1,)
 
 
-def test_an_address_that_the_library_refuses_leaves_nothing_behind(
+def test_an_address_that_the_library_refuses_leaks_nothing(
     session: TensorRTSession, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:
     library.refuses_addresses = True
     with pytest.raises(DeviceError, match="refuses an address for 'images'"):
-        session.run(feed(1))
+        session.run(inputs(1))
     assert cuda.alive == 0
     library.refuses_addresses = False
-    assert session.run(feed(1))["counts"].shape == (1,)
+    assert session.run(inputs(1))["counts"].shape == (1,)
 
 
 def _on_device(cuda: FakeCuda, values: np.ndarray) -> int:
@@ -163,11 +167,11 @@ def _on_device(cuda: FakeCuda, values: np.ndarray) -> int:
 
 
 class _Interface:
-    """Like an array of CuPy or PyTorch on the GPU."""
+    """An array like CuPy's or PyTorch's on the GPU."""
 
-    def __init__(self, address: int, shape: tuple[int, ...], **said: Any) -> None:
+    def __init__(self, address: int, shape: tuple[int, ...], **fields: Any) -> None:
         self.__cuda_array_interface__ = {
-            "data": (address, False), "shape": shape, "typestr": "<f4", "version": 3, **said,
+            "data": (address, False), "shape": shape, "typestr": "<f4", "version": 3, **fields,
         }  # fmt: skip
 
 
@@ -179,27 +183,27 @@ def _bytes_at(array: DeviceArray) -> np.ndarray:
 def test_device_arrays_go_in_and_out_without_a_copy(
     session: TensorRTSession, cuda: FakeCuda
 ) -> None:
-    given = feed(2)
-    wanted = session.run(given)
+    host = inputs(2)
+    expected = session.run(host)
     cuda.counts.clear()
     producer, consumer = cuda.create_stream(), cuda.create_stream()
     arrays = {
-        name: _Interface(_on_device(cuda, v), v.shape, stream=producer) for name, v in given.items()
+        name: _Interface(_on_device(cuda, v), v.shape, stream=producer) for name, v in host.items()
     }
-    with session.on_device(arrays, stream=consumer) as answer:
+    with session.on_device(arrays, stream=consumer) as outputs:
         assert cuda.counts["upload"] == cuda.counts["download"] == 0
         assert cuda.counts["wait_for"] == 2
         cuda.synchronize(consumer)
-        assert answer["boxes"].__cuda_array_interface__["stream"] == consumer
-        for name, value in wanted.items():
-            np.testing.assert_array_equal(_bytes_at(answer[name]), value)
+        assert outputs["boxes"].__cuda_array_interface__["stream"] == consumer
+        for name, value in expected.items():
+            np.testing.assert_array_equal(_bytes_at(outputs[name]), value)
     # The next host call must read its own buffers again.
-    np.testing.assert_array_equal(session.run(given)["boxes"], wanted["boxes"])
+    np.testing.assert_array_equal(session.run(host)["boxes"], expected["boxes"])
 
 
-def test_dlpack_arrays_are_taken(session: TensorRTSession, cuda: FakeCuda) -> None:
+def test_dlpack_arrays_are_accepted(session: TensorRTSession, cuda: FakeCuda) -> None:
     class _OnGpu:
-        """NumPy's own capsule with the device changed to a GPU, as a host address serves here."""
+        """NumPy's own capsule with the device changed to a GPU."""
 
         def __init__(self, values: np.ndarray) -> None:
             self.values = values
@@ -212,15 +216,15 @@ def test_dlpack_arrays_are_taken(session: TensorRTSession, cuda: FakeCuda) -> No
             assert stream is not None
             return self.values.__dlpack__()
 
-    given = feed(1)
-    wanted = session.run(given)
-    with session.on_device({n: _OnGpu(v) for n, v in given.items()}) as answer:
-        cuda.synchronize(answer["boxes"].stream or 0)
-        np.testing.assert_array_equal(_bytes_at(answer["boxes"]), wanted["boxes"])
+    host = inputs(1)
+    expected = session.run(host)
+    with session.on_device({n: _OnGpu(v) for n, v in host.items()}) as outputs:
+        cuda.synchronize(outputs["boxes"].stream or 0)
+        np.testing.assert_array_equal(_bytes_at(outputs["boxes"]), expected["boxes"])
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         pytest.param(np.zeros((1, 3, 320, 448), np.float32), "on the host", id="host"),
         pytest.param([1.0], "expected an array on the GPU", id="list"),
@@ -233,9 +237,9 @@ def test_dlpack_arrays_are_taken(session: TensorRTSession, cuda: FakeCuda) -> No
         pytest.param(_Interface(64, (1, 3, 320)), "input images: built for", id="rank"),
     ],
 )
-def test_what_is_not_a_device_array(session: TensorRTSession, value: Any, says: str) -> None:
-    given = {"images": value, "image_hw": _Interface(64, (1, 2))}
-    with pytest.raises(UsageError, match=says), session.on_device(given):
+def test_invalid_device_arrays(session: TensorRTSession, value: Any, message: str) -> None:
+    arrays = {"images": value, "image_hw": _Interface(64, (1, 2))}
+    with pytest.raises(UsageError, match=message), session.on_device(arrays):
         pass
 
 
@@ -250,23 +254,23 @@ def test_an_engine_that_the_library_refuses(
 def test_no_memory_for_a_context(session: TensorRTSession, library: FakeTensorRT) -> None:
     library.out_of_memory = True
     with pytest.raises(ArtifactError, match="no execution context"):
-        session.run(feed(1))
+        session.run(inputs(1))
     library.out_of_memory = False
-    assert session.run(feed(1))["counts"].shape == (1,)
+    assert session.run(inputs(1))["counts"].shape == (1,)
 
 
-def test_the_kernels_compiled_for_this_gpu_are_kept(
+def test_the_kernel_cache_is_loaded_and_saved(
     engine: Path, library: FakeTensorRT, cuda: FakeCuda, tmp_path: Path
 ) -> None:
     cache = tmp_path / "kernels.cache"
     for expected in (b"+kernels", b"+kernels+kernels"):
         opened = TensorRTSession(engine, runtime_cache=cache, cuda=cuda)
-        opened.run(feed(1))
+        opened.run(inputs(1))
         opened.close()
         assert cache.read_bytes() == expected
 
 
-def test_only_tensorrt_rtx_has_kernels_to_keep(
+def test_only_tensorrt_rtx_has_a_kernel_cache(
     demo_rtx_onnx: Path, cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = FakeTensorRT(cuda)
@@ -282,9 +286,7 @@ def test_a_session_needs_a_context(tmp_path: Path) -> None:
         TensorRTSession(tmp_path / "a.engine", contexts=0)
 
 
-def test_the_library_is_not_installed(
-    engine: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_library(engine: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[rtx\]'"):
         TensorRTSession(engine, cuda=cuda)
@@ -305,7 +307,7 @@ def test_no_gpu_is_one_line(
         CudaRuntime()
     with pytest.raises(DeviceError):
         Predictor.open(engine)
-    assert library.deserialised == []
+    assert library.deserialized == []
 
 
 def test_threads_are_for_the_cpu(engine: Path) -> None:

@@ -1,4 +1,4 @@
-"""A program that has told Pillow to pass over damage, as training code does."""
+"""A program that set Pillow to accept truncated files, as training code does."""
 
 from __future__ import annotations
 
@@ -28,29 +28,27 @@ def _truncated(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif"])
-def test_a_truncated_photo_comes_with_a_warning(suffix: str, tmp_path: Path) -> None:
+def test_a_truncated_photo_gives_a_warning(suffix: str, tmp_path: Path) -> None:
     path = _truncated(tmp_path / f"a.{suffix}")
     with pytest.warns(UserWarning, match=r"TRUNCATED_IMAGES is set: .*; set it to False"):
         assert decode(path).shape == (64, 96, 3)
 
 
-def test_it_is_refused_once_pillow_is_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_refused_without_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
     with pytest.raises(ImageError, match="damaged or truncated"):
         decode(_truncated(tmp_path / "a.jpg"))
 
 
-def test_a_whole_photo_is_what_it_was(tmp_path: Path) -> None:
+def test_a_whole_photo_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(grey(9)).save(path)
     with pytest.warns(UserWarning, match="TRUNCATED_IMAGES"):
         np.testing.assert_array_equal(decode(path), grey(9))
     with Image.open(path) as picture:
         picture.load()
-        with warnings.catch_warnings():  # nothing of it is still to be read
+        with warnings.catch_warnings():  # all of it is decoded
             warnings.simplefilter("error")
             assert decode(picture).shape == (40, 60, 3)
-    # Nobody else's setting was changed.
+    # The program's setting is unchanged.
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True

@@ -1,4 +1,4 @@
-"""Files that open, and files that say in one line why they do not."""
+"""Files that open, and one-line errors for files that do not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -19,10 +20,11 @@ from runtime.artifacts.metadata import MANIFEST_KEY, SPEC_KEY
 from runtime.predictor import Predictor
 from runtime.sessions import onnxruntime as ort_session
 from runtime.sessions.open import open_session
+from tests.runtime.raising import raising
 
 
 def identity(**metadata: str) -> onnx.ModelProto:
-    """A sound ONNX file that is not ours."""
+    """A valid ONNX file without maskport's metadata."""
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
@@ -31,9 +33,9 @@ def identity(**metadata: str) -> onnx.ModelProto:
 
 
 def expect_one_line(
-    path: Path, says: str, error: type[Exception] = ArtifactError, backend: str | None = None
+    path: Path, message: str, error: type[Exception] = ArtifactError, backend: str | None = None
 ) -> None:
-    with pytest.raises(error, match=says) as caught:
+    with pytest.raises(error, match=message) as caught:
         Predictor.open(path, backend=backend)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -49,11 +51,14 @@ def test_opens_with_its_spec(demo_onnx: Path) -> None:
     session.close()
 
 
-def test_other_sizes_of_input_are_refused_by_name(demo_onnx: Path) -> None:
+def test_inputs_of_other_shapes_are_refused(demo_onnx: Path) -> None:
     session = open_session(demo_onnx, "onnxruntime", 1)
-    feed = {"images": np.zeros((1, 4, 64, 64), np.float32), "image_hw": np.ones((1, 2), np.float32)}
+    inputs = {
+        "images": np.zeros((1, 4, 64, 64), np.float32),
+        "image_hw": np.ones((1, 2), np.float32),
+    }
     with pytest.raises(ArtifactError, match="ONNX Runtime failed") as caught:
-        session.run(feed)
+        session.run(inputs)
     assert str(demo_onnx) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -70,33 +75,31 @@ def test_threads_are_no_more_than_any_machine_has_cores(demo_onnx: Path, threads
         open_session(demo_onnx, None, threads)
 
 
-def test_what_was_hashed_is_what_is_opened(
+def test_the_hashed_bytes_are_the_opened_bytes(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever stands at the path a moment later; and its bytes are not held."""
+    """Even if the file is exchanged after it was read; and the bytes are freed."""
     path = tmp_path / "m.onnx"
     whole = tiny_onnx.read_bytes()
     path.write_bytes(whole)
-    sound = ort_session.verify_checksum
+    check = ort_session.verify_checksum
 
-    def exchange_before(*given: Any, **options: Any) -> bool:
+    def exchange_before(*args: Any, **options: Any) -> bool:
         path.write_bytes(b"another")
-        return sound(*given, **options)
+        return check(*args, **options)
 
     monkeypatch.setattr(ort_session, "verify_checksum", exchange_before)
     opened = open_session(path, "onnxruntime", 1, hashlib.sha256(whole).hexdigest())
     assert path.read_bytes() == b"another"
     assert opened.artifact.path == path
     images = np.zeros((1, 3, 64, 64), np.float32)
-    answer = opened.run({"images": images, "image_hw": np.full((1, 2), 64, np.float32)})
-    assert answer["boxes"].shape[0] == 1
+    outputs = opened.run({"images": images, "image_hw": np.full((1, 2), 64, np.float32)})
+    assert outputs["boxes"].shape[0] == 1
     inner = vars(opened)["_session"]
-    assert [name for name, held in vars(inner).items() if isinstance(held, bytes)] == []
+    assert [name for name, value in vars(inner).items() if isinstance(value, bytes)] == []
 
 
-def test_a_file_to_be_hashed_that_cannot_be_read(
-    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> bytes:
         raise OSError(5, "Input/output error")
 
@@ -131,7 +134,7 @@ def test_truncated_file(demo_onnx: Path, tmp_path: Path) -> None:
     expect_one_line(path, "ONNX Runtime cannot open it")
 
 
-def test_onnx_of_somebody_else(tmp_path: Path) -> None:
+def test_an_onnx_file_of_another_program(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(identity(author="somebody"), path)
     expect_one_line(path, "holds no maskport metadata")
@@ -159,7 +162,7 @@ def _number_manifest(spec: str, _: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (_damage_json, "damaged metadata"),
         (_damage_field, "damaged metadata"),
@@ -169,12 +172,12 @@ def _number_manifest(spec: str, _: str) -> dict[str, str]:
     ],
 )
 def test_damaged_metadata(
-    demo_onnx: Path, tmp_path: Path, change: Callable[[str, str], dict[str, str]], says: str
+    demo_onnx: Path, tmp_path: Path, change: Callable[[str, str], dict[str, str]], message: str
 ) -> None:
     metadata = {p.key: p.value for p in onnx.load(demo_onnx).metadata_props}
     path = tmp_path / "model.onnx"
     onnx.save(identity(**change(metadata[SPEC_KEY], metadata[MANIFEST_KEY])), path)
-    expect_one_line(path, says)
+    expect_one_line(path, message)
 
 
 def test_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_unknown_backend(demo_onnx: Path) -> None:
         Predictor.open(demo_onnx, backend="tensorflow")
 
 
-def test_suffix_may_be_any_where_the_backend_is_named(demo_onnx: Path, tmp_path: Path) -> None:
+def test_a_named_backend_opens_any_suffix(demo_onnx: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(demo_onnx.read_bytes())
     with Predictor.open(path, backend="onnxruntime", threads=1) as predictor:
@@ -216,3 +219,20 @@ def test_closed_twice(demo_onnx: Path) -> None:
     predictor.close()
     with pytest.raises(ArtifactError, match="closed"):
         predictor.predict(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_metadata_that_is_not_utf_8(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_modelmeta", raising(damaged))
+    with pytest.raises(ArtifactError, match=r"damaged metadata \(not UTF-8\)"):
+        open_session(demo_onnx)
+
+
+def test_a_file_with_another_hash(demo_onnx: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"its SHA-256 \w{16}… is not the expected 0{16}…"):
+        open_session(demo_onnx, sha256="0" * 64)
+
+
+def test_a_kernel_cache_is_for_engines_only(demo_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"runtime_cache: .* is not a TensorRT-RTX engine"):
+        open_session(demo_onnx, runtime_cache=tmp_path / "cache")

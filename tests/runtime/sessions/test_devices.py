@@ -1,4 +1,4 @@
-"""Where a network runs is where the user said, or an error."""
+"""A network runs on the requested device, or there is an error."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_other_names_are_refused(demo_onnx: Path, text: str) -> None:
 
 
 class _Library:
-    """onnxruntime as its GPU wheel has it; opens on the CPU whatever is asked for."""
+    """onnxruntime like its GPU wheel; runs on the CPU for any provider."""
 
     def __init__(self, starts: list[str]) -> None:
-        self.asked: list[list[tuple[str, dict[str, str]]]] = []
+        self.providers: list[list[tuple[str, dict[str, str]]]] = []
         self.fallbacks_off = 0
         self._starts = starts
         self.SessionOptions = onnxruntime.SessionOptions
@@ -48,7 +48,7 @@ class _Library:
     def InferenceSession(  # noqa: N802 - the library's name
         self, path: str, options: Any, providers: list[tuple[str, dict[str, str]]]
     ) -> Any:
-        self.asked.append(providers)
+        self.providers.append(providers)
         real = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
         def disable() -> None:
@@ -72,22 +72,22 @@ def _library(monkeypatch: pytest.MonkeyPatch, starts: list[str]) -> _Library:
 def test_a_gpu_of_onnxruntime(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = _library(monkeypatch, GPU_WHEEL[1:])
     open_session(demo_onnx, device="cuda:1").close()
-    ((first, *rest),) = library.asked
+    ((first, *others),) = library.providers
     assert first == ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})
-    assert [name for name, _ in rest] == ["CPUExecutionProvider"]
+    assert [name for name, _ in others] == ["CPUExecutionProvider"]
     assert library.fallbacks_off == 1
 
 
 def test_its_tensorrt_provider(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = _library(monkeypatch, GPU_WHEEL)
     open_session(demo_onnx, "onnxruntime-tensorrt").close()
-    assert [name for name, _ in library.asked[0]] == GPU_WHEEL
-    assert library.asked[0][0][1] == {"device_id": "0"}
+    assert [name for name, _ in library.providers[0]] == GPU_WHEEL
+    assert library.providers[0][0][1] == {"device_id": "0"}
     with pytest.raises(UsageError, match="runs on a GPU"):
         open_session(demo_onnx, "onnxruntime-tensorrt", device="cpu")
 
 
-def test_no_falling_back_to_the_cpu(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_fallback_to_the_cpu(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _library(monkeypatch, ["CPUExecutionProvider"])
     with pytest.raises(DeviceError, match="could not start its CUDAExecutionProvider"):
         open_session(demo_onnx, device="cuda")
@@ -108,7 +108,7 @@ def test_an_engine_needs_a_gpu(tmp_path: Path) -> None:
         Predictor.open(engine, device="cpu")
 
 
-def test_a_checkpoint_goes_where_it_is_told() -> None:
+def test_a_checkpoint_runs_on_the_requested_device() -> None:
     import torch
 
     from tests.conftest import DEMO
@@ -116,7 +116,7 @@ def test_a_checkpoint_goes_where_it_is_told() -> None:
     with Predictor.open(DEMO / "shapes.pth", device="cpu") as predictor:
         assert predictor.artifact.manifest.lowering == "eager"
     if torch.cuda.is_available():
-        pytest.skip("PyTorch sees a GPU here")
+        pytest.skip("this machine has a GPU")
     with pytest.raises(DeviceError, match="PyTorch finds no CUDA GPU"):
         Predictor.open(DEMO / "shapes.pth", device="cuda:0")
 
