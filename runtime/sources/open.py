@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TextIO
 
 from model.errors import ImageError, MissingDependencyError, UsageError
 from runtime.sources import video
@@ -71,29 +71,22 @@ def open_sources(
         video.require_pyav()
     if _STDIN in parts:
         others = frozenset(parts)
-        parts[_STDIN] = _Stdin(_open_stdin(stdin), frame_stride, others, on_repeat)
+        parts[_STDIN] = _stdin(_open_stdin(stdin), frame_stride, others, on_repeat)
     return _Sources(tuple(parts.values()))
 
 
-class _Part(Protocol):
+@dataclass(frozen=True, slots=True)
+class _Part:
     """Consecutive items of a source.
 
     `key` is equal for two inputs that are spelled the same; `name` is for display.
     """
 
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def count(self) -> int | None: ...
-
-    @property
-    def needs_pyav(self) -> bool: ...
-
-    def items(self, stems: Stems) -> Iterator[Item]: ...
+    key: str
+    name: str
+    items: Callable[[Stems], Iterator[Item]]
+    count: int | None = 1
+    needs_pyav: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,98 +114,60 @@ class _Sources:
             yield from part.items(stems)
 
 
-class _NamedByPath:
-    __slots__ = ()
-    path: Path
+def _photo_file(path: Path) -> _Part:
+    def items(stems: Stems) -> Iterator[Item]:
+        yield Item(str(path), stems.photo(path.stem), path)
 
-    @property
-    def key(self) -> str:
-        return str(self.path)
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
+    return _Part(str(path), str(path), items)
 
 
-@dataclass(frozen=True, slots=True)
-class _PhotoFile(_NamedByPath):
-    path: Path
-    count: int | None = 1
-    needs_pyav: bool = False
+def _missing(line: Line, reason: str = "no such file; check the path") -> _Part:
+    """A list entry that cannot be used."""
 
-    def items(self, stems: Stems) -> Iterator[Item]:
-        yield Item(self.name, stems.photo(self.path.stem), self.path)
+    def items(stems: Stems) -> Iterator[Item]:
+        error = ImageError(reason, f"{line.where}: {line.path}")
+        yield Item(str(line.path), stems.photo(line.path.stem), error)
 
-
-@dataclass(frozen=True, slots=True)
-class _Missing(_NamedByPath):
-    """An entry of a list that cannot be used."""
-
-    path: Path
-    where: str
-    reason: str = "no such file; check the path"
-    count: int | None = 1
-    needs_pyav: bool = False
-
-    def items(self, stems: Stems) -> Iterator[Item]:
-        error = ImageError(self.reason, f"{self.where}: {self.path}")
-        yield Item(self.name, stems.photo(self.path.stem), error)
+    return _Part(str(line.path), str(line.path), items)
 
 
-@dataclass(frozen=True, slots=True)
-class _VideoFile(_NamedByPath):
-    path: Path
-    frame_stride: int
+def _video_file(path: Path, frame_stride: int) -> _Part:
+    def items(stems: Stems) -> Iterator[Item]:
+        frames = video.file_frames(path, frame_stride)
+        return _numbered(frames, str(path), stems.video(path.stem))
+
     # Frame counts of containers are optional and may be wrong.
-    count: int | None = None
-    needs_pyav: bool = True
-
-    def items(self, stems: Stems) -> Iterator[Item]:
-        frames = video.file_frames(self.path, self.frame_stride)
-        return _numbered(frames, self.name, stems.video(self.path.stem))
+    return _Part(str(path), str(path), items, count=None, needs_pyav=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Live:
-    key: str
-    frame_stride: int
-    count: int | None = None
-    needs_pyav: bool = True
-
-    @property
-    def name(self) -> str:
-        return live_name(self.key)
-
-    def items(self, stems: Stems) -> Iterator[Item]:
-        def opened(av: Any) -> Any:
-            return open_live(av, self.key)
-
-        plain = live_stem(self.key)
+def _live(address: str, frame_stride: int) -> _Part:
+    def items(stems: Stems) -> Iterator[Item]:
+        plain, name = live_stem(address), live_name(address)
         stem = stems.video(plain)
         # Addresses may differ in hidden parts only; their frames need different names.
-        name = self.name if stem == plain else f"{self.name} ({stem})"
-        return _numbered(video.live_frames(opened, name, self.frame_stride), name, stem)
+        if stem != plain:
+            name = f"{name} ({stem})"
+        frames = video.live_frames(lambda av: open_live(av, address), name, frame_stride)
+        return _numbered(frames, name, stem)
+
+    return _Part(address, live_name(address), items, count=None, needs_pyav=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stdin:
-    stream: TextIO
-    frame_stride: int
-    other_keys: frozenset[str] = frozenset()
-    on_repeat: Callable[[str], None] = lambda name: None
-    key: str = _STDIN
-    name: str = "standard input"
-    count: int | None = None
-    needs_pyav: bool = False
+def _stdin(
+    stream: TextIO,
+    frame_stride: int,
+    other_keys: frozenset[str] = frozenset(),
+    on_repeat: Callable[[str], None] = lambda name: None,
+) -> _Part:
+    name = "standard input"
 
-    def items(self, stems: Stems) -> Iterator[Item]:
-        keys = set(self.other_keys)
+    def items(stems: Stems) -> Iterator[Item]:
+        keys = set(other_keys)
         # Bytes if possible: a file name may be invalid in the user's encoding.
-        stream = getattr(self.stream, "buffer", self.stream)
-        for line in lines(stream, self.name, Path()):
-            part = _entry(line, self.frame_stride)
+        for line in lines(getattr(stream, "buffer", stream), name, Path()):
+            part = _entry(line, frame_stride)
             if part.key in keys:
-                self.on_repeat(part.name)
+                on_repeat(part.name)
                 continue
             keys.add(part.key)
             if part.needs_pyav:
@@ -220,8 +175,10 @@ class _Stdin:
                     video.require_pyav()
                 except MissingDependencyError as error:
                     # An error of this item, which does not end the run.
-                    part = _Missing(line.path, line.where, str(error))
+                    part = _missing(line, str(error))
             yield from part.items(stems)
+
+    return _Part(_STDIN, name, items, count=None)
 
 
 def _numbered(frames: video.Frames, name: str, stem: str) -> Iterator[Item]:
@@ -232,9 +189,9 @@ def _numbered(frames: video.Frames, name: str, stem: str) -> Iterator[Item]:
 
 def _parts(text: str, frame_stride: int, stdin: TextIO | None) -> Sequence[_Part]:
     if text == _STDIN:
-        return [_Stdin(_open_stdin(stdin), frame_stride)]
+        return [_stdin(_open_stdin(stdin), frame_stride)]
     if is_live(text):
-        return [_Live(text, frame_stride)]
+        return [_live(text, frame_stride)]
     if text.lower().endswith(_LIST_SUFFIX) and os.path.isfile(text):
         return [_entry(line, frame_stride) for line in _entries(text)]
     files = _files(text)
@@ -272,10 +229,10 @@ def _entries(text: str) -> list[Line]:
 
 def _entry(line: Line, frame_stride: int) -> _Part:
     if not os.path.lexists(line.path):
-        return _Missing(line.path, line.where)
+        return _missing(line)
     return _file(line.path, frame_stride)
 
 
 def _file(path: Path, frame_stride: int) -> _Part:
     is_video = path.suffix.lower() in video.SUFFIXES
-    return _VideoFile(path, frame_stride) if is_video else _PhotoFile(path)
+    return _video_file(path, frame_stride) if is_video else _photo_file(path)

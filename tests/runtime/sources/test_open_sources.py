@@ -81,7 +81,7 @@ def test_a_pattern_without_a_suffix_takes_photos_and_videos(tmp_path: Path) -> N
         "?.*[gG]": pictures[:2], "*.dat": ["odd.dat"], "c*": ["c.webp", "clip.mp4"],
     }.items():  # fmt: skip
         parts = open_sources([str(tmp_path / pattern)]).parts
-        assert [part.path.name for part in parts] == names, pattern
+        assert [Path(part.key).name for part in parts] == names, pattern
     with pytest.raises(UsageError, match="no photo there"):
         open_sources([str(tmp_path / "[nR]*")])
 
