@@ -82,7 +82,7 @@ def pyramid_pool(
     num_images, num_rois = rois.shape[:2]
     flat = rois.reshape(-1, 4)
     image_index = torch.arange(num_images, device=rois.device).repeat_interleave(num_rois)
-    levels = _levels(flat, spec)
+    levels = roi_levels(flat, spec)
     pooled = features[0].new_zeros(
         num_images * num_rois, features[0].shape[1], spec.output_size, spec.output_size
     )
@@ -93,7 +93,8 @@ def pyramid_pool(
     return pooled, torch.zeros(num_images, dtype=torch.int32, device=rois.device)
 
 
-def _levels(rois: Tensor, spec: PoolerSpec) -> Tensor:
+def roi_levels(rois: Tensor, spec: PoolerSpec) -> Tensor:
+    """`pyramid_levels` with the numbers of a spec, for rois float32 [R, 4]."""
     if len(spec.strides) == 1:
         return torch.zeros(rois.shape[0], dtype=torch.int64, device=rois.device)
     finest, coarsest = spec.strides[0].bit_length() - 1, spec.strides[-1].bit_length() - 1

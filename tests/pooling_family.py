@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.ops import _levels
+from model.ops import roi_levels
 from model.spec import PoolerSpec
 from tests.oracles import pooling as oracle
 
@@ -125,7 +125,7 @@ def exact(spec: PoolerSpec, inputs: PoolInputs) -> np.ndarray:
 
     images, count = inputs.valid.shape
     wide = [f.astype(np.float64) for f in inputs.features]
-    levels = _levels(torch.tensor(inputs.rois).reshape(-1, 4), spec).reshape(images, count)
+    levels = roi_levels(torch.tensor(inputs.rois).reshape(-1, 4), spec).reshape(images, count)
     shape = (images * count, wide[0].shape[1], spec.output_size, spec.output_size)
     output = np.zeros(shape)
     for image, row in zip(*np.nonzero(inputs.valid), strict=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -100,78 +100,55 @@ class _Machine:
             if count >= self._max_opcodes:
                 raise RefusedError(f"it has more than {self._max_opcodes} opcodes")
             if opcode.name in _PUSHES_ITS_ARGUMENT:
-                self._stack.append(argument)
+                self.push(argument)
             elif opcode.name in _ACTIONS:
                 _ACTIONS[opcode.name](self, argument)
             elif opcode.name not in ("PROTO", "FRAME", "STOP"):
                 raise RefusedError(f"it creates a Python object (opcode {opcode.name})")
-        return self._pop()
+        return self.pop()
 
-    def _pop(self) -> object:
+    def push(self, value: object) -> None:
+        self._stack.append(value)
+
+    @property
+    def has_values(self) -> bool:
+        return bool(self._stack)
+
+    def pop(self) -> object:
+        value = self.top()
+        self._stack.pop()
+        return value
+
+    def top(self) -> object:
         if not self._stack:
             raise ValueError("an opcode lacks its operands")
-        return self._stack.pop()
+        return self._stack[-1]
 
-    def _pop_mark(self) -> list[object]:
+    def pop_tuple(self, count: int) -> tuple[object, ...]:
+        return tuple(reversed([self.pop() for _ in range(count)]))
+
+    def mark(self) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def pop_mark(self) -> list[object]:
         if not self._below:
             raise ValueError("an opcode lacks its mark")
         items, self._stack = self._stack, self._below.pop()
         return items
 
-    def mark(self, _: object) -> None:
-        self._below.append(self._stack)
-        self._stack = []
-
-    def pop(self, _: object) -> None:
-        if self._stack:
-            self._stack.pop()
-        else:
-            self._pop_mark()
-
-    def pop_mark(self, _: object) -> None:
-        self._pop_mark()
-
-    def duplicate(self, _: object) -> None:
-        value = self._pop()
-        self._stack += [value, value]
-
-    def tuple_of(self, count: int) -> None:
-        items = [self._pop() for _ in range(count)]
-        self._stack.append(tuple(reversed(items)))
-
-    def marked_tuple(self, _: object) -> None:
-        items = tuple(self._pop_mark())
-        self._stack.append(items)
-
-    def marked_list(self, _: object) -> None:
-        items = self._pop_mark()
-        self._stack.append(items)
-
-    def marked_dict(self, _: object) -> None:
-        items = self._pop_mark()
-        self._stack.append({})
-        self._set(items)
-
-    def append(self, _: object) -> None:
-        self._extend([self._pop()])
-
-    def appends(self, _: object) -> None:
-        self._extend(self._pop_mark())
-
-    def _extend(self, items: list[object]) -> None:
+    def extend(self, items: list[object]) -> None:
         target = self._stack[-1] if self._stack else None
         if not isinstance(target, list):
             raise RefusedError(f"it appends to {shown(target)}")
         target.extend(items)
 
-    def set_item(self, _: object) -> None:
-        value = self._pop()
-        self._set([self._pop(), value])
+    def make_dict(self) -> None:
+        items = self.pop_mark()
+        self.push({})
+        self.set_items(items)
 
-    def set_items(self, _: object) -> None:
-        self._set(self._pop_mark())
-
-    def _set(self, items: list[object]) -> None:
+    def set_items(self, items: Sequence[object]) -> None:
         target = self._stack[-1] if self._stack else None
         if not isinstance(target, dict) or len(items) % 2:
             raise RefusedError(f"it sets items of {shown(target)}")
@@ -182,35 +159,35 @@ class _Machine:
             target[key] = value
 
     def put(self, key: object) -> None:
-        if not self._stack or not isinstance(key, int):
+        if not isinstance(key, int):
             raise ValueError("an opcode lacks its operands")
-        self._memo[key] = self._stack[-1]
+        self._memo[key] = self.top()
 
-    def memoize(self, _: object) -> None:
+    def memoize(self) -> None:
         self.put(len(self._memo))
 
     def get(self, key: object) -> None:
         if not isinstance(key, int) or key not in self._memo:
             raise ValueError("an opcode reads a memo entry that was never written")
-        self._stack.append(self._memo[key])
+        self.push(self._memo[key])
 
     def name(self, argument: object) -> None:
         known = _KNOWN.get(argument) if isinstance(argument, str) else None
         if known is None:
             name = ".".join(argument.split()) if isinstance(argument, str) else argument
             raise RefusedError(f"it holds the Python object {shown(name)}, not only arrays")
-        self._stack.append(known)
+        self.push(known)
 
-    def stacked_name(self, _: object) -> None:
-        name, module = self._pop(), self._pop()
+    def stacked_name(self) -> None:
+        module, name = self.pop_tuple(2)
         is_name = isinstance(name, str) and isinstance(module, str)
         self.name(f"{str(module)[:60]} {str(name)[:60]}" if is_name else module)
 
-    def call(self, _: object) -> None:
-        arguments, function = self._pop(), self._pop()
+    def call(self) -> None:
+        function, arguments = self.pop_tuple(2)
         if not isinstance(function, _Known) or not isinstance(arguments, tuple):
             raise RefusedError(f"it calls {shown(function)}")
-        self._stack.append(self._result(function, arguments))
+        self.push(self._result(function, arguments))
 
     def _result(self, function: _Known, arguments: tuple[object, ...]) -> object:
         match function, arguments:
@@ -233,8 +210,8 @@ class _Machine:
         name = function.value.replace(" ", ".")
         raise RefusedError(f"it calls '{name}' with unexpected arguments")
 
-    def build(self, _: object) -> None:
-        state = self._pop()
+    def build(self) -> None:
+        state = self.pop()
         target = self._stack[-1] if self._stack else None
         if isinstance(target, PickledArray):
             target.build(state, self._allowance)
@@ -253,45 +230,36 @@ _PUSHES_ITS_ARGUMENT = frozenset({
 })
 # fmt: on
 
-
-def _pushes(make: Callable[[], object]) -> Callable[[_Machine, object], None]:
-    return lambda machine, _: machine._stack.append(make())
-
-
-def _tuple_of(count: int) -> Callable[[_Machine, object], None]:
-    return lambda machine, _: machine.tuple_of(count)
-
-
-_ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
-    "NONE": _pushes(lambda: None),
-    "NEWTRUE": _pushes(lambda: True),
-    "NEWFALSE": _pushes(lambda: False),
-    "EMPTY_DICT": _pushes(dict),
-    "EMPTY_LIST": _pushes(list),
-    "EMPTY_TUPLE": _pushes(tuple),
-    "MARK": _Machine.mark,
-    "POP": _Machine.pop,
-    "POP_MARK": _Machine.pop_mark,
-    "DUP": _Machine.duplicate,
-    "TUPLE": _Machine.marked_tuple,
-    "TUPLE1": _tuple_of(1),
-    "TUPLE2": _tuple_of(2),
-    "TUPLE3": _tuple_of(3),
-    "LIST": _Machine.marked_list,
-    "DICT": _Machine.marked_dict,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
+_ACTIONS: dict[str, Callable[[_Machine, object], object]] = {
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "MARK": lambda machine, _: machine.mark(),
+    "POP": lambda machine, _: machine.pop() if machine.has_values else machine.pop_mark(),
+    "POP_MARK": lambda machine, _: machine.pop_mark(),
+    "DUP": lambda machine, _: machine.push(machine.top()),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
+    "TUPLE1": lambda machine, _: machine.push(machine.pop_tuple(1)),
+    "TUPLE2": lambda machine, _: machine.push(machine.pop_tuple(2)),
+    "TUPLE3": lambda machine, _: machine.push(machine.pop_tuple(3)),
+    "LIST": lambda machine, _: machine.push(machine.pop_mark()),
+    "DICT": lambda machine, _: machine.make_dict(),
+    "APPEND": lambda machine, _: machine.extend([machine.pop()]),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_mark()),
+    "SETITEM": lambda machine, _: machine.set_items(machine.pop_tuple(2)),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_mark()),
     "PUT": _Machine.put,
     "BINPUT": _Machine.put,
     "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.memoize,
+    "MEMOIZE": lambda machine, _: machine.memoize(),
     "GET": _Machine.get,
     "BINGET": _Machine.get,
     "LONG_BINGET": _Machine.get,
     "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.stacked_name,
-    "REDUCE": _Machine.call,
-    "BUILD": _Machine.build,
+    "STACK_GLOBAL": lambda machine, _: machine.stacked_name(),
+    "REDUCE": lambda machine, _: machine.call(),
+    "BUILD": lambda machine, _: machine.build(),
 }

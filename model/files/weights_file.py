@@ -67,11 +67,6 @@ class Weights:
     header: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of `read_weights`."""
-    return read_weights(path).tensors
-
-
 def read_weights(path: Path) -> Weights:
     """Read weights: `.pth` / `.pt`, `.safetensors`, detectron2's zoo `.pkl`, Keras' `.h5`.
 

@@ -65,7 +65,7 @@ def _split(
 
 # Plain numbers that depend only on the spec and the canvas; a compiler need not trace them.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _areas(spec: PoolerSpec) -> list[float]:
+def _areas(spec: PoolerSpec) -> tuple[float, ...]:
     return level_areas(spec)
 
 

@@ -1,12 +1,10 @@
 """RoI poolers of one pyramid level; `model.ops.pyramid_pool` chooses the level.
 
 Eager poolers:
-crop_and_resize: TensorFlow's, not quantized
 prroi_pool: IoU-Net's, an integral instead of samples, not quantized
-product_grid: bilinear samples of the poolers with a fixed number of samples
+product_grid: TensorFlow's crop-and-resize and MNC's RoIWarp, a fixed number of bilinear samples
 roi_align: Mask R-CNN's, not quantized
 roi_pool: Fast R-CNN's, RoI and bins quantized
-roi_warp: MNC's, RoI quantized
 
 Static forms, as tensors (`model.native.pooling`) and as a graph (`export.lowering`):
 arithmetic: the operations that both provide
@@ -25,11 +23,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from model.pooling.crop_and_resize import crop_and_resize
+from model.pooling.product_grid import pool_product_grid
 from model.pooling.prroi_pool import prroi_pool
 from model.pooling.roi_align import roi_align
 from model.pooling.roi_pool import roi_pool
-from model.pooling.roi_warp import roi_warp
 from model.spec import PoolerSpec
 from model.spec.pooler import PoolerKind
 
@@ -39,8 +36,8 @@ _Pooler = Callable[[Tensor, Tensor, int, PoolerSpec], Tensor]
 _POOLERS: dict[PoolerKind, _Pooler] = {
     "roi_align": roi_align,
     "roi_pool": roi_pool,
-    "roi_warp": roi_warp,
-    "crop_and_resize": crop_and_resize,
+    "roi_warp": pool_product_grid,
+    "crop_and_resize": pool_product_grid,
     "prroi_pool": prroi_pool,
 }
 

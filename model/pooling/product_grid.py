@@ -19,7 +19,15 @@ _CHUNK_BYTES = 64 * 2**20
 
 
 def pool_product_grid(feature: Tensor, rois: Tensor, stride: int, spec: PoolerSpec) -> Tensor:
-    """See `model.pooling.pool`; the spec decides where samples are and which count 0."""
+    """See `model.pooling.pool`: RoIWarp, crop-and-resize, and RoIAlign's other reductions.
+
+    The samples of `crop_and_resize` run from corner to corner of the RoI, a single one is at its
+    center, and one outside the level is 0. `roi_warp` quantizes the RoI as RoIPool does
+    (`model.pooling.frame`).
+
+    Source: TensorFlow `tf.image.crop_and_resize`, "bilinear", extrapolation value 0; Instance-aware
+    Semantic Segmentation via Multi-task Network Cascades, sec. 3.2.
+    """
     xp = TorchArithmetic(rois.device)
     scale_y, scale_x = cells_per_pixel(spec, stride, (feature.shape[2], feature.shape[3]))
     scale = rois.new_tensor([scale_x, scale_y])

@@ -96,7 +96,7 @@ def _average(samples: np.ndarray, rois: int, size: int, ratio: int) -> np.ndarra
 
 
 def _levels(rois: np.ndarray, spec: PoolerSpec) -> np.ndarray:
-    return ops._levels(torch.tensor(rois), spec).numpy()
+    return ops.roi_levels(torch.tensor(rois), spec).numpy()
 
 
 def _oracle(spec: PoolerSpec, given: Given) -> np.ndarray:

@@ -16,7 +16,7 @@ from export.lowering import native, standard
 from export.targets import TARGETS
 from model.native.operators import StaticOperators
 from model.native.options import NativeOptions
-from model.ops import _levels
+from model.ops import roi_levels
 from model.spec import PoolerSpec
 from tests.exported_operators import Pool, exported, op_counts, run
 from tests.pooling_family import (
@@ -157,7 +157,7 @@ def test_native_samples_read_no_other_level(name: str) -> None:
     """All levels but one are raised by a million: the RoIs of that one do not change."""
     spec = FAMILY[name]
     inputs = pool_inputs(spec, 9, images=2)
-    levels = _levels(torch.tensor(inputs.rois).reshape(-1, 4), spec).numpy()
+    levels = roi_levels(torch.tensor(inputs.rois).reshape(-1, 4), spec).numpy()
     loud = [
         replace(
             inputs,

@@ -26,7 +26,7 @@ from export.onnx import main
 from model.checkpoint import load
 from model.errors import CheckpointError, MaskportError
 from model.files import weights_file
-from model.files.weights_file import STATE_DICT_LINE, read_tensors
+from model.files.weights_file import STATE_DICT_LINE, read_weights
 from model.mask_rcnn import MaskRCNN
 from tests.small_checkpoint import LANDMARK, SPEC, saved, sound_state
 
@@ -183,10 +183,10 @@ def test_odd_tensors_are_named(
 
 def test_the_number_of_tensors_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, {f"w{i}": torch.ones(1) for i in range(9)})
-    assert len(read_tensors(path)) == 9
+    assert len(read_weights(path).tensors) == 9
     monkeypatch.setattr(weights_file, "_MAX_TENSORS", 8)
     with pytest.raises(CheckpointError, match="9 tensors; expected at most 8"):
-        read_tensors(path)
+        read_weights(path)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -199,7 +199,7 @@ def test_the_tuples_of_every_pickle_are_limited(is_zip: bool, tmp_path: Path) ->
         path = tmp_path / "weights.pth"
         torch.save({key: 1}, path, _use_new_zipfile_serialization=is_zip)
         with pytest.raises(CheckpointError, match=reason):
-            read_tensors(path)
+            read_weights(path)
 
 
 def _safetensors(header: bytes, content: bytes = b"", length: int | None = None) -> bytes:

@@ -14,7 +14,7 @@ from model.checkpoint import Checkpoint, SpecOptions, load
 from model.errors import CheckpointError, SpecError, UsageError
 from model.families.dialect import Source
 from model.families.matterport.dialect import DIALECT
-from model.files.weights_file import read_tensors
+from model.files.weights_file import read_weights
 from model.mask_rcnn import MaskRCNN
 from model.placement import image_windows
 from tests.keras_forward import KerasNetwork
@@ -134,7 +134,7 @@ def test_groups_and_numbers_of_layers_do_not_matter(weights: Weights) -> None:
 def test_half_and_double_precision_are_read(weights: Weights, tmp_path: Path) -> None:
     mixed = {n: w.astype((np.float16, ">f8")[i % 2]) for i, (n, w) in enumerate(weights.items())}
     write_h5(tmp_path / "mixed.h5", mixed)
-    tensors = read_tensors(tmp_path / "mixed.h5")
+    tensors = read_weights(tmp_path / "mixed.h5").tensors
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
     name = list(weights)[1]
     read = tensors[keras_path(name).removesuffix(":0")]

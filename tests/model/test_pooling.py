@@ -12,7 +12,7 @@ from model.errors import SpecError
 from model.native.level_rule import level_areas
 from model.native.operators import StaticOperators
 from model.native.options import NativeOptions
-from model.ops import OPAQUE, Operators, _levels
+from model.ops import OPAQUE, Operators, roi_levels
 from model.pooling.budget import worst_case
 from model.pooling.plan import sample_budget
 from model.spec import PoolerSpec
@@ -49,7 +49,7 @@ def test_every_member_equals_its_loops(subtests: pytest.Subtests) -> None:
 
 def test_the_rois_are_spread_over_all_levels() -> None:
     spec = FAMILY["align-average-2-plain"]
-    levels = _levels(torch.tensor(pool_inputs(spec, 0).rois[0]), spec)
+    levels = roi_levels(torch.tensor(pool_inputs(spec, 0).rois[0]), spec)
     assert levels.bincount(minlength=4).min() >= 2
 
 
@@ -102,7 +102,7 @@ def test_a_roi_over_the_budget_gets_as_many_samples_as_allowed(most: int) -> Non
     spec = FAMILY["align-average-adaptive-aligned"]
     inputs = pool_inputs(spec, 7)
     pooled, cut = _pooled(StaticOperators(NativeOptions(max_sampling=most)), spec, inputs)
-    levels = _levels(torch.tensor(inputs.rois[0]), spec).tolist()
+    levels = roi_levels(torch.tensor(inputs.rois[0]), spec).tolist()
     over = 0
     for row in np.flatnonzero(inputs.valid[0]):
         feature, roi = inputs.features[levels[row]][0].astype(np.float64), inputs.rois[0, row]
@@ -144,7 +144,7 @@ def test_the_default_budget_is_enough_and_not_too_much(
     height, width = canvas_hw
     rois[0] = [0, 0, width, 9]
     rois[1] = [0, 0, 9, height]
-    levels = _levels(torch.tensor(rois), spec).tolist()
+    levels = roi_levels(torch.tensor(rois), spec).tolist()
     needed = max(
         np.prod(oracle.adaptive_counts(roi, size, spec.strides[level], True))
         for roi, level in zip(rois, levels, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
@@ -17,11 +18,11 @@ BEGIN, END = "<!-- tables: REWRITE=1 pytest tests/model/test_supported.py -->\n"
 
 
 def _tables() -> Iterator[str]:
-    for title, rows in SUPPORTED.items():
-        yield f"### {title}\n\n| model | compared with | tests |\n|---|---|---|\n"
-        for row in rows:
-            tests = ", ".join(f"`{test}`" for test in row.tests.split())
-            yield f"| {row.name} | {row.reference} | {tests} |\n"
+    for family, groups in groupby(SUPPORTED, key=lambda group: group.family):
+        yield f"### {family}\n\n| model | compared with | tests |\n|---|---|---|\n"
+        for group in groups:
+            tests = ", ".join(f"`{test}`" for test in group.tests.split())
+            yield from (f"| {model} | {group.reference} | {tests} |\n" for model in group.models)
         yield "\n"
 
 
@@ -35,14 +36,11 @@ def test_the_document_has_the_tables() -> None:
 
 
 def test_every_dialect_and_pooler_is_in_them() -> None:
-    assert {dialect.name for dialect in DIALECTS} <= {title.lower() for title in SUPPORTED}
-    poolers = " ".join(row.name for row in SUPPORTED["Pooling"])
-    assert all(f"`{kind}`" in poolers for kind in get_args(PoolerKind))
+    assert {dialect.name for dialect in DIALECTS} <= {group.family.lower() for group in SUPPORTED}
+    models = " ".join(model for group in SUPPORTED for model in group.models)
+    assert all(f"`{pooler}`" in models for pooler in get_args(PoolerKind))
 
 
 def test_the_tests_exist() -> None:
     files = {path.stem for path in TESTS.rglob("test_*.py")}
-    assert (
-        not {test for rows in SUPPORTED.values() for row in rows for test in row.tests.split()}
-        - files
-    )
+    assert not {test for group in SUPPORTED for test in group.tests.split()} - files

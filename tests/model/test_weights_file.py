@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.errors import CheckpointError
 from model.files import weights_file
-from model.files.weights_file import read_tensors, read_weights
+from model.files.weights_file import read_weights
 from tests.small_checkpoint import sound_state
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -56,7 +56,7 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 def test_wrappers_come_off(case: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(_wrapped(sound_state())[case](), path)
-    assert_equal(read_tensors(path), sound_state())
+    assert_equal(read_weights(path).tensors, sound_state())
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ""])
@@ -64,14 +64,14 @@ def test_wrappers_come_off(case: str, tmp_path: Path) -> None:
 def test_any_name_and_container(suffix: str, is_zip: bool, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     torch.save(sound_state(), path, _use_new_zipfile_serialization=is_zip)
-    assert_equal(read_tensors(path), sound_state())
+    assert_equal(read_weights(path).tensors, sound_state())
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "WEIGHTS.SafeTensors"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_safetensors(name: str, prefix: str, tmp_path: Path) -> None:
     save_file({prefix + n: t for n, t in sound_state().items()}, tmp_path / name)
-    actual = read_tensors(tmp_path / name)
+    actual = read_weights(tmp_path / name).tensors
     assert_equal({n: actual[n] for n in sound_state()}, sound_state())
     assert len(actual) == len(sound_state())
 
@@ -85,7 +85,7 @@ def test_floats_become_float32(dtype: torch.dtype, suffix: str, tmp_path: Path) 
         torch.save(state, path)
     else:
         save_file(state, path)
-    actual = read_tensors(path)
+    actual = read_weights(path).tensors
     for name, tensor in state.items():
         expected = tensor.float() if tensor.is_floating_point() else tensor
         assert actual[name].dtype == expected.dtype
@@ -95,28 +95,28 @@ def test_floats_become_float32(dtype: torch.dtype, suffix: str, tmp_path: Path) 
 def test_a_prefix_of_some_names_stays(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"module.a": torch.ones(2), "b": torch.ones(2)}, path)
-    assert list(read_tensors(path)) == ["module.a", "b"]
+    assert list(read_weights(path).tensors) == ["module.a", "b"]
 
 
 def test_shared_and_transposed_tensors_are_read(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     base = torch.arange(6.0).reshape(2, 3)
     torch.save({"a": base, "b": base, "c": base.T, "d": base[:, :1]}, path)
-    assert_equal(read_tensors(path), {"a": base, "b": base, "c": base.T, "d": base[:, :1]})
+    assert_equal(read_weights(path).tensors, {"a": base, "b": base, "c": base.T, "d": base[:, :1]})
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
     target, link = tmp_path / "weights.pth", tmp_path / "link.pth"
     torch.save(sound_state(), target)
     link.symlink_to(target)
-    assert_equal(read_tensors(link), sound_state())
+    assert_equal(read_weights(link).tensors, sound_state())
 
 
 def test_the_pickled_model_error_shows_what_to_run(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(nn.Linear(2, 2), path)
     with pytest.raises(CheckpointError) as caught:
-        read_tensors(path)
+        read_weights(path)
     message = str(caught.value)
     assert 'torch.save(model.state_dict(), "weights.pth")' in message
     assert "nothing in it was executed" in message
@@ -130,7 +130,7 @@ def test_no_warning_of_torch_comes_through(tmp_path: Path) -> None:
         torch.save({"a": torch.ones(2)}, path, pickle_protocol=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_equal(read_tensors(path), {"a": torch.ones(2)})
+        assert_equal(read_weights(path).tensors, {"a": torch.ones(2)})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -140,7 +140,7 @@ def test_a_single_nan_or_inf_is_refused(value: float, tmp_path: Path) -> None:
     tensor[617] = value
     torch.save({"good": torch.ones(3), "bad": tensor}, path)
     with pytest.raises(CheckpointError, match="tensor 'bad' holds NaN or Inf"):
-        read_tensors(path)
+        read_weights(path)
 
 
 def test_sha256(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 def test_tensors_do_not_follow_the_file(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     _save(1.0, path)
-    tensors = read_tensors(path)
+    tensors = read_weights(path).tensors
     size = path.stat().st_size
     with path.open("r+b") as file:  # the same file, not a new one
         file.write(bytes(size))
@@ -205,7 +205,7 @@ def test_tensors_do_not_follow_the_file(suffix: str, tmp_path: Path) -> None:
 def test_a_wrapper_name_that_wraps_nothing(state: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(state, path)
-    assert list(read_tensors(path)) == ["a"]
+    assert list(read_weights(path).tensors) == ["a"]
 
 
 def test_arguments_of_a_training_script_do_no_harm(tmp_path: Path) -> None:
@@ -213,10 +213,10 @@ def test_arguments_of_a_training_script_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "model_25.pth"
     args = argparse.Namespace(lr=0.02, data_path="coco", aspect_ratio_group_factor=3)
     torch.save({"model": {"a": torch.ones(2)}, "args": args, "epoch": 25}, path)
-    assert read_tensors(path)["a"].tolist() == [1.0, 1.0]
+    assert read_weights(path).tensors["a"].tolist() == [1.0, 1.0]
 
 
 def test_prefixes_of_compiled_and_parallel_modules(tmp_path: Path) -> None:
     for prefix in ("_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."):
         torch.save({f"{prefix}a": torch.ones(1), f"{prefix}b": torch.ones(1)}, tmp_path / "w.pth")
-        assert set(read_tensors(tmp_path / "w.pth")) == {"a", "b"}
+        assert set(read_weights(tmp_path / "w.pth").tensors) == {"a", "b"}

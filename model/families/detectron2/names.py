@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from model.families.names import replace_prefix
+from model.families.names import Parts, translate
 from model.heads.box import linear_name
 from model.spec import ModelSpec
 
@@ -22,20 +22,7 @@ _BLOCK = re.compile(r"(\d+)\.(conv|bn|downsample\.)(\d)\.(.+)")
 
 def original_name(name: str, spec: ModelSpec) -> str:
     """detectron2's name for `MaskRCNN`'s tensor `name`."""
-    renamed = replace_prefix(name, _PREFIXES)
-    if renamed is not None:
-        return renamed
-    part, _, suffix = name.partition(".")
-    translate = {
-        "body": _body,
-        "fpn": _fpn,
-        "roi_stage": _roi_stage,
-        "rpn": _rpn,
-        "box_head": _box_head,
-        "mask_head": _mask_head,
-        "keypoint_head": _keypoint_head,
-    }[part]
-    return translate(suffix, spec)
+    return translate(name, spec, _PREFIXES, _PARTS)
 
 
 def _body(name: str, spec: ModelSpec) -> str:
@@ -98,3 +85,14 @@ def _keypoint_head(name: str, spec: ModelSpec) -> str:
     # torchvision's sequence alternates convolutions and ReLUs.
     index, leaf = name.removeprefix("convs.").split(".", 1)
     return f"roi_heads.keypoint_head.conv_fcn{int(index) // 2 + 1}.{leaf}"
+
+
+_PARTS: Parts = {
+    "body": _body,
+    "fpn": _fpn,
+    "roi_stage": _roi_stage,
+    "rpn": _rpn,
+    "box_head": _box_head,
+    "mask_head": _mask_head,
+    "keypoint_head": _keypoint_head,
+}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from model.families.names import replace_prefix
+from model.families.names import Parts, translate
 from model.heads.box import linear_name
 from model.spec import ModelSpec
 from model.spec.body import NormKind
@@ -56,18 +56,7 @@ def as_version_2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def original_name(name: str, spec: ModelSpec) -> str:
     """MMDetection's name for `MaskRCNN`'s tensor `name`."""
-    renamed = replace_prefix(name, _PREFIXES)
-    if renamed is not None:
-        return renamed
-    part, _, suffix = name.partition(".")
-    translate = {
-        "body": _body,
-        "fpn": _fpn,
-        "rpn": _rpn,
-        "box_head": _box_head,
-        "mask_head": _mask_head,
-    }.get(part)
-    return name if translate is None else translate(suffix, spec)
+    return translate(name, spec, _PREFIXES, _PARTS)
 
 
 def _body(name: str, spec: ModelSpec) -> str:
@@ -106,3 +95,12 @@ def _mask_head(name: str, spec: ModelSpec) -> str:
     index, layer, leaf = name.removeprefix("convs.").split(".", 2)
     norm: NormKind = "none" if spec.mask is None else spec.mask.norm
     return f"roi_head.mask_head.convs.{index}.{_layer(layer, norm)}.{leaf}"
+
+
+_PARTS: Parts = {
+    "body": _body,
+    "fpn": _fpn,
+    "rpn": _rpn,
+    "box_head": _box_head,
+    "mask_head": _mask_head,
+}

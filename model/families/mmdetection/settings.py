@@ -325,14 +325,13 @@ def _positive(value: object) -> float | None:
     return number if number is not None and number > 1e-9 else None
 
 
-def _not_negative(value: object) -> float | None:
+def _not_negative(value: object, most: float = math.inf) -> float | None:
     number = _number(value)
-    return number if number is not None and number >= 0 else None
+    return number if number is not None and 0 <= number <= most else None
 
 
 def _fraction(value: object) -> float | None:
-    number = _number(value)
-    return number if number is not None and 0 <= number <= 1 else None
+    return _not_negative(value, 1)
 
 
 def _count(value: object, most: int = MOST) -> int | None:

@@ -20,7 +20,7 @@ from torch._weights_only_unpickler import load
 from model.errors import CheckpointError
 from model.files.pickled_array import Allowance, RefusedError
 from model.files.torch_placeholders import Inert, StoredArray, StoredType, placeholders, values_of
-from model.files.weights_file import read_tensors, read_weights
+from model.files.weights_file import read_weights
 
 STATE = {"a.b": torch.arange(6.0).reshape(2, 3), "a.c": torch.ones(2)}
 
@@ -64,7 +64,7 @@ def test_a_training_of_mmengine_is_read(
 def test_numbers_of_numpy_beside_weights_do_no_harm(beside: object, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": STATE, "best": beside, "meta": {"mAP": beside}}, path)
-    assert list(read_tensors(path)) == list(STATE)
+    assert list(read_weights(path).tensors) == list(STATE)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "<f8", ">f4", "f2", "i8", "b1"])
@@ -72,7 +72,7 @@ def test_arrays_by_name_are_weights(dtype: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     values = np.arange(6).reshape(2, 3).astype(dtype)
     torch.save({"model": {"a": values, "b": np.asfortranarray(values)}}, path)
-    tensors = read_tensors(path)
+    tensors = read_weights(path).tensors
     for name in "ab":
         assert tensors[name].tolist() == values.tolist()
         assert tensors[name].is_floating_point() == (values.dtype.kind == "f")
@@ -87,7 +87,7 @@ def test_arrays_of_anything_else_are_refused(values: Any, tmp_path: Path) -> Non
     path = tmp_path / "weights.pth"
     torch.save({"model": {"a": values}}, path)
     with pytest.raises(CheckpointError, match=r"tensor 'a': it has an array"):
-        read_tensors(path)
+        read_weights(path)
 
 
 def _text(text: str) -> bytes:
@@ -118,7 +118,7 @@ NO_ARRAYS = {
 def test_only_arrays_are_weights(tmp_path: Path, subtests: pytest.Subtests) -> None:
     for name, value in NO_ARRAYS.items():
         with subtests.test(name), pytest.raises(CheckpointError, match=r"w\.pth: "):
-            read_tensors(_file(tmp_path / "w.pth", value))
+            read_weights(_file(tmp_path / "w.pth", value))
 
 
 def _stored(shape: object, content: object, code: str = "f4", order: object = "<") -> StoredArray:
@@ -155,7 +155,7 @@ def test_an_object_within_a_placeholder_is_refused(buffer: HistoryBuffer, tmp_pa
     buffer._count_history = datetime.date(2000, 1, 1)  # type: ignore[assignment]
     torch.save({"state_dict": STATE, "message_hub": buffer}, path)
     with pytest.raises(CheckpointError, match="nothing in it was executed"):
-        read_tensors(path)
+        read_weights(path)
 
 
 def test_a_placeholder_keeps_nothing_and_is_forgotten() -> None:
