@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from export.diagnosis.file import diagnose_file
+from export.diagnosis.probe import ProbeResult
 from export.doctor import main
 from model.errors import ArtifactError
 
@@ -53,12 +54,20 @@ def test_the_last_line_runs_as_printed(
     assert list(tmp_path.glob("*.engine"))
 
 
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports of torch and ONNX Runtime are only pretended: they take seconds."""
+    monkeypatch.setattr("export.diagnosis.machine.probe", lambda code: ProbeResult(True, "fine"))
+
+
+@pytest.mark.usefixtures("no_probe")
 def test_problems_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "f.onnx").write_bytes(b"no graph")
     assert main([str(tmp_path / "f.onnx")]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1 problem"
 
 
+@pytest.mark.usefixtures("no_probe")
 def test_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()

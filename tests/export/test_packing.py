@@ -1,4 +1,4 @@
-"""Where the levels stand on the canvas: apart, inside it, and where `origins_yx` says."""
+"""The levels on the canvas: disjoint, inside it, and at `origins_yx`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _tiles(packing: Packing) -> list[tuple[slice, slice]]:
 
 
 def _random_sides(rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Pyramids of halves, rounded either way, and lists of levels in no order at all."""
+    """Pyramids of halves, rounded up or down, and levels in random order."""
     count = int(rng.integers(1, 7))
     if rng.random() < 0.5:
         return [(int(h), int(w)) for h, w in rng.integers(1, 40, (count, 2))]
@@ -29,7 +29,7 @@ def _random_sides(rng: np.random.Generator) -> list[tuple[int, int]]:
     return sides
 
 
-def test_tiles_are_apart_and_inside(subtests: pytest.Subtests) -> None:
+def test_tiles_are_disjoint_and_inside(subtests: pytest.Subtests) -> None:
     for seed in range(200):
         with subtests.test(seed=seed):
             sides = _random_sides(np.random.default_rng(seed))
@@ -40,14 +40,14 @@ def test_tiles_are_apart_and_inside(subtests: pytest.Subtests) -> None:
             ]
             if len(sides) > 1:
                 assert all(side & (side - 1) == 0 for side in packing.canvas_hw)
-            taken = np.zeros(packing.canvas_hw, int)
+            used = np.zeros(packing.canvas_hw, int)
             for (height, width), tile in zip(sides, _tiles(packing), strict=True):
-                assert taken[tile].shape == (height, width)
-                taken[tile] += 1
-            assert taken.max() == 1
+                assert used[tile].shape == (height, width)
+                used[tile] += 1
+            assert used.max() == 1
 
 
-def test_maps_are_laid_where_the_origins_say(subtests: pytest.Subtests) -> None:
+def test_maps_are_placed_at_the_origins(subtests: pytest.Subtests) -> None:
     for seed in range(60):
         with subtests.test(seed=seed):
             rng = np.random.default_rng(seed)
@@ -56,8 +56,8 @@ def test_maps_are_laid_where_the_origins_say(subtests: pytest.Subtests) -> None:
             expected = np.zeros((2, 3, *packing.canvas_hw), np.float32)
             for tile, feature in zip(_tiles(packing), maps, strict=True):
                 expected[(..., *tile)] = feature
-            laid = assemble(packing, maps)  # outside of a trace the operators run at once
-            np.testing.assert_array_equal(getattr(laid, "value", laid), expected)
+            canvas = assemble(packing, maps)  # outside of a trace the operators run at once
+            np.testing.assert_array_equal(getattr(canvas, "value", canvas), expected)
 
 
 def test_one_level_is_itself() -> None:
@@ -67,14 +67,14 @@ def test_one_level_is_itself() -> None:
     assert assemble(packing, [feature]) is feature
 
 
-def test_equal_levels_stand_side_by_side() -> None:
+def test_equal_levels_are_side_by_side() -> None:
     packing = pack([(8, 5)] * 3)
     assert packing.canvas_hw == (8, 16)
     assert packing.origins_yx == ((0, 10), (0, 5), (0, 0))
 
 
 @pytest.mark.parametrize("turn", [False, True], ids=["landscape", "portrait"])
-def test_the_usual_pyramid_is_packed_alike_both_ways_round(turn: bool) -> None:
+def test_landscape_and_portrait_pyramids_are_packed_alike(turn: bool) -> None:
     sides = [(200, 336), (100, 168), (50, 84), (25, 42)]
     packing = pack([side[::-1] for side in sides] if turn else sides)
     origins = ((0, 168), (75, 0), (25, 0), (0, 0))
@@ -88,8 +88,8 @@ def test_a_level_taller_than_the_first_opens_a_column() -> None:
     assert packing.origins_yx == ((0, 5), (0, 1), (0, 0))
 
 
-def test_cell_centres_are_exact_on_the_grid() -> None:
-    """What GridSample computes back from the grid is the cell, bit for bit, at tile edges too."""
+def test_cell_centers_are_exact_on_the_grid() -> None:
+    """GridSample's position from the grid is the cell, bit for bit, also at tile edges."""
     rng = np.random.default_rng(4)
     for _ in range(200):
         packing = pack([*_random_sides(rng), (5, 9)])
