@@ -1,13 +1,18 @@
-"""Engines built by the real TensorRT-RTX, which needs no GPU, and what stops a build."""
+"""Engines built by TensorRT-RTX, which needs no GPU, and failing builds."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +22,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export import engine
+from export.builders import builder
 from export.builders.options import BuildOptions
-from export.onnx_file import remove_checksum
+from export.onnx_file import read_onnx, remove_checksum
 from model.errors import (
     ArtifactError,
     DeviceError,
@@ -33,18 +39,33 @@ from tests import interrupts
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 
+@dataclass(frozen=True)
+class Built:
+    """The engines for sm86 and sm89, and the output of the command."""
+
+    paths: list[Path]
+    status: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(scope="module")
-def built(demo_rtx_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def built(demo_rtx_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("engines")
-    return [r.path for r in engine.build_engine(demo_rtx_onnx, folder, ["sm86", "sm89"])]
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = engine.main([str(demo_rtx_onnx), "--gpu", "sm86,sm89", "-o", str(folder)])
+    return Built(sorted(folder.glob("*.engine")), status, out.getvalue(), err.getvalue())
 
 
 def test_one_engine_per_architecture_each_with_its_manifest(
-    built: list[Path], demo_rtx_onnx: Path
+    built: Built, demo_rtx_onnx: Path
 ) -> None:
-    assert [path.name for path in built] == ["shapes.rtx.sm86.engine", "shapes.rtx.sm89.engine"]
-    assert built[0].read_bytes() != built[1].read_bytes()
-    for path, architecture in zip(built, ("sm86", "sm89"), strict=True):
+    paths = built.paths
+    assert [path.name for path in paths] == ["shapes.rtx.sm86.engine", "shapes.rtx.sm89.engine"]
+    assert len(list(paths[0].parent.iterdir())) == 4
+    assert paths[0].read_bytes() != paths[1].read_bytes()
+    for path, architecture in zip(paths, ("sm86", "sm89"), strict=True):
         plan, read = load_checked(path)
         assert len(plan) > 1_000_000
         assert read.info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -55,33 +76,27 @@ def test_one_engine_per_architecture_each_with_its_manifest(
         assert read.artifact.spec.classes.names[0] == "__background__"
 
 
-def test_the_manifest_tells_inputs_outputs_and_precision(built: list[Path]) -> None:
-    info = read_engine_file(built[0]).info
+def test_the_manifest_has_inputs_outputs_and_precision(built: Built) -> None:
+    info = read_engine_file(built.paths[0]).info
     shapes = {tensor.name: (tensor.mode, tensor.dtype, tensor.shape) for tensor in info.tensors}
     assert shapes["images"] == ("input", "float32", (-1, 3, 320, 448))
     assert shapes["labels"] == ("output", "int32", (-1, 100))
     assert shapes["nms_open"] == ("output", "int32", (-1,))
-    # Every convolution and every product with weights, and none of NMS's half-precision ones.
+    # Convolutions and products with weights, without NMS's half-precision products.
     assert list(info.layer_types) == ["float32"]
     assert info.layer_types["float32"] > 40
     assert info.quantize_layers == 0
 
 
-def test_the_command(demo_rtx_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    status = engine.main([str(demo_rtx_onnx), "--gpu", "sm120", "-o", str(tmp_path)])
-    said = capsys.readouterr()
-    assert status == 0
-    assert "shapes.rtx.sm120.engine · " in said.out
-    assert "sm120 50 %" in said.err
-    assert "next: " in said.out
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "shapes.rtx.sm120.engine",
-        "shapes.rtx.sm120.engine.json",
-    ]
+def test_the_command(built: Built) -> None:
+    assert built.status == 0
+    assert "shapes.rtx.sm89.engine · " in built.stdout
+    assert "sm89 50 %" in built.stderr
+    assert "next: " in built.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         pytest.param([], "--gpu: expected one or more of sm75,", id="no-gpu"),
         pytest.param(["--gpu", "sm90"], "--gpu sm90: TensorRT-RTX .* builds for sm75", id="hopper"),
@@ -93,36 +108,34 @@ def test_the_command(demo_rtx_onnx: Path, tmp_path: Path, capsys: pytest.Capture
     ],
 )
 def test_usage(
-    demo_rtx_onnx: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture
+    demo_rtx_onnx: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    import re
-
     try:
         status = engine.main([str(demo_rtx_onnx), *arguments])
     except SystemExit as left:
         status = int(str(left.code))
-    said = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     assert status == 2
-    assert re.search(rf"error: .*{says}", said)
+    assert re.search(rf"error: .*{message}", stderr)
     assert not list(demo_rtx_onnx.parent.glob("*.engine*"))
 
 
-def _refused(path: Path, error: type[MaskportError], says: str) -> None:
+def _refused(path: Path, error: type[MaskportError], message: str) -> None:
     before = sorted(path.parent.iterdir())
-    with pytest.raises(error, match=says) as caught:
+    with pytest.raises(error, match=message) as caught:
         engine.build_engine(path, gpu=["sm89"])
     assert "\n" not in str(caught.value)
     assert sorted(path.parent.iterdir()) == before
 
 
-def test_a_graph_for_onnx_runtime_says_how_to_export_again(demo_onnx: Path) -> None:
+def test_a_graph_for_onnx_runtime_must_be_exported_again(demo_onnx: Path) -> None:
     _refused(demo_onnx, ArtifactError, "for onnxruntime .*--target tensorrt-rtx --size 800x1344")
 
 
-@pytest.mark.parametrize("kept", [0, 10, 5000, 1_000_000])
-def test_truncated(demo_rtx_onnx: Path, tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 10, 5000, 1_000_000])
+def test_truncated(demo_rtx_onnx: Path, tmp_path: Path, length: int) -> None:
     path = tmp_path / "cut.onnx"
-    path.write_bytes(demo_rtx_onnx.read_bytes()[:kept])
+    path.write_bytes(demo_rtx_onnx.read_bytes()[:length])
     _refused(path, ArtifactError, "damaged or truncated")
 
 
@@ -152,23 +165,23 @@ def test_external_data_in_the_folder_is_read(demo_rtx_onnx: Path, tmp_path: Path
         path,
         save_as_external_data=True,
         location="m.data",
-        size_threshold=0,
     )
-    (report,) = engine.build_engine(path, gpu=["sm89"])
-    assert report.info.size_bytes > 1_000_000
+    expected = onnx.load(demo_rtx_onnx).graph.initializer
+    for loaded, tensor in zip(read_onnx(path).model.graph.initializer, expected, strict=True):
+        np.testing.assert_array_equal(*map(numpy_helper.to_array, (loaded, tensor)))
 
 
-def _graph(node: onnx.NodeProto, *initialisers: onnx.TensorProto) -> onnx.ModelProto:
+def _graph(node: onnx.NodeProto, *initializers: onnx.TensorProto) -> onnx.ModelProto:
     ends = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8000]),
         helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
     ]
-    graph = helper.make_graph([node], "g", ends[:1], ends[1:], list(initialisers))
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], list(initializers))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("model", "message"),
     [
         pytest.param(
             _graph(
@@ -190,8 +203,8 @@ def _graph(node: onnx.NodeProto, *initialisers: onnx.TensorProto) -> onnx.ModelP
         ),
     ],
 )
-def test_the_librarys_refusal_names_node_and_remedy(
-    demo_rtx_onnx: Path, tmp_path: Path, model: onnx.ModelProto, says: str
+def test_a_parser_error_gives_node_and_remedy(
+    demo_rtx_onnx: Path, tmp_path: Path, model: onnx.ModelProto, message: str
 ) -> None:
     if model.graph.node[0].op_type == "TopK":
         model.graph.output[0].type.tensor_type.ClearField("shape")
@@ -199,10 +212,10 @@ def test_the_librarys_refusal_names_node_and_remedy(
     helper.set_model_props(model, pairs)
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
-    _refused(path, EngineBuildError, says)
+    _refused(path, EngineBuildError, message)
 
 
-def test_a_promise_that_the_graph_does_not_keep(demo_rtx_onnx: Path, tmp_path: Path) -> None:
+def test_another_precision_in_the_manifest(demo_rtx_onnx: Path, tmp_path: Path) -> None:
     model = remove_checksum(onnx.load(demo_rtx_onnx))
     for entry in model.metadata_props:
         if entry.key == "maskport.manifest":
@@ -226,11 +239,11 @@ def test_an_interrupted_build_leaves_nothing(demo_rtx_onnx: Path, tmp_path: Path
             if line.startswith("sm89 33 %"):
                 break
         child.send_signal(signal.SIGINT)
-        rest = child.stderr.read()
+        output = child.stderr.read()
         assert child.wait(120) == 130
-    assert "sm89 stopped" in rest
-    assert "interrupted" in rest
-    assert "Traceback" not in rest
+    assert "sm89 stopped" in output
+    assert "interrupted" in output
+    assert "Traceback" not in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -288,11 +301,15 @@ def test_tensorrt_without_its_library_a_gpu_or_a_version(
     assert not list(tmp_path.glob("*.engine"))
 
 
-def test_a_second_build_replaces_the_first_whole(demo_rtx_onnx: Path, tmp_path: Path) -> None:
-    (first,) = engine.build_engine(demo_rtx_onnx, tmp_path, ["sm89"])
-    os.utime(first.path, (0, 0))
-    (second,) = engine.build_engine(demo_rtx_onnx, tmp_path, ["sm89"])
-    assert os.stat(second.path).st_mtime_ns > 0
-    load_checked(second.path)
-    assert manifest_path(second.path).is_file()
+def test_a_second_build_replaces_the_first(
+    built: Built, demo_rtx_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (built.paths[1], manifest_path(built.paths[1])):
+        os.utime(shutil.copy(path, tmp_path), (0, 0))
+    second = builder.Built(b"another plan", (), {"float32": 1}, 0, (), 1.0)
+    monkeypatch.setattr(builder, "build", lambda *_: second)
+    (report,) = engine.build_engine(demo_rtx_onnx, tmp_path, ["sm89"])
+    plan, _ = load_checked(report.path)
+    assert plan == b"another plan"
+    assert all(path.stat().st_mtime_ns > 0 for path in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) == 2

@@ -1,4 +1,4 @@
-"""The written file: fixed sizes, what it says of itself, and the check that guards it."""
+"""The exported file: fixed sizes, metadata, and the check against the eager model."""
 
 from __future__ import annotations
 
@@ -32,8 +32,18 @@ WEIGHTS = ROOT / "examples" / "demo" / "shapes.pth"
 OPTIONS = SpecOptions(short_side=320, long_side=533)
 
 
-def test_a_fixed_canvas_and_batch(demo_checkpoint: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_fixed_canvas_and_batch(
+    traced: bool,
+    demo_onnx: Path,
+    demo_checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sizes are declared on a graph that is traced with dynamic ones: the session's."""
     path, canvas = tmp_path / "fixed.onnx", (320, 448)
+    if not traced:
+        monkeypatch.setattr(tracing, "_standard", lambda *_: ir.load(demo_onnx))
     report = export_onnx(WEIGHTS, path, OPTIONS, GraphShape(2, *canvas))
     assert report.check is not None
     assert report.check.verdict.passed
@@ -41,10 +51,10 @@ def test_a_fixed_canvas_and_batch(demo_checkpoint: Checkpoint, tmp_path: Path) -
     assert [i.shape for i in inputs] == [[2, 3, 320, 448], [2, 2]]
     photos = [decode(SAMPLE_PHOTO), picture(500, 300, 1), picture(60, 400, 2)]
     with Predictor.open(path) as predictor:
-        found = predictor.predict(photos)
+        results = predictor.predict(photos)
     eager = TorchvisionEager(demo_checkpoint, canvas)
     runs = [eager.run(photo) for photo in photos]
-    pairs = zip(runs, found, strict=True)
+    pairs = zip(runs, results, strict=True)
     compared = [compare(r.detections, d, str(i)) for i, (r, d) in enumerate(pairs)]
     verdict = explain(check(compared), compared, lambda name: runs[int(name)].trace)
     assert verdict.detections >= 40
@@ -95,7 +105,7 @@ def test_the_mask_head_runs_on_valid_rows_only(
     feed = {"images": canvas.images, "image_hw": canvas.image_hw}
     rows, counts, masks = session.run([name, "counts", "masks"], feed)
     assert 0 < counts.sum() < 200
-    # The first row is always run, filled or not.
+    # The first row is always computed, filled or not.
     assert len(rows) == counts.sum() + (counts[0] == 0)
     for image, count in enumerate(counts):
         assert masks[image, :count].any(axis=(1, 2)).all()
@@ -130,21 +140,21 @@ def test_few_detections_lower_the_threshold_on_both_sides(tmp_path: Path) -> Non
 def test_a_wrong_file_is_not_left_behind(
     demo_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace = export_command.__dict__["_write"]
+    write = export_command.__dict__["_write"]
     monkeypatch.setattr(tracing, "trace", lambda *_: ir.load(demo_onnx))
 
-    def write_wrong(graph: ir.Model, path: Path, *rest: object) -> None:
+    def write_wrong(graph: ir.Model, path: Path, *arguments: object) -> None:
         bias = graph.graph.initializers["box_head.bbox_pred.bias"]
         assert bias.const_value is not None
         bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(0.05))
-        trace(graph, path, *rest)
+        write(graph, path, *arguments)
 
     monkeypatch.setattr(export_command, "_write", write_wrong)
     target = tmp_path / "wrong.onnx"
-    target.write_bytes(b"what stood there before")
+    target.write_bytes(b"an earlier file")
     with pytest.raises(ExportError, match="differs from the eager model beyond the limits"):
         export_onnx(WEIGHTS, target, OPTIONS)
-    assert target.read_bytes() == b"what stood there before"
+    assert target.read_bytes() == b"an earlier file"
     assert [p.name for p in tmp_path.iterdir()] == ["wrong.onnx"]
 
 
@@ -161,7 +171,7 @@ def test_a_wrong_file_is_not_left_behind(
     ],
     ids=["channel-order", "levels", "aligned", "paste"],
 )
-def test_a_spec_that_torchvision_cannot_follow_is_said_not_compared(
+def test_a_spec_that_torchvision_does_not_support_is_refused(
     overrides: dict[str, object],
 ) -> None:
     options = SpecOptions(short_side=320, long_side=533, overrides=overrides)

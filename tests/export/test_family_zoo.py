@@ -1,7 +1,6 @@
-"""Every other member of the family: eager against `standard` and `native`, and an engine of it.
+"""Every other supported model: our eager network against `standard` and `native`, and an engine.
 
-What stands in for the frameworks' models here is our own eager network, which recorded outputs
-and oracles hold to them (docs/models.md).
+Recorded outputs and oracles compare our network with the frameworks (docs/models.md).
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from tests.detectron2_models import C4, CASES, DC5, KEYPOINTS
 from tests.keras_matterport import Widths, random_weights, write_h5
 from tests.lively import enliven_network, picture
 from tests.mmdetection_files import Network, state_of
+from tests.reliability import tiny
 
 PHOTOS_HW = ((100, 140), (150, 90))
 CANVAS_HW = (128, 160)
@@ -39,7 +39,7 @@ MANY_ROUNDS = NativeOptions(proposal_rounds=64, detection_rounds=64)
 
 
 def _small(spec: ModelSpec) -> ModelSpec:
-    """The same rules at a size that a test can afford."""
+    """The same rules at a smaller size."""
     sides = PreprocessSpec(96, 160) if not spec.preprocess.square else PreprocessSpec(128, 128)
     box = replace(spec.box, detections=30, candidates=400, score_threshold=0.02)
     return replace(
@@ -79,6 +79,7 @@ def _matterport(folder: Path) -> ModelSpec:
 
 
 FAMILY = {
+    "boxes": replace(tiny.SPEC, mask=None),
     "c4": C4,
     "c4-of-the-paper": _papers_c4(),
     "dc5": DC5,
@@ -89,14 +90,14 @@ FAMILY = {
     "mmdetection": _mmdetection,
     "matterport": _matterport,
 }
-# The others' parts have tests of their own in the default suite.
-QUICK = ("c4",)
+# A dialect, and a network without masks; the other rows are slow.
+QUICK = ("mmdetection", "boxes")
 
 
 def _checkpoint(kind: str, folder: Path) -> Checkpoint:
-    """Lively weights, kept with the spec as `maskport convert` does."""
-    made = FAMILY[kind]
-    spec = _small(made if isinstance(made, ModelSpec) else made(folder))
+    """Random weights that detect, converted with the spec as by `maskport convert`."""
+    source = FAMILY[kind]
+    spec = _small(source if isinstance(source, ModelSpec) else source(folder))
     images = [torch.tensor(picture(96, 128, seed=i)) for i in range(4)]
     batch = torch.stack(images).permute(0, 3, 1, 2).float() * (spec.preprocess.value_range / 255)
     network = enliven_network(MaskRCNN(spec).eval(), batch, seed=sum(map(ord, kind)))
@@ -118,7 +119,7 @@ def _require_equal(
             for name, photo in photos.items()
         ]
     verdict = explain(check(rows), rows, lambda name: runs[name].trace)
-    if not verdict.passed:  # a network that rounding moves more has wider limits, as in an export
+    if not verdict.passed:  # limits are wider for a network that is sensitive to rounding
         threshold = checkpoint.spec.box.score_threshold
         noise = largest(
             [model_noise(eager, photos[name], threshold, run) for name, run in runs.items()]
@@ -127,7 +128,7 @@ def _require_equal(
             check(rows, widened(FP32_ONNX, noise)), rows, lambda name: runs[name].trace
         )
     assert verdict.detections >= 20
-    # Neighbours' quantised RoIs are one RoI: scores that are equal to the bit have no order.
+    # Quantized RoIs of neighbors coincide: equal scores have no order.
     has_ties = kind == "roi-pool" and verdict.unexplained_rows == 0
     assert verdict.passed or has_ties, "\n".join(map(str, [verdict, *verdict.excesses]))
     assert verdict.equal_detections >= 0.9 * verdict.detections

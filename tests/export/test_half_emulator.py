@@ -1,4 +1,4 @@
-"""The emulator rounds as the formats do, bit by bit, and shows what ONNX Runtime hides."""
+"""The emulator rounds like the formats, bit for bit, and detects overflow unlike ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from export.precision.ranges import read_statistics
 from export.precision.session import EmulatedSession
 from model.errors import ExportError
 
-KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-# Beyond this BF16 is left as it is.
+DTYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+# Larger BF16 values are not rounded.
 BF16_UP_TO = 2.0**100
 
 
@@ -34,8 +34,8 @@ def _graph(
     ]
     ends[0].type.tensor_type.shape.dim.add().dim_param = "n"
     inner = [
-        helper.make_tensor_value_info(name, kind, None)
-        for name, kind in types.items()
+        helper.make_tensor_value_info(name, dtype, None)
+        for name, dtype in types.items()
         if name not in outputs
     ]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], list(weights), value_info=inner)
@@ -43,12 +43,12 @@ def _graph(
 
 
 def _casts(name: str) -> onnx.ModelProto:
-    kind = KINDS[name]
+    dtype = DTYPES[name]
     nodes = [
-        helper.make_node("Cast", ["x"], ["h"], to=kind),
+        helper.make_node("Cast", ["x"], ["h"], to=dtype),
         helper.make_node("Cast", ["h"], ["y"], to=TensorProto.FLOAT),
     ]
-    return _graph(nodes, {"h": kind})
+    return _graph(nodes, {"h": dtype})
 
 
 def _run(emulation: Emulation, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,13 +62,13 @@ def _run(emulation: Emulation, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _around(numbers: np.ndarray) -> np.ndarray:
-    """Every number, the middle to the next one, and the float32 neighbours of both."""
+    """Every number, the midpoint to the next one, and the float32 neighbors of both."""
     finite = np.unique(numbers[np.isfinite(numbers)]).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        middles = ((finite[1:] + finite[:-1]) / 2).astype(np.float32)
-        all_of_them = np.concatenate([numbers.astype(np.float32), middles])
-        sides = [np.nextafter(all_of_them, np.float32(end)) for end in (-np.inf, np.inf)]
-    return np.concatenate([all_of_them, *sides])
+        midpoints = ((finite[1:] + finite[:-1]) / 2).astype(np.float32)
+        numbers_and_midpoints = np.concatenate([numbers.astype(np.float32), midpoints])
+        sides = [np.nextafter(numbers_and_midpoints, np.float32(end)) for end in (-np.inf, np.inf)]
+    return np.concatenate([numbers_and_midpoints, *sides])
 
 
 def _random_floats(seed: int) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_bf16_is_rounded_as_torch_does() -> None:
     _assert_same(_run(emulate(_casts("bf16")), x)["y"], expected)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", DTYPES)
 def test_every_mantissa(name: str) -> None:
     step = 7  # coprime to every power of two: all low bits occur
     x = (np.arange(0, 2**23, step, dtype=np.uint32) | np.uint32(0x3F800000)).view(np.float32)
@@ -118,15 +118,15 @@ def _chain() -> onnx.ModelProto:
     nodes = [
         helper.make_node("Cast", ["x"], ["h"], to=half),
         helper.make_node("Mul", ["h", "up"], ["raised"]),
-        helper.make_node("Relu", ["raised"], ["kept"]),
-        helper.make_node("Mul", ["kept", "down"], ["back"]),
+        helper.make_node("Relu", ["raised"], ["relu"]),
+        helper.make_node("Mul", ["relu", "down"], ["back"]),
         helper.make_node("Cast", ["back"], ["y"], to=TensorProto.FLOAT),
     ]
-    types = dict.fromkeys(("h", "raised", "kept", "back"), half)
+    types = dict.fromkeys(("h", "raised", "relu", "back"), half)
     return _graph(nodes, types, tuple(factors))
 
 
-def test_every_step_is_rounded_and_overflow_becomes_infinite() -> None:
+def test_every_step_is_rounded_and_overflow_is_infinite() -> None:
     x = np.array([1.0001, 100.3, 218.0, 219.0, 1e4, -3.3], np.float32)
     half = np.float16
     with np.errstate(over="ignore"):
@@ -148,7 +148,7 @@ def test_onnx_runtime_itself_hides_the_overflow() -> None:
     assert np.isfinite(y).all()
 
 
-def test_ranges_count_what_they_say() -> None:
+def test_ranges() -> None:
     x = np.array([0.0, 3e-5, 1e-9, 100.0, 120.0, 1e4], np.float32)
     emulation = emulate(_chain(), ranges=True)
     report = read_statistics(emulation.tensors, _run(emulation, x)[RANGES_OUTPUT])
@@ -164,14 +164,14 @@ def test_ranges_count_what_they_say() -> None:
     assert report.of_format(FORMATS["bf16"]).tensors == ()
 
 
-def test_not_a_number_is_told_as_such() -> None:
+def test_nan_is_reported() -> None:
     emulation = emulate(_casts("fp16"), ranges=True)
-    numbers = _run(emulation, np.array([1.0, np.nan], np.float32))[RANGES_OUTPUT]
-    (seen,) = read_statistics(emulation.tensors, numbers).overflowed
-    assert (seen.overflowed, "contains NaN" in str(seen)) == (1, True)
+    statistics = _run(emulation, np.array([1.0, np.nan], np.float32))[RANGES_OUTPUT]
+    (tensor,) = read_statistics(emulation.tensors, statistics).overflowed
+    assert (tensor.overflowed, "contains NaN" in str(tensor)) == (1, True)
 
 
-def test_a_float32_graph_answers_what_it_answered(demo_onnx: Path) -> None:
+def test_a_float32_graph_does_not_change(demo_onnx: Path) -> None:
     model = onnx.load(demo_onnx)
     emulation = emulate(model)
     assert emulation.tensors == ()

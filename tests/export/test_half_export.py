@@ -1,4 +1,4 @@
-"""The command with `--precision`: what is written, what is refused, and what compiles."""
+"""`--precision`: the written file, its checks, refusals, and engines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Export = Callable[..., ExportReport]
 
 @pytest.fixture
 def export(demo_onnx: Path, demo_rtx_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
-    """`export_onnx` of the demo with the trace taken from the session's float32 files."""
+    """`export_onnx` of the demo, with the session's float32 files in place of a trace."""
 
     def run(
         output: Path,
@@ -92,14 +92,14 @@ def test_a_file_in_half_precision(
     assert path.stat().st_size < 0.7 * before
     session = EmulatedSession(path)
     assert session.artifact.manifest.precision == precision
-    kinds = {v.type.tensor_type.elem_type for v in onnx.load(path).graph.output}
-    assert kinds == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT32}
+    types = {v.type.tensor_type.elem_type for v in onnx.load(path).graph.output}
+    assert types == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT32}
     if precision == "bf16":
         with pytest.raises(ArtifactError, match=r"cannot open it .*NOT_IMPLEMENTED"):
             Predictor.open(path)
 
 
-def test_a_planted_overflow_is_found_and_named(export: Export, tmp_path: Path) -> None:
+def test_a_planted_overflow_is_reported_with_its_tensor(export: Export, tmp_path: Path) -> None:
     path, names = tmp_path / "half.onnx", []
     with pytest.raises(
         ExportError,
@@ -143,7 +143,7 @@ def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--precision: expected one of fp32, fp16, bf16, got 'int4'" in capsys.readouterr().err
 
 
-def test_bfloat16_has_one_operator_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bfloat16_needs_opset_22(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [str(WEIGHTS), "-o", str(tmp_path / "a.onnx"), "--precision", "bf16"]
     assert main([*argv, "--opset", "18"]) == 2
     assert "--precision bf16 needs opset 22" in capsys.readouterr().err
@@ -163,9 +163,9 @@ def half_rtx(export: Export, tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("fp16", "float16"), ("bf16", "bfloat16")])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", "float16"), ("bf16", "bfloat16")])
 def test_tensorrt_rtx_compiles_it(
-    half_rtx: Callable[[str], Path], precision: str, kind: str
+    half_rtx: Callable[[str], Path], precision: str, dtype: str
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     from export.engine import build_engine
@@ -174,7 +174,7 @@ def test_tensorrt_rtx_compiles_it(
     reports = build_engine(half_rtx(precision), gpu=architectures)
     assert [report.info.architecture for report in reports] == architectures
     for report in reports:
-        assert report.info.layer_types[kind] > 40
+        assert report.info.layer_types[dtype] > 40
         assert {tensor.dtype for tensor in report.info.tensors} == {"float32", "int32"}
 
 
@@ -183,15 +183,15 @@ def test_a_precision_that_the_graph_does_not_have(half_rtx: Callable[[str], Path
     from export.engine import build_engine
 
     path = half_rtx("fp16")
-    for said, why in (
+    for precision, message in (
         ("fp32", r"fp32: expected every convolution in float32, got \d+ float16"),
         ("bf16", r"bf16: expected most convolutions in bfloat16, got \d+ float16"),
     ):
         model = remove_checksum(onnx.load(path))
         for entry in model.metadata_props:
             if entry.key == "maskport.manifest":
-                entry.value = json.dumps({**json.loads(entry.value), "precision": said})
-        wrong = path.with_name(f"{said}.rtx.onnx")
+                entry.value = json.dumps({**json.loads(entry.value), "precision": precision})
+        wrong = path.with_name(f"{precision}.rtx.onnx")
         onnx.save(model, wrong)
-        with pytest.raises(EngineBuildError, match=why):
+        with pytest.raises(EngineBuildError, match=message):
             build_engine(wrong, gpu=["sm89"])

@@ -63,15 +63,15 @@ def test_float32_roles_and_operators_stay_float32(
     halved: tuple[ir.Model, HalfReport, ir.Model],
 ) -> None:
     model, report, before = halved
-    found = {(role_of(n), n.op_type) for n, _ in _halves(model, before) if n.op_type != "Cast"}
-    roles = {role for role, _ in found}
+    halves = {(role_of(n), n.op_type) for n, _ in _halves(model, before) if n.op_type != "Cast"}
+    roles = {role for role, _ in halves}
     assert roles <= {role for role, rule in ROLES.items() if rule.treatment != "float32"}
-    assert {role for role, _ in found if ROLES[role].treatment == "half"} == {
+    assert {role for role, _ in halves if ROLES[role].treatment == "half"} == {
         "body", "fpn", "rpn", "box_head", "mask_head",
     }  # fmt: skip
-    assert all(OPERATORS[operator].treatment != "float32" for _, operator in found)
-    assert {op for role, op in found if ROLES[role].treatment == "copy"} <= {"Pad", "Concat"}
-    assert {op for role, op in found if role == "rpn"} == {"Conv", "Relu"}
+    assert all(OPERATORS[operator].treatment != "float32" for _, operator in halves)
+    assert {op for role, op in halves if ROLES[role].treatment == "copy"} <= {"Pad", "Concat"}
+    assert {op for role, op in halves if role == "rpn"} == {"Conv", "Relu"}
     assert {v.dtype for v in (*model.graph.inputs, *model.graph.outputs)} <= {
         ir.DataType.FLOAT,
         ir.DataType.INT32,
@@ -88,13 +88,13 @@ def test_no_cast_is_superfluous(halved: tuple[ir.Model, HalfReport, ir.Model]) -
     assert len(casts) == report.casts
     # Each level's predictors leave the halves (10), the pyramid, the two box predictors.
     assert report.casts <= 22
-    seen = set()
+    casts_of = set()
     for cast in casts:
         source, target = cast.inputs[0], cast.outputs[0]
         assert source is not None
         assert {source.dtype, target.dtype} == {ir.DataType.FLOAT, report.half.type}
-        assert (source, target.dtype) not in seen
-        seen.add((source, target.dtype))
+        assert (source, target.dtype) not in casts_of
+        casts_of.add((source, target.dtype))
         assert target.uses()
         users = [user for user, _ in target.uses()]
         producer = source.producer()
@@ -146,22 +146,22 @@ def test_every_role_of_the_network_has_a_rule(demo_checkpoint: object) -> None:
 
 def _model(nodes: list[tuple[str, str, list[str], str]], weights: dict[str, object]) -> ir.Model:
     """A graph from "x" to "y", float32 [1, 4, 8, 8]; nodes are (role, operator, inputs, output)."""
-    shape, kind = ir.Shape([1, 4, 8, 8]), ir.TensorType(ir.DataType.FLOAT)
-    values = {"x": ir.Value(name="x", shape=shape, type=kind)}
+    shape, dtype = ir.Shape([1, 4, 8, 8]), ir.TensorType(ir.DataType.FLOAT)
+    values = {"x": ir.Value(name="x", shape=shape, type=dtype)}
     for name, array in weights.items():
         tensor = ir.tensor(np.asarray(array), name=name)
         values[name] = ir.Value(
             name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
         )
-    made = []
+    graph_nodes = []
     for role, operator, inputs, output in nodes:
         node = ir.node(operator, [values[name] for name in inputs], name=output)
         node.metadata_props[ROLE_KEY] = role
-        node.outputs[0].name, node.outputs[0].type = output, kind
+        node.outputs[0].name, node.outputs[0].type = output, dtype
         values[output] = node.outputs[0]
-        made.append(node)
+        graph_nodes.append(node)
     graph = ir.Graph(
-        [values["x"]], [values["y"]], nodes=made, opset_imports={"": 18},
+        [values["x"]], [values["y"]], nodes=graph_nodes, opset_imports={"": 18},
         initializers=[values[name] for name in weights],
     )  # fmt: skip
     return ir.Model(graph, ir_version=10)
@@ -174,7 +174,7 @@ def _types(model: ir.Model) -> dict[str, str]:
     return {str(n.name): n.outputs[0].dtype.name for n in model.graph if n.op_type != "Cast"}
 
 
-def test_what_stands_between_two_layers_is_half_and_what_leaves_is_not() -> None:
+def test_nodes_between_two_layers_are_half_and_others_are_not() -> None:
     model = _model(
         [
             ("body", "MaxPool_none", ["x"], "before"),
@@ -201,13 +201,13 @@ def test_what_stands_between_two_layers_is_half_and_what_leaves_is_not() -> None
     assert [(n, v.dtype.name) for n, v in model.graph.initializers.items()] == [("k", half)]
 
 
-def test_a_weight_of_both_types_is_kept_twice() -> None:
+def test_a_weight_of_both_types_is_stored_twice() -> None:
     model = _model(
         [("body", "Conv", ["x", "k"], "a"), ("select", "Mul", ["a", "k"], "y")], {"k": _KERNEL}
     )
     half_precision(model, FP16)
-    kinds = {name: v.dtype.name for name, v in model.graph.initializers.items()}
-    assert kinds == {"k": "FLOAT", "k.fp16": "FLOAT16"}
+    types = {name: v.dtype.name for name, v in model.graph.initializers.items()}
+    assert types == {"k": "FLOAT", "k.fp16": "FLOAT16"}
 
 
 def test_an_unknown_role_stays_float32() -> None:

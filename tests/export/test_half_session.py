@@ -1,4 +1,4 @@
-"""The emulator as a session: what adds up over runs, and what ONNX Runtime's errors become."""
+"""The emulator as a session: statistics over several runs, and errors of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.errors import ArtifactError, UsageError
 
 
 class _Counting:
-    """Answers the statistics of one tensor, run by run."""
+    """Returns the statistics of one tensor, run by run."""
 
     def __init__(self, rows: list[list[float]]) -> None:
         self._rows = iter(rows)
@@ -24,18 +24,18 @@ class _Counting:
         return [np.float32(next(self._rows))]
 
 
-def test_counts_do_not_stop_at_what_float32_counts_to(demo_onnx: Path) -> None:
+def test_counts_exceed_the_range_of_float32_integers(demo_onnx: Path) -> None:
     session: Any = EmulatedSession(demo_onnx, threads=1)
     session._outputs, session._tensors = [RANGES_OUTPUT], [HalfTensor("t", "body", "Conv", "fp16")]
     session._session = _Counting([[2**24, 3.0, 2**24, 0, 1], [1, 7.0, 1, 0, 1], [1, 5.0, 1, 0, 1]])
     for _ in range(3):
         session.run({})
-    (seen,) = session.ranges.tensors
-    assert (seen.size, seen.overflowed, seen.near) == (2**24 + 2, 2**24 + 2, 3)
-    assert seen.largest == 7.0
+    (tensor,) = session.ranges.tensors
+    assert (tensor.size, tensor.overflowed, tensor.near) == (2**24 + 2, 2**24 + 2, 3)
+    assert tensor.largest == 7.0
 
 
-def test_what_onnxruntime_refuses_is_one_error_with_the_file(demo_onnx: Path) -> None:
+def test_an_onnxruntime_error_names_the_file(demo_onnx: Path) -> None:
     session = EmulatedSession(demo_onnx, threads=1)
     feed = {"images": np.zeros((1, 4, 64, 64), np.float32), "image_hw": np.ones((1, 2), np.float32)}
     with pytest.raises(ArtifactError, match="the emulated graph failed") as caught:

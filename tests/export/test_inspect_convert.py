@@ -1,4 +1,4 @@
-"""`maskport inspect` and `maskport convert`: nothing is lost, nothing is assumed twice."""
+"""`maskport inspect` and `maskport convert`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_spec_stays_with_the_weights(weights: Path, converted: Path) -> None
     assert all(torch.equal(after.tensors[n], t) for n, t in before.tensors.items())
 
 
-def test_what_was_kept_can_be_said_otherwise(converted: Path, tmp_path: Path) -> None:
+def test_options_override_the_stored_spec(converted: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.safetensors"
     assert convert.main([str(converted), str(again), "--nms-iou", "0.3"]) == 0
     spec = load(again).spec
@@ -69,7 +69,7 @@ def test_the_input_is_not_overwritten(converted: Path, capsys: pytest.CaptureFix
     assert converted.read_bytes() == before
 
 
-def test_a_damaged_header_is_named(converted: Path, tmp_path: Path) -> None:
+def test_a_damaged_header_is_refused(converted: Path, tmp_path: Path) -> None:
     header = header_of(load(converted).spec)
     header["maskport.spec"] = header["maskport.spec"].replace('"box"', '"bax"')
     path = tmp_path / "odd.safetensors"
@@ -87,16 +87,16 @@ def test_a_header_of_another_network_is_refused(converted: Path, tmp_path: Path)
         load(path)
 
 
-def test_inspect_says_all_that_decides(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_every_field(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect.main([str(weights)]) == 0
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     checkpoint = load(weights)
-    assert f"torchvision · {checkpoint.spec.architecture}" in said.splitlines()[0]
+    assert f"torchvision · {checkpoint.spec.architecture}" in out.splitlines()[0]
     for assumption in checkpoint.assumptions:
-        assert f"assumed: {assumption}" in said
-    assert checkpoint.sha256 in said
-    assert said.splitlines()[-1].startswith("next: ")
-    words = " ".join(said.split())
+        assert f"assumed: {assumption}" in out
+    assert checkpoint.sha256 in out
+    assert out.splitlines()[-1].startswith("next: ")
+    words = " ".join(out.split())
     for name in ("nms_iou", "stride_rule", "sampling_ratio", "paste", "resize_rule"):
         assert f" {name} " in words or f".{name} " in words
 
@@ -112,9 +112,9 @@ def test_inspect_reads_exported_files(
     demo_onnx: Path, demo_checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert inspect.main([str(demo_onnx)]) == 0
-    said = capsys.readouterr().out
-    assert "target onnxruntime" in said
-    assert demo_checkpoint.sha256 in said
+    out = capsys.readouterr().out
+    assert "target onnxruntime" in out
+    assert demo_checkpoint.sha256 in out
     assert inspect.main([str(demo_onnx), "--json"]) == 0
     assert from_json(capsys.readouterr().out) == demo_checkpoint.spec
 
@@ -125,7 +125,7 @@ def test_inspect_of_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{name}" in capsys.readouterr().err
 
 
-def test_hostile_names_stay_on_their_line(demo_checkpoint: Checkpoint) -> None:
+def test_unprintable_names_are_escaped(demo_checkpoint: Checkpoint) -> None:
     spec = demo_checkpoint.spec
     names = ("\x1b[2Jbackground", *(f"a\nb{i}" for i in range(len(spec.classes.names) - 1)))
     for line in describe(replace(spec, classes=ClassSpec(names))):

@@ -1,4 +1,4 @@
-"""A keypoint graph: its head runs on filled rows only; the check and TensorRT-RTX take it."""
+"""A keypoint graph: its head runs on filled rows only; it is checked and compiled."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ OPTIONS = SpecOptions(short_side=96, long_side=160, detections=ROWS, candidates=
 
 
 @dataclass(frozen=True)
-class Made:
-    """A checkpoint, its dynamic ONNX file, and the parity line of the check on `photo`."""
+class Exported:
+    """A checkpoint, its dynamic ONNX file, and the report of the check on `photo`."""
 
     weights: Path
     photo: Path
@@ -47,7 +47,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("keypoints")
     names = {f"layer{i + 1}": str(i) for i in range(4)}
     body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1])
@@ -65,47 +65,50 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     Image.fromarray(picture(120, 160, 1)).save(folder / "photo.png")
     paths = [folder / name for name in ("weights.pth", "photo.png", "model.onnx")]
     report = export_onnx(paths[0], paths[2], OPTIONS, check_photo=paths[1])
-    return Made(*paths, str(report.check))
+    return Exported(*paths, str(report.check))
 
 
-def test_the_check_compares_keypoints(made: Made) -> None:
-    assert f"{ROWS} of {ROWS} detections equal" in made.parity
-    assert " · keypoint 0.00" in made.parity
-    with Predictor.open(made.path) as predictor:
-        found = predictor.predict(made.photo)
-    assert found.keypoint_names == tuple(f"keypoint_{i}" for i in range(KEYPOINTS))
-    assert found.keypoints is not None
-    assert found.keypoints.shape == (ROWS, KEYPOINTS, 3)
-    inside = (found.keypoints[..., :2] >= found.boxes[:, None, :2] - 1).all(axis=2)
-    inside &= (found.keypoints[..., :2] <= found.boxes[:, None, 2:] + 1).all(axis=2)
+def test_the_check_compares_keypoints(exported: Exported) -> None:
+    assert f"{ROWS} of {ROWS} detections equal" in exported.parity
+    assert " · keypoint 0.00" in exported.parity
+    with Predictor.open(exported.path) as predictor:
+        detections = predictor.predict(exported.photo)
+    assert detections.keypoint_names == tuple(f"keypoint_{i}" for i in range(KEYPOINTS))
+    assert detections.keypoints is not None
+    assert detections.keypoints.shape == (ROWS, KEYPOINTS, 3)
+    inside = (detections.keypoints[..., :2] >= detections.boxes[:, None, :2] - 1).all(axis=2)
+    inside &= (detections.keypoints[..., :2] <= detections.boxes[:, None, 2:] + 1).all(axis=2)
     assert inside.all()
 
 
 @pytest.mark.parametrize(
-    ("by", "says"),
+    ("by", "message"),
     [
-        pytest.param((0.05, 0, 0), r"keypoint_px 0\.0", id="place"),
+        pytest.param((0.05, 0, 0), r"keypoint_px 0\.0", id="position"),
         pytest.param((0, 0, 0.02), r"keypoint_score 0\.0", id="score"),
     ],
 )
 def test_the_check_refuses_a_wrong_keypoint(
-    made: Made, by: tuple[float, float, float], says: str, monkeypatch: pytest.MonkeyPatch
+    exported: Exported,
+    by: tuple[float, float, float],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Wrong(Predictor):
         def predict(self, *arguments: object, **options: object) -> object:  # type: ignore[override]
-            found = super().predict(*arguments, **options)  # type: ignore[call-overload]
-            found.keypoints[3, 2] += np.array(by, np.float32)
-            return found
+            result = super().predict(*arguments, **options)  # type: ignore[call-overload]
+            result.keypoints[3, 2] += np.array(by, np.float32)
+            return result
 
-    checkpoint, pixels = load(made.weights, OPTIONS), decode(made.photo)
-    assert check_file(checkpoint, made.path, pixels, "photo").verdict.passed
+    checkpoint, pixels = load(exported.weights, OPTIONS), decode(exported.photo)
+    assert check_file(checkpoint, exported.path, pixels, "photo").verdict.passed
     monkeypatch.setattr("export.parity.check.Predictor", Wrong)
-    with pytest.raises(ExportError, match=rf"label \d, keypoint 2: {says}"):
-        check_file(checkpoint, made.path, pixels, "photo")
+    with pytest.raises(ExportError, match=rf"label \d, keypoint 2: {message}"):
+        check_file(checkpoint, exported.path, pixels, "photo")
 
 
 def _head_rows(path: Path, feed: dict[str, np.ndarray], target: Path) -> tuple[int, np.ndarray]:
-    """How many rows the keypoint head's convolution runs on, and the heat maps' filled rows."""
+    """The number of rows in the keypoint head's convolution, and the filled rows per image."""
     model = onnx.load(path)
     convolution = next(
         node
@@ -121,43 +124,43 @@ def _head_rows(path: Path, feed: dict[str, np.ndarray], target: Path) -> tuple[i
     onnx.save(model, target)
     session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    answer = dict(zip(names, session.run(None, feed), strict=True))
-    maps, counts = answer["keypoint_heatmaps"], answer["counts"]
+    outputs = dict(zip(names, session.run(None, feed), strict=True))
+    maps, counts = outputs["keypoint_heatmaps"], outputs["counts"]
     assert maps.shape == (2, ROWS, KEYPOINTS, 56, 56)
     for image, count in enumerate(counts):
         assert np.abs(maps[image, :count]).max(axis=(2, 3)).all()
         assert not maps[image, count:].any()
-    return len(answer[convolution.output[0]]), counts
+    return len(outputs[convolution.output[0]]), counts
 
 
-def test_filled_rows_are_taken_out_of_the_head(made: Made, tmp_path: Path) -> None:
+def test_the_head_runs_on_filled_rows_only(exported: Exported, tmp_path: Path) -> None:
     images = np.stack([picture(96, 128, seed).transpose(2, 0, 1) for seed in (1, 2)])
     feed = {
         "images": (images / 255).astype(np.float32),
         "image_hw": np.array([[96, 128], [40, 50]], np.float32),
     }
-    with Predictor.open(made.path) as predictor:
+    with Predictor.open(exported.path) as predictor:
         scores = predictor.predict(picture(96, 128, 1)).scores
     middle = float(scores[ROWS // 2])
-    rows, counts = _head_rows(made.path, feed | {"threshold": middle}, tmp_path / "some.onnx")
+    rows, counts = _head_rows(exported.path, feed | {"threshold": middle}, tmp_path / "some.onnx")
     assert rows == counts.sum() + (counts[0] == 0)
     assert 0 < counts.sum() < 2 * ROWS
-    rows, counts = _head_rows(made.path, feed | {"threshold": 1.0}, tmp_path / "none.onnx")
-    # A convolution over no row is not run alike everywhere, so one is kept.
+    rows, counts = _head_rows(exported.path, feed | {"threshold": 1.0}, tmp_path / "none.onnx")
+    # Runtimes differ on a convolution without rows, so one is always computed.
     assert (rows, counts.tolist()) == (1, [0, 0])
 
 
-def test_a_native_graph_compiles(made: Made, tmp_path: Path) -> None:
+def test_a_native_graph_compiles(exported: Exported, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     path = tmp_path / "model.rtx.onnx"
     shape = GraphShape(1, 96, 160)
     rounds = NativeOptions(proposal_rounds=64, detection_rounds=64)
     report = export_onnx(
-        made.weights,
+        exported.weights,
         path,
         OPTIONS,
         shape,
-        check_photo=made.photo,
+        check_photo=exported.photo,
         target="tensorrt-rtx",
         native_options=rounds,
     )

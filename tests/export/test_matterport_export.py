@@ -51,7 +51,7 @@ def test_the_operator_pools_as_the_oracle_does(checkpoint: Checkpoint) -> None:
     torch.testing.assert_close(pooled, expected, rtol=0, atol=2e-4)
 
 
-def test_the_standard_graph_answers_as_the_eager_network(
+def test_the_standard_graph_equals_the_eager_network(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     network = checkpoint.build()
@@ -64,10 +64,10 @@ def test_the_standard_graph_answers_as_the_eager_network(
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     feed = {"images": canvas.images, "image_hw": canvas.image_hw}
-    found = dict(zip(names, session.run(names, feed), strict=True))
+    outputs = dict(zip(names, session.run(names, feed), strict=True))
     expected = {n: t.numpy() for n, t in eager._asdict().items() if t is not None}
     assert expected["counts"].min() > 20
     for name in ("counts", "labels", "nms_open", "candidates_cut", "samples_cut"):
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        np.testing.assert_array_equal(outputs[name], expected[name], err_msg=name)
     for name, limit in (("scores", 1e-4), ("boxes", 1e-2), ("masks", 1e-3)):
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=limit, err_msg=name)
+        np.testing.assert_allclose(outputs[name], expected[name], rtol=0, atol=limit, err_msg=name)

@@ -1,6 +1,6 @@
-"""Every kind of torchvision model as a `native` graph: parity in ONNX Runtime, and an engine.
+"""Every kind of torchvision model as a `native` graph: parity in ONNX Runtime, and an engine; slow.
 
-The file that TensorRT-RTX compiles is the file whose numbers were compared.
+TensorRT-RTX compiles the same file whose results are compared.
 """
 
 from __future__ import annotations
@@ -33,20 +33,10 @@ PHOTOS_HW = {
 MANY_ROUNDS = NativeOptions(proposal_rounds=64, detection_rounds=64)
 
 
-# Of this zoo and the standard graphs', one has each kind of head; other bodies are slow.
-QUICK = ("v2-91", "faster-rcnn-resnet18-91")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "way"),
-    [
-        pytest.param(
-            kind,
-            ("landscape", "portrait")[index % 2],
-            marks=[] if kind in QUICK else [pytest.mark.slow],
-        )
-        for index, kind in enumerate(ZOO)
-    ],
+    [(kind, ("landscape", "portrait")[index % 2]) for index, kind in enumerate(ZOO)],
 )
 def test_native_equals_eager_on_the_same_canvas_and_compiles(
     kind: str, way: str, tmp_path: Path
@@ -71,10 +61,10 @@ def test_native_equals_eager_on_the_same_canvas_and_compiles(
     runs = [eager.run(photo) for photo in photos]
     with Predictor.open(path, on_uncertified="raise") as predictor:
         for batch_size in (1, 3):
-            found = predictor.predict(photos, batch_size=batch_size)
+            results = predictor.predict(photos, batch_size=batch_size)
             rows = [
                 compare(run.detections, result, str(i))
-                for i, (run, result) in enumerate(zip(runs, found, strict=True))
+                for i, (run, result) in enumerate(zip(runs, results, strict=True))
             ]
             verdict = explain(check(rows), rows, lambda name: runs[int(name)].trace)
             assert verdict.detections >= 150

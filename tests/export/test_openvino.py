@@ -39,13 +39,13 @@ def test_openvino_equals_eager(
     spec = demo_checkpoint.spec
     canvas = to_canvas(photos, spec.preprocess)
     values = compiled({"images": canvas.images, "image_hw": canvas.image_hw})
-    answer = {port.any_name: values[port] for port in compiled.outputs}
+    outputs = {port.any_name: values[port] for port in compiled.outputs}
     runs = TorchvisionEager(demo_checkpoint).run_batch(photos)
     comparisons, traces = [], {}
     for row, (photo, run) in enumerate(zip(photos, runs, strict=True)):
         height, width = canvas.image_hw[row].astype(int).tolist()
-        found = from_raw(raw_rows(answer, row), spec, photo.shape[:2], (height, width))
-        comparisons.append(compare(run.detections, found, str(row)))
+        detections = from_raw(raw_rows(outputs, row), spec, photo.shape[:2], (height, width))
+        comparisons.append(compare(run.detections, detections, str(row)))
         traces[str(row)] = run.trace
     verdict = explain(check(comparisons), comparisons, traces.get)
     assert verdict.detections >= at_least

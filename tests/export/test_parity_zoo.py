@@ -1,4 +1,4 @@
-"""Every kind of torchvision model against our eager network and the exported ONNX."""
+"""Every kind of torchvision model against our eager network and the exported ONNX; slow."""
 
 from __future__ import annotations
 
@@ -36,21 +36,16 @@ def _verdict(
 ) -> Verdict:
     comparisons, traces = [], {}
     for group, theirs in zip(groups, runs, strict=True):
-        found = predictor.predict(group, batch_size=len(group))
-        for run, detections in zip(theirs, found, strict=True):
+        results = predictor.predict(group, batch_size=len(group))
+        for run, detections in zip(theirs, results, strict=True):
             name = str(len(comparisons))
             traces[name] = run.trace
             comparisons.append(compare(run.detections, detections, name))
     return explain(check(comparisons), comparisons, traces.get)
 
 
-# Of this zoo and the native graphs', one has each kind of head; other bodies are slow.
-QUICK = ("resnet18-2",)
-
-
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[] if k in QUICK else [pytest.mark.slow]) for k in ZOO]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ZOO)
 def test_eager_and_onnx_equal_torchvision(kind: str, tmp_path: Path) -> None:
     theirs = enliven(ZOO[kind](), seed=sum(map(ord, kind)))
     weights = tmp_path / "weights.pth"

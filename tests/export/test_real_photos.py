@@ -1,6 +1,6 @@
 """The fitted R50-FPN on real photos, against torchvision's own builder.
 
-A few of the photos that `bench/parity.py` takes all of.
+Four of the photos that `bench/parity.py` runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runtime.compare.matching import compare
 from runtime.predictor import Predictor
 from runtime.sources.photos import decode
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.slow]
 
 
 def test_exported_r50_equals_torchvision(data_folder: Path, tmp_path: Path) -> None:
@@ -34,8 +34,8 @@ def test_exported_r50_equals_torchvision(data_folder: Path, tmp_path: Path) -> N
     path = tmp_path / "model.onnx"
     export_onnx(weights, path, options, check_photo=None)
     with Predictor.open(path) as predictor:
-        found = predictor.predict(photos)
-    pairs = zip(runs, found, strict=True)
+        results = predictor.predict(photos)
+    pairs = zip(runs, results, strict=True)
     compared = [compare(run.detections, d, str(i)) for i, (run, d) in enumerate(pairs)]
     verdict = explain(check(compared), compared, lambda name: runs[int(name)].trace)
     assert verdict.detections >= 100

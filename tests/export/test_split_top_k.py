@@ -1,4 +1,4 @@
-"""Several top-k of TensorRT's size against one of any size, ties and empty rows included."""
+"""Several TopK of TensorRT's size against a single one, with ties and empty rows."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _model(count: int, total: int, axis: int) -> ir.Model:
     top.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     top.outputs[1].type = ir.TensorType(ir.DataType.INT64)
     double = ir.node("Identity", [top.outputs[0]])
-    places = ir.node("Identity", [top.outputs[1]])
-    for node, name in ((double, "best"), (places, "places")):
+    indices = ir.node("Identity", [top.outputs[1]])
+    for node, name in ((double, "best"), (indices, "indices")):
         node.outputs[0].name = name
         node.outputs[0].type = node.inputs[0].type  # type: ignore[union-attr]
     graph = ir.Graph(
-        [given], [double.outputs[0], places.outputs[0]], nodes=[k, top, double, places],
+        [given], [double.outputs[0], indices.outputs[0]], nodes=[k, top, double, indices],
         opset_imports={"": 18}, name="top",
     )  # fmt: skip
     return ir.Model(graph, ir_version=9)
@@ -38,8 +38,8 @@ def _model(count: int, total: int, axis: int) -> ir.Model:
 def _run(model: ir.Model, x: np.ndarray) -> list[np.ndarray]:
     data = ir.to_proto(model).SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    found: list[np.ndarray] = session.run(None, {"x": x})
-    return found
+    outputs: list[np.ndarray] = session.run(None, {"x": x})
+    return outputs
 
 
 @pytest.mark.parametrize("count", [3841, 6000, 7680, 7681, 12000])
@@ -56,38 +56,38 @@ def test_the_parts_are_the_whole(count: int) -> None:
     ]
     assert sum(sizes) == count
     assert max(sizes) <= MAX_TOP_K
-    for wanted, found in zip(_run(plain, x), _run(split, x), strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for expected, result in zip(_run(plain, x), _run(split, x), strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
-def test_rows_that_only_fill_up_come_with_minus_infinity() -> None:
+def test_filler_rows_have_the_value_minus_infinity() -> None:
     x = np.full((1, 9000), -np.inf, np.float32)
     x[0, 5:4005] = np.arange(4000)
     split = _model(6000, 9000, 1)
     assert split_top_k(split)
-    values, places = _run(split, x)
+    values, indices = _run(split, x)
     np.testing.assert_array_equal(values[0, :4000], np.arange(3999, -1, -1))
-    np.testing.assert_array_equal(places[0, :4000], np.arange(4004, 4, -1))
+    np.testing.assert_array_equal(indices[0, :4000], np.arange(4004, 4, -1))
     assert np.isneginf(values[0, 4000:]).all()
 
 
 def test_the_parts_keep_the_role() -> None:
     split = _model(6000, 9000, 1)
     split_top_k(split)
-    made = [n for n in split.graph if n.name and "_split_" in n.name]
-    assert made
-    assert {n.metadata_props.get(ROLE_KEY) for n in made} == {"rpn"}
+    built = [n for n in split.graph if n.name and "_split_" in n.name]
+    assert built
+    assert {n.metadata_props.get(ROLE_KEY) for n in built} == {"rpn"}
 
 
 def test_another_axis() -> None:
     x = np.random.default_rng(3).normal(size=(5000, 2)).astype(np.float32)
     plain, split = _model(4500, 5000, 0), _model(4500, 5000, 0)
     assert split_top_k(split)
-    for wanted, found in zip(_run(plain, x), _run(split, x), strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for expected, result in zip(_run(plain, x), _run(split, x), strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
-def test_what_fits_is_left_alone() -> None:
+def test_a_small_top_k_does_not_change() -> None:
     model = _model(MAX_TOP_K, 9000, 1)
     assert not split_top_k(model)
     assert sum(n.op_type == "TopK" for n in model.graph) == 1
