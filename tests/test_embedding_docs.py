@@ -25,7 +25,7 @@ def test_every_block_runs(
     assert re.search(r"^photo\.jpg photo \d\d", out, re.MULTILINE)
     assert "absent.jpg: no such file" in out
     assert re.search(r"^photo\.jpg: .*not", out, re.MULTILINE)
-    assert 10 < len(namespace["sure"]) < len(namespace["found"])
+    assert 10 < len(namespace["sure"]) < len(namespace["detections"])
     assert len((tmp_path / "results.jsonl").read_text("utf-8").splitlines()) == 1
     shown = set(re.findall(r"\(images/(embedding_\w+\.png)\)", DOCUMENT.read_text("utf-8")))
     assert shown == {path.name for path in tmp_path.glob("embedding_*.png")}
