@@ -7,13 +7,14 @@ import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from model.closest_name import closest_name
 from model.errors import SpecError
 from model.spec import ModelSpec, PoolerSpec
 
 SCHEMA_VERSION = 2
+_Spec = TypeVar("_Spec")
 
 
 def to_json(spec: ModelSpec, *, indent: int | None = None) -> str:
@@ -40,9 +41,7 @@ def from_json(text: str) -> ModelSpec:
             f"spec: expected schema_version {SCHEMA_VERSION}, got {version}; "
             "export the model again with this version of maskport"
         )
-    spec = _build(ModelSpec, data, "spec")
-    assert isinstance(spec, ModelSpec)
-    return spec
+    return _build(ModelSpec, data, "spec")
 
 
 @cache
@@ -58,9 +57,7 @@ def pooler_from_json(text: str) -> PoolerSpec:
     Raises:
         SpecError: a field that is unknown, missing or of the wrong type.
     """
-    pooler = _build(PoolerSpec, json.loads(text), "pooler")
-    assert isinstance(pooler, PoolerSpec)
-    return pooler
+    return _build(PoolerSpec, json.loads(text), "pooler")
 
 
 def merge(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
@@ -69,10 +66,7 @@ def merge(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
     Raises:
         SpecError: a field that does not exist or a value of the wrong type.
     """
-    merged = _merge(asdict(spec), overrides, "spec")
-    built = _build(ModelSpec, merged, "spec")
-    assert isinstance(built, ModelSpec)
-    return built
+    return _build(ModelSpec, _merge(asdict(spec), overrides, "spec"), "spec")
 
 
 def _merge(base: dict[str, Any], extra: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -93,11 +87,11 @@ def _unknown(key: str, known: list[str], path: str) -> str:
     return f"{path}: unknown field '{key}'{hint}"
 
 
-def _build(cls: type, data: object, path: str) -> Any:
+def _build(cls: type[_Spec], data: object, path: str) -> _Spec:
     if not isinstance(data, dict):
         raise SpecError(f"{path}: expected an object, got {type(data).__name__}")
     hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in data:
         if key not in known:
             raise SpecError(_unknown(key, known, path))

@@ -1,6 +1,5 @@
 """Checkpoints of detectron2: `.pth` and model zoo `.pkl`, with or without their configuration.
 
-architecture: the zoo's names for models
 dialect: implements `Dialect`
 names: detectron2's names for the network's tensors
 norms: the normalization after each convolution

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from model.families.detectron2.architecture import depth
 from model.families.detectron2.settings import Settings, shown
 from model.families.dialect import Source
 from model.spec import ModelSpec, ResNetSpec
@@ -63,8 +62,9 @@ def _other_sizes(settings: Settings, spec: ModelSpec) -> Iterator[str]:
 def _sizes(spec: ModelSpec) -> Iterator[tuple[str, int]]:
     """Sizes that are read from the weights but also occur in configurations."""
     if isinstance(spec.body, ResNetSpec):
-        res5 = None if spec.roi_stage is None else spec.roi_stage.blocks
-        yield "MODEL.RESNETS.DEPTH", depth(spec.body, res5)
+        # C4 has the last stage in its RoI heads.
+        res5_blocks = 0 if spec.roi_stage is None else spec.roi_stage.blocks
+        yield "MODEL.RESNETS.DEPTH", spec.body.depth + 3 * res5_blocks
         yield "MODEL.RESNETS.NUM_GROUPS", spec.body.groups
     if spec.roi_stage is None:  # C4 has no such head
         yield "MODEL.ROI_BOX_HEAD.NUM_CONV", len(spec.box.conv_widths)

@@ -9,7 +9,6 @@ from typing import Literal
 from model.errors import CheckpointError
 from model.families import coco
 from model.families.detectron2 import norms
-from model.families.detectron2.architecture import architecture
 from model.families.detectron2.settings import Settings
 from model.families.resnet import block_count, groups_of, read_stages
 from model.families.shapes import Shapes
@@ -84,7 +83,7 @@ class _Builder:
         mask, keypoint = self._mask(strides), self._keypoint(strides)
         return ModelSpec(
             dialect="detectron2",
-            architecture=architecture(body, name, mask, keypoint, block_count(self.shapes, _RES5)),
+            architecture=self._architecture(body, name),
             body=body,
             classes=self._classes(keypoint),
             fpn=self._fpn() if name == "FPN" else None,
@@ -96,6 +95,15 @@ class _Builder:
             mask=mask,
             keypoint=keypoint,
         )
+
+    def _architecture(self, body: ResNetSpec, name: str) -> str:
+        """The zoo's name, like `mask_rcnn_R_50_FPN`."""
+        head = "mask_rcnn" if self.shapes.has(f"{_MASK}.") else "faster_rcnn"
+        head = "keypoint_rcnn" if self.shapes.has(f"{_KEYPOINT}.") else head
+        layers = body.depth + 3 * block_count(self.shapes, _RES5)
+        per_group = body.widths[0] // body.groups
+        resnet = f"X_{layers}_{body.groups}x{per_group}d" if body.groups > 1 else f"R_{layers}"
+        return f"{head}_{resnet}_{name}"
 
     def _refuse_deformable(self) -> None:
         offsets = [n for n in self.shapes.by_name if "conv2_offset" in n]
