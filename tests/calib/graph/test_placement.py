@@ -18,6 +18,8 @@ from calib.options import QuantizeOptions
 from calib.quantize import quantize
 from tests.calib.rules import Graph, broken_rules, read
 
+# Each preset, format and float type once.
+USUAL = (("fast", "fp32", "int8"), ("accurate", "fp32", "fp8"), ("balanced", "fp16", "int8"))
 Written = tuple[Path, set[str]]
 Break = Callable[[onnx.ModelProto], None]
 
@@ -56,8 +58,7 @@ def onnxruntime(
 @pytest.mark.parametrize(
     ("preset", "float_type", "form"),
     [
-        # Half precision runs every photo again.
-        pytest.param(*case, marks=[pytest.mark.slow] if case[1:] == ("fp16", "fp8") else [])
+        pytest.param(*case, marks=[] if case in USUAL else [pytest.mark.slow])
         for case in product(PRESETS, ("fp32", "fp16"), ("int8", "fp8"))
         if case[0] == "balanced" or case[1] == "fp32"
     ],

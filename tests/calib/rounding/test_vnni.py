@@ -50,7 +50,7 @@ def table(standard_table: Path, tmp_path: Path) -> Path:
     [
         ("yes", 64, "nearest"),
         ("no", 127, "nearest"),
-        ("yes", 64, "gptq"),
+        pytest.param("yes", 64, "gptq", marks=pytest.mark.slow),
         pytest.param("no", 127, "gptq", marks=pytest.mark.slow),
     ],
 )
