@@ -79,7 +79,7 @@ def build_engine(
 def _library(path: Path, artifact: Artifact) -> Library:
     name = artifact.manifest.target
     if name not in TARGETS or not TARGETS[name].engine:
-        height, width = artifact.manifest.height or 800, artifact.manifest.width or 1344
+        height, width = artifact.manifest.canvas_hw or (800, 1344)
         raise ArtifactError(
             f"{path}: exported for {name} (lowering '{artifact.manifest.lowering}'), with "
             "operators that TensorRT cannot compile; export it again: python -m export.onnx "

@@ -56,5 +56,4 @@ def native_candidates(spec: ModelSpec) -> int:
 
 def landscape_hw(pre: PreprocessSpec) -> tuple[int, int]:
     """The canvas of landscape photos: the resize limits, rounded up to the divisor, in pixels."""
-    divisor = pre.size_divisor
-    return -(-pre.short_side // divisor) * divisor, -(-pre.long_side // divisor) * divisor
+    return pre.canvas_side(pre.short_side), pre.canvas_side(pre.long_side)

@@ -66,6 +66,5 @@ def _canvas(artifact: Artifact | None) -> str:
     """The file's own canvas, or the landscape canvas of its spec."""
     if artifact is None:
         return "800x1344"
-    manifest = artifact.manifest
-    height, width = landscape_hw(artifact.spec.preprocess)
-    return f"{manifest.height or height}x{manifest.width or width}"
+    height, width = artifact.manifest.canvas_hw or landscape_hw(artifact.spec.preprocess)
+    return f"{height}x{width}"

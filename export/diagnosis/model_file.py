@@ -59,7 +59,7 @@ def _origin(model: onnx.ModelProto, path: Path, content: bytes) -> tuple[Artifac
     except ArtifactError as error:
         return None, of_error("problem", path.name, error, path)
     made, spec = artifact.manifest, artifact.spec
-    canvas = f"canvas {made.height}x{made.width}" if made.height and made.width else "any canvas"
+    canvas = f"canvas {made.height}x{made.width}" if made.canvas_hw else "any canvas"
     return artifact, Finding(
         "ok",
         path.name,

@@ -68,11 +68,7 @@ def check_file(
             20 detections at any threshold.
     """
     with Predictor.open(path, on_uncertified="ignore") as predictor:
-        manifest = predictor.artifact.manifest
-        canvas = None
-        if manifest.height is not None and manifest.width is not None:
-            canvas = manifest.height, manifest.width
-        eager = eager_reference(checkpoint, canvas)
+        eager = eager_reference(checkpoint, predictor.artifact.manifest.canvas_hw)
         run = eager.run(photo)
         threshold = checkpoint.spec.box.score_threshold
         if len(run.detections) >= min(MIN_DETECTIONS, checkpoint.spec.box.detections):
