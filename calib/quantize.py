@@ -16,7 +16,7 @@ from calib.cli import check_arguments, check_photos, evaluation_set, options_of,
 from model.errors import ArtifactError, MissingDependencyError, UsageError
 from runtime.cli.console import DONE, Bar, run
 from runtime.cli.next_command import next_step
-from runtime.files import atomic_path
+from runtime.files import atomic_path, refuse_overwrite
 
 if TYPE_CHECKING:
     from calib.calibration.photos import Photo
@@ -159,8 +159,7 @@ def _kernels(path: Path, context: RunContext) -> Kernels | None:
 def _check_output(output: Path, source: Path, table: Path) -> None:
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"-o {output}: expected a name that ends in .onnx")
-    if os.path.realpath(output) == os.path.realpath(source):
-        raise UsageError(f"{output}: the output would overwrite the model; use another name (-o)")
+    refuse_overwrite(output, source)
     if os.path.realpath(table) in (os.path.realpath(output), os.path.realpath(source)):
         raise UsageError(f"--table {table}: it would overwrite a model; use another name")
     for option, path in (("-o", output), ("--table", table)):

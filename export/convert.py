@@ -5,7 +5,6 @@ python -m export.convert weights.pkl weights.safetensors --config config.yaml
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from export.cli_spec_options import add_spec_arguments, print_reading, spec_opti
 from model.errors import UsageError
 from runtime.cli.console import DONE, Parser, run
 from runtime.cli.next_command import next_step
-from runtime.files import atomic_path
+from runtime.files import atomic_path, refuse_overwrite
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -36,8 +35,7 @@ def convert(checkpoint: Checkpoint, output: Path) -> None:
 
     if output.suffix.lower() != ".safetensors":
         raise UsageError(f"{output}: expected a name that ends in .safetensors")
-    if os.path.realpath(output) == os.path.realpath(checkpoint.path):
-        raise UsageError(f"{output}: the output would overwrite the input; use another name")
+    refuse_overwrite(output, checkpoint.path)
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     with atomic_path(output) as temporary:
         save_file(tensors, temporary, header_of(checkpoint.spec))

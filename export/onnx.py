@@ -22,7 +22,7 @@ from export.targets import TARGETS, Target, landscape_hw, native_candidates, tar
 from maskport import __version__
 from model.errors import MissingDependencyError, UsageError
 from runtime.cli.console import DONE, Parser, Steps, run, whole_number
-from runtime.files import atomic_path
+from runtime.files import atomic_path, refuse_overwrite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +84,7 @@ def export_onnx(
     begin_step = steps.begin if steps else lambda _: None
     destination, precision = target_named(target), checked_precision(precision)
     output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset, precision)
-    _refuse_overwrite(output, weights, check_photo, config)
+    refuse_overwrite(output, weights, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
     begin_step("reading the weights")
     checkpoint = load(weights, options, config)
@@ -153,12 +153,6 @@ def _require_fixed(spec: ModelSpec, shape: GraphShape) -> None:
         )
     if shape.largest_batch is None:
         raise UsageError("--batch: expected a fixed batch or a range for TensorRT, like 1 or 1:4:8")
-
-
-def _refuse_overwrite(output: Path, *inputs: str | Path | None) -> None:
-    for path in inputs:
-        if path is not None and os.path.realpath(output) == os.path.realpath(path):
-            raise UsageError(f"{output}: the output would overwrite an input; set another with -o")
 
 
 def _decode(path: Path) -> npt.NDArray[np.uint8]:

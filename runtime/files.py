@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, UsageError
 
 
 @contextmanager
@@ -70,6 +70,17 @@ def _explain(path: Path, temporary: Path, error: OSError) -> str:
     if named is not None and os.fspath(named) not in (os.fspath(temporary), os.fspath(path)):
         reason += f" ({named})"
     return f"cannot write {path}: {reason}; name a folder that exists, is writable and has room"
+
+
+def refuse_overwrite(output: Path, *inputs: str | Path | None) -> None:
+    """Refuse an output that is one of the inputs.
+
+    Raises:
+        UsageError: it is, by whatever path.
+    """
+    for path in inputs:
+        if path is not None and os.path.realpath(output) == os.path.realpath(path):
+            raise UsageError(f"{output}: the output would overwrite an input; use another name")
 
 
 def make_folder(folder: Path) -> None:

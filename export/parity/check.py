@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +74,16 @@ def check_file(
         run = eager.run(photo)
         threshold = checkpoint.spec.box.score_threshold
         if len(run.detections) >= min(MIN_DETECTIONS, checkpoint.spec.box.detections):
-            detections = predictor.predict(photo)
-            return _Check(eager, photo, name, threshold, False).report(run, detections)
+            one = _Check(eager, photo, name, threshold, lowered=False)
+            return one.report(run, predictor.predict(photo))
     threshold = _widest_gap(eager.run(photo, 0.0), name)
     run = eager.run(photo, threshold)
-    with tempfile.TemporaryDirectory() as folder:
-        lowered = Path(folder) / "lowered.onnx"
-        with_threshold(path, lowered, threshold)
-        with Predictor.open(lowered, on_uncertified="ignore") as predictor:
-            detections = predictor.predict(photo)
-            return _Check(eager, photo, name, threshold, True).report(run, detections)
+    one = _Check(eager, photo, name, threshold, lowered=True)
+    with (
+        at_threshold(path, threshold) as copy,
+        Predictor.open(copy, on_uncertified="ignore") as predictor,
+    ):
+        return one.report(run, predictor.predict(photo))
 
 
 def _widest_gap(run: EagerRun, name: str) -> float:
@@ -98,6 +100,14 @@ def _widest_gap(run: EagerRun, name: str) -> float:
         return float(tail[0]) / 2
     at = int(np.argmax(tail[:-1] - tail[1:]))
     return float(tail[at] + tail[at + 1]) / 2
+
+
+@contextmanager
+def at_threshold(path: Path, threshold: float) -> Iterator[Path]:
+    """A temporary copy of a file with another score threshold."""
+    with tempfile.TemporaryDirectory() as folder:
+        with_threshold(path, Path(folder) / "lowered.onnx", threshold)
+        yield Path(folder) / "lowered.onnx"
 
 
 def with_threshold(source: Path, target: Path, threshold: float) -> None:

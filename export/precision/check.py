@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from export.parity.check import CheckReport, with_threshold
+from export.parity.check import CheckReport, at_threshold
 from export.precision.formats import HalfFormat
 from export.precision.ranges import RangeReport, refuse_overflow
 from export.precision.session import EmulatedSession
@@ -46,12 +46,9 @@ def check_half(
             of `runtime.compare.half_limits`.
     """
     assert fp32.reference is not None
-    with tempfile.TemporaryDirectory() as folder:
-        if fp32.lowered:
-            lowered = Path(folder) / "lowered.onnx"
-            with_threshold(path, lowered, fp32.score_threshold)
-            path = lowered
-        session = EmulatedSession(path, ranges=True)
+    lowered = at_threshold(path, fp32.score_threshold) if fp32.lowered else nullcontext(path)
+    with lowered as file:
+        session = EmulatedSession(file, ranges=True)
         with Predictor(session, on_uncertified="ignore") as predictor:
             detections = predictor.predict(photo)
     others = "fp32 or bf16" if half.name == "fp16" else "fp32"
