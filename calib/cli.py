@@ -190,7 +190,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.reference is not None and not args.reference.is_file():
         raise ArtifactError(f"--reference {args.reference}: no such file; check the path")
     if args.annotations is not None and args.eval_images is None:
-        raise UsageError("--annotations: add --eval-images, the folder of the annotated photos")
+        raise UsageError("--annotations: no photos; add --eval-images, the folder of the annotated photos")
     if is_compared and args.format != "int8":
         raise UsageError("--budget and --eval-images: ONNX Runtime has no FP8; use --format int8")
     if args.histograms:
@@ -207,7 +207,7 @@ def _check_histograms(args: argparse.Namespace) -> None:
     from calib.options import DEFAULT_METHOD, require_no_photos
 
     if args.run_dir is None:
-        raise UsageError("--histograms: add --run-dir, the folder for the plots")
+        raise UsageError("--histograms: no folder; add --run-dir, where the plots go")
     methods = [name for name, observer in METHODS.items() if issubclass(observer, Histogram)]
     method = DEFAULT_METHOD if args.method is None else args.method
     if method not in methods:

@@ -67,7 +67,9 @@ def verify_checksum(path: Path, *, alone: bool = True, content: bytes | None = N
             hashed = size - _CHECKSUM_BYTES if has_checksum else size
             digest = _digest(file, hashed, path if alone else None)
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ArtifactError(
+            f"{path}: cannot be read ({error.strerror}); check permissions and disk"
+        ) from error
     if has_checksum and digest.encode() != tail[len(_HEAD) :]:
         raise ArtifactError(_changed(path))
     return has_checksum
