@@ -190,7 +190,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.reference is not None and not args.reference.is_file():
         raise ArtifactError(f"--reference {args.reference}: no such file; check the path")
     if args.annotations is not None and args.eval_images is None:
-        raise UsageError("--annotations: no photos; add --eval-images, the folder of the annotated photos")
+        raise UsageError("--annotations: no photos; add --eval-images, the annotated ones")
     if is_compared and args.format != "int8":
         raise UsageError("--budget and --eval-images: ONNX Runtime has no FP8; use --format int8")
     if args.histograms:

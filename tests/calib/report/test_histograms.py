@@ -121,7 +121,7 @@ def test_a_plot_for_each(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--histograms"], "--histograms: add --run-dir, the folder for the plots"),
+        (["--histograms"], "--histograms: no folder; add --run-dir, where the plots go"),
         (
             ["--histograms", "--run-dir", "run", "--method", "min-max"],
             "--histograms: --method min-max has no histogram",
