@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from runtime.device.library import Array, clipped
-from runtime.masks.paste import CELLS_AFTER, CELLS_BEFORE, SMALL_KERNEL_PX, MaskRule
+from runtime.masks.axes import CELLS_AFTER, CELLS_BEFORE, SMALL_KERNEL_PX
+from runtime.masks.paste import MaskRule
 
 # Pixels per block, about 40 bytes each.
 _BLOCK_PIXELS = 1 << 23

@@ -17,7 +17,7 @@ import numpy as np
 from model.arrays import Float32, UInt8
 from model.errors import ImageError
 from runtime.preprocessing import opencv_bilinear, skimage_bilinear
-from runtime.preprocessing.torch_bilinear import bilinear, resize_into
+from runtime.preprocessing.torch_bilinear import resize_into
 
 if TYPE_CHECKING:
     from model.spec import PreprocessSpec
@@ -239,6 +239,3 @@ def _resize_into(planes: Float32, photo: UInt8, spec: PreprocessSpec) -> None:
     else:
         integers = skimage_bilinear.resize_uint8(photo, (hw[0], hw[1]))
         np.multiply(integers, scale, out=planes, dtype=np.float32)
-
-
-__all__ = ["Canvas", "CanvasPool", "bilinear", "origin_yx", "resize", "resized_hw", "to_canvas"]

@@ -18,13 +18,13 @@ from model.arrays import Float64, Int64, UInt8
 _BLOCK_ROWS = 32
 
 
-def taps(pixel: Int64, source: int, target: int) -> tuple[Int64, Float64]:
+def taps(pixel: Int64, source: int, target: int | Int64) -> tuple[Int64, Float64]:
     """Positions of target pixels in the source.
 
     Args:
         pixel: int64 [P], target pixels, each from 0 to target - 1.
         source: pixels of the source.
-        target: pixels of the result.
+        target: pixels of the result, one number or one per pixel.
 
     Returns:
         int64 [P], the source pixel before each, from -1 to source - 1; float64 [P], its distance

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.masks import paste, rle
+from runtime.masks.axes import box_axes
 from runtime.masks.paste import MaskCrop, MaskRule, paste_crops
 from tests.oracles import paste as oracle
 
@@ -233,10 +234,10 @@ def test_crop_of_many_blocks_is_torchvision() -> None:
 
 def test_fast_products_stay_within_the_recomputed_band() -> None:
     """The matrix product must err much less than the band that is evaluated again."""
-    mask, box = noise("uniform")[0], (-30, -20, 410, 300)
+    mask, box = noise("uniform")[0], np.array([[-30, -20, 410, 300]], np.float32)
     grid = np.pad(mask, (1, 2))
-    across = paste.resize_axis(box[0], box[2], 240, len(grid), False)
-    down = paste.resize_axis(box[1], box[3], 180, len(grid), False)
+    axes = box_axes(box, len(mask), (180, 240), "integer")
+    across, down = (paste._CropAxis.of(axis, 0) for axis in axes[:2])
     fast = across.matrix(len(grid)) @ grid.T @ down.matrix(len(grid)).T
     column, row = np.indices(fast.shape).reshape(2, -1)
     exact = paste._evaluate(grid, across, down, column, row, paste._large_resize)

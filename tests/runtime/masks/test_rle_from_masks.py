@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from runtime.masks import rle
-from runtime.masks.paste import MaskRule, grown_integer_boxes, paste_crops, resize_taps
+from runtime.masks.axes import grown_integer_boxes, resize_taps
+from runtime.masks.paste import MaskRule, paste_crops
 from runtime.masks.rle_from_masks import encode_pasted
 
 HW = (97, 131)
