@@ -12,6 +12,7 @@ import numpy as np
 
 from model.arrays import Bool, Float32
 from model.errors import UsageError
+from runtime.whole_numbers import require_count
 
 if TYPE_CHECKING:
     from model.spec import ModelSpec
@@ -177,31 +178,22 @@ def _score_of(name: str) -> str:
 
 
 def _parse_scores(value: object) -> float | Mapping[str, float]:
+    def score(name: str, one: object) -> float:
+        return _number(_score_of(name), one, "0 to 1", lambda number: 0 <= number <= 1)
+
     if not isinstance(value, Mapping):
-        return _parse_score(OTHERS, value)
-    names = _parse_names("score threshold", value)
-    return {name: _parse_score(name, value[name]) for name in names}
-
-
-def _parse_score(name: str, value: object) -> float:
-    score = _number(_score_of(name), value)
-    if not 0 <= score <= 1:
-        raise UsageError(f"{_score_of(name)}: expected 0 to 1, got {score:g}")
-    return score
+        return score(OTHERS, value)
+    return {name: score(name, value[name]) for name in _parse_names("score threshold", value)}
 
 
 def _parse_mask_threshold(value: object) -> float:
-    threshold = _number("mask threshold", value)
-    if not 0 < threshold < 1:
-        raise UsageError(f"mask threshold: expected a number between 0 and 1, got {threshold:g}")
-    return threshold
+    expected = "a number between 0 and 1"
+    return _number("mask threshold", value, expected, lambda threshold: 0 < threshold < 1)
 
 
-def _parse_top_k(value: object) -> int:
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or value < 1:  # type: ignore[operator]
-        raise UsageError(f"top-k: expected a whole number from 1, got {value!r}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+def _parse_top_k(value: Any) -> int:
+    require_count("top-k", value)
+    return int(value)
 
 
 def _parse_classes(value: object) -> tuple[str, ...]:
@@ -212,10 +204,7 @@ def _parse_classes(value: object) -> tuple[str, ...]:
 
 
 def _parse_min_area(value: object) -> float:
-    area = _number("minimal area", value)
-    if area < 0:
-        raise UsageError(f"minimal area: expected 0 or more pixels, got {area:g}")
-    return area
+    return _number("minimal area", value, "0 or more pixels", lambda area: area >= 0)
 
 
 def _parse_names(what: str, value: Any) -> tuple[str, ...]:
@@ -232,7 +221,7 @@ def _parse_names(what: str, value: Any) -> tuple[str, ...]:
     return tuple(map(str, names))  # also converts NumPy's strings
 
 
-def _number(what: str, value: object) -> float:
+def _number(what: str, value: object, expected: str, is_valid: Callable[[float], bool]) -> float:
     is_number = isinstance(value, int | float | np.integer | np.floating)
     try:
         number = float(value) if is_number and not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
@@ -240,6 +229,8 @@ def _number(what: str, value: object) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise UsageError(f"{what}: expected a number, got {value!r}")
+    if not is_valid(number):
+        raise UsageError(f"{what}: expected {expected}, got {number:g}")
     return number
 
 

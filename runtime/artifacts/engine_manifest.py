@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -194,21 +194,12 @@ def _check_sizes(read: EngineFile) -> None:
             raise ValueError("engine.tensors: 'images' has another canvas than manifest")
 
 
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "sha256": (str,),
-    "size_bytes": (int,),
-    "library": (str,),
-    "library_version": (str,),
-    "architecture": (str,),
-    "onnx_sha256": (str,),
-    "tensors": (list,),
-    "layer_types": (dict,),
-    "quantize_layers": (int,),
-    "options": (dict,),
-    "build_seconds": (int, float),
-    "version_compatible": (bool,),
-    "hardware_compatible": (str,),
-}
+# JSON types by the annotation of an `EngineInfo` field.
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
+    "tuple[TensorInfo, ...]": (list,), "Mapping[str, int]": (dict,), "Mapping[str, Any]": (dict,),
+}  # fmt: skip
+_FIELDS = {one.name: _JSON_TYPES[str(one.type)] for one in fields(EngineInfo)}
 
 
 def _info(data: Mapping[str, Any]) -> EngineInfo:
