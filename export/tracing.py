@@ -28,8 +28,8 @@ from model.native.options import NativeOptions
 from model.spec import PreprocessSpec
 
 DEFAULT_OPSET = 18
-# 18 is what the lowering is written for and what every reader tried so far takes. ONNX
-# Runtime 1.31 has no kernel for the RoiAlign of opset 22.
+# The lowerings are written for 18, and all tested readers support it. ONNX Runtime 1.31 has no
+# RoiAlign kernel for opset 22.
 OPSETS = (18, 19, 20, 21)
 _TRACE_SIDES = (224, 288)
 
@@ -44,9 +44,9 @@ NATIVE_PASSES: tuple[Pass, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class GraphShape:
-    """What the graph's inputs may be; None is dynamic. Sides are canvas pixels.
+    """The sizes of the graph's inputs; None is dynamic. Sides are in canvas pixels.
 
-    `batch_range` is the smallest, the usual and the largest batch, instead of a fixed one.
+    `batch_range` is the minimum, optimum and maximum batch, instead of a fixed one.
     """
 
     batch: int | None = None
@@ -56,34 +56,34 @@ class GraphShape:
 
     @property
     def largest_batch(self) -> int | None:
-        """The most images of one run."""
+        """The maximum number of images of one run; None: no limit."""
         return self.batch if self.batch_range is None else self.batch_range[2]
 
     def check(self, spec: PreprocessSpec) -> None:
-        """Refuse what the network cannot run.
+        """Check the sizes against the preprocessing.
 
         Raises:
-            UsageError: a side that is no multiple of the divisor or not the square's, or a batch
-                below one.
+            UsageError: a side that is not a multiple of the divisor, a canvas other than the
+                spec's square, or a batch out of range.
         """
         divisor, square = spec.size_divisor, spec.long_side
         if spec.square and not {self.height, self.width} <= {None, square}:
             raise UsageError(
                 f"--size {self.height}x{self.width}: this model's canvas is always square, "
-                f"{square}x{square}; say that, or another --long-side"
+                f"{square}x{square}; use that, or another --long-side"
             )
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and (side % divisor or not divisor <= side <= 16384):
                 raise UsageError(
                     f"--size: {name}: expected a multiple of {divisor} from {divisor} to 16384, "
-                    f"got {side}; for instance {min(max(-(-side // divisor), 1) * divisor, 16384)}"
+                    f"got {side}; for instance {min(max(spec.canvas_side(side), divisor), 16384)}"
                 )
         for batch in self.batch_range or (self.batch,):
             if batch is not None and not 1 <= batch <= 1024:
                 raise UsageError(f"--batch: expected 1 to 1024, got {batch}")
         if self.batch_range is not None and list(self.batch_range) != sorted(self.batch_range):
             raise UsageError(
-                f"--batch: expected MIN:USUAL:MAX in rising order, like 1:4:8, got "
+                f"--batch: expected MIN:OPT:MAX in ascending order, like 1:4:8, got "
                 f"{':'.join(map(str, self.batch_range))}"
             )
 
@@ -95,7 +95,7 @@ def trace(
     native_options: NativeOptions | None = None,
     native_passes: Sequence[Pass] = NATIVE_PASSES,
 ) -> ir.Model:
-    """Write the network as ONNX.
+    """Export the network to an ONNX graph.
 
     Args:
         model: in eval mode.
@@ -103,7 +103,7 @@ def trace(
         opset: one of `OPSETS`.
         native_options: None for the `standard` lowering; else `native`, which needs fixed sides
             and a batch that is fixed or a range.
-        native_passes: rewrites of a `native` graph; fewer only to weigh what they are worth.
+        native_passes: rewrites of a `native` graph; fewer only for measurements.
 
     Returns:
         a graph with roles on its nodes and the outputs of `model.mask_rcnn.Outputs` under their
@@ -121,10 +121,10 @@ def trace(
 
 
 def _standard(model: MaskRCNN, opset: int) -> ir.Model:
-    """Traced with all sizes dynamic: fixed ones are declared afterwards, and readers fold them."""
+    """Trace with dynamic sizes; fixed ones are declared afterwards, and readers fold them."""
     divisor = model.spec.preprocess.size_divisor
-    # Sizes of 1 would be specialised by the tracer, hence two images.
-    height, width = (-(-side // divisor) * divisor for side in _TRACE_SIDES)
+    # The tracer would specialize on a size of 1, hence two images.
+    height, width = map(model.spec.preprocess.canvas_side, _TRACE_SIDES)
     batch = torch.export.Dim("batch", min=1, max=1024)
     rows = divisor * torch.export.Dim("rows", min=1, max=16384 // divisor)
     columns = divisor * torch.export.Dim("columns", min=1, max=16384 // divisor)
@@ -132,7 +132,7 @@ def _standard(model: MaskRCNN, opset: int) -> ir.Model:
     table = standard.translations()
     graph_model = _run_tracer(model, _example(2, height, width), dynamic, opset, table)
     compact_heads(graph_model)
-    # The tracer's shapes hold its own names for sizes.
+    # The tracer's shapes contain its own size names.
     for node in graph_model.graph.all_nodes():
         for value in node.outputs:
             value.shape = None
@@ -146,9 +146,9 @@ def _native(
     options: NativeOptions,
     passes: Sequence[Pass],
 ) -> ir.Model:
-    """Traced with the sizes that it will have."""
+    """Trace with the final sizes."""
     if shape.height is None or shape.width is None or shape.largest_batch is None:
-        raise ExportError("native lowering: expected a fixed canvas and batch, say --size HxW")
+        raise ExportError("native lowering: expected a fixed canvas and batch; add --size HxW")
     dynamic = None
     if shape.batch_range is not None:
         batch = torch.export.Dim("batch", min=shape.batch_range[0], max=shape.batch_range[2])
@@ -197,7 +197,7 @@ def _run_tracer(
                 optimize=True,
                 verbose=False,
             )
-        except Exception as error:  # the exporter wraps anything at all
+        except Exception as error:  # the exporter wraps any exception
             raise _explain(error) from error
     if program is None:
         raise ExportError("tracing failed: expected a program of torch.onnx.export, got none")
@@ -207,7 +207,7 @@ def _run_tracer(
 
 
 def _declare_shapes(graph_model: ir.Model, model: MaskRCNN, shape: GraphShape) -> None:
-    """Fixed sizes, or plain names where they are dynamic, on the graph's inputs and outputs."""
+    """Set fixed sizes, or names for dynamic ones, on the graph's inputs and outputs."""
     batch: int | str = shape.batch or "batch"
     rows, spec = model.spec.box.detections, model.spec
     trailing_of: dict[str, list[int]] = {
@@ -228,7 +228,7 @@ def _declare_shapes(graph_model: ir.Model, model: MaskRCNN, shape: GraphShape) -
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Third parties' warnings and chatter are not the user's business unless it fails."""
+    """Silence warnings and messages of other libraries; errors are raised."""
     logger = logging.getLogger("torch.onnx")
     level, logger_level = logging.root.manager.disable, logger.level
     logging.disable(logging.WARNING)
@@ -243,11 +243,10 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _fast() -> Iterator[None]:
-    """Trace without work that a single trace cannot profit from.
+    """Disable garbage collection and the tracer's shape cache during a trace.
 
-    The tracer allocates millions of small objects that live until it ends, so each collection of
-    garbage walks them for nothing; its cache of shapes costs more than it saves where every layer
-    has other shapes.
+    The tracer allocates millions of small objects that live until its end, so collections find
+    nothing; the shape cache costs more than it saves, because every layer has other shapes.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -260,7 +259,7 @@ def _fast() -> Iterator[None]:
 
 
 def _explain(error: BaseException) -> ExportError:
-    """What a lowering said itself, or the innermost of the tracer's wrapped errors."""
+    """The error of a lowering, or the innermost of the tracer's wrapped errors."""
     while error.__cause__ is not None and not isinstance(error, ExportError):
         error = error.__cause__
     if isinstance(error, ExportError):
@@ -268,5 +267,5 @@ def _explain(error: BaseException) -> ExportError:
     message = in_brief(error, 300)
     return ExportError(
         f"tracing failed: {type(error).__name__}: {message}; "
-        "check that the installed torch is one of pyproject.toml's"
+        "check that pyproject.toml allows the installed torch"
     )

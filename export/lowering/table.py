@@ -1,4 +1,4 @@
-"""From the opaque operators to a lowering; the one place that knows their flat arguments."""
+"""The translation table from the opaque operators to a lowering."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from model.spec_json import pooler_from_json
 
 
 class Pool(Protocol):
-    """Writes `maskrcnn::pyramid_pool`."""
+    """Translates `maskrcnn::pyramid_pool`."""
 
     def __call__(
         self, features: Sequence[Value], rois: Value, valid: Value, spec: PoolerSpec
     ) -> tuple[Value, Value]:
-        """See `model.ops.pyramid_pool`; its numbers are the spec's."""
+        """See `model.ops.pyramid_pool`."""
 
 
 class Suppress(Protocol):
-    """Writes `maskrcnn::nms_keep`."""
+    """Translates `maskrcnn::nms_keep`."""
 
     def __call__(
         self, boxes: Value, valid: Value, groups: Value, num_groups: int, iou: float, stage: str
@@ -31,7 +31,7 @@ class Suppress(Protocol):
 
 
 def operator_table(pool: Pool, suppress: Suppress) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The table that `torch.onnx.export` takes."""
+    """The `custom_translation_table` for `torch.onnx.export`."""
 
     def pyramid_pool(
         features: Sequence[Value], rois: Value, valid: Value, pooler: str
