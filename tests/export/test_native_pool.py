@@ -20,28 +20,28 @@ from model.pooling.packing import pack
 from model.spec import PoolerSpec
 from tests.exported_operators import Pool, exported, op_counts, run
 from tests.oracles.roi_align import roi_align
-from tests.pooling_family import Given
+from tests.pooling_family import PoolInputs
 
 
 def _export(
     spec: PoolerSpec,
-    given: Given,
+    inputs: PoolInputs,
     options: NativeOptions | None = None,
     dynamic_shapes: object = None,
 ) -> onnx.ModelProto:
-    maps = [torch.tensor(feature) for feature in given.features]
-    example = (maps, torch.tensor(given.rois), torch.tensor(given.valid))
-    table = translations(options or NativeOptions(), len(given.rois))
+    maps = [torch.tensor(feature) for feature in inputs.features]
+    example = (maps, torch.tensor(inputs.rois), torch.tensor(inputs.valid))
+    table = translations(options or NativeOptions(), len(inputs.rois))
     return exported(Pool(spec), example, table, dynamic_shapes)
 
 
-def _run(model: onnx.ModelProto, given: Given) -> np.ndarray:
-    return run(model, given.feed())[0][0]
+def _run(model: onnx.ModelProto, inputs: PoolInputs) -> np.ndarray:
+    return run(model, inputs.feed())[0][0]
 
 
-def _eager(spec: PoolerSpec, given: Given) -> np.ndarray:
-    maps = [torch.tensor(f) for f in given.features]
-    pooled, _ = ops.RoIPooler(spec)(maps, torch.tensor(given.rois), torch.tensor(given.valid))
+def _eager(spec: PoolerSpec, inputs: PoolInputs) -> np.ndarray:
+    maps = [torch.tensor(f) for f in inputs.features]
+    pooled, _ = ops.RoIPooler(spec)(maps, torch.tensor(inputs.rois), torch.tensor(inputs.valid))
     return pooled.numpy()
 
 
@@ -99,15 +99,15 @@ def _levels(rois: np.ndarray, spec: PoolerSpec) -> np.ndarray:
     return ops.roi_levels(torch.tensor(rois), spec).numpy()
 
 
-def _oracle(spec: PoolerSpec, given: Given) -> np.ndarray:
+def _oracle(spec: PoolerSpec, inputs: PoolInputs) -> np.ndarray:
     """One image only: float64 [R, C, P, P]."""
-    maps = [f[0].astype(np.float64) for f in given.features]
+    maps = [f[0].astype(np.float64) for f in inputs.features]
     sampling = spec.sampling_ratio, spec.aligned
-    levels = _levels(given.rois[0], spec)
+    levels = _levels(inputs.rois[0], spec)
     return np.stack(
         [
             roi_align(maps[level], roi, spec.output_size, spec.strides[level], *sampling)
-            for roi, level in zip(given.rois[0], levels, strict=True)
+            for roi, level in zip(inputs.rois[0], levels, strict=True)
         ]
     )
 
@@ -209,20 +209,20 @@ def test_it_equals_the_oracle_up_to_rounding(name: str, aligned: bool, ratio: in
     spec = PoolerSpec(7, ratio, aligned, pyramid.strides, **eps)
     classes = _rois_by_class(rng, pyramid.canvas_hw, spec, 12)
     rois = np.concatenate(list(classes.values()))[None]
-    given = Given(pyramid.maps(rng), rois, np.ones(rois.shape[:2], bool))
-    model, exact = _export(spec, given), _oracle(spec, given)
+    inputs = PoolInputs(pyramid.maps(rng), rois, np.ones(rois.shape[:2], bool))
+    model, exact = _export(spec, inputs), _oracle(spec, inputs)
     owners = np.repeat(list(classes), [len(r) for r in classes.values()])
 
     def errors(pooled: np.ndarray) -> dict[str, float]:
         return {c: float(np.abs(pooled - exact)[owners == c].max()) for c in classes}
 
-    in_float64 = replace(given, features=[f.astype(np.float64) for f in given.features])
+    in_float64 = replace(inputs, features=[f.astype(np.float64) for f in inputs.features])
     samples = _run(_in_float64(model), in_float64)
     assert max(errors(_average(samples, rois.shape[1], 7, ratio)).values()) < 1e-9
 
-    native, torchvision = errors(_run(model, given)), errors(_eager(spec, given))
-    cells = sum(pack([f.shape[2:] for f in given.features]).canvas_hw)
-    slope = max(float(np.abs(np.diff(f, axis=a)).max()) for f in given.features for a in (2, 3))
+    native, torchvision = errors(_run(model, inputs)), errors(_eager(spec, inputs))
+    cells = sum(pack([f.shape[2:] for f in inputs.features]).canvas_hw)
+    slope = max(float(np.abs(np.diff(f, axis=a)).max()) for f in inputs.features for a in (2, 3))
     step = cells * 2.0**-24 * slope  # half a unit of a position on the canvas
     assert max(native.values()) <= min(2 * step, 3 * max(torchvision.values()))
     assert native["wholly outside"] == 0
@@ -231,14 +231,14 @@ def test_it_equals_the_oracle_up_to_rounding(name: str, aligned: bool, ratio: in
 
 
 @cache
-def _one_channel(canvas_hw: tuple[int, int]) -> tuple[onnx.ModelProto, Given]:
+def _one_channel(canvas_hw: tuple[int, int]) -> tuple[onnx.ModelProto, PoolInputs]:
     """A graph for 4 levels, and RoIs of all classes and beyond the edges."""
     rng, spec = np.random.default_rng(17), PoolerSpec()
     maps = _Pyramid(canvas_hw).maps(rng, 1)
     classes = _rois_by_class(rng, canvas_hw, spec, 100)
     rois = np.concatenate([*classes.values(), _overhanging(rng, canvas_hw, 200)])[None]
-    given = Given(maps, rois, np.ones(rois.shape[:2], bool))
-    return _export(spec, given), given
+    inputs = PoolInputs(maps, rois, np.ones(rois.shape[:2], bool))
+    return _export(spec, inputs), inputs
 
 
 @pytest.mark.parametrize("loud", [0, 1, 2, 3])
@@ -254,10 +254,10 @@ def _one_channel(canvas_hw: tuple[int, int]) -> tuple[onnx.ModelProto, Given]:
 )
 def test_no_sample_reads_another_level(canvas_hw: tuple[int, int], loud: int) -> None:
     """One level is a million, the others 0: RoIs of the others give 0."""
-    model, given = _one_channel(canvas_hw)
-    maps = [np.full_like(f, 1e6 * (i == loud)) for i, f in enumerate(given.features)]
-    quiet = _levels(given.rois[0], PoolerSpec()) != loud
-    assert np.abs(_run(model, replace(given, features=maps))[quiet]).max() <= 1.0
+    model, inputs = _one_channel(canvas_hw)
+    maps = [np.full_like(f, 1e6 * (i == loud)) for i, f in enumerate(inputs.features)]
+    quiet = _levels(inputs.rois[0], PoolerSpec()) != loud
+    assert np.abs(_run(model, replace(inputs, features=maps))[quiet]).max() <= 1.0
 
 
 def _overhanging(rng: np.random.Generator, canvas_hw: tuple[int, int], count: int) -> np.ndarray:
@@ -268,41 +268,41 @@ def _overhanging(rng: np.random.Generator, canvas_hw: tuple[int, int], count: in
     return np.concatenate([end - sides, end], axis=1).astype(np.float32)
 
 
-def _three_images(seed: int, spec: PoolerSpec) -> Given:
+def _three_images(seed: int, spec: PoolerSpec) -> PoolInputs:
     rng = np.random.default_rng(seed)
     pyramid = _Pyramid((160, 224), spec.strides)
     maps = [np.concatenate(m) for m in zip(*(pyramid.maps(rng, 3) for _ in "123"), strict=True)]
     classes = [_rois_by_class(rng, pyramid.canvas_hw, spec, 3) for _ in "123"]
     rois = np.stack([np.concatenate(list(c.values())) for c in classes])
-    return Given(maps, rois, rng.random(rois.shape[:2]) > 0.3)
+    return PoolInputs(maps, rois, rng.random(rois.shape[:2]) > 0.3)
 
 
 def test_a_batch_and_its_invalid_rows() -> None:
     spec = PoolerSpec(14, 2)
-    given = _three_images(2, spec)
-    expected = _eager(spec, given)
+    inputs = _three_images(2, spec)
+    expected = _eager(spec, inputs)
     rng = np.random.default_rng(3)
     anything = np.array([np.nan, np.inf, -np.inf, 1e38, 0.0], np.float32)
-    rois = np.where(given.valid[..., None], given.rois, rng.choice(anything, given.rois.shape))
-    model = _export(spec, given)
+    rois = np.where(inputs.valid[..., None], inputs.rois, rng.choice(anything, inputs.rois.shape))
+    model = _export(spec, inputs)
     assert op_counts(model)["GridSample"] == 1
-    pooled = _run(model, replace(given, rois=rois))
-    assert not pooled[~given.valid.reshape(-1)].any()
+    pooled = _run(model, replace(inputs, rois=rois))
+    assert not pooled[~inputs.valid.reshape(-1)].any()
     np.testing.assert_allclose(pooled, expected, atol=3e-5)
-    assert not _run(model, replace(given, rois=rois, valid=np.zeros_like(given.valid))).any()
+    assert not _run(model, replace(inputs, rois=rois, valid=np.zeros_like(inputs.valid))).any()
 
 
 def test_chunks_change_no_bit() -> None:
     spec = PoolerSpec(7, 2)
-    given = _three_images(4, spec)
-    assert given.rois.shape[1] == 23
-    whole = _run(_export(spec, given), given)
+    inputs = _three_images(4, spec)
+    assert inputs.rois.shape[1] == 23
+    whole = _run(_export(spec, inputs), inputs)
     sample_bytes = 4 * 3 * 3 * 14 * 14  # float32, images, channels, samples
     for rois_at_once, spare, pieces in ((1, sample_bytes - 1, 23), (5, 0, 5)):
         options = NativeOptions(chunk_bytes=rois_at_once * sample_bytes + spare)
-        model = _export(spec, given, options)
+        model = _export(spec, inputs, options)
         assert op_counts(model)["GridSample"] == pieces
-        np.testing.assert_array_equal(_run(model, given), whole)
+        np.testing.assert_array_equal(_run(model, inputs), whole)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
