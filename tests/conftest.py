@@ -19,11 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """One thread for each library: workers of one run share the cores.
 
     With two, torch's bilinear resize rounds differently, by up to 5e-6.
     """
+    if config.getoption("numprocesses", None):  # xdist's controller, which runs no test
+        return
     import onnxruntime
     import torch
 
