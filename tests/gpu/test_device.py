@@ -16,7 +16,7 @@ from runtime.predictor import Predictor
 from runtime.preprocessing.canvas import resize as resize_on_the_host
 from runtime.sessions.torch import Mode, TorchSession
 from tests.runtime.device import models, test_device_keypoints, test_device_paste, test_resize
-from tests.runtime.device.test_resize import KINDS, SIZES
+from tests.runtime.device.test_resize import INTERPOLATIONS, SIZES
 
 pytestmark = pytest.mark.gpu
 
@@ -78,7 +78,7 @@ def test_a_new_size_does_not_wait_either() -> None:
         resize(given, "hwc", (96, 96), predictor.spec.preprocess, workspace)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INTERPOLATIONS)
 @pytest.mark.parametrize(("source", "target"), SIZES.values(), ids=SIZES)
 def test_the_resize_is_the_hosts(
     kind: str, source: tuple[int, int], target: tuple[int, int]

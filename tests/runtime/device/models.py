@@ -1,4 +1,4 @@
-"""Small models of every kind that a device path treats differently, and photos for them."""
+"""Small models for every branch of the device code, and photos for them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SIZES = {"short_side": 96, "long_side": 160}
 
 @cache
 def checkpoint(kind: str) -> Checkpoint:
-    """The demo's weights at 160/267 with fewer rows; the others' are random."""
+    """The demo's weights at 160/267 with fewer rows; the other weights are random."""
     if kind == "demo":
         names = tuple((ROOT / "examples/demo/shapes.names").read_text("utf-8").split())
         options = SpecOptions(short_side=160, long_side=267, names=names)
-        read = load(ROOT / "examples/demo/shapes.pth", options)
-        return replace(read, spec=_smaller(read.spec))
+        loaded = load(ROOT / "examples/demo/shapes.pth", options)
+        return replace(loaded, spec=_smaller(loaded.spec))
     spec = _spec(kind)
     torch.manual_seed(0)
     network = MaskRCNN(spec)
@@ -35,7 +35,7 @@ def checkpoint(kind: str) -> Checkpoint:
 
 
 def _smaller(spec: ModelSpec) -> ModelSpec:
-    """With fewer proposals and rows, which only take time."""
+    """With fewer proposals and rows, for speed."""
     return replace(
         spec,
         rpn=replace(spec.rpn, pre_nms=100, post_nms=100),
@@ -59,7 +59,7 @@ def _spec(kind: str) -> ModelSpec:
 
 
 def _matterport(spec: ModelSpec) -> ModelSpec:
-    """Its way from a photo to a canvas and back, around the same network."""
+    """Matterport's pre- and postprocessing around the same network."""
     assert spec.mask is not None
     preprocess = replace(
         spec.preprocess, resize_rule="matterport", interpolation="skimage-bilinear", square=True,
@@ -74,7 +74,7 @@ def _matterport(spec: ModelSpec) -> ModelSpec:
 
 
 def threshold(kind: str) -> float:
-    """A score that some rows are below."""
+    """A threshold that some scores are below."""
     return 0.5 if kind == "demo" else 0.0
 
 
@@ -85,5 +85,5 @@ def _photo() -> np.ndarray:
 
 def photos(count: int) -> np.ndarray:
     """The sample photo and mirrored ones, uint8 [N, 480, 640, 3] RGB."""
-    turned = [_photo(), _photo()[:, ::-1], _photo()[::-1]]
-    return np.stack([turned[index % 3] for index in range(count)])
+    variants = [_photo(), _photo()[:, ::-1], _photo()[::-1]]
+    return np.stack([variants[index % 3] for index in range(count)])

@@ -1,9 +1,8 @@
-"""Test doubles that make every copy to the host raise, and count it: for PyTorch and for NumPy.
+"""Test doubles for PyTorch and NumPy that count every copy to the host and raise.
 
-On CPU arrays such a copy costs nothing and shows nowhere; on a GPU each one stops the pipeline.
-Forbidden are reading a value (`item`, `bool`, `int`, …), turning an array into another one of the
-host, and every operation whose answer's *shape* depends on the data: its size must be known on the
-host.
+On CPU arrays such a copy is invisible; on a GPU it stalls the pipeline. Forbidden are reading a
+value (`item`, `bool`, `int`, …), converting an array to a host array, and operations whose output
+*shape* depends on the data, because the host must know its size.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class HostCopyError(AssertionError):
-    """Something was copied to the host."""
+    """A copy to the host."""
 
 
 class Counter:
-    """What was copied so far."""
+    """The copies so far."""
 
     def __init__(self) -> None:
         self.copies: list[str] = []
@@ -45,7 +44,7 @@ _DATA_DEPENDENT = {
 
 
 class _Functions(TorchFunctionMode):
-    """What is a method of a tensor; on a CPU some of it never reaches an operator."""
+    """Tensor methods; on a CPU some of them never reach an operator."""
 
     def __init__(self, counter: Counter) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class _Operators(TorchDispatchMode):
     ) -> Any:
         name = func.overloadpacket.__name__
         if func.namespace not in ("aten", "prim", "prims"):
-            self._counter.forbid(f"{func.namespace}::{name}, whose body cannot be watched")
+            self._counter.forbid(f"{func.namespace}::{name}, whose body is not observed")
         if name in _DATA_DEPENDENT:
             self._counter.forbid(f"aten::{name}")
         if name in ("index", "index_put", "index_put_"):
@@ -95,7 +94,7 @@ _FORBIDDEN_FUNCTIONS = {
 
 
 class NoCopyArray(np.ndarray):
-    """Host memory that behaves like a device's: values can be computed with, never looked at."""
+    """Host memory that behaves like device memory: its values can be used, but not read."""
 
     counter: Counter | None
 
@@ -113,7 +112,7 @@ class NoCopyArray(np.ndarray):
         return self._guarded(super().__array_function__(func, types, args, kwargs))
 
     def _guarded(self, values: Any) -> Any:
-        """Some functions of NumPy, like `where`, answer plain arrays."""
+        """Some functions of NumPy, like `where`, return plain arrays."""
         if isinstance(values, np.ndarray) and not isinstance(values, NoCopyArray):
             values = values.view(NoCopyArray)
             values.counter = self.counter

@@ -1,4 +1,4 @@
-"""An engine behind `DevicePredictor`, on a stand-in for the GPU whose memory is the host's."""
+"""An engine behind `DevicePredictor`, on a fake GPU in host memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.runtime.fake_gpu import FakeCuda, FakeTensorRT
 
 
 class _Interface:
-    """A NumPy array as if it lay on the GPU."""
+    """A NumPy array that poses as a GPU array."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -30,13 +30,13 @@ class _Interface:
         }  # fmt: skip
 
 
-def _seen(array: DeviceArray) -> np.ndarray:
+def _as_numpy(array: DeviceArray) -> np.ndarray:
     memory = (ctypes.c_uint8 * array.nbytes).from_address(array.address)
     return np.frombuffer(memory, array.typestr).reshape(array.shape)
 
 
 class _HostAddresses:
-    """NumPy computes at once, the stand-in when it is awaited: so await it in between."""
+    """NumPy computes at once, the fake GPU at synchronization: so synchronize in between."""
 
     def __init__(self, session: TensorRTSession, cuda: FakeCuda) -> None:
         self._session, self._cuda = session, cuda
@@ -44,11 +44,11 @@ class _HostAddresses:
         self.stream = cuda.create_stream()
 
     @contextmanager
-    def on_device(self, feed: Any, stream: Any = None) -> Iterator[dict[str, np.ndarray]]:
-        shown = {name: _Interface(values) for name, values in feed.items()}
-        with self._session.on_device(shown, self.stream) as answer:
+    def on_device(self, inputs: Any, stream: Any = None) -> Iterator[dict[str, np.ndarray]]:
+        arrays = {name: _Interface(values) for name, values in inputs.items()}
+        with self._session.on_device(arrays, self.stream) as outputs:
             self._cuda.synchronize(self.stream)
-            yield {name: _seen(array) for name, array in answer.items()}
+            yield {name: _as_numpy(array) for name, array in outputs.items()}
 
     def close(self) -> None:
         self._session.close()
@@ -61,32 +61,32 @@ def session(engine: Path, library: FakeTensorRT, cuda: FakeCuda) -> Iterator[Ten
     opened.close()
 
 
-def test_finds_what_the_predictor_finds_with_the_engine(
+def test_results_equal_the_predictors_with_the_engine(
     session: TensorRTSession, cuda: FakeCuda, demo_pixels: np.ndarray
 ) -> None:
     expected = Predictor(session).predict(demo_pixels)
     cuda.counts.clear()
     predictor = DevicePredictor(_HostAddresses(session, cuda))
     for _ in range(2):
-        (found,) = predictor.predict(demo_pixels).to_host()
-        assert found.names == expected.names
-        np.testing.assert_array_equal(found.boxes, expected.boxes)
-        np.testing.assert_array_equal(found.mask_probs, expected.mask_probs)
+        (result,) = predictor.predict(demo_pixels).to_host()
+        assert result.names == expected.names
+        np.testing.assert_array_equal(result.boxes, expected.boxes)
+        np.testing.assert_array_equal(result.mask_probs, expected.mask_probs)
     assert cuda.counts["upload"] == cuda.counts["download"] == 0
 
 
-def test_nobody_waits_on_the_host(session: TensorRTSession, cuda: FakeCuda) -> None:
-    """A run of another stream waits, on the device, for who still reads the buffers."""
-    feed = {
+def test_the_host_never_waits(session: TensorRTSession, cuda: FakeCuda) -> None:
+    """A run on another stream waits on the device until the buffers are read."""
+    inputs = {
         "images": _Interface(np.zeros((1, 3, 320, 448), np.float32)),
         "image_hw": _Interface(np.array([[320, 448]], np.float32)),
     }
     first, second = cuda.create_stream(), cuda.create_stream()
     read: list[str] = []
     cuda.counts.clear()
-    with session.on_device(feed, first):
+    with session.on_device(inputs, first):
         cuda.submit(first, lambda: read.append("first"))
-    with session.on_device(feed, second):
+    with session.on_device(inputs, second):
         cuda.submit(second, lambda: read.append("second"))
     assert cuda.counts["synchronize"] == 0
     assert read == []
@@ -94,28 +94,30 @@ def test_nobody_waits_on_the_host(session: TensorRTSession, cuda: FakeCuda) -> N
     assert read == ["first", "second"]
 
 
-def test_a_host_run_waits_for_who_still_reads(session: TensorRTSession, cuda: FakeCuda) -> None:
-    feed = {
+def test_a_host_run_waits_until_the_buffers_are_read(
+    session: TensorRTSession, cuda: FakeCuda
+) -> None:
+    inputs = {
         "images": np.zeros((1, 3, 320, 448), np.float32),
         "image_hw": np.array([[320, 448]], np.float32),
     }
     stream = cuda.create_stream()
     read: list[str] = []
-    shown = {name: _Interface(values) for name, values in feed.items()}
-    with session.on_device(shown, stream):
+    arrays = {name: _Interface(values) for name, values in inputs.items()}
+    with session.on_device(arrays, stream):
         cuda.submit(stream, lambda: read.append("device"))
-    session.run(feed)
+    session.run(inputs)
     assert read == ["device"]
 
 
-def test_closing_waits_and_gives_everything_back(session: TensorRTSession, cuda: FakeCuda) -> None:
-    feed = {
+def test_closing_waits_and_frees_all_resources(session: TensorRTSession, cuda: FakeCuda) -> None:
+    inputs = {
         "images": _Interface(np.zeros((1, 3, 320, 448), np.float32)),
         "image_hw": _Interface(np.array([[320, 448]], np.float32)),
     }
     stream = cuda.create_stream()
     read: list[str] = []
-    with session.on_device(feed, stream):
+    with session.on_device(inputs, stream):
         cuda.submit(stream, lambda: read.append("read"))
     session.close()
     assert read == ["read"]

@@ -1,4 +1,4 @@
-"""Keypoints decoded on a device, on CPU arrays of two libraries: the places of the host's."""
+"""Keypoints decoded on a device, on CPU arrays of two libraries, against the host."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def heatmaps(count: int, joints: int = 5, side: int = 56) -> np.ndarray:
 
 
 def decoded(library: str, maps: np.ndarray, boxes: np.ndarray, score: Any) -> np.ndarray:
-    given: list[Any] = [maps, boxes]
+    arrays: list[Any] = [maps, boxes]
     if library == "torch":
-        given = [torch.from_numpy(values) for values in given]
-    xp = library_of(given[0]).xp
-    return np.asarray(on_device.decode_on_device(xp, *given, MOST_HW, score))
+        arrays = [torch.from_numpy(values) for values in arrays]
+    xp = library_of(arrays[0]).xp
+    return np.asarray(on_device.decode_on_device(xp, *arrays, MOST_HW, score))
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("score", ["logit", "softmax"])
 @pytest.mark.parametrize("side", [56, 14])
-def test_the_places_and_scores_are_the_hosts(library: str, score: Any, side: int) -> None:
+def test_positions_and_scores_equal_the_hosts(library: str, score: Any, side: int) -> None:
     maps = heatmaps(len(BOXES), side=side)
-    found = decoded(library, maps, BOXES, score)
+    keypoints = decoded(library, maps, BOXES, score)
     expected = decode(maps, BOXES, score)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found[..., :2], expected[..., :2])
-    np.testing.assert_allclose(found[..., 2], expected[..., 2], rtol=1e-5, atol=1e-5)
+    assert keypoints.dtype == np.float32
+    np.testing.assert_array_equal(keypoints[..., :2], expected[..., :2])
+    np.testing.assert_allclose(keypoints[..., 2], expected[..., 2], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_maps_that_are_negative_everywhere(library: str) -> None:
-    """What lies beyond the box must not win."""
+    """Pixels beyond the box must not win."""
     maps = heatmaps(len(BOXES)) - 100
     np.testing.assert_array_equal(
         decoded(library, maps, BOXES, "logit")[..., :2], decode(maps, BOXES)[..., :2]

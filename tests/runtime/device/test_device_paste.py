@@ -1,4 +1,4 @@
-"""Pasting on a device, on CPU arrays of two libraries: the pixels of the crops on the host."""
+"""Pasting on a device, on CPU arrays of two libraries, against the host's crops."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def on_the_host(probs: np.ndarray, boxes: np.ndarray, rule: MaskRule) -> np.ndar
 
 
 def pasted(library: str, probs: np.ndarray, boxes: np.ndarray, rule: MaskRule) -> np.ndarray:
-    given: list[Any] = [probs, boxes]
+    arrays: list[Any] = [probs, boxes]
     if library == "torch":
-        given = [torch.from_numpy(values) for values in given]
-    found = on_device.paste(library_of(given[0]).xp, *given, HW, rule)
-    return np.asarray(found)
+        arrays = [torch.from_numpy(values) for values in arrays]
+    result = on_device.paste(library_of(arrays[0]).xp, *arrays, HW, rule)
+    return np.asarray(result)
 
 
 def test_no_pixel_differs(subtests: pytest.Subtests) -> None:
@@ -82,11 +82,11 @@ def test_no_pixel_differs(subtests: pytest.Subtests) -> None:
             boxes = np.array(list(BOXES.values()), np.float32)
             for side in (28, 7):
                 probs = masks(kind, len(boxes), side, rule.threshold)
-                found = pasted(library, probs, boxes, rule)
+                result = pasted(library, probs, boxes, rule)
                 expected = on_the_host(probs, boxes, rule)
-                assert found.dtype == np.bool_
+                assert result.dtype == np.bool_
                 for row, name in enumerate(BOXES):
-                    different = np.count_nonzero(found[row] != expected[row])
+                    different = np.count_nonzero(result[row] != expected[row])
                     assert different == 0, f"{name}: {different} of {expected[row].sum()} pixels"
                 assert expected[:, 1:-1].any(axis=(1, 2)).sum() >= 5
 
@@ -106,16 +106,16 @@ def test_random_boxes(library: str, rule: MaskRule) -> None:
 
 @pytest.mark.parametrize("rule", [RULES["integer"], RULES["float"]])
 def test_an_oracle_in_float64(rule: MaskRule) -> None:
-    """Pixels may differ from slow float64 only where that stands at the threshold."""
+    """Pixels may differ from slow float64 only at the threshold."""
     paste_one = oracle.paste_integer if rule.paste == "integer" else oracle.paste_float
     probs = masks("blobs", 2, 28)
     boxes = np.array([BOXES["large"], BOXES["over-the-corner"]], np.float32)
-    found = pasted("torch", probs, boxes, rule)
+    result = pasted("torch", probs, boxes, rule)
     for row in range(2):
         soft = paste_one(probs[row], boxes[row], HW)
         clear = np.abs(soft - rule.threshold) > 1e-5
         assert clear.mean() > 0.999
-        np.testing.assert_array_equal(found[row][clear], (soft > rule.threshold)[clear])
+        np.testing.assert_array_equal(result[row][clear], (soft > rule.threshold)[clear])
 
 
 def test_memory_is_bounded_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,11 +123,11 @@ def test_memory_is_bounded_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     probs = masks("uniform", len(boxes), 14)
     whole = pasted("numpy", probs, boxes, RULES["integer"])
     sizes = []
-    made = on_device._RULES["integer"]
+    paste_integer = on_device._RULES["integer"]
 
-    def counting(xp: Any, grids: Any, *rest: Any) -> Any:
+    def counting(xp: Any, grids: Any, *others: Any) -> Any:
         sizes.append(len(grids))
-        return made(xp, grids, *rest)
+        return paste_integer(xp, grids, *others)
 
     monkeypatch.setitem(on_device._RULES, "integer", counting)
     monkeypatch.setattr(on_device, "_BLOCK_PIXELS", 4 * HW[0] * HW[1] + 1)
@@ -139,11 +139,11 @@ def test_memory_is_bounded_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("rule", [RULES["integer"], RULES["float"], RULES["resize"]])
 def test_no_masks(rule: MaskRule) -> None:
-    found = pasted("torch", np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), rule)
-    assert found.shape == (0, *HW)
+    result = pasted("torch", np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), rule)
+    assert result.shape == (0, *HW)
 
 
-def test_a_shifted_box_shows() -> None:
+def test_a_shifted_box_is_detected() -> None:
     boxes = np.array([BOXES["large"]], np.float32)
     probs = masks("close-calls", 1, 28)
     expected = on_the_host(probs, boxes, RULES["integer"])

@@ -1,7 +1,7 @@
-"""On PyTorch's stand-ins for CUDA tensors, which have a device and a shape but no values.
+"""On PyTorch's fake CUDA tensors, which have a device and a shape but no values.
 
-They show what CPU tensors cannot: a table left on the host, an upload on the way, an answer whose
-size would have to be read from the GPU.
+They show what CPU tensors cannot: a table on the host, an upload, and an output whose size must be
+read from the GPU.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from runtime.device.workspace import Workspace
 from runtime.masks.paste import MaskRule
 from runtime.selection import Selection
 from tests.runtime.device import models
-from tests.runtime.device.test_resize import KINDS
+from tests.runtime.device.test_resize import INTERPOLATIONS
 
 
 class _OnOneDevice(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        answer = func(*args, **(kwargs or {}))
-        tensors = [t for t in tree_leaves((args, kwargs, answer)) if isinstance(t, torch.Tensor)]
+        outputs = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, outputs)) if isinstance(t, torch.Tensor)]
         assert all(t.device.type == "cuda" for t in tensors), f"{func}: a tensor on the host"
-        return answer
+        return outputs
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def fake_cuda() -> Iterator[None]:
 
 
 def workspace(like: torch.Tensor) -> Workspace:
-    """Uploaded tables are not looked at; the upload itself is left out."""
+    """A workspace that skips the upload of tables, whose values nothing reads."""
     library = library_of(like)
 
     def upload(table: np.ndarray, near: torch.Tensor) -> torch.Tensor:
@@ -60,18 +60,18 @@ def workspace(like: torch.Tensor) -> Workspace:
     return Workspace(library, like)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_resize(kind: Any) -> None:
-    spec = PreprocessSpec(interpolation=kind)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_resize(interpolation: Any) -> None:
+    spec = PreprocessSpec(interpolation=interpolation)
     with FakeTensorMode():
         frames = torch.empty((2, 40, 50, 3), dtype=torch.uint8, device="cuda")
-        kept = workspace(frames)
-        resize(frames, "hwc", (23, 77), spec, kept)  # makes the tables
+        tables = workspace(frames)
+        resize(frames, "hwc", (23, 77), spec, tables)  # makes the tables
         with _OnOneDevice():
-            found = resize(frames, "hwc", (23, 77), spec, kept, "bgr")
-            canvas = kept.canvas((2, 3, 64, 96), "places")
-            canvas[:, :, :23, :77] = found
-    assert (found.device.type, tuple(found.shape)) == ("cuda", (2, 3, 23, 77))
+            result = resize(frames, "hwc", (23, 77), spec, tables, "bgr")
+            canvas = tables.canvas((2, 3, 64, 96), "placements")
+            canvas[:, :, :23, :77] = result
+    assert (result.device.type, tuple(result.shape)) == ("cuda", (2, 3, 23, 77))
 
 
 @pytest.mark.parametrize("rule", ["integer", "float", "resize"])
@@ -79,8 +79,8 @@ def test_paste(rule: Any) -> None:
     with fake_cuda():
         masks = torch.empty((5, 28, 28), device="cuda")
         boxes = torch.empty((5, 4), device="cuda")
-        found = paste(library_of(masks).xp, masks, boxes, (50, 60), MaskRule(rule))
-    assert (found.device.type, tuple(found.shape)) == ("cuda", (5, 50, 60))
+        result = paste(library_of(masks).xp, masks, boxes, (50, 60), MaskRule(rule))
+    assert (result.device.type, tuple(result.shape)) == ("cuda", (5, 50, 60))
 
 
 @pytest.mark.parametrize("score", ["logit", "softmax"])
@@ -88,17 +88,17 @@ def test_keypoints(score: Any) -> None:
     with fake_cuda():
         maps = torch.empty((3, 17, 56, 56), device="cuda")
         boxes = torch.empty((3, 4), device="cuda")
-        found = decode_on_device(library_of(maps).xp, maps, boxes, (40, 60), score)
-    assert (found.device.type, tuple(found.shape)) == ("cuda", (3, 17, 3))
+        result = decode_on_device(library_of(maps).xp, maps, boxes, (40, 60), score)
+    assert (result.device.type, tuple(result.shape)) == ("cuda", (3, 17, 3))
 
 
 @pytest.mark.parametrize("to_image", ["scale", "clip", "round"])
 def test_results(to_image: Any) -> None:
     spec = models.checkpoint("detectron2").spec
     spec = replace(spec, box=replace(spec.box, to_image=to_image))
-    places = Placements(((40, 60),), ((80, 120),), ((0, 0),))
+    placements = Placements(((40, 60),), ((80, 120),), ((0, 0),))
     with FakeTensorMode():
-        answer = {
+        outputs = {
             "boxes": torch.empty((1, 8, 4), device="cuda"),
             "scores": torch.empty((1, 8), device="cuda"),
             "labels": torch.empty((1, 8), dtype=torch.int32, device="cuda"),
@@ -108,19 +108,19 @@ def test_results(to_image: Any) -> None:
                 for name in ("counts", "nms_open", "candidates_cut", "samples_cut")
             },
         }
-        kept = workspace(answer["boxes"])
+        tables = workspace(outputs["boxes"])
         with _OnOneDevice():
-            found = to_frames(answer, spec, places, kept)
-            wanted = Selection(
+            result = to_frames(outputs, spec, placements, tables)
+            selection = Selection(
                 score_threshold=0.3, classes=spec.classes.names[:2], min_area_px=1.0, top_k=4
             )
-            found = select(found, wanted, kept)
-            dense = found.paste()
+            result = select(result, selection, tables)
+            dense = result.paste()
     assert tuple(dense.shape) == (8, 40, 60)
-    assert {found.boxes.device.type, found.valid.device.type, dense.device.type} == {"cuda"}
+    assert {result.boxes.device.type, result.valid.device.type, dense.device.type} == {"cuda"}
 
 
-def test_the_stand_ins_notice() -> None:
+def test_the_fake_tensors_detect_host_access() -> None:
     with fake_cuda():
         values = torch.empty(3, device="cuda")
         with pytest.raises(DataDependentOutputException):

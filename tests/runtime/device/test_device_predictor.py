@@ -1,4 +1,4 @@
-"""Frames on a device end to end, on CPU tensors: what `Predictor` finds in the same photos."""
+"""Frames on a device end to end, on CPU tensors, against `Predictor` on the same photos."""
 
 from __future__ import annotations
 
@@ -34,119 +34,119 @@ def sample() -> torch.Tensor:
     return torch.from_numpy(models.photos(1))
 
 
-def same(found: Detections, expected: Detections) -> None:
-    """Every field; the network itself ran on the same pixels with the same code."""
-    assert found.names == expected.names
-    assert found.image_hw == expected.image_hw
-    assert (found.exact, found.dropped) == (expected.exact, expected.dropped)
-    np.testing.assert_array_equal(found.boxes, expected.boxes)
-    np.testing.assert_array_equal(found.scores, expected.scores)
-    np.testing.assert_array_equal(found.labels, expected.labels)
-    assert found.paste == expected.paste
-    assert found.mask_threshold == expected.mask_threshold
+def same(result: Detections, expected: Detections) -> None:
+    """Compare every field; the network ran on the same pixels with the same code."""
+    assert result.names == expected.names
+    assert result.image_hw == expected.image_hw
+    assert (result.exact, result.dropped) == (expected.exact, expected.dropped)
+    np.testing.assert_array_equal(result.boxes, expected.boxes)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    assert result.paste == expected.paste
+    assert result.mask_threshold == expected.mask_threshold
     for name in ("mask_probs", "keypoints"):
-        ours, theirs = getattr(found, name), getattr(expected, name)
+        ours, theirs = getattr(result, name), getattr(expected, name)
         assert (ours is None) == (theirs is None)
         if ours is not None:
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-    comparison = compare(expected, found, "photo")
+    comparison = compare(expected, result, "photo")
     assert check([comparison]).excesses == ()
     assert len(comparison.matching.pairs) == len(expected)
 
 
 @pytest.mark.parametrize("library", ["torch", "numpy"])
 @pytest.mark.parametrize("kind", models.KINDS)
-def test_finds_what_the_predictor_finds(kind: str, library: str) -> None:
+def test_results_equal_the_predictors(kind: str, library: str) -> None:
     photos = models.photos(2)
     expected = Predictor(session(kind), on_uncertified="ignore").predict(list(photos), batch_size=2)
     frames = torch.from_numpy(photos) if library == "torch" else photos
-    found = DevicePredictor(session(kind)).predict(frames)
-    assert type(found.boxes) is type(frames)
-    assert len(found) == 2
-    for ours, theirs in zip(found.to_host(), expected, strict=True):
+    result = DevicePredictor(session(kind)).predict(frames)
+    assert type(result.boxes) is type(frames)
+    assert len(result) == 2
+    for ours, theirs in zip(result.to_host(), expected, strict=True):
         assert len(theirs) >= 5
         same(ours, theirs)
 
 
 @pytest.mark.parametrize("kind", ["demo", "detectron2"])
-@pytest.mark.parametrize("given_order", ["rgb", "bgr"])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
 @pytest.mark.parametrize(
     "form", ["hwc", "chw", "batch-hwc", "batch-chw", "list-hwc", "list-chw", "gaps"]
 )
-def test_every_form_of_frames(kind: str, form: str, given_order: Any) -> None:
+def test_every_form_of_frames(kind: str, form: str, order: Any) -> None:
     photo = models.photos(1)
-    frames = torch.from_numpy(photo if given_order == "rgb" else photo[..., ::-1].copy())
+    frames = torch.from_numpy(photo if order == "rgb" else photo[..., ::-1].copy())
     if "chw" in form:
         frames = frames.permute(0, 3, 1, 2).contiguous()
     if form == "gaps":
         wide = torch.zeros((480, 700, 4), dtype=torch.uint8)
         wide[:, 30:670, :3] = frames[0]
-        given: Any = wide[:, 30:670, :3]
+        argument: Any = wide[:, 30:670, :3]
     elif form.startswith("list"):
-        given = [frames[0]]
+        argument = [frames[0]]
     else:
-        given = frames if form.startswith("batch") else frames[0]
-    found = DevicePredictor(session(kind)).predict(given, channel_order=given_order)
+        argument = frames if form.startswith("batch") else frames[0]
+    result = DevicePredictor(session(kind)).predict(argument, channel_order=order)
     expected = Predictor(session(kind), on_uncertified="ignore").predict(photo[0])
-    same(found.to_host()[0], expected)
+    same(result.to_host()[0], expected)
 
 
 def test_frames_of_different_sizes() -> None:
     photos = [models.photos(1)[0], models.photos(2)[1][100:400, 50:350], models.photos(3)[2][:77]]
     predictor = Predictor(session("demo"), on_uncertified="ignore")
     expected = predictor.predict(photos, batch_size=3)
-    given = [torch.from_numpy(np.ascontiguousarray(photo)) for photo in photos]
-    given[1] = given[1].permute(2, 0, 1)  # of one layout each
-    found = DevicePredictor(session("demo")).predict(given)
-    assert found.frames_hw == ((480, 640), (300, 300), (77, 640))
-    for ours, theirs in zip(found.to_host(), expected, strict=True):
+    argument = [torch.from_numpy(np.ascontiguousarray(photo)) for photo in photos]
+    argument[1] = argument[1].permute(2, 0, 1)  # layouts may differ
+    result = DevicePredictor(session("demo")).predict(argument)
+    assert result.frames_hw == ((480, 640), (300, 300), (77, 640))
+    for ours, theirs in zip(result.to_host(), expected, strict=True):
         same(ours, theirs)
 
 
 @pytest.mark.parametrize("kind", ["demo", "detectron2", "matterport"])
-def test_pasted_masks_are_the_hosts(kind: str) -> None:
-    found = DevicePredictor(session(kind)).predict(torch.from_numpy(models.photos(1)))
+def test_pasted_masks_equal_the_hosts(kind: str) -> None:
+    result = DevicePredictor(session(kind)).predict(torch.from_numpy(models.photos(1)))
     rows = slice(0, 12)
-    host = found.to_host()[0].masks
+    host = result.to_host()[0].masks
     assert host is not None
-    dense, valid = found.paste(rows=rows).numpy(), found.valid[0, rows].numpy()
+    dense, valid = result.paste(rows=rows).numpy(), result.valid[0, rows].numpy()
     np.testing.assert_array_equal(dense[valid], host[: valid.sum()])
     assert not dense[~valid].any()
     assert host.any()
-    stricter = found.paste(rows=rows, mask_threshold=0.8).numpy()
+    stricter = result.paste(rows=rows, mask_threshold=0.8).numpy()
     assert stricter.sum() < dense.sum()
 
 
-def test_a_score_threshold_counts_rows_out() -> None:
+def test_rows_below_a_score_threshold_are_not_counted() -> None:
     frames = torch.from_numpy(models.photos(1))
     whole = DevicePredictor(session("demo")).predict(frames)
-    found = DevicePredictor(session("demo")).predict(frames, score_threshold=0.5)
+    result = DevicePredictor(session("demo")).predict(frames, score_threshold=0.5)
     expected = Predictor(session("demo")).predict(models.photos(1)[0], score_threshold=0.5)
-    same(found.to_host()[0], expected)
-    assert 0 < int(found.counts[0]) == int(found.valid.sum()) < int(whole.counts[0])
-    out = ~found.valid
-    for values in (found.boxes, found.scores, found.labels, found.masks):
+    same(result.to_host()[0], expected)
+    assert 0 < int(result.counts[0]) == int(result.valid.sum()) < int(whole.counts[0])
+    invalid = ~result.valid
+    for values in (result.boxes, result.scores, result.labels, result.masks):
         assert values is not None
-        assert not values[out].any()
+        assert not values[invalid].any()
 
 
-class _Answering:
-    """A session that answers what a test wants."""
+class _ChangedOutputs:
+    """A session whose outputs a test changes."""
 
     def __init__(self, kind: str, **changes: Any) -> None:
         self._inner = session(kind)
         self._changes = changes
         self.artifact: Artifact = self._inner.artifact
-        self.feeds: list[dict[str, torch.Tensor]] = []
+        self.inputs: list[dict[str, torch.Tensor]] = []
 
-    def on_device(self, feed: Any, stream: Any = None) -> Any:
+    def on_device(self, inputs: Any, stream: Any = None) -> Any:
         from contextlib import contextmanager
 
         @contextmanager
         def block() -> Any:
-            self.feeds.append(dict(feed))
-            with self._inner.on_device(feed, stream) as answer:
-                changed = {name: value.clone() for name, value in answer.items()}
+            self.inputs.append(dict(inputs))
+            with self._inner.on_device(inputs, stream) as outputs:
+                changed = {name: value.clone() for name, value in outputs.items()}
                 for name, change in self._changes.items():
                     change(changed[name])
                 yield changed
@@ -160,60 +160,60 @@ class _Answering:
 @pytest.mark.parametrize("where", ["boxes", "scores", "masks"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_rows_without_a_number_are_dropped_and_counted(where: str, value: float) -> None:
-    def spoil(values: torch.Tensor) -> None:
+    def corrupt(values: torch.Tensor) -> None:
         values[0, 1] = value
 
-    predictor = DevicePredictor(_Answering("demo", **{where: spoil}))
-    found = predictor.predict(torch.from_numpy(models.photos(1)))
-    assert int(found.dropped[0]) == 1
-    assert not bool(found.valid[0, 1])
-    assert found.masks is not None
-    for values in (found.boxes, found.scores, found.masks):
+    predictor = DevicePredictor(_ChangedOutputs("demo", **{where: corrupt}))
+    result = predictor.predict(torch.from_numpy(models.photos(1)))
+    assert int(result.dropped[0]) == 1
+    assert not bool(result.valid[0, 1])
+    assert result.masks is not None
+    for values in (result.boxes, result.scores, result.masks):
         assert bool(torch.isfinite(values).all())
     clean = DevicePredictor(session("demo")).predict(torch.from_numpy(models.photos(1)))
-    assert int(found.counts[0]) == int(clean.counts[0]) - 1
-    assert found.to_host()[0].dropped == 1
+    assert int(result.counts[0]) == int(clean.counts[0]) - 1
+    assert result.to_host()[0].dropped == 1
 
 
-def test_what_the_graph_could_not_certify_is_kept() -> None:
+def test_uncertified_results_are_reported() -> None:
     def undecided(values: torch.Tensor) -> None:
         values[:] = 3
 
-    found = DevicePredictor(_Answering("demo", nms_open=undecided)).predict(sample())
-    assert found.nms_open.tolist() == [3]
-    assert not found.to_host()[0].exact
+    result = DevicePredictor(_ChangedOutputs("demo", nms_open=undecided)).predict(sample())
+    assert result.nms_open.tolist() == [3]
+    assert not result.to_host()[0].exact
 
 
-def test_padding_stays_zero_when_a_canvas_is_used_again() -> None:
+def test_padding_stays_zero_when_a_canvas_is_reused() -> None:
     """A fixed canvas: a wide photo, then a tall one in the same memory."""
-    answering = _Answering("demo")
-    manifest = replace(answering.artifact.manifest, height=192, width=288)
-    answering.artifact = replace(answering.artifact, manifest=manifest)
-    predictor = DevicePredictor(answering)
+    changed = _ChangedOutputs("demo")
+    manifest = replace(changed.artifact.manifest, height=192, width=288)
+    changed.artifact = replace(changed.artifact, manifest=manifest)
+    predictor = DevicePredictor(changed)
     wide = torch.full((100, 150, 3), 255, dtype=torch.uint8)
     tall = torch.full((150, 60, 3), 255, dtype=torch.uint8)
     predictor.predict(wide)
-    first = answering.feeds[0]["images"]
-    assert answering.feeds[0]["image_hw"].tolist() == [[160, 240]]
+    first = changed.inputs[0]["images"]
+    assert changed.inputs[0]["image_hw"].tolist() == [[160, 240]]
     assert first[0, 0].count_nonzero() == 160 * 240
     predictor.predict(tall)
-    second = answering.feeds[1]["images"]
+    second = changed.inputs[1]["images"]
     assert second.data_ptr() == first.data_ptr()
-    assert answering.feeds[1]["image_hw"].tolist() == [[192, 76]]
+    assert changed.inputs[1]["image_hw"].tolist() == [[192, 76]]
     assert second[0, 0].count_nonzero() == 192 * 76
     assert not second[0, :, :, 76:].any()
 
 
-def test_a_batch_of_fixed_size_is_filled() -> None:
-    answering = _Answering("demo")
-    answering.artifact = replace(
-        answering.artifact, manifest=replace(answering.artifact.manifest, batch=2)
+def test_a_fixed_batch_is_padded() -> None:
+    changed = _ChangedOutputs("demo")
+    changed.artifact = replace(
+        changed.artifact, manifest=replace(changed.artifact.manifest, batch=2)
     )
-    predictor = DevicePredictor(answering)
-    found = predictor.predict(sample())
-    assert answering.feeds[0]["images"].shape[0] == 2
-    assert not answering.feeds[0]["images"][1].any()
-    assert (len(found), tuple(found.boxes.shape[:1]), len(found.to_host())) == (1, (1,), 1)
+    predictor = DevicePredictor(changed)
+    result = predictor.predict(sample())
+    assert changed.inputs[0]["images"].shape[0] == 2
+    assert not changed.inputs[0]["images"][1].any()
+    assert (len(result), tuple(result.boxes.shape[:1]), len(result.to_host())) == (1, (1,), 1)
     with pytest.raises(UsageError, match=r"frames 3: .*--batch 3"):
         predictor.predict(torch.from_numpy(models.photos(3)))
 
@@ -221,9 +221,9 @@ def test_a_batch_of_fixed_size_is_filled() -> None:
 def test_results_outlive_the_next_call() -> None:
     predictor = DevicePredictor(session("demo"))
     first = predictor.predict(sample())
-    kept = {name: getattr(first, name).clone() for name in ("boxes", "scores", "masks", "valid")}
+    copies = {name: getattr(first, name).clone() for name in ("boxes", "scores", "masks", "valid")}
     predictor.predict(torch.from_numpy(models.photos(3)[2:]))
-    for name, values in kept.items():
+    for name, values in copies.items():
         assert torch.equal(getattr(first, name), values)
 
 
@@ -232,10 +232,10 @@ def test_threads() -> None:
     frames = [torch.from_numpy(photo) for photo in models.photos(3)]
     expected = [predictor.predict(frame).to_host()[0] for frame in frames]
     with ThreadPoolExecutor(4) as threads:
-        found = list(
+        result = list(
             threads.map(lambda i: predictor.predict(frames[i % 3]).to_host()[0], range(12))
         )
-    for index, ours in enumerate(found):
+    for index, ours in enumerate(result):
         same(ours, expected[index % 3])
 
 
@@ -243,13 +243,13 @@ HWC = torch.zeros((20, 30, 3), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("argument", "message"),
     [
         pytest.param([], "empty list", id="nothing"),
         pytest.param("photo.jpg", "got str; pass photos and files to Predictor", id="path"),
         pytest.param([HWC, "x"], r"frames\[1\]: expected a device array, got str", id="mixed"),
         pytest.param(HWC.float(), "uint8.*float32", id="float"),
-        pytest.param(HWC[..., 0], r"got .*\[20, 30\]", id="grey"),
+        pytest.param(HWC[..., 0], r"got .*\[20, 30\]", id="gray"),
         pytest.param(HWC[None, None], r"\[1, 1, 20, 30, 3\]", id="five-axes"),
         pytest.param([HWC[None]], r"frames\[0\].*\[1, 20, 30, 3\]", id="batch-in-a-list"),
         pytest.param(HWC[..., :2], "expected three channels", id="two-channels"),
@@ -258,12 +258,12 @@ HWC = torch.zeros((20, 30, 3), dtype=torch.uint8)
         pytest.param(HWC[None][:0], "at least one frame", id="no-frames"),
     ],
 )
-def test_what_is_no_frame(given: Any, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        DevicePredictor(session("demo")).predict(given)
+def test_invalid_frames(argument: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        DevicePredictor(session("demo")).predict(argument)
 
 
-def test_a_layout_can_be_said() -> None:
+def test_an_explicit_layout() -> None:
     predictor = DevicePredictor(session("boxes"))
     frame = torch.from_numpy(np.ascontiguousarray(models.photos(1)[0][:3, :200]))
     assert predictor.predict(frame, layout="hwc").frames_hw == ((3, 200),)
@@ -321,10 +321,10 @@ def test_opens_a_checkpoint() -> None:
 
 
 def test_an_array_of_another_device_is_refused() -> None:
-    feed = {"images": torch.empty(1, 3, 64, 64, device="meta"), "image_hw": torch.ones(1, 2)}
+    inputs = {"images": torch.empty(1, 3, 64, 64, device="meta"), "image_hw": torch.ones(1, 2)}
     with (
         pytest.raises(UsageError, match="images: the session is on cpu, the array on meta"),
-        session("boxes").on_device(feed),
+        session("boxes").on_device(inputs),
     ):
         pass
     with (

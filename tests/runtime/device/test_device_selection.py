@@ -1,4 +1,4 @@
-"""What a caller wants, decided on the device: the rows that `Predictor` answers."""
+"""Selection on the device, against the rows of `Predictor`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def session(kind: str) -> TorchSession:
     return TorchSession(models.checkpoint(kind), mode="static")
 
 
-def _on_host(kind: str, **wanted: Any) -> list[Detections]:
+def _on_host(kind: str, **options: Any) -> list[Detections]:
     predictor = Predictor(session(kind), on_uncertified="ignore")
-    return predictor.predict(list(models.photos(2)), batch_size=2, **wanted)
+    return predictor.predict(list(models.photos(2)), batch_size=2, **options)
 
 
 @cache
@@ -43,7 +43,7 @@ def _by_class(kind: str) -> dict[str, Any]:
     return {"score_threshold": {names[0]: float(scores.max()), "*": _between(scores)}}
 
 
-WANTED = {
+OPTIONS = {
     "score": lambda kind: {"score_threshold": _between(_all(kind)[0].scores)},
     "score-by-class": _by_class,
     "the-others-keep-all": lambda kind: {"score_threshold": {_all(kind)[0].names[0]: 1.0}},
@@ -66,41 +66,41 @@ WANTED = {
 
 @pytest.mark.parametrize(
     ("what", "kind", "library"),
-    [(what, "demo", "torch") for what in WANTED]
+    [(what, "demo", "torch") for what in OPTIONS]
     + [("all-of-them", kind, "numpy") for kind in ("demo", "detectron2", "matterport", "boxes")],
 )
-def test_the_rows_of_the_predictor(what: str, kind: str, library: str) -> None:
-    def wanted_anew() -> dict[str, Any]:
-        given = WANTED[what](kind)
+def test_rows_equal_the_predictors(what: str, kind: str, library: str) -> None:
+    def make_options() -> dict[str, Any]:
+        options = OPTIONS[what](kind)
         if kind == "boxes":
-            given.pop("mask_threshold", None)
-        return given
+            options.pop("mask_threshold", None)
+        return options
 
-    wanted = wanted_anew()
-    expected = _on_host(kind, **wanted_anew())
+    options = make_options()
+    expected = _on_host(kind, **make_options())
     photos = models.photos(2)
     frames = torch.from_numpy(photos) if library == "torch" else photos
-    found = DevicePredictor(session(kind)).predict(frames, **wanted)
-    for ours, theirs in zip(found.to_host(), expected, strict=True):
+    result = DevicePredictor(session(kind)).predict(frames, **options)
+    for ours, theirs in zip(result.to_host(), expected, strict=True):
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
         assert ours.names == theirs.names
         assert ours.mask_threshold == theirs.mask_threshold
         if theirs.mask_probs is not None:
             np.testing.assert_array_equal(ours.masks, theirs.masks)
-    assert [int(c) for c in found.counts] == [len(f) for f in expected]
-    out = ~np.asarray(found.valid)
-    for values in (found.boxes, found.scores, found.labels, found.masks):
-        assert values is None or not np.asarray(values)[out].any()
-    if "mask_threshold" not in wanted and wanted:
+    assert [int(c) for c in result.counts] == [len(f) for f in expected]
+    invalid = ~np.asarray(result.valid)
+    for values in (result.boxes, result.scores, result.labels, result.masks):
+        assert values is None or not np.asarray(values)[invalid].any()
+    if "mask_threshold" not in options and options:
         assert 0 < sum(map(len, expected)) < sum(map(len, _all(kind)))
 
 
 @pytest.mark.parametrize("kind", models.KINDS)
-def test_areas_are_those_of_the_host(kind: str) -> None:
-    found = DevicePredictor(session(kind)).predict(torch.from_numpy(models.photos(2)))
-    areas, valid = found.areas().numpy(), found.valid.numpy()
-    for frame, theirs in enumerate(found.to_host()):
+def test_areas_equal_the_hosts(kind: str) -> None:
+    result = DevicePredictor(session(kind)).predict(torch.from_numpy(models.photos(2)))
+    areas, valid = result.areas().numpy(), result.valid.numpy()
+    for frame, theirs in enumerate(result.to_host()):
         np.testing.assert_array_equal(areas[frame][valid[frame]], theirs.areas())
     assert not areas[~valid].any()
     assert areas.any()
@@ -110,17 +110,17 @@ def test_areas_are_those_of_the_host(kind: str) -> None:
 def test_nothing_is_copied_to_the_host(kind: str) -> None:
     predictor = DevicePredictor(session(kind))
     frames = torch.from_numpy(models.photos(2))
-    wanted = WANTED["all-of-them"](kind) | {"score_threshold": models.threshold(kind)}
+    options = OPTIONS["all-of-them"](kind) | {"score_threshold": models.threshold(kind)}
     if kind == "boxes":
-        del wanted["mask_threshold"]
+        del options["mask_threshold"]
     predictor.predict(torch.zeros_like(frames))
     with torch_without_host_copies() as counter:
-        found = predictor.predict(frames, **wanted)
+        result = predictor.predict(frames, **options)
     assert counter.copies == []
-    assert found.counts.numpy().any()
+    assert result.counts.numpy().any()
 
 
-def test_what_the_model_cannot_serve() -> None:
+def test_selections_that_the_model_does_not_support() -> None:
     frames = torch.from_numpy(models.photos(1))
     predictor = DevicePredictor(session("demo"))
     with pytest.raises(UsageError, match="no class 'house'"):

@@ -1,4 +1,4 @@
-"""From frames to pasted masks nothing is copied to the host; and the counters do notice copies."""
+"""From frames to pasted masks nothing is copied to the host; the counters detect copies."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ ROWS = slice(0, 8)
 def test_none_on_tensors_of_pytorch(kind: str) -> None:
     predictor = DevicePredictor(TorchSession(models.checkpoint(kind), mode="static"))
     frames = torch.from_numpy(models.photos(2))
-    # The first run works out the network's constants, on the host, from its spec alone.
+    # The first run computes the network's constants on the host.
     predictor.predict(torch.zeros_like(frames))
     with torch_without_host_copies() as counter:
-        found = predictor.predict(frames, score_threshold=models.threshold(kind))
-        masks = None if found.masks is None else [found.paste(i, ROWS) for i in range(2)]
+        result = predictor.predict(frames, score_threshold=models.threshold(kind))
+        masks = None if result.masks is None else [result.paste(i, ROWS) for i in range(2)]
     assert counter.copies == []
-    assert (found.counts.numpy() > 0).any()
+    assert (result.counts.numpy() > 0).any()
     assert masks is None or any(dense.any() for dense in masks)
 
 
 class _Steps:
-    """A session whose network is PyTorch's, between two arrays of NumPy."""
+    """A session on NumPy arrays with a PyTorch network."""
 
     def __init__(self, session: TorchSession) -> None:
         self._session = session
         self.artifact = session.artifact
         self.counter: Any = None
 
-    def on_device(self, feed: Any, stream: Any = None) -> Any:
+    def on_device(self, inputs: Any, stream: Any = None) -> Any:
         from contextlib import contextmanager
 
         @contextmanager
         def block() -> Any:
-            assert all(isinstance(v, np.ndarray) for v in feed.values())
-            with self._session.on_device(feed, stream) as answer:
+            assert all(isinstance(v, np.ndarray) for v in inputs.values())
+            with self._session.on_device(inputs, stream) as tensors:
                 outputs = {}
-                for name, value in answer.items():
+                for name, value in tensors.items():
                     outputs[name] = np.from_dlpack(value).copy().view(NoCopyArray)
                     outputs[name].counter = self.counter
                 yield outputs
@@ -68,11 +68,11 @@ def test_none_on_arrays_of_numpy(kind: str) -> None:
     session = _Steps(TorchSession(models.checkpoint(kind), mode="static"))
     frames, counter = numpy_without_host_copies(models.photos(2))
     session.counter = counter
-    found = DevicePredictor(session).predict(frames, score_threshold=models.threshold(kind))
-    masks = None if found.masks is None else [found.paste(i, ROWS) for i in range(2)]
+    result = DevicePredictor(session).predict(frames, score_threshold=models.threshold(kind))
+    masks = None if result.masks is None else [result.paste(i, ROWS) for i in range(2)]
     assert counter.copies == []
-    assert isinstance(found.boxes, NoCopyArray)
-    assert np.asarray(found.counts.view(np.ndarray)).any()
+    assert isinstance(result.boxes, NoCopyArray)
+    assert np.asarray(result.counts.view(np.ndarray)).any()
     assert masks is None or any(dense.view(np.ndarray).any() for dense in masks)
 
 
@@ -102,7 +102,7 @@ TORCH_COPIES: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("copy", TORCH_COPIES.values(), ids=TORCH_COPIES)
-def test_a_copy_by_pytorch_is_noticed(copy: Callable[[torch.Tensor], Any]) -> None:
+def test_a_copy_by_pytorch_is_detected(copy: Callable[[torch.Tensor], Any]) -> None:
     values = torch.tensor([1.0, 0.0, 2.0])
     with torch_without_host_copies() as counter:
         with pytest.raises(HostCopyError):
@@ -126,24 +126,24 @@ NUMPY_COPIES: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 @pytest.mark.parametrize("copy", NUMPY_COPIES.values(), ids=NUMPY_COPIES)
-def test_a_copy_by_numpy_is_noticed(copy: Callable[[np.ndarray], Any]) -> None:
+def test_a_copy_by_numpy_is_detected(copy: Callable[[np.ndarray], Any]) -> None:
     values, counter = numpy_without_host_copies(np.array([1.0, 0.0, 2.0]))
     with pytest.raises(HostCopyError):
         copy(values)
     assert len(counter.copies) == 1
 
 
-def test_the_host_copy_of_the_results_is_one() -> None:
+def test_to_host_is_a_copy() -> None:
     predictor = DevicePredictor(TorchSession(models.checkpoint("demo"), mode="static"))
-    found = predictor.predict(torch.from_numpy(models.photos(1)))
+    result = predictor.predict(torch.from_numpy(models.photos(1)))
     with torch_without_host_copies() as counter:
         with pytest.raises(HostCopyError):
-            found.to_host()
+            result.to_host()
         assert counter.copies == ["Tensor.cpu"]
 
 
-def test_an_eager_network_looks_at_its_data() -> None:
-    """Why mode "static" is what `DevicePredictor.open` takes."""
+def test_an_eager_network_copies() -> None:
+    """The reason why `DevicePredictor.open` uses mode "static"."""
     predictor = DevicePredictor(TorchSession(models.checkpoint("demo"), mode="eager"))
     with torch_without_host_copies(), pytest.raises(HostCopyError):
         predictor.predict(torch.from_numpy(models.photos(1)))

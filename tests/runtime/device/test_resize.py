@@ -1,4 +1,4 @@
-"""The resize on a device, on CPU arrays of two libraries: the numbers of the host's."""
+"""The resize on a device, on CPU arrays of two libraries, against the host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.device.resize import Layout, resize
 from runtime.device.workspace import Workspace
 from runtime.preprocessing.canvas import resize as resize_on_the_host
 
-KINDS = ("bilinear", "pillow-bilinear", "opencv-bilinear", "skimage-bilinear")
+INTERPOLATIONS = ("bilinear", "pillow-bilinear", "opencv-bilinear", "skimage-bilinear")
 SIZES = {
     "up": ((30, 40), (50, 67)),
     "down": ((60, 80), (41, 55)),
@@ -41,21 +41,25 @@ def on(library: str, values: np.ndarray) -> Any:
 
 def resized(library: str, values: np.ndarray, hw: tuple[int, int], spec: PreprocessSpec,
             layout: Layout = "hwc", channel_order: Any = "rgb") -> np.ndarray:  # fmt: skip
-    given = on(library, values)
-    workspace = Workspace(library_of(given), given)
-    found = resize(given, layout, hw, spec, workspace, channel_order)
-    return np.asarray(found)
+    array = on(library, values)
+    workspace = Workspace(library_of(array), array)
+    result = resize(array, layout, hw, spec, workspace, channel_order)
+    return np.asarray(result)
 
 
 def test_equals_the_host(subtests: pytest.Subtests) -> None:
-    for library, kind, (source, target) in product(["numpy", "torch"], KINDS, SIZES.values()):
-        with subtests.test(library=library, kind=kind, source=source, target=target):
-            spec = PreprocessSpec(interpolation=kind)
-            given = frames(source, 2)
-            found = resized(library, given, target, spec)
-            assert found.dtype == np.float32
-            expected = np.stack([resize_on_the_host(frame, target, spec) for frame in given])
-            np.testing.assert_array_equal(found, expected)
+    for library, interpolation, (source, target) in product(
+        ["numpy", "torch"], INTERPOLATIONS, SIZES.values()
+    ):
+        with subtests.test(
+            library=library, interpolation=interpolation, source=source, target=target
+        ):
+            spec = PreprocessSpec(interpolation=interpolation)
+            array = frames(source, 2)
+            result = resized(library, array, target, spec)
+            assert result.dtype == np.float32
+            expected = np.stack([resize_on_the_host(frame, target, spec) for frame in array])
+            np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -68,11 +72,11 @@ def test_every_byte_is_pillows(library: str) -> None:
         photo = frames((int(source[0]), int(source[1])), seed=seed)
         hw = (int(target[0]), int(target[1]))
         image = Image.fromarray(photo[0]).resize(hw[::-1], Image.Resampling.BILINEAR)
-        found = resized(library, photo, hw, spec)[0].transpose(1, 2, 0)
-        np.testing.assert_array_equal(found, np.asarray(image, np.float32))
+        result = resized(library, photo, hw, spec)[0].transpose(1, 2, 0)
+        np.testing.assert_array_equal(result, np.asarray(image, np.float32))
         plain = resize_on_the_host(photo[0], hw, PreprocessSpec(value_range=255.0))
-        different += not np.array_equal(found, plain.transpose(1, 2, 0))
-    assert different > 100  # or nothing of this would be needed
+        different += not np.array_equal(result, plain.transpose(1, 2, 0))
+    assert different > 100  # Pillow's own rounding is needed
 
 
 def test_pillows_taps_at_the_sizes_of_cameras() -> None:
@@ -81,24 +85,30 @@ def test_pillows_taps_at_the_sizes_of_cameras() -> None:
     for source, target in ((1920, 1333), (1080, 800), (3840, 1333), (640, 1067), (4000, 1199)):
         photo = frames((3, source), seed=source)
         image = Image.fromarray(photo[0]).resize((target, 3), Image.Resampling.BILINEAR)
-        found = resized("torch", photo, (3, target), spec)[0].transpose(1, 2, 0)
-        np.testing.assert_array_equal(found, np.asarray(image, np.float32))
+        result = resized("torch", photo, (3, target), spec)[0].transpose(1, 2, 0)
+        np.testing.assert_array_equal(result, np.asarray(image, np.float32))
 
 
 def test_channels_and_layouts(subtests: pytest.Subtests) -> None:
-    for library, kind, order, given_order, layout in product(
-        ["numpy", "torch"], KINDS, ["rgb", "bgr"], ["rgb", "bgr"], ["hwc", "chw"]
+    for library, interpolation, order, input_order, layout in product(
+        ["numpy", "torch"], INTERPOLATIONS, ["rgb", "bgr"], ["rgb", "bgr"], ["hwc", "chw"]
     ):
         with subtests.test(
-            library=library, kind=kind, order=order, given_order=given_order, layout=layout
+            library=library,
+            interpolation=interpolation,
+            order=order,
+            input_order=input_order,
+            layout=layout,
         ):
-            spec = PreprocessSpec(interpolation=kind, channel_order=order, value_range=255.0)
+            spec = PreprocessSpec(
+                interpolation=interpolation, channel_order=order, value_range=255.0
+            )
             rgb = frames((20, 31), 2)
-            given = rgb if given_order == "rgb" else rgb[..., ::-1]
-            given = np.ascontiguousarray(given if layout == "hwc" else given.transpose(0, 3, 1, 2))
-            found = resized(library, given, (33, 29), spec, layout, given_order)
+            array = rgb if input_order == "rgb" else rgb[..., ::-1]
+            array = np.ascontiguousarray(array if layout == "hwc" else array.transpose(0, 3, 1, 2))
+            result = resized(library, array, (33, 29), spec, layout, input_order)
             expected = np.stack([resize_on_the_host(frame, (33, 29), spec) for frame in rgb])
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -107,40 +117,40 @@ def test_frames_with_gaps(library: str) -> None:
     spec = PreprocessSpec()
     large = frames((60, 90))
     for cut in (lambda f: f[:, 3:40, 5:77], lambda f: f[:, ::2], lambda f: f[..., :3]):
-        given = on(library, large)
-        workspace = Workspace(library_of(given), given)
-        found = resize(cut(given), "hwc", (25, 26), spec, workspace)
+        array = on(library, large)
+        workspace = Workspace(library_of(array), array)
+        result = resize(cut(array), "hwc", (25, 26), spec, workspace)
         expected = resize_on_the_host(cut(large)[0], (25, 26), spec)
-        np.testing.assert_array_equal(np.asarray(found)[0], expected)
+        np.testing.assert_array_equal(np.asarray(result)[0], expected)
 
 
-def test_tables_are_made_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_computed_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    made = taps.pillow
+    pillow = taps.pillow
 
     def counting(source: int, target: int) -> taps.Taps:
         calls.append((source, target))
-        return made(source, target)
+        return pillow(source, target)
 
     monkeypatch.setitem(resize.__globals__["_TAPS"], "pillow-bilinear", counting)
     spec = PreprocessSpec(interpolation="pillow-bilinear")
-    given = frames((20, 30))
-    workspace = Workspace(library_of(given), given)
+    array = frames((20, 30))
+    workspace = Workspace(library_of(array), array)
     for _ in range(3):
-        resize(given, "hwc", (11, 17), spec, workspace)
+        resize(array, "hwc", (11, 17), spec, workspace)
     assert sorted(calls) == [(20, 11), (30, 17)]
-    resize(given, "hwc", (11, 18), spec, workspace)
+    resize(array, "hwc", (11, 18), spec, workspace)
     assert sorted(calls) == [(20, 11), (30, 17), (30, 18)]
 
 
-def test_a_table_that_is_off_by_one_pixel_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = taps.pillow
+def test_a_table_that_is_off_by_one_pixel_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow = taps.pillow
 
     def shifted(source: int, target: int) -> taps.Taps:
-        good = made(source, target)
+        good = pillow(source, target)
         return taps.Taps(np.minimum(good.index + 1, source - 1), good.weight)
 
     monkeypatch.setitem(resize.__globals__["_TAPS"], "pillow-bilinear", shifted)
     spec = PreprocessSpec(interpolation="pillow-bilinear")
-    found = resized("numpy", frames((20, 30)), (11, 17), spec)[0]
-    assert (found != resize_on_the_host(frames((20, 30))[0], (11, 17), spec)).mean() > 0.5
+    result = resized("numpy", frames((20, 30)), (11, 17), spec)[0]
+    assert (result != resize_on_the_host(frames((20, 30))[0], (11, 17), spec)).mean() > 0.5
