@@ -13,6 +13,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -237,6 +238,17 @@ class FakeTensorRT:
 def write_engine(onnx_path: Path, engine: Path, **changes: Any) -> Path:
     """An "engine" whose bytes are the ONNX file's, with a valid manifest."""
     plan = onnx_path.read_bytes()
+    tensors, metadata = _tensors_and_metadata(plan)
+    digest = hashlib.sha256(plan).hexdigest()
+    info = EngineInfo(digest, len(plan), "tensorrt_rtx", VERSION, "sm89", digest, tensors)
+    artifact = from_metadata(engine, metadata)
+    engine.write_bytes(plan)
+    manifest_path(engine).write_text(to_text(artifact, replace(info, **changes)), "utf-8")
+    return engine
+
+
+@cache
+def _tensors_and_metadata(plan: bytes) -> tuple[tuple[TensorInfo, ...], dict[str, str]]:
     session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
     sides = [("input", t) for t in session.get_inputs()]
     sides += [("output", t) for t in session.get_outputs()]
@@ -246,9 +258,4 @@ def write_engine(onnx_path: Path, engine: Path, **changes: Any) -> Path:
         )  # type: ignore[arg-type]
         for mode, t in sides
     )
-    digest = hashlib.sha256(plan).hexdigest()
-    info = EngineInfo(digest, len(plan), "tensorrt_rtx", VERSION, "sm89", digest, tensors)
-    artifact = from_metadata(engine, session.get_modelmeta().custom_metadata_map)
-    engine.write_bytes(plan)
-    manifest_path(engine).write_text(to_text(artifact, replace(info, **changes)), "utf-8")
-    return engine
+    return tensors, session.get_modelmeta().custom_metadata_map

@@ -1,4 +1,4 @@
-"""What a stream makes of its source: frames that are filled again, items, files, bad endings."""
+"""Streams over sources: reused frame buffers, items, files, and errors at the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.runtime.test_stream import grey, levels
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_camera_may_fill_one_array_again_and_again() -> None:
+def test_a_camera_may_reuse_one_array() -> None:
     frame = grey(0)
 
     def camera() -> Iterator[NDArray[np.uint8]]:
@@ -44,7 +44,7 @@ def test_a_camera_may_fill_one_array_again_and_again() -> None:
         assert levels(list(predictor.stream(camera(), batch_size=3))) == list(range(10, 40))
 
 
-def test_items_and_pictures_may_be_filled_again_too() -> None:
+def test_items_and_images_may_be_reused_too() -> None:
     frame, picture = grey(0), Image.new("RGB", (60, 40))
 
     def camera() -> Iterator[Item | Image.Image]:
@@ -73,22 +73,22 @@ def test_one_lazily_read_picture_for_several_threads(tmp_path: Path) -> None:
     with Predictor(MeanSession()) as predictor:
         for _ in range(5):
             picture = Image.open(tmp_path / "a.png")
-            found = list(predictor.stream([picture] * 4, workers=4))
-            assert len(set(levels(found))) == 1
+            results = list(predictor.stream([picture] * 4, workers=4))
+            assert len(set(levels(results))) == 1
 
 
-def test_one_damaged_picture_is_damaged_for_all(tmp_path: Path) -> None:
+def test_a_damaged_image_is_an_error_for_every_use(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.jpg")
     whole = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
     with Image.open(tmp_path / "a.jpg") as picture, Predictor(MeanSession()) as predictor:
-        found = list(predictor.stream([picture] * 8, workers=4))
-    says = r"photo \d: damaged or truncated image \(image file is truncated"
-    assert all(re.match(says, str(result.error)) for result in found)
+        results = list(predictor.stream([picture] * 8, workers=4))
+    message = r"photo \d: damaged or truncated image \(image file is truncated"
+    assert all(re.match(message, str(result.error)) for result in results)
 
 
-def test_items_come_back_with_their_results(tmp_path: Path) -> None:
+def test_results_have_their_items(tmp_path: Path) -> None:
     for level in (30, 60):
         Image.fromarray(grey(level)).save(tmp_path / f"{level}.png")
     (tmp_path / "45.png").write_bytes(b"none")
@@ -102,7 +102,7 @@ def test_items_come_back_with_their_results(tmp_path: Path) -> None:
     assert [r.photo for r in results] == [tmp_path / f"{n}.png" for n in (30, 45, 60)]
 
 
-def test_a_source_that_can_be_passed_once_is_passed_once() -> None:
+def test_a_source_is_iterated_once() -> None:
     passes = 0
 
     class Once:
@@ -119,7 +119,7 @@ def test_a_source_that_can_be_passed_once_is_passed_once() -> None:
 
 
 class _Closing:
-    """Two photos, and then whatever `close` does."""
+    """Two photos, then an error, and `close` fails."""
 
     def __init__(self, ends_with: type[Exception] = StopIteration) -> None:
         self._left = 2
@@ -139,11 +139,11 @@ class _Closing:
 
 
 @pytest.mark.timeout(20)
-def test_a_source_that_cannot_be_closed_ends_the_stream_with_its_error() -> None:
-    seen: list[Streamed] = []
+def test_an_error_of_close_ends_the_stream() -> None:
+    results: list[Streamed] = []
     with Predictor(MeanSession()) as predictor:
         with pytest.raises(OSError, match="could not be closed"):
-            seen.extend(predictor.stream(_Closing()))
+            results.extend(predictor.stream(_Closing()))
         stream = predictor.stream(_Closing())
         assert levels([next(stream), next(stream)]) == [7, 7]
         with pytest.raises(OSError, match="could not be closed"):
@@ -152,15 +152,15 @@ def test_a_source_that_cannot_be_closed_ends_the_stream_with_its_error() -> None
             list(predictor.stream(_Closing(KeyError)))
 
 
-def test_what_came_before_a_failure_inside_a_batch_is_answered() -> None:
+def test_photos_before_a_failure_in_a_batch_have_results() -> None:
     def camera() -> Iterator[NDArray[np.uint8]]:
         yield from (grey(11), grey(12), grey(13))
         raise RuntimeError("unplugged")
 
-    seen: list[Streamed] = []
+    results: list[Streamed] = []
     with Predictor(MeanSession()) as predictor, pytest.raises(RuntimeError, match="unplugged"):
-        seen.extend(predictor.stream(camera(), batch_size=2))
-    assert levels(seen) == [11, 12, 13]
+        results.extend(predictor.stream(camera(), batch_size=2))
+    assert levels(results) == [11, 12, 13]
 
 
 def test_frames_of_a_list_on_standard_input(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_frames_of_a_list_on_standard_input(tmp_path: Path) -> None:
     assert [item.stem for item in items[2:]] == ["clip-000002", "50", "none"]
 
 
-def test_results_that_are_kept_hold_no_frame() -> None:
+def test_stored_results_hold_no_frame() -> None:
     def frames() -> Iterator[Any]:
         yield grey(3)
         yield Item("clip#1", "clip-1", grey(4))
@@ -192,7 +192,7 @@ def test_results_that_are_kept_hold_no_frame() -> None:
         assert result.photo is result.pixels
 
 
-def test_a_batch_that_was_taken_is_not_kept_while_the_next_is_awaited() -> None:
+def test_a_batch_is_freed_while_the_stream_waits_for_the_next() -> None:
     freed, references = threading.Event(), []
 
     def camera() -> Iterator[NDArray[np.uint8]]:
@@ -210,7 +210,7 @@ def test_a_batch_that_was_taken_is_not_kept_while_the_next_is_awaited() -> None:
     assert freed.is_set()
 
 
-def test_pixels_are_for_then_and_leave_with_it() -> None:
+def test_only_then_has_pixels_by_default() -> None:
     shapes: list[tuple[int, ...]] = []
 
     def look(result: Streamed) -> None:
@@ -219,22 +219,22 @@ def test_pixels_are_for_then_and_leave_with_it() -> None:
 
     with Predictor(MeanSession()) as predictor:
         assert [r.pixels for r in predictor.stream([grey(3)] * 2, then=look)] == [None, None]
-        (kept,) = predictor.stream([grey(3)], keep_pixels=True)
+        (result,) = predictor.stream([grey(3)], keep_pixels=True)
     assert shapes == [(40, 60, 3)] * 2
-    assert kept.pixels is not None
+    assert result.pixels is not None
 
 
-def test_an_error_that_is_kept_holds_no_photo() -> None:
-    """Of the others in its batch, which the frames of its traceback know."""
+def test_a_stored_error_holds_no_photo() -> None:
+    """Its traceback would hold the photos of its batch."""
 
     class Frame(np.ndarray[Any, Any]):
-        """One that can be watched."""
+        """An array with weak references."""
 
-    held: list[weakref.ref[Any]] = []
+    references: list[weakref.ref[Any]] = []
 
     def failing(result: Streamed) -> None:
         assert result.pixels is not None
-        held.append(weakref.ref(result.pixels))
+        references.append(weakref.ref(result.pixels))
         raise ArtifactError("no room")
 
     with Predictor(MeanSession()) as predictor:
@@ -246,10 +246,10 @@ def test_an_error_that_is_kept_holds_no_photo() -> None:
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
     del results
     gc.collect()
-    assert [one() for one in held] == [None]
+    assert [one() for one in references] == [None]
 
 
-def test_what_a_cause_says_stays_with_an_error(tmp_path: Path) -> None:
+def test_an_error_has_the_message_of_its_cause(tmp_path: Path) -> None:
     def failing(_: Streamed) -> None:
         try:
             (tmp_path / "absent").read_text("utf-8")
@@ -264,7 +264,7 @@ def test_what_a_cause_says_stays_with_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "says"),
+    ("one", "message"),
     [
         ("photo.jpg", "got one str"),
         (Path("photo.jpg"), "got one PosixPath"),
@@ -275,17 +275,17 @@ def test_what_a_cause_says_stays_with_an_error(tmp_path: Path) -> None:
     ],
     ids=["str", "path", "bytes", "array", "picture", "number"],
 )
-def test_one_photo_is_not_several(one: Any, says: str) -> None:
-    with Predictor(MeanSession()) as predictor, pytest.raises(UsageError, match=says):
+def test_a_stream_over_one_photo_is_refused(one: Any, message: str) -> None:
+    with Predictor(MeanSession()) as predictor, pytest.raises(UsageError, match=message):
         predictor.stream(one)
 
 
-def test_an_array_of_photos_is_several() -> None:
+def test_an_array_of_photos_is_a_source() -> None:
     with Predictor(MeanSession()) as predictor:
         assert levels(list(predictor.stream(np.stack([grey(5), grey(6)])))) == [5, 6]
 
 
-def test_numbered_entries_are_several() -> None:
+def test_an_indexed_data_set_is_a_source() -> None:
     class DataSet:
         def __getitem__(self, index: int) -> NDArray[np.uint8]:
             if index == 3:
@@ -297,7 +297,7 @@ def test_numbered_entries_are_several() -> None:
         assert levels(list(predictor.stream(photos))) == [5, 6, 7]
 
 
-def test_then_is_a_function() -> None:
+def test_then_must_be_a_function() -> None:
     then: Any = "rle"
     with (
         Predictor(MeanSession()) as predictor,
@@ -306,9 +306,9 @@ def test_then_is_a_function() -> None:
         predictor.stream([], then=then)
 
 
-def test_encoded_bytes_are_told_what_to_be() -> None:
-    says = r"got bytes; pass an encoded photo as PIL\.Image"
-    with Predictor(MeanSession()) as predictor, pytest.raises(ImageError, match=says):
+def test_encoded_bytes_are_refused_with_a_hint() -> None:
+    message = r"got bytes; pass an encoded photo as PIL\.Image"
+    with Predictor(MeanSession()) as predictor, pytest.raises(ImageError, match=message):
         predictor.predict(b"\xff\xd8\xff")  # type: ignore[call-overload]
 
 
@@ -323,17 +323,17 @@ from tests.runtime.test_stream import grey
 runtime.stream._JOIN_TIMEOUT_S = 0.05
 
 def say(line):
-    # At once, line end and all: print writes that by itself, and the other thread comes between.
+    # One write: print writes the line end separately, and another thread may write in between.
     sys.stdout.write(line + "\\n")
     sys.stdout.flush()
 
 class Slow(MeanSession):
-    def run(self, feed):
+    def run(self, inputs):
         say("at work")
         wait()
-        answer = super().run(feed)
+        outputs = super().run(inputs)
         say("done")
-        return answer
+        return outputs
 
 results = Predictor(Slow()).stream([grey(1)] * 50)
 """
@@ -351,8 +351,8 @@ say("end of the program")
 """
 
 
-def test_an_interrupt_waits_for_the_network_that_runs() -> None:
-    """An interpreter that ends beside a thread inside a C++ library is aborted by it."""
+def test_an_interrupt_waits_for_the_running_network() -> None:
+    """A thread inside a C++ library aborts an interpreter that ends before it."""
     with _child(_INTERRUPTED) as child:
         assert child.stdout is not None
         assert child.stdin is not None
@@ -366,7 +366,7 @@ def test_an_interrupt_waits_for_the_network_that_runs() -> None:
     assert child.returncode == 0
 
 
-def test_the_end_of_a_program_waits_for_the_network_of_a_stream_that_is_open() -> None:
+def test_the_end_of_a_program_waits_for_the_network_of_an_open_stream() -> None:
     with _child(_LEFT_OPEN) as child:
         assert child.stdout is not None
         lines = child.stdout.read().splitlines()

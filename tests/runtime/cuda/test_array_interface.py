@@ -77,7 +77,7 @@ def test_our_own_array_is_returned_unchanged() -> None:
             VALUES.tolist(), r"\(with __cuda_array_interface__ or __dlpack__\), got list", id="list"
         ),
         pytest.param(VALUES, "expected GPU memory, got an array on the host", id="host"),
-        pytest.param(_DLPack(VALUES, device=10), "expected GPU memory", id="another-kind"),
+        pytest.param(_DLPack(VALUES, device=10), "expected GPU memory", id="another-device"),
         pytest.param(_NotExporting(VALUES), "memory of _NotExporting .it requires", id="keeps-it"),
         pytest.param(_Interface(VALUES, typestr="float"), "the memory of _Interface", id="no-type"),
         pytest.param(_DLPack(VALUES.astype(np.float64)), "got DLPack type code 2 with 64", id="f8"),

@@ -31,7 +31,9 @@ SPEC = ModelSpec(
 IMAGE_HW = (60, 90)
 
 
-def found(rows: int = 8, masks: bool = True, keypoints: bool = False, seed: int = 3) -> Detections:
+def example(
+    rows: int = 8, masks: bool = True, keypoints: bool = False, seed: int = 3
+) -> Detections:
     """Noisy masks with parts and holes, some of them over the border."""
     rng = np.random.default_rng(seed)
     corner = rng.uniform(-15, 50, (rows, 2))
@@ -72,7 +74,7 @@ def numbers(line: str) -> tuple[int, NDArray[np.float64]]:
 
 
 def test_a_yolo_line_holds_the_masks_pixels() -> None:
-    detections = found(30)
+    detections = example(30)
     lines = detections.to_yolo_seg()
     several = [len(parts) > 1 or any(p.holes for p in parts) for parts in detections.polygons()]
     assert sum(several) > 5
@@ -89,13 +91,13 @@ def test_a_yolo_line_holds_the_masks_pixels() -> None:
 
 @pytest.mark.parametrize("first_class", [0, 1])
 def test_yolo_classes_count_from_the_first_foreground_class(first_class: int) -> None:
-    detections = replace(found(), first_class=first_class)
+    detections = replace(example(), first_class=first_class)
     labels = [numbers(line)[0] for line in detections.to_yolo_seg()]
     assert labels == (detections.labels - first_class).tolist()
 
 
 def test_yolo_of_a_box_only_model_is_boxes_in_the_image() -> None:
-    detections = off_image(found(6, masks=False), 2)
+    detections = off_image(example(6, masks=False), 2)
     lines = detections.to_yolo_seg()
     assert len(lines) == 5
     inside = detections.take([0, 1, 3, 4, 5])
@@ -108,17 +110,17 @@ def test_yolo_of_a_box_only_model_is_boxes_in_the_image() -> None:
 
 
 def test_a_row_without_pixels_has_no_yolo_line_and_no_polygon() -> None:
-    detections = off_image(found(3), 1)
+    detections = off_image(example(3), 1)
     assert len(detections.to_yolo_seg()) == 2
     rows = {shape["group_id"] for shape in detections.to_labelme("a.jpg")["shapes"]}
     assert rows == {0, 2}
 
 
 def test_yolo_files_name_the_classes(tmp_path: Path) -> None:
-    yolo.write(tmp_path / "a.txt", found())
-    yolo.write(tmp_path / "b.txt", found(0))
+    yolo.write(tmp_path / "a.txt", example())
+    yolo.write(tmp_path / "b.txt", example(0))
     yolo.write_names(tmp_path, SPEC)
-    assert (tmp_path / "a.txt").read_text().splitlines() == found().to_yolo_seg()
+    assert (tmp_path / "a.txt").read_text().splitlines() == example().to_yolo_seg()
     assert (tmp_path / "b.txt").read_bytes() == b""
     names = ["cat", "dog", "yes: #1"]
     assert (tmp_path / "classes.txt").read_text().splitlines() == names
@@ -135,7 +137,7 @@ def test_a_last_background_is_no_yolo_class() -> None:
 
 
 def test_labelme_polygons_hold_the_masks_pixels() -> None:
-    detections = found(30)
+    detections = example(30)
     document = json.loads(json.dumps(detections.to_labelme(Path("photos/a.jpg"))))
     assert set(document) == {
         "version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth",
@@ -159,7 +161,7 @@ def test_labelme_polygons_hold_the_masks_pixels() -> None:
 
 
 def test_labelme_of_boxes_and_keypoints() -> None:
-    detections = off_image(found(3, masks=False, keypoints=True), 1)
+    detections = off_image(example(3, masks=False, keypoints=True), 1)
     shapes = detections.to_labelme("a.jpg")["shapes"]
     types = [(shape["shape_type"], shape["group_id"]) for shape in shapes]
     points = [("point", 0), ("point", 0), ("point", 1), ("point", 1), ("point", 2), ("point", 2)]
@@ -177,12 +179,12 @@ def test_labelme_of_boxes_and_keypoints() -> None:
 
 
 def test_labelme_without_detections(tmp_path: Path) -> None:
-    labelme.write(tmp_path / "a.json", found(0), "a.jpg")
+    labelme.write(tmp_path / "a.json", example(0), "a.jpg")
     assert json.loads((tmp_path / "a.json").read_text())["shapes"] == []
 
 
 def test_a_cutout_is_the_photo_with_the_mask_as_alpha() -> None:
-    detections, pixels = found(20), picture()
+    detections, pixels = example(20), picture()
     pictures = detections.cutouts(pixels)
     assert len(pictures) == 20
     for row, cutout in enumerate(pictures):
@@ -200,7 +202,7 @@ def test_a_cutout_is_the_photo_with_the_mask_as_alpha() -> None:
 
 
 def test_cutouts_of_a_box_only_model_are_rgb() -> None:
-    detections = found(1, masks=False)
+    detections = example(1, masks=False)
     whole_pixels = replace(detections, boxes=np.array([[10.4, 5, 20.2, 30.9]], np.float32))
     (cutout,) = whole_pixels.cutouts(Image.fromarray(picture()))
     assert (cutout.mode, cutout.size) == ("RGB", (11, 26))
@@ -209,19 +211,19 @@ def test_cutouts_of_a_box_only_model_are_rgb() -> None:
 
 @pytest.mark.parametrize("masks", [False, True])
 def test_a_cutout_outside_the_image_has_no_size(masks: bool) -> None:
-    pictures = off_image(found(3, masks=masks), 1).cutouts(picture())
+    pictures = off_image(example(3, masks=masks), 1).cutouts(picture())
     assert pictures[1].size == (0, 0)
     assert min(pictures[0].size) > 0
-    assert found(0).cutouts(picture()) == []
+    assert example(0).cutouts(picture()) == []
 
 
 def test_cutouts_of_another_photo_are_refused() -> None:
     with pytest.raises(ImageError, match=r"cutouts: expected an RGB image as uint8 \[60, 90, 3\]"):
-        found().cutouts(picture()[:-1])
+        example().cutouts(picture()[:-1])
 
 
 def test_cutout_files_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
-    detections = off_image(found(4), 1)
+    detections = off_image(example(4), 1)
     crops.write(tmp_path / "a", picture(), detections)
     (tmp_path / "a" / "mine.png").write_text("not ours")
     names = {path.name for path in (tmp_path / "a").iterdir()} - {"mine.png"}
@@ -232,7 +234,7 @@ def test_cutout_files_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
         )
     crops.write(tmp_path / "a", picture(), detections.take([0]))
     assert len(list((tmp_path / "a").iterdir())) == 2
-    crops.write(tmp_path / "b", picture(), found(0))
+    crops.write(tmp_path / "b", picture(), example(0))
     assert not (tmp_path / "b").exists()
 
 
@@ -241,7 +243,7 @@ def test_a_class_name_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:
     spec = replace(SPEC, classes=replace(SPEC.classes, names=names))
     yolo.write_names(tmp_path, spec)
     assert (tmp_path / "classes.txt").read_text("utf-8").splitlines()[-1] == "odd \\ud800"
-    odd = replace(found(), names=(names[-1],) * len(found()))
+    odd = replace(example(), names=(names[-1],) * len(example()))
     crops.write(tmp_path / "a", picture(), odd)
     labelme.write(tmp_path / "a.json", odd, "a.png")
     with jsonl.Writer(tmp_path / "a.jsonl") as writer:
@@ -253,7 +255,7 @@ def test_a_class_name_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:
 def test_cutouts_into_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     with pytest.raises(ArtifactError, match="cannot write"):
-        crops.write(tmp_path / "a", picture(), found())
+        crops.write(tmp_path / "a", picture(), example())
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,7 @@ def test_different_names_stay_different_and_valid_ones_unchanged() -> None:
 
 def test_supervision_has_every_row(recwarn: pytest.WarningsRecorder) -> None:
     supervision = pytest.importorskip("supervision")
-    detections = found(keypoints=True)
+    detections = example(keypoints=True)
     theirs = detections.to_supervision()
     assert isinstance(theirs, supervision.Detections)
     assert len(theirs) == len(detections)
@@ -301,8 +303,8 @@ def test_supervision_has_every_row(recwarn: pytest.WarningsRecorder) -> None:
 @pytest.mark.parametrize("masks", [False, True])
 def test_supervision_without_detections_or_masks(masks: bool) -> None:
     pytest.importorskip("supervision")
-    assert len(found(0, masks=masks).to_supervision()) == 0
-    theirs = found(masks=masks).to_supervision()
+    assert len(example(0, masks=masks).to_supervision()) == 0
+    theirs = example(masks=masks).to_supervision()
     assert (theirs.mask is not None) == masks
     assert len(theirs[[0, 2]]) == 2
 
@@ -310,11 +312,11 @@ def test_supervision_without_detections_or_masks(masks: bool) -> None:
 def test_supervision_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[supervision\]'"):
-        found().to_supervision()
+        example().to_supervision()
 
 
 def test_coco_rows_have_their_category() -> None:
-    detections = found()
+    detections = example()
     rows: list[Any] = detections.to_coco(5)
     assert [row["category_id"] for row in rows] == (detections.labels * 10).tolist()
     assert {row["image_id"] for row in rows} == {5}

@@ -46,8 +46,8 @@ def write_records(
     path: Path, images: Iterable[tuple[str, Detections]], first_id: int | None = None
 ) -> Path:
     with jsonl.Writer(path) as writer:
-        for index, (name, found) in enumerate(images):
-            writer.add(name, found, None if first_id is None else first_id + index)
+        for index, (name, result) in enumerate(images):
+            writer.add(name, result, None if first_id is None else first_id + index)
     return path
 
 
@@ -81,8 +81,8 @@ def test_pycocotools_reads_the_coco_file(tmp_path: Path) -> None:
     coco.write_from_jsonl(path, records)
     ids = range(7, 10)
     assert json.loads(path.read_text()) == [
-        row for image_id, (_, found) in zip(ids, images, strict=True)
-        for row in coco.rows(found, image_id)
+        row for image_id, (_, result) in zip(ids, images, strict=True)
+        for row in coco.rows(result, image_id)
     ]  # fmt: skip
     truth = coco_api.COCO()
     truth.dataset = {
@@ -102,22 +102,22 @@ def test_pycocotools_reads_the_coco_file(tmp_path: Path) -> None:
 
 
 def test_coco_numbers_restore_every_bit() -> None:
-    found = detections(50)
-    rows = json.loads(json.dumps(coco.rows(found, 3)))
+    result = detections(50)
+    rows = json.loads(json.dumps(coco.rows(result, 3)))
     assert [row["image_id"] for row in rows] == [3] * 50
     scores = np.array([row["score"] for row in rows], np.float32)
-    np.testing.assert_array_equal(scores, found.scores)
+    np.testing.assert_array_equal(scores, result.scores)
     xywh = np.array([row["bbox"] for row in rows])
     xyxy = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
-    np.testing.assert_array_equal(xyxy.astype(np.float32), found.boxes)
+    np.testing.assert_array_equal(xyxy.astype(np.float32), result.boxes)
 
 
 def test_box_only_models_have_no_masks_in_either_format() -> None:
-    found = detections(masks=False)
-    assert [sorted(row) for row in coco.rows(found, 3)] == [
+    result = detections(masks=False)
+    assert [sorted(row) for row in coco.rows(result, 3)] == [
         ["bbox", "category_id", "image_id", "score"]
     ] * 4
-    assert [sorted(row) for row in jsonl.record("a.jpg", found)["detections"]] == [
+    assert [sorted(row) for row in jsonl.record("a.jpg", result)["detections"]] == [
         ["box_xyxy", "category_id", "label", "name", "score"]
     ] * 4
 
@@ -146,15 +146,15 @@ def test_jsonl_has_one_line_per_image(tmp_path: Path) -> None:
 
 
 def test_jsonl_numbers_restore_every_bit() -> None:
-    found = detections()
-    rows = json.loads(json.dumps(jsonl.record("a.jpg", found)))["detections"]
+    result = detections()
+    rows = json.loads(json.dumps(jsonl.record("a.jpg", result)))["detections"]
     boxes = np.array([row["box_xyxy"] for row in rows], np.float32)
-    np.testing.assert_array_equal(boxes, found.boxes)
-    np.testing.assert_array_equal(np.array([row["score"] for row in rows], "f4"), found.scores)
-    assert [row["label"] for row in rows] == found.labels.tolist()
-    assert tuple(row["name"] for row in rows) == found.names
-    assert found.masks is not None
-    for row, mask in zip(rows, found.masks, strict=True):
+    np.testing.assert_array_equal(boxes, result.boxes)
+    np.testing.assert_array_equal(np.array([row["score"] for row in rows], "f4"), result.scores)
+    assert [row["label"] for row in rows] == result.labels.tolist()
+    assert tuple(row["name"] for row in rows) == result.names
+    assert result.masks is not None
+    for row, mask in zip(rows, result.masks, strict=True):
         np.testing.assert_array_equal(rle.decode(row["rle"]), mask)
 
 
@@ -340,8 +340,8 @@ def test_a_killed_run_leaves_at_most_one_partial_line(tmp_path: Path) -> None:
         "import sys, itertools; from pathlib import Path;"
         "from runtime.formats import jsonl;"
         "from tests.runtime.formats.test_records import detections;"
-        "writer, found = jsonl.Writer(Path(sys.argv[1])), detections(40);"
-        "[writer.add(str(i), found) for i in itertools.count()]"
+        "writer, result = jsonl.Writer(Path(sys.argv[1])), detections(40);"
+        "[writer.add(str(i), result) for i in itertools.count()]"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
     try:

@@ -19,7 +19,7 @@ from runtime.formats import coco, jsonl
 from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
 from runtime.sources.items import ItemName
-from tests.runtime.formats.test_annotation_files import IMAGE_HW, SPEC, found, picture
+from tests.runtime.formats.test_annotation_files import IMAGE_HW, SPEC, example, picture
 
 BOX_SPEC = replace(SPEC, mask=None)
 KEYPOINT_SPEC = replace(SPEC, mask=None, keypoint=KeypointHeadSpec(names=("head", "tail")))
@@ -46,7 +46,7 @@ LINES = {
 def two(masks: bool = True, keypoints: bool = False) -> Detections:
     """A dog and a cat."""
     return replace(
-        found(2, masks, keypoints), labels=np.array([2, 1]), names=("dog", "cat"),
+        example(2, masks, keypoints), labels=np.array([2, 1]), names=("dog", "cat"),
         boxes=np.array([[5, 5, 50, 40], [30, 10, 80, 55]], np.float32),
     )  # fmt: skip
 
@@ -84,13 +84,13 @@ def files(folder: Path) -> set[str]:
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_writes_and_reports_its_files(name: str, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    lines = run(out, [name], {"in/a.jpg": two(), "in/b.jpg": found(0)})
+    lines = run(out, [name], {"in/a.jpg": two(), "in/b.jpg": example(0)})
     assert files(out) == FILES[name]
     assert lines == [LINES[name].format(out)]
 
 
 def test_all_formats_together(tmp_path: Path) -> None:
-    lines = run(tmp_path, FORMATS, {"a.jpg": two(), "b.jpg": found(0)})
+    lines = run(tmp_path, FORMATS, {"a.jpg": two(), "b.jpg": example(0)})
     assert files(tmp_path) == set().union(*FILES.values())
     assert sorted(lines) == sorted(line.format(tmp_path) for line in LINES.values())
 
@@ -117,7 +117,7 @@ def test_models_without_masks(spec: ModelSpec, detections: Detections, tmp_path:
 
 
 def test_results_of_all_photos_are_in_the_file(tmp_path: Path) -> None:
-    photos = {f"{i}.jpg": found(i, seed=i) for i in range(4)}
+    photos = {f"{i}.jpg": example(i, seed=i) for i in range(4)}
     run(tmp_path, ["json"], photos)
     expected = [row for i, d in enumerate(photos.values()) for row in coco.rows(d, i)]
     assert json.loads((tmp_path / "results.json").read_text()) == expected
@@ -164,7 +164,7 @@ def test_labelme_finds_the_photo(tmp_path: Path) -> None:
 def test_an_interrupted_run_resumes_to_the_same_files(
     formats: Sequence[str], tmp_path: Path
 ) -> None:
-    photos = {f"{i}.jpg": found(3, seed=i) for i in range(5)}
+    photos = {f"{i}.jpg": example(3, seed=i) for i in range(5)}
     first = dict(list(photos.items())[:3])
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     run(whole, formats, photos)
@@ -173,7 +173,7 @@ def test_an_interrupted_run_resumes_to_the_same_files(
     log.write_bytes(log.read_bytes() + b'{"image": "3.jpg", "det')
     assert list(done_ids(resumed, formats)) == list(first)
     # A photo that is done is skipped: this one would give other results.
-    run(resumed, formats, {**photos, "0.jpg": found(9)}, resume=True)
+    run(resumed, formats, {**photos, "0.jpg": example(9)}, resume=True)
     assert files(resumed) == files(whole)
     for name in files(whole):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
