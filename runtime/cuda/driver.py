@@ -46,7 +46,7 @@ class CudaRuntime:
         self._device = self._call("cudaGetDevice")
 
     def architecture(self) -> str:
-        """Of this GPU, like "sm89"."""
+        """The architecture of this GPU, like "sm89"."""
         attributes = self._api.cudaDeviceAttr
         major, minor = (
             self._call("cudaDeviceGetAttribute", attribute, self._device)

@@ -25,8 +25,8 @@ class DeviceDetections:
     """The detections of a batch of frames, each in its own pixels.
 
     Every frame has D rows. `valid` marks the rows that hold a detection; the others hold zeros, so
-    that sums over rows need no mask. Only the device has their number. The arrays are ready on the
-    stream of `predict` and belong to the caller: no later call writes to them.
+    that sums over rows need no mask. Their number is on the device only. The arrays are ready on
+    the stream of `predict` and belong to the caller: no later call writes to them.
 
     Attributes:
         boxes: float32 [N, D, 4] xyxy.
@@ -41,9 +41,9 @@ class DeviceDetections:
         candidates_cut: int32 [N], cuts before NMS that may have changed the result.
         samples_cut: int32 [N], RoIs pooled with fewer samples than they need.
         frames_hw: H and W of each frame.
-        spec: the model's.
-        library: the arrays' own.
-        mask_threshold: foreground above it; None takes the model's.
+        spec: of the model.
+        library: of the arrays.
+        mask_threshold: lower bound of foreground; None takes the model's.
     """
 
     boxes: Array

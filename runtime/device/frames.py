@@ -27,7 +27,7 @@ class Group:
 
     @property
     def count(self) -> int:
-        """N."""
+        """Number of frames, N."""
         return int(self.pixels.shape[0])
 
     @property
@@ -42,7 +42,7 @@ class Frames:
     """All frames of one call, in order.
 
     Attributes:
-        library: the arrays' own.
+        library: of the arrays.
         groups: at least one.
     """
 

@@ -1,6 +1,6 @@
 """Heat maps to keypoints on the device: device arrays in, device arrays out.
 
-Only the device has the box sizes, so each map is resized on a grid of the canvas's size, and the
+Box sizes are on the device only, so each map is resized on a grid of the canvas's size, and the
 pixels outside the box are ignored. That computes many more pixels than
 `runtime.postprocessing.keypoints`, but the host never waits for a box.
 

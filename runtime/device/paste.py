@@ -1,6 +1,6 @@
 """M x M mask probabilities to dense masks on the device: the pixels of `runtime.masks.paste`.
 
-Only the device has the box sizes, so every row is evaluated on the whole image, a block of rows at
+Box sizes are on the device only, so every row is evaluated on the whole image, a block of rows at
 a time; a row without a box comes out empty. Products and sums are those of `runtime.masks.paste`'s
 exact evaluation in the same order, so that no pixel differs.
 

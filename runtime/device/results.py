@@ -40,7 +40,7 @@ def to_frames(
 
     Args:
         outputs: the graph's outputs by name; batch rows beyond the frames are padding.
-        spec: the model's.
+        spec: of the model.
         placements: of the frames.
         workspace: caches the tables.
     """
@@ -100,7 +100,7 @@ def _scale_tables(placements: Placements) -> list[npt.NDArray[Any]]:
 
 
 def _round_tables(placements: Placements) -> list[npt.NDArray[Any]]:
-    """Float64 [N, 1, 4] each; see `runtime.detections` for the pixel less and more."""
+    """Float64 [N, 1, 4] each; `runtime.postprocessing.rescale` explains the pixel less and more."""
     return [
         _xyxy(np.array(placements.origins_yx, np.float64)),
         _xyxy(np.subtract(placements.resized_hw, 1.0)),

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from model.errors import ArtifactError, UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.sessions.device import Device
-from runtime.sessions.file_hash import require_hash
 from runtime.sessions.open import CHECKPOINT_SUFFIXES, require_no_cache
 
 
@@ -73,5 +72,4 @@ def open_device_session(
     require_no_cache(path, runtime_cache)
     from runtime.sessions.torch import TorchSession
 
-    require_hash(path, sha256)
-    return TorchSession.open(path, device=device, mode="static")
+    return TorchSession.open(path, device=device, mode="static", sha256=sha256)

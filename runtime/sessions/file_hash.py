@@ -25,7 +25,7 @@ def read_verified(path: Path, sha256: str | None = None) -> bytes:
             f"{path}: cannot be read ({error.strerror}); check permissions and disk"
         ) from error
     if sha256 is not None:
-        _compare(path, hashlib.sha256(content).hexdigest(), sha256)
+        compare_hash(path, hashlib.sha256(content).hexdigest(), sha256)
     return content
 
 
@@ -37,11 +37,16 @@ def require_hash(path: Path, sha256: str | None) -> None:
     """
     if sha256 is not None:
         with path.open("rb") as stream:
-            _compare(path, hashlib.file_digest(stream, "sha256").hexdigest(), sha256)
+            compare_hash(path, hashlib.file_digest(stream, "sha256").hexdigest(), sha256)
 
 
-def _compare(path: Path, actual: str, expected: str) -> None:
-    if actual != expected.lower():
+def compare_hash(path: Path, actual: str, expected: str | None) -> None:
+    """Compare two hashes of a file; None skips the check.
+
+    Raises:
+        ArtifactError: they differ.
+    """
+    if expected is not None and actual != expected.lower():
         raise ArtifactError(
             f"{path}: its SHA-256 {actual[:16]}… is not the expected {expected[:16]}…; not loaded"
         )

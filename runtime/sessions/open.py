@@ -6,7 +6,6 @@ from pathlib import Path
 
 from model.errors import ArtifactError, UsageError
 from runtime.sessions.device import Device
-from runtime.sessions.file_hash import require_hash
 from runtime.sessions.session import Session
 from runtime.whole_numbers import require_threads
 
@@ -72,10 +71,9 @@ def open_session(
         return TensorRTSession(path, sha256, runtime_cache=runtime_cache, device_index=gpu.index)
     require_no_cache(path, runtime_cache)
     if name == "torch":
-        require_hash(path, sha256)
         from runtime.sessions.torch import TorchSession
 
-        return TorchSession.open(path, threads, str(parsed or "cpu"))
+        return TorchSession.open(path, threads, str(parsed or "cpu"), sha256=sha256)
     if name == "onnxruntime-tensorrt":
         parsed = _gpu(parsed, f"backend {name}: runs on a GPU")
     from runtime.sessions.onnxruntime import OnnxRuntimeSession

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
 from runtime.artifacts.metadata import Artifact, Manifest
+from runtime.sessions.file_hash import compare_hash, require_hash
 from runtime.sessions.session import Inputs, Outputs
 
 if TYPE_CHECKING:
@@ -81,11 +82,13 @@ class TorchSession:
         threads: int | None = None,
         device: str = "cpu",
         mode: Mode = "eager",
+        sha256: str | None = None,
     ) -> Self:
         """Read a checkpoint with its dialect's defaults; `threads` None keeps PyTorch's setting.
 
         Raises:
             MissingDependencyError: PyTorch is not installed.
+            ArtifactError: the file's hash is not `sha256`.
             CheckpointError: see `model.checkpoint.load`.
         """
         try:
@@ -99,7 +102,11 @@ class TorchSession:
             ) from error
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(load(path), device, mode)
+        require_hash(path, sha256)
+        checkpoint = load(path)
+        # The file may have been exchanged since.
+        compare_hash(path, checkpoint.sha256, sha256)
+        return cls(checkpoint, device, mode)
 
     @property
     def artifact(self) -> Artifact:
