@@ -10,10 +10,9 @@ from calib.context import RunContext
 from model.errors import UsageError
 from model.spec import ModelSpec
 from runtime.artifacts.metadata import Artifact
-from runtime.sessions.open import open_session
+from runtime.sessions.open import CHECKPOINT_SUFFIXES, open_session
 from runtime.sessions.session import Session
 
-_CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors", ".h5")
 # Thresholds and limits that an export may change.
 _RPN_FIELDS = ("pre_nms", "post_nms", "nms_iou", "score_threshold")
 _BOX_FIELDS = ("score_threshold", "nms_iou", "detections", "candidates")
@@ -39,7 +38,7 @@ def open_reference(context: RunContext) -> Session:
     path = context.options.reference
     if path is None:
         return open_session(context.artifact.path, None, context.threads)
-    is_checkpoint = path.suffix.lower() in _CHECKPOINTS
+    is_checkpoint = path.suffix.lower() in CHECKPOINT_SUFFIXES
     session = (
         _open_checkpoint(path, context)
         if is_checkpoint
