@@ -55,7 +55,7 @@ def export_onnx(
 
     Args:
         weights: a file that `model.checkpoint.load` reads.
-        output: where the ONNX file goes; nothing is left there when anything fails.
+        output: the ONNX file; not written if anything fails.
         options: spec fields that the checkpoint does not hold.
         shape: fixed sizes; dynamic by default, which TensorRT targets do not accept.
         opset: ONNX opset, default 18; a BF16 file always has opset 22.
@@ -69,7 +69,7 @@ def export_onnx(
 
     Raises:
         UsageError: an invalid option, or an output that would overwrite an input.
-        CheckpointError: the weights cannot be read or are of an unknown kind.
+        CheckpointError: the weights cannot be read, or their format is unknown.
         ExportError: tracing failed, or the file differs from the eager model beyond the limits.
         ArtifactError: the output cannot be written.
     """

@@ -48,9 +48,9 @@ def read_onnx(path: Path) -> OnnxFile:
 
 def remove_checksum(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove the checksum, in place, from a model that will be changed; returns the model."""
-    kept = [entry for entry in model.metadata_props if entry.key != CHECKSUM_KEY]
+    others = [entry for entry in model.metadata_props if entry.key != CHECKSUM_KEY]
     del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    model.metadata_props.extend(others)
     return model
 
 
@@ -88,7 +88,7 @@ def parse_onnx(path: Path, content: bytes) -> onnx.ModelProto:
         ) from error
     # A file that was truncated between two of these fields parses without an error.
     if not model.graph.node or not model.opset_import:
-        raise ArtifactError(f"{path}: no whole graph; it is damaged or truncated, export it again")
+        raise ArtifactError(f"{path}: incomplete graph, damaged or truncated, export it again")
     return model
 
 
@@ -96,7 +96,7 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
     """Bring external tensors in, each from a plain file below the model's own folder.
 
     Raises:
-        ArtifactError: a tensor names another place, a link, a device, or more than there is.
+        ArtifactError: a tensor refers to another folder, a link, a device, or beyond the file.
     """
     import onnx
 
@@ -111,8 +111,8 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
         _check_location(path, folder, tensor.name, entries)
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-            onnx.numpy_helper.to_array(tensor)  # as many values as its shape says
-        except Exception as error:  # onnx raises types of its own here
+            onnx.numpy_helper.to_array(tensor)  # checks the number of values
+        except Exception as error:  # onnx has its own exception types
             raise ArtifactError(
                 f"{path}: tensor '{tensor.name[:60]}': external data cannot be read "
                 f"({in_brief(error, 120)}); save the model again"

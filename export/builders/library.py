@@ -27,7 +27,7 @@ class Library(Protocol):
         """Version of the installed library."""
 
     def architectures(self, requested: tuple[str, ...]) -> tuple[str, ...]:
-        """The architectures to build for, one engine each, given those of the user.
+        """The architectures to build for, one engine each, from those that the user requested.
 
         Raises:
             UsageError: the library cannot build for one of them.
@@ -45,7 +45,7 @@ class Library(Protocol):
 
     @property
     def opens_what_it_builds(self) -> bool:
-        """Whether a built engine can be opened here, to check its types."""
+        """Whether this machine can open a built engine, to check its types."""
 
     def finish(self, config: trt.IBuilderConfig, options: BuildOptions) -> None:
         """Save the side products of a successful build, such as the timing cache."""

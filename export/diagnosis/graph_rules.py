@@ -113,7 +113,7 @@ def _large_top_k(view: GraphView, context: Context) -> Iterator[Blocker]:
         if isinstance(k, int) and k > MAX_TOP_K:
             yield Blocker(
                 (_label(node),),
-                f"K is {k}, TensorRT takes at most {MAX_TOP_K}",
+                f"K is {k}, TensorRT's limit is {MAX_TOP_K}",
                 f"export with fewer --candidates, or rpn.pre_nms in a --spec file, at most "
                 f"{MAX_TOP_K}",
             )

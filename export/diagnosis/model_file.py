@@ -58,13 +58,13 @@ def _origin(model: onnx.ModelProto, path: Path, content: bytes) -> tuple[Artifac
         require_no_stale_checksum(path, has_checksum, pairs)
     except ArtifactError as error:
         return None, of_error("problem", path.name, error, path)
-    made, spec = artifact.manifest, artifact.spec
-    canvas = f"canvas {made.height}x{made.width}" if made.canvas_hw else "any canvas"
+    manifest, spec = artifact.manifest, artifact.spec
+    canvas = f"canvas {manifest.height}x{manifest.width}" if manifest.canvas_hw else "any canvas"
     return artifact, Finding(
         "ok",
         path.name,
-        f"{spec.architecture}, {spec.num_foreground} classes, {made.precision}, {canvas}, "
-        f"exported by maskport {made.versions.get('maskport', '?')} for {made.target}",
+        f"{spec.architecture}, {spec.num_foreground} classes, {manifest.precision}, {canvas}, "
+        f"exported by maskport {manifest.versions.get('maskport', '?')} for {manifest.target}",
     )
 
 

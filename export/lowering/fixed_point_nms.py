@@ -95,9 +95,9 @@ def suppress(
             changed = op.Where(op.Greater(undecided[-1], number(0.0)), number(size), changed)
         undecided.append(changed)
         start += size
-    together = op.Concat(*kept, axis=1) if len(kept) > 1 else kept[0]
+    keep = op.Concat(*kept, axis=1) if len(kept) > 1 else kept[0]
     total_open = op.Sum(*undecided) if len(kept) > 1 else undecided[0]
-    return op.Cast(op.Squeeze(together, ints(2)), to=BOOL), op.Cast(total_open, to=INT32)
+    return op.Cast(op.Squeeze(keep, ints(2)), to=BOOL), op.Cast(total_open, to=INT32)
 
 
 def _half(value: float) -> Value:

@@ -97,8 +97,8 @@ def _product_grid(
     )
     if spec.placement == "even" and spec.kind != "crop_and_resize":
         parts = op.Reshape(samples, ints(0, 0, bins, ratio + 1, bins, ratio + 1))
-        kept = op.Slice(parts, ints(1, 1), ints(ratio + 1, ratio + 1), ints(3, 5))
-        samples = op.Reshape(kept, ints(0, 0, bins * ratio, bins * ratio))
+        inner = op.Slice(parts, ints(1, 1), ints(ratio + 1, ratio + 1), ints(3, 5))
+        samples = op.Reshape(inner, ints(0, 0, bins * ratio, bins * ratio))
     return samples
 
 
