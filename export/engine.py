@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.builders.library import Library, library_of
 from export.builders.options import BuildOptions
 from export.targets import TARGETS
 from maskport import __version__
@@ -25,7 +26,6 @@ from runtime.files import atomic_path
 
 if TYPE_CHECKING:
     from export.builders.builder import Built
-    from export.builders.library import Library
     from export.onnx_file import OnnxFile
     from runtime.artifacts.metadata import Artifact
 
@@ -85,13 +85,7 @@ def _library(path: Path, artifact: Artifact) -> Library:
             "operators that TensorRT cannot compile; export it again: python -m export.onnx "
             f"WEIGHTS --target tensorrt-rtx --size {height}x{width}"
         )
-    if name == "tensorrt-rtx":
-        from export.builders.rtx import RtxLibrary
-
-        return RtxLibrary()
-    from export.builders.tensorrt import TensorRTLibrary
-
-    return TensorRTLibrary()
+    return library_of(name)
 
 
 def _build_one(

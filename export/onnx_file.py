@@ -88,7 +88,7 @@ def parse_onnx(path: Path, content: bytes) -> onnx.ModelProto:
         ) from error
     # A file that was truncated between two of these fields parses without an error.
     if not model.graph.node or not model.opset_import:
-        raise ArtifactError(f"{path}: incomplete graph, damaged or truncated, export it again")
+        raise ArtifactError(f"{path}: incomplete graph; it is damaged or truncated, export again")
     return model
 
 

@@ -2,7 +2,7 @@
 
 builder: parses, checks the types, configures and compiles
 inspection: the data types of a built engine
-library: the interface of a library to the builder
+library: the adapter of a target
 messages: the library's messages, reduced to one error
 options: the options of a build
 progress: the library's nested phases as one fraction

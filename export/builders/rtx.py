@@ -35,7 +35,11 @@ class RtxLibrary:
         return str(self.module.__version__)
 
     def architectures(self, requested: tuple[str, ...]) -> tuple[str, ...]:
-        """The requested architectures; no default, because the local GPU may be another or none."""
+        """The requested architectures, one engine each; there is no default.
+
+        Raises:
+            UsageError: none is given, or the library cannot build for one of them.
+        """
         known = self.known()
         if not requested:
             raise UsageError(f"--gpu: expected one or more of {','.join(known)}")
@@ -56,7 +60,11 @@ class RtxLibrary:
     def configure(
         self, config: trt.IBuilderConfig, architecture: str, options: BuildOptions
     ) -> None:
-        """Set the compute capability; reject the options of TensorRT."""
+        """Set the compute capability.
+
+        Raises:
+            UsageError: an option that only TensorRT supports.
+        """
         for name, is_set in (
             ("--timing-cache", options.timing_cache is not None),
             ("--version-compatible", options.version_compatible),

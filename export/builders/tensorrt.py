@@ -46,7 +46,12 @@ class TensorRTLibrary:
         return str(self.module.__version__)
 
     def architectures(self, requested: tuple[str, ...]) -> tuple[str, ...]:
-        """The local GPU's, the only one that TensorRT builds for."""
+        """The local GPU's, the only one that TensorRT builds for.
+
+        Raises:
+            UsageError: another one is requested.
+            DeviceError: there is no GPU.
+        """
         local = local_architecture()
         if requested and requested != (local,):
             raise UsageError(

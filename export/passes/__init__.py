@@ -2,7 +2,6 @@
 
 compact_heads: runs the mask and keypoint heads on valid detections only
 drop_padding: drops -inf rows in front of a TopK
-fill_types: fills in missing element types
 half_precision: converts to FP16 or BF16
 narrow_integers: converts int64 arithmetic to int32
 nodes: new nodes and constant values

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
 
-from export.passes.fill_types import fill_types
 from export.precision.formats import HalfFormat, is_lost, round_weight
 from export.precision.policy import data_inputs, half_nodes, is_constant
 from export.roles import ROLE_KEY, role_of
@@ -50,7 +50,7 @@ def half_precision(model: ir.Model, half: HalfFormat) -> HalfReport:
     Raises:
         ExportError: a weight exceeds the range of the format.
     """
-    fill_types(model)
+    _fill_types(model)
     graph = model.graph
     nodes = half_nodes(graph, half)
     converted = [(node, data_inputs(node)) for node in graph if node in nodes]
@@ -68,6 +68,18 @@ def half_precision(model: ir.Model, half: HalfFormat) -> HalfReport:
     writer.drop_unused()
     by_role = Counter(role_of(node) for node, _ in converted)
     return HalfReport(half, dict(by_role), writer.casts, tuple(writer.lost))
+
+
+def _fill_types(model: ir.Model) -> None:
+    """Set missing element types by ONNX's inference; its shapes are ignored."""
+    missing = [v for node in model.graph for v in node.outputs if v.dtype is None and v.name]
+    if not missing:
+        return
+    inferred = onnx.shape_inference.infer_shapes(ir.to_proto(model)).graph.value_info
+    types = {info.name: info.type.tensor_type.elem_type for info in inferred}
+    for value in missing:
+        if types.get(str(value.name)):
+            value.dtype = ir.DataType(types[str(value.name)])
 
 
 class _Writer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +77,7 @@ class RangeReport:
         Raises:
             ArtifactError: the report is empty.
         """
-        self._require_any()
-        return max(self.tensors, key=lambda t: t.largest / t.tensor.largest)
+        return self._max(lambda t: t.largest / t.tensor.largest)
 
     @property
     def most_subnormal(self) -> TensorRange:
@@ -87,15 +86,15 @@ class RangeReport:
         Raises:
             ArtifactError: the report is empty.
         """
-        self._require_any()
-        return max(self.tensors, key=lambda t: t.subnormal / max(t.size, 1))
+        return self._max(lambda t: t.subnormal / max(t.size, 1))
 
-    def _require_any(self) -> None:
+    def _max(self, key: Callable[[TensorRange], float]) -> TensorRange:
         if not self.tensors:
             raise ArtifactError(
                 "ranges: no half tensor was measured; expected a run of a file in half precision "
                 "with ranges=True"
             )
+        return max(self.tensors, key=key)
 
     def __str__(self) -> str:
         if not self.tensors:
