@@ -10,11 +10,24 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from tests.oracles.roi_align import bilinear
 
 # For samples exactly on a limit; no others are so close.
 _TINY = 1e-9
+
+
+def float32_error(features: Sequence[npt.ArrayLike]) -> float:
+    """How far sampling in float32 may be from these loops, or from another order of its sums.
+
+    A position in cells is rounded some four times, by 2**-24 of the canvas each; the steepest
+    slope between neighboring cells makes a difference in value of it, along both axes.
+    """
+    maps = [np.asarray(feature) for feature in features]
+    cells = sum(sum(m.shape[-2:]) for m in maps)
+    slope = max(float(np.abs(np.diff(m, axis=a)).max()) for m in maps for a in (-2, -1))
+    return cells * 2.0**-22 * slope
 
 
 def c_round(value: float) -> int:

@@ -16,6 +16,7 @@ from runtime.predictor import Predictor
 from runtime.preprocessing.canvas import to_canvas
 from runtime.sessions.torch import TorchSession
 from tests.model.test_ops import _random_boxes
+from tests.oracles.pooling import float32_error
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_pooling(spec: PoolerSpec, sides: tuple[int, ...]) -> None:
         actual, _ = StaticOperators(NativeOptions(chunk_bytes=chunk_bytes)).pyramid_pool(
             maps, *given, spec
         )
-        torch.testing.assert_close(actual, expected, atol=5e-5, rtol=0)
+        torch.testing.assert_close(actual, expected, atol=float32_error(maps), rtol=0)
 
 
 @pytest.mark.parametrize("limit", [0.3, 0.5, 0.7])
