@@ -19,15 +19,17 @@ _TINY = 1e-9
 
 
 def float32_error(features: Sequence[npt.ArrayLike]) -> float:
-    """How far sampling in float32 may be from these loops, or from another order of its sums.
+    """How far sampling in float32 may be from loops in float64, or from another order of its sums.
 
     A position in cells is rounded some four times, by 2**-24 of the canvas each; the steepest
-    slope between neighboring cells makes a difference in value of it, along both axes.
+    slope between neighboring cells makes a difference in value of it, along both axes. To that
+    come the roundings of sixteen products.
     """
     maps = [np.asarray(feature) for feature in features]
     cells = sum(sum(m.shape[-2:]) for m in maps)
-    slope = max(float(np.abs(np.diff(m, axis=a)).max()) for m in maps for a in (-2, -1))
-    return cells * 2.0**-22 * slope
+    steps = [np.abs(np.diff(m, axis=axis)).max(initial=0) for m in maps for axis in (-2, -1)]
+    largest = max(float(np.abs(m).max()) for m in maps)
+    return cells * 2.0**-22 * float(max(steps)) + 16 * 2.0**-24 * largest
 
 
 def c_round(value: float) -> int:

@@ -75,13 +75,13 @@ def assert_same(one: Detections, other: Detections) -> None:
 
 
 def assert_close(one: Detections, other: Detections) -> None:
-    """Equal but for the order of float sums."""
+    """Equal but for the order of float sums, which ONNX Runtime chooses by shape and CPU."""
     assert one.names == other.names
-    np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=2e-2)
     assert one.mask_probs is not None
     assert other.mask_probs is not None
-    np.testing.assert_allclose(one.mask_probs, other.mask_probs, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(one.mask_probs, other.mask_probs, rtol=0, atol=1e-3)
 
 
 def test_finds_the_shapes(predictor: Predictor, demo_photo: Path) -> None:
