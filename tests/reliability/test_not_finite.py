@@ -28,7 +28,7 @@ def test_floating_pixels_are_refused(predictor: Predictor) -> None:
         for value in NOT_FINITE:
             pixels = tiny.photo().astype(dtype)
             pixels[3, 4, 1] = value
-            with pytest.raises(ImageError, match=r"expected an array as uint8 \[h, w, 3\] RGB, got float"):
+            with pytest.raises(ImageError, match=r"expected an array as uint8 .* got float"):
                 predictor.predict(pixels)
             picture = Image.fromarray(pixels[:, :, 1].astype(np.float32))
             with pytest.raises(ImageError, match="float32 pixels"):
