@@ -56,10 +56,7 @@ def _finding(target: Target, blockers: list[Blocker], artifact: Artifact | None)
 def _approval(target: Target, exported_for: str | None) -> str:
     if not target.engine or exported_for in (None, target.name):
         return "compatible"
-    return (
-        f"compatible, but the file was exported for {exported_for}, which maskport engine builds; "
-        f"export it with --target {target.name}"
-    )
+    return f"compatible, but exported for {exported_for}; export it with --target {target.name}"
 
 
 def _canvas(artifact: Artifact | None) -> str:
