@@ -41,8 +41,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def _claim(target: Path, temporary: Path) -> None:
     if target.exists() and not target.is_file():
-        kind = "a folder" if target.is_dir() else "a device"
-        raise ArtifactError(f"cannot write {target}: expected a file, got {kind}; name another")
+        got = "a folder" if target.is_dir() else "a device"
+        raise ArtifactError(f"cannot write {target}: expected a file, got {got}; name another")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 

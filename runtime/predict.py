@@ -246,9 +246,9 @@ class _Repeats:
     def add(self, name: str) -> None:
         self._count += 1
         if self._count <= _MAX_REPEAT_NOTES:
-            print_note(f"{name}: named more than once, taken once")
+            print_note(f"{name}: named more than once, used once")
         elif self._count == _MAX_REPEAT_NOTES + 1:
-            print_note("more photos were named more than once; each is taken once")
+            print_note("more photos were named more than once; each is used once")
 
 
 class _Run:

@@ -36,7 +36,7 @@ class NumberedItems:
         """Where the ids come from, for people."""
         if self._has_numbers:
             return "the number in the photo's name"
-        return "the photo's place in the list, from 0"
+        return "the photo's index in the list, from 0"
 
     def items(self, done: Collection[str] = ()) -> Generator[Item, None, None]:
         """Items whose names are not in `done`, with their ids."""

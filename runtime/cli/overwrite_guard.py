@@ -23,7 +23,7 @@ class OverwriteGuard:
         arguments: photos, lists and folders as the user named them; files among them are read.
         known: items that are known beforehand; others are added as they come.
         folder: of the results.
-        kinds: kinds of results that are saved.
+        formats: of the results (`runtime.formats.result_writer.FORMATS`).
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class OverwriteGuard:
         arguments: Iterable[str],
         known: Collection[Item],
         folder: Path,
-        kinds: Collection[str],
+        formats: Collection[str],
     ) -> None:
         self._folder = folder
-        self._kinds = frozenset(kinds)
+        self._formats = frozenset(formats)
         # Files, and the folders of photos: cutouts replace the files in theirs.
         files = filter(os.path.isfile, arguments)
         self._read = set(filter(None, map(_identity, files)))
@@ -47,7 +47,7 @@ class OverwriteGuard:
         Raises:
             UsageError: a result would replace a file that is read.
         """
-        targets = layout.of_run(self._kinds, self._folder)
+        targets = layout.of_run(self._formats, self._folder)
         targets += (path for item in known for path in self._targets(item))
         for target in targets:
             if self._is_read(target):
@@ -73,7 +73,7 @@ class OverwriteGuard:
         return item
 
     def _targets(self, item: Item) -> list[Path]:
-        return layout.of_photo(self._kinds, self._folder, item.stem)
+        return layout.of_photo(self._formats, self._folder, item.stem)
 
     def _remember(self, item: Item) -> None:
         if isinstance(item.photo, Path):

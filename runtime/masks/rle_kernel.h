@@ -287,7 +287,7 @@ static void rle_write_mask(RleWriter *text, const RleMasks *masks, int64_t mask,
    Returns 1, or 0 if memory ran out. */
 static int rle_encode(RleWriter *text, size_t *stops, const RleMasks *masks, const RleImage *image)
 {
-    /* One more: nothing may ask for zero bytes. */
+    /* One more, so that no size is zero. */
     const size_t rows = (size_t)masks->rows + 1, cells = (size_t)masks->cells + 1;
     RleScratch scratch;
     scratch.segments = (RleSegment *)calloc(rows, sizeof(RleSegment));

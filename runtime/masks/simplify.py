@@ -44,13 +44,13 @@ def douglas_peucker(x: Float64, y: Float64, first: Int64, tolerance: float) -> B
     # Repeat the first point at each ring's end, so that every piece has two ends.
     closed = np.insert(np.arange(x.size), first + size, first)
     x, y = x[closed], y[closed]
-    kept = np.zeros(closed.size, np.bool_)
-    kept[start] = kept[start + size] = True
+    keep = np.zeros(closed.size, np.bool_)
+    keep[start] = keep[start + size] = True
     away_x, away_y = x - np.repeat(x[start], size + 1), y - np.repeat(y[start], size + 1)
-    kept[_farthest(away_x**2 + away_y**2, start, size + 1)] = True
-    inner = np.flatnonzero(~kept)
+    keep[_farthest(away_x**2 + away_y**2, start, size + 1)] = True
+    inner = np.flatnonzero(~keep)
     while inner.size:
-        ends = np.flatnonzero(kept)
+        ends = np.flatnonzero(keep)
         piece = np.searchsorted(ends, inner) - 1
         begin = run_starts(piece)
         count = run_lengths(begin, inner.size)
@@ -58,12 +58,12 @@ def douglas_peucker(x: Float64, y: Float64, first: Int64, tolerance: float) -> B
         distance2 = _distance2(x, y, inner, low, high, count)
         farthest = _farthest(distance2, begin, count)
         is_split = distance2[farthest] > tolerance**2
-        kept[inner[farthest[is_split]]] = True
+        keep[inner[farthest[is_split]]] = True
         is_open = np.repeat(is_split, count)
         is_open[farthest] = False
         inner = inner[is_open]
     # Drop the repeated first points.
-    return np.delete(kept, start + size)
+    return np.delete(keep, start + size)
 
 
 def _farthest(distance: Float64, begin: Int64, count: Int64) -> Int64:

@@ -1,4 +1,4 @@
-"""Networks that answer what a test says, in no time."""
+"""Fake networks with outputs that a test chooses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def spec(short_side: int = 32, long_side: int = 64) -> ModelSpec:
 
 
 class MeanSession:
-    """Answers one box per photo, the photo's own, whose score is the mean of its pixels.
+    """Returns one box per photo, the whole photo, whose score is the mean of its pixels.
 
     So a result tells which photo it was made of, and that none of another was left on the canvas.
     """

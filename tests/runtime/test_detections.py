@@ -62,20 +62,20 @@ def test_boxes_are_resized_as_torchvision_does(
     transform = pytest.importorskip("torchvision.models.detection.transform")
     network = raw(200)
     expected = transform.resize_boxes(torch.from_numpy(network.boxes), resized_hw, image_hw)
-    found = from_raw(network, SPEC, image_hw, resized_hw)
-    np.testing.assert_array_equal(found.boxes, expected.numpy())
-    assert found.boxes.dtype == np.float32
+    result = from_raw(network, SPEC, image_hw, resized_hw)
+    np.testing.assert_array_equal(result.boxes, expected.numpy())
+    assert result.boxes.dtype == np.float32
 
 
 def test_rows_keep_their_order_labels_and_names() -> None:
     network = raw()
-    found = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
-    np.testing.assert_array_equal(found.scores, network.scores)
-    np.testing.assert_array_equal(found.labels, network.labels)
-    assert found.labels.dtype == np.int64
-    assert found.names == tuple(SPEC.classes.names[label] for label in network.labels)
-    assert found.class_names == ("cat", "dog", "cow")
-    assert len(found) == 5
+    result = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
+    np.testing.assert_array_equal(result.scores, network.scores)
+    np.testing.assert_array_equal(result.labels, network.labels)
+    assert result.labels.dtype == np.int64
+    assert result.names == tuple(SPEC.classes.names[label] for label in network.labels)
+    assert result.class_names == ("cat", "dog", "cow")
+    assert len(result) == 5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -86,9 +86,9 @@ def test_row_with_nan_or_infinity_is_dropped_and_counted(
 ) -> None:
     network = raw()
     getattr(network, field).reshape(5, -1)[3, 0] = bad
-    found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
-    assert (len(found), found.dropped) == (4, 1)
-    np.testing.assert_array_equal(found.scores, np.delete(network.scores, 3))
+    result = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
+    assert (len(result), result.dropped) == (4, 1)
+    np.testing.assert_array_equal(result.scores, np.delete(network.scores, 3))
 
 
 def test_box_that_overflows_when_scaled_is_dropped() -> None:
@@ -105,9 +105,9 @@ def test_float_rule_clips_and_removes_empty_boxes() -> None:
         [50, 50, 50, 90],
         [430, 10, 500, 90],
     ]
-    found = from_raw(network, FLOAT_SPEC, RESIZED_HW, RESIZED_HW)
-    np.testing.assert_array_equal(found.boxes, [[0, 0, 100, 100], [400, 300, 426, 320]])
-    assert found.dropped == 0
+    result = from_raw(network, FLOAT_SPEC, RESIZED_HW, RESIZED_HW)
+    np.testing.assert_array_equal(result.boxes, [[0, 0, 100, 100], [400, 300, 426, 320]])
+    assert result.dropped == 0
     kept = from_raw(network, SPEC, RESIZED_HW, RESIZED_HW)
     np.testing.assert_array_equal(kept.boxes, network.boxes)
 
@@ -137,8 +137,8 @@ def test_label_without_a_name_is_refused(label: int) -> None:
 
 def test_paste_rule_is_the_specs() -> None:
     head = MaskHeadSpec(paste="float", threshold=0.3, threshold_inclusive=True)
-    found = from_raw(raw(), replace(SPEC, mask=head), IMAGE_HW, RESIZED_HW)
-    assert (found.paste, found.mask_threshold, found.mask_threshold_inclusive) == (
+    result = from_raw(raw(), replace(SPEC, mask=head), IMAGE_HW, RESIZED_HW)
+    assert (result.paste, result.mask_threshold, result.mask_threshold_inclusive) == (
         "float",
         0.3,
         True,
@@ -147,8 +147,8 @@ def test_paste_rule_is_the_specs() -> None:
 
 @pytest.mark.parametrize("spec", [SPEC, FLOAT_SPEC], ids=["integer", "float"])
 def test_masks_crops_and_rle_hold_the_same_pixels(spec: ModelSpec) -> None:
-    found = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
-    masks, crops, texts = found.masks, found.crops(), found.rle()
+    result = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
+    masks, crops, texts = result.masks, result.crops(), result.rle()
     assert masks is not None
     assert masks.shape == (5, 375, 500)
     assert masks.dtype == np.bool_
@@ -158,32 +158,32 @@ def test_masks_crops_and_rle_hold_the_same_pixels(spec: ModelSpec) -> None:
 
 
 def test_box_only_model_has_no_masks() -> None:
-    found = from_raw(replace(raw(), masks=None), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW)
-    assert found.masks is None
-    assert found.crops() == []
-    assert found.rle() == []
-    assert len(found) == 5
+    result = from_raw(replace(raw(), masks=None), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW)
+    assert result.masks is None
+    assert result.crops() == []
+    assert result.rle() == []
+    assert len(result) == 5
 
 
 def test_no_detections() -> None:
-    found = detections(0)
-    assert len(found) == 0
-    assert found.masks is not None
-    assert found.masks.shape == (0, 375, 500)
-    assert found.rle() == []
+    result = detections(0)
+    assert len(result) == 0
+    assert result.masks is not None
+    assert result.masks.shape == (0, 375, 500)
+    assert result.rle() == []
 
 
 def test_select_keeps_scores_at_the_limit() -> None:
-    found = detections()
-    limit = float(found.scores[2])
-    part = found.select(Selection(score_threshold=limit))
-    assert part.names == found.names[:3]
-    np.testing.assert_array_equal(part.scores, found.scores[:3])
+    result = detections()
+    limit = float(result.scores[2])
+    part = result.select(Selection(score_threshold=limit))
+    assert part.names == result.names[:3]
+    np.testing.assert_array_equal(part.scores, result.scores[:3])
     assert part.mask_probs is not None
-    assert found.mask_probs is not None
-    np.testing.assert_array_equal(part.mask_probs, found.mask_probs[:3])
-    assert len(found) == 5
-    assert len(found.select(Selection(score_threshold=1.0))) == 0
+    assert result.mask_probs is not None
+    np.testing.assert_array_equal(part.mask_probs, result.mask_probs[:3])
+    assert len(result) == 5
+    assert len(result.select(Selection(score_threshold=1.0))) == 0
 
 
 @pytest.mark.parametrize(
@@ -233,21 +233,23 @@ def test_contradictory_fields_are_refused(change: dict[str, Any], message: str) 
     ],
     ids=["own", "the-data-sets"],
 )
-def test_rows_know_the_data_sets_ids(spec: ModelSpec, ids: list[int]) -> None:
+def test_rows_have_dataset_ids(spec: ModelSpec, ids: list[int]) -> None:
     network = raw(3)
     network.labels[:] = (3, 1, 2)
-    found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
-    assert found.dataset_ids.tolist() == ids
-    assert found.dataset_ids.dtype == np.int64
-    best = found.select(Selection(score_threshold=float(found.scores[1])))
+    result = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
+    assert result.dataset_ids.tolist() == ids
+    assert result.dataset_ids.dtype == np.int64
+    best = result.select(Selection(score_threshold=float(result.scores[1])))
     assert best.dataset_ids.tolist() == ids[:2]
-    assert found.first_class == 1
+    assert result.first_class == 1
 
 
-def test_ids_that_are_not_given_are_the_labels() -> None:
-    found = detections()
-    plain = Detections(found.boxes, found.scores, found.labels, found.names, None, found.image_hw)
-    np.testing.assert_array_equal(plain.dataset_ids, found.labels)
+def test_dataset_ids_default_to_the_labels() -> None:
+    result = detections()
+    plain = Detections(
+        result.boxes, result.scores, result.labels, result.names, None, result.image_hw
+    )
+    np.testing.assert_array_equal(plain.dataset_ids, result.labels)
     assert plain.first_class == 0
 
 
@@ -255,9 +257,9 @@ def test_last_background_leaves_label_zero_a_class() -> None:
     spec = replace(SPEC, box=replace(SPEC.box, background="last"))
     network = raw(2)
     network.labels[:] = (0, 3)
-    found = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
-    assert (found.first_class, found.labels.tolist()) == (0, [0, 3])
-    assert found.class_names == SPEC.classes.names
+    result = from_raw(network, spec, IMAGE_HW, RESIZED_HW)
+    assert (result.first_class, result.labels.tolist()) == (0, [0, 3])
+    assert result.class_names == SPEC.classes.names
 
 
 @pytest.mark.parametrize("field", ["scores", "masks"])
@@ -269,28 +271,28 @@ def test_network_output_that_is_no_probability_is_refused(field: str, value: flo
         from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
 
 
-def test_what_half_precision_rounds_is_a_probability() -> None:
+def test_half_precision_rounding_is_accepted() -> None:
     network = raw()
     network.scores[0] = np.float32(1.0005)
     assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).scores[0] == np.float32(1.0005)
 
 
 def test_taken_rows_come_in_the_given_order() -> None:
-    found = detections()
-    part = found.take([3, 0, 3])
-    assert part.names == tuple(found.names[row] for row in (3, 0, 3))
+    result = detections()
+    part = result.take([3, 0, 3])
+    assert part.names == tuple(result.names[row] for row in (3, 0, 3))
     for name in ("boxes", "scores", "labels", "mask_probs", "dataset_ids"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(found, name)[[3, 0, 3]])
-    assert len(found.take([])) == 0
+        np.testing.assert_array_equal(getattr(part, name), getattr(result, name)[[3, 0, 3]])
+    assert len(result.take([])) == 0
 
 
 @pytest.mark.parametrize("spec", [SPEC, FLOAT_SPEC], ids=["integer", "float"])
 def test_polygons_are_of_each_mask(spec: ModelSpec) -> None:
-    found = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
-    assert found.masks is not None
-    for mask, parts in zip(found.masks, found.polygons(), strict=True):
+    result = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
+    assert result.masks is not None
+    for mask, parts in zip(result.masks, result.polygons(), strict=True):
         assert sum(part.area_px for part in parts) == mask.sum()
-    assert replace(found, mask_probs=None).polygons() == []
+    assert replace(result, mask_probs=None).polygons() == []
 
 
 def test_import_needs_only_numpy_and_pillow() -> None:

@@ -88,9 +88,9 @@ def test_json_lines_alone(demo_onnx: Path, photos: Path, tmp_path: Path) -> None
     assert [r["image"] for r in records] == [str(photos / "a.png"), str(photos / "c.png")]
     assert (records[0]["height"], records[0]["width"]) == (480, 640)
     assert len(records[0]["detections"]) >= 5
-    for found in records[0]["detections"]:
-        assert found["score"] >= 0.5
-        mask = rle.decode(found["rle"])
+    for row in records[0]["detections"]:
+        assert row["score"] >= 0.5
+        mask = rle.decode(row["rle"])
         assert mask.shape == (480, 640)
         assert mask.any()
 

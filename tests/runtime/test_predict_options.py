@@ -73,9 +73,9 @@ def test_the_best_and_the_large(demo_onnx: Path, photos: Path, out: Path) -> Non
     assert call(demo_onnx, photos, *arguments) == 0
     from pycocotools import mask
 
-    found = json.loads((out / "results.json").read_text("utf-8"))
-    assert len(found) >= 3
-    assert min(mask.area(row["segmentation"]) for row in found) >= 3000
+    result = json.loads((out / "results.json").read_text("utf-8"))
+    assert len(result) >= 3
+    assert min(mask.area(row["segmentation"]) for row in result) >= 3000
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def _killed(folder: Path, left: int) -> None:
     (folder / "results.json").unlink()
 
 
-def test_a_run_goes_on_where_it_stopped(
+def test_a_run_is_resumed(
     demo_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kinds = ("--save", "json,jsonl,overlay")
@@ -203,7 +203,7 @@ def test_other_photos_do_not_get_ids_that_are_taken(
     assert "p1.png had image_id 0, it is not among the photos now" in capsys.readouterr().err
 
 
-def test_ids_do_not_move_when_a_run_goes_on(demo_onnx: Path, photos: Path, out: Path) -> None:
+def test_a_bad_photo_does_not_change_other_ids(demo_onnx: Path, photos: Path, out: Path) -> None:
     bad = photos / "p1.png"
     sound = bad.read_bytes()
     bad.write_bytes(sound[:2000])

@@ -59,9 +59,9 @@ def cut_off(out: Path, left: int) -> None:
 def metadata(source: Path, target: Path) -> Iterator[dict[str, str]]:
     """Change what a copy says of itself: another export of the same weights."""
     model = onnx.load(source)
-    found = {entry.key: entry.value for entry in model.metadata_props}
-    yield found
-    onnx.helper.set_model_props(model, found)
+    result = {entry.key: entry.value for entry in model.metadata_props}
+    yield result
+    onnx.helper.set_model_props(model, result)
     remove_checksum(model)
     onnx.save(model, target)
 
@@ -72,15 +72,15 @@ def test_another_export_of_the_weights_is_refused(
     arguments = (photos, "-o", out, "--save", "jsonl")
     assert call(tiny_onnx, *arguments) == 0
     before = (out / "results.jsonl").read_bytes()
-    with metadata(tiny_onnx, tmp_path / "lower.onnx") as found:
-        spec = from_json(found[SPEC_KEY])
-        found[SPEC_KEY] = to_json(replace(spec, box=replace(spec.box, nms_iou=0.25)))
+    with metadata(tiny_onnx, tmp_path / "lower.onnx") as result:
+        spec = from_json(result[SPEC_KEY])
+        result[SPEC_KEY] = to_json(replace(spec, box=replace(spec.box, nms_iou=0.25)))
     assert call(tmp_path / "lower.onnx", *arguments, "--resume") == 2
     says = "was started with spec.box.nms_iou 0.5, now it is 0.25; resume with the same"
     assert says in capsys.readouterr().err
-    with metadata(tiny_onnx, tmp_path / "other.onnx") as found:
-        manifest = json.loads(found[MANIFEST_KEY])
-        found[MANIFEST_KEY] = json.dumps({**manifest, "lowering": "native"})
+    with metadata(tiny_onnx, tmp_path / "other.onnx") as result:
+        manifest = json.loads(result[MANIFEST_KEY])
+        result[MANIFEST_KEY] = json.dumps({**manifest, "lowering": "native"})
     assert call(tmp_path / "other.onnx", *arguments, "--resume") == 2
     assert 'was started with lowering ["standard"], now it is ["native"]' in capsys.readouterr().err
     assert (out / "results.jsonl").read_bytes() == before
@@ -100,14 +100,14 @@ def test_a_photo_named_twice_is_done_once(
     arguments = (a, b, a, c, "-o", out, "--save", "jsonl,rle,json")
     assert call(tiny_onnx, *arguments) == 0
     assert images(out) == ["a.png", "b.png", "c.png"]
-    assert f"note: {a}: named more than once, taken once\n" in capsys.readouterr().err
+    assert f"note: {a}: named more than once, used once\n" in capsys.readouterr().err
     whole = (out / "results.jsonl").read_bytes()
     cut_off(out, 2)
     assert call(tiny_onnx, *arguments, "--resume") == 0
     assert (out / "results.jsonl").read_bytes() == whole
     assert call(tiny_onnx, *[photos] * 3, "-o", out, "--save", "jsonl") == 0
     notes = [s for s in capsys.readouterr().err.splitlines() if s.startswith("note: ")]
-    assert notes[-1] == "note: more photos were named more than once; each is taken once"
+    assert notes[-1] == "note: more photos were named more than once; each is used once"
     assert len(notes) == 7
 
 
@@ -181,7 +181,7 @@ def test_an_interrupt_ends_a_camera_with_all_its_files(
     assert captured.err.splitlines()[-1] == "interrupted"
 
 
-def test_a_camera_cannot_be_gone_on_with(
+def test_a_camera_cannot_be_resumed(
     tiny_onnx: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place, name in (("camera:0", "camera:0"), ("rtsp://me:pass@host/a?key", "rtsp://host/a")):

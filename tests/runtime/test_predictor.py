@@ -85,17 +85,17 @@ def assert_close(one: Detections, other: Detections) -> None:
 
 
 def test_finds_the_shapes(predictor: Predictor, demo_photo: Path) -> None:
-    found = predictor.predict(demo_photo, score_threshold=0.5)
-    assert len(found) >= 5
-    assert found.image_hw == (480, 640)
-    assert found.exact
-    assert set(found.names) <= set(predictor.spec.classes.names[1:])
-    assert (np.diff(found.scores) <= 0).all()
-    assert (found.boxes >= 0).all()
-    assert (found.boxes[:, 2:] <= (640.001, 480.001)).all()
-    masks = found.masks
+    result = predictor.predict(demo_photo, score_threshold=0.5)
+    assert len(result) >= 5
+    assert result.image_hw == (480, 640)
+    assert result.exact
+    assert set(result.names) <= set(predictor.spec.classes.names[1:])
+    assert (np.diff(result.scores) <= 0).all()
+    assert (result.boxes >= 0).all()
+    assert (result.boxes[:, 2:] <= (640.001, 480.001)).all()
+    masks = result.masks
     assert masks is not None
-    assert masks.shape == (len(found), 480, 640)
+    assert masks.shape == (len(result), 480, 640)
     assert masks.any(axis=(1, 2)).all()
 
 
@@ -113,8 +113,8 @@ def test_one_photo_and_a_list(predictor: Predictor, demo_pixels: UInt8) -> None:
     photos = crops(demo_pixels)
     together = predictor.predict(photos)
     assert [d.image_hw for d in together] == [(480, 400), (260, 540), (320, 400)]
-    for photo, found in zip(photos, together, strict=True):
-        assert_same(predictor.predict(photo), found)
+    for photo, result in zip(photos, together, strict=True):
+        assert_same(predictor.predict(photo), result)
     assert_same(predictor.predict((photos[0],))[0], together[0])
     assert predictor.predict([]) == []
 
@@ -128,15 +128,15 @@ def test_batch_of_different_sizes_equals_one_at_a_time_on_its_canvas(
     assert [d.image_hw for d in batch] == [(480, 640), (320, 400)]
     path = with_fixed_inputs(demo_onnx, tmp_path / "fixed.onnx", None)
     with Predictor.open(path, threads=1) as fixed:
-        for photo, found in zip(photos, batch, strict=True):
-            assert len(found) > 0
-            assert_close(fixed.predict(photo), found)
+        for photo, result in zip(photos, batch, strict=True):
+            assert len(result) > 0
+            assert_close(fixed.predict(photo), result)
     assert_close(predictor.predict(demo_pixels), batch[0])
 
 
-def test_grey_is_the_three_channels_alike(predictor: Predictor, demo_pixels: UInt8) -> None:
-    grey = demo_pixels[:, :, 1]
-    assert_same(predictor.predict(grey), predictor.predict(np.stack([grey] * 3, axis=2)))
+def test_gray_is_the_three_channels_alike(predictor: Predictor, demo_pixels: UInt8) -> None:
+    gray = demo_pixels[:, :, 1]
+    assert_same(predictor.predict(gray), predictor.predict(np.stack([gray] * 3, axis=2)))
 
 
 def test_eager_session_agrees(
@@ -160,32 +160,32 @@ BLANK = np.full((240, 320, 3), 128, np.uint8)
 
 
 def test_no_detection_at_all(strict: Predictor) -> None:
-    found = strict.predict(BLANK)
-    assert len(found) == 0
-    assert found.boxes.shape == (0, 4)
-    assert found.image_hw == (240, 320)
-    assert found.rle() == []
-    assert found.masks is not None
-    assert found.masks.shape == (0, 240, 320)
-    np.testing.assert_array_equal(np.asarray(found.draw(BLANK)), BLANK)
+    result = strict.predict(BLANK)
+    assert len(result) == 0
+    assert result.boxes.shape == (0, 4)
+    assert result.image_hw == (240, 320)
+    assert result.rle() == []
+    assert result.masks is not None
+    assert result.masks.shape == (0, 240, 320)
+    np.testing.assert_array_equal(np.asarray(result.draw(BLANK)), BLANK)
 
 
 def test_blank_photo_in_a_batch(strict: Predictor, demo_pixels: UInt8) -> None:
     photos = [BLANK, demo_pixels, BLANK]
-    found = strict.predict(photos, batch_size=3)
-    assert [len(d) for d in found[::2]] == [0, 0]
-    assert len(found[1]) > 0
-    assert_close(found[1], strict.predict(demo_pixels))
+    result = strict.predict(photos, batch_size=3)
+    assert [len(d) for d in result[::2]] == [0, 0]
+    assert len(result[1]) > 0
+    assert_close(result[1], strict.predict(demo_pixels))
 
 
 def test_static_batch(demo_onnx: Path, demo_pixels: UInt8, tmp_path: Path) -> None:
     path = with_fixed_inputs(demo_onnx, tmp_path / "static.onnx", 2)
     photos = crops(demo_pixels)
     with Predictor.open(path, threads=1) as static:
-        found = static.predict(photos)  # two runs, the second with a blank row
-        assert [d.image_hw for d in found] == [p.shape[:2] for p in photos]
-        assert_close(static.predict(photos[2]), found[2])
-        assert_close(static.predict(photos[1]), found[1])
+        result = static.predict(photos)  # two runs, the second with a blank row
+        assert [d.image_hw for d in result] == [p.shape[:2] for p in photos]
+        assert_close(static.predict(photos[2]), result[2])
+        assert_close(static.predict(photos[1]), result[1])
         with pytest.raises(UsageError, match=r"exported for a batch of at most 2; .*--batch 3"):
             static.predict(photos, batch_size=3)
 
@@ -261,7 +261,7 @@ def test_several_threads_share_a_predictor(predictor: Predictor, demo_pixels: UI
 
 
 class _Changed:
-    """A session whose answers are changed on the way."""
+    """A session with changed outputs."""
 
     def __init__(self, session: Session, **changes: int) -> None:
         self._session = session
@@ -272,8 +272,8 @@ class _Changed:
         return self._session.artifact
 
     def run(self, inputs: Inputs) -> Outputs:
-        answer = self._session.run(inputs)
-        return answer | {n: np.full_like(answer[n], v) for n, v in self._changes.items()}
+        outputs = self._session.run(inputs)
+        return outputs | {n: np.full_like(outputs[n], v) for n, v in self._changes.items()}
 
     def close(self) -> None:
         self._session.close()
@@ -292,12 +292,12 @@ def test_uncertified_results(
 ) -> None:
     session = _Changed(open_session(demo_onnx, None, 1), **{diagnostic: 3})
     with pytest.warns(UncertifiedResultWarning, match=remedy) as caught:
-        found = Predictor(session).predict(demo_pixels)
-    assert not found.exact
+        result = Predictor(session).predict(demo_pixels)
+    assert not result.exact
     assert caught[0].filename == __file__
     with pytest.raises(ArtifactError, match=remedy):
         Predictor(session, on_uncertified="raise").predict(demo_pixels)
-    assert_same(Predictor(session, on_uncertified="ignore").predict(demo_pixels), found)
+    assert_same(Predictor(session, on_uncertified="ignore").predict(demo_pixels), result)
 
 
 def test_label_without_a_name_is_an_artifact_error(demo_onnx: Path, demo_pixels: UInt8) -> None:
@@ -311,21 +311,21 @@ def test_photo_with_fewer_pixels_than_a_fixed_canvas(
 ) -> None:
     path = with_fixed_inputs(demo_onnx, tmp_path / "fixed.onnx", 1)
     with Predictor.open(path, threads=1) as fixed:
-        found = fixed.predict([demo_pixels, demo_pixels[:100, :100], demo_pixels[:, :200]])
-    assert [d.image_hw for d in found] == [(480, 640), (100, 100), (480, 200)]
-    assert all(np.isfinite(d.boxes).all() for d in found)
-    assert (found[1].boxes <= 100.001).all()
+        result = fixed.predict([demo_pixels, demo_pixels[:100, :100], demo_pixels[:, :200]])
+    assert [d.image_hw for d in result] == [(480, 640), (100, 100), (480, 200)]
+    assert all(np.isfinite(d.boxes).all() for d in result)
+    assert (result[1].boxes <= 100.001).all()
 
 
-def test_detections_keep_no_hold_on_the_whole_batch(predictor: Predictor) -> None:
-    """A result that is kept must not keep the answer's empty rows alive."""
-    found = predictor.predict(BLANK)
-    assert found.mask_probs is not None
-    base = found.mask_probs.base
-    assert base is None or base.nbytes <= 2 * found.mask_probs.nbytes
+def test_detections_do_not_keep_the_batch_alive(predictor: Predictor) -> None:
+    """A stored result must not keep the empty rows of the outputs alive."""
+    result = predictor.predict(BLANK)
+    assert result.mask_probs is not None
+    base = result.mask_probs.base
+    assert base is None or base.nbytes <= 2 * result.mask_probs.nbytes
 
 
-def test_spec_can_be_told_from_the_file(predictor: Predictor, demo_checkpoint: Checkpoint) -> None:
+def test_the_spec_is_read_from_the_file(predictor: Predictor, demo_checkpoint: Checkpoint) -> None:
     assert predictor.spec == demo_checkpoint.spec
     assert predictor.artifact.manifest.weights_sha256 == demo_checkpoint.sha256
     assert replace(predictor.artifact.manifest, batch=None) == predictor.artifact.manifest

@@ -25,7 +25,7 @@ NAMES = ("dog", "person", "cow", "person", "dog", "person")
 SCORES = (0.9, 0.7, 0.7, 0.3, 0.7, 0.2)
 
 
-def found(masks: bool = True) -> Detections:
+def sample_detections(masks: bool = True) -> Detections:
     """Six rows that do not come best first, their boxes 10, 20, ... wide and 10 high."""
     width = 10 * np.arange(1, 7, dtype=np.float32)
     zero = np.zeros(6, np.float32)
@@ -43,13 +43,13 @@ def found(masks: bool = True) -> Detections:
     )
 
 
-def found_by_the_model() -> Detections:
-    return replace(found(), class_names=SPEC.classes.names[1:])
+def detections_of_the_model() -> Detections:
+    return replace(sample_detections(), class_names=SPEC.classes.names[1:])
 
 
 def rows(selection: Selection, detections: Detections | None = None) -> list[int]:
-    """Which rows are kept, told by their ids, and that every field kept the same."""
-    whole = detections or found()
+    """Ids of the selected rows, whose fields must be unchanged."""
+    whole = detections or sample_detections()
     part = whole.select(selection)
     kept = (part.dataset_ids - 100).tolist()
     expected = whole.take(kept)
@@ -89,24 +89,26 @@ def test_rows_kept_in_their_order(selection: Selection, kept: list[int]) -> None
 @pytest.mark.parametrize("score", [0.1, 0.3, 0.55, 0.7, 1 / 3])
 def test_a_global_threshold_keeps_equal_scores(score: float) -> None:
     rng = np.random.default_rng(1)
-    whole = replace(found(), scores=np.append(rng.random(5, np.float32), np.float32(score)))
+    whole = replace(
+        sample_detections(), scores=np.append(rng.random(5, np.float32), np.float32(score))
+    )
     part = whole.select(Selection(score_threshold=score))
     np.testing.assert_array_equal(part.scores, whole.scores[whole.scores >= score])
     assert np.float32(score) in part.scores
 
 
 def test_area_of_a_mask_is_its_pixels() -> None:
-    whole = found()
+    whole = sample_detections()
     assert whole.masks is not None
     pixels = whole.masks.sum(axis=(1, 2)).astype(float)
     np.testing.assert_array_equal(whole.areas(), pixels)
-    assert not np.array_equal(pixels, found(masks=False).areas())
+    assert not np.array_equal(pixels, sample_detections(masks=False).areas())
     assert rows(Selection(min_area_px=float(pixels[2]))) == [2, 3, 4, 5]
     assert rows(Selection(min_area_px=float(pixels[2]) + 1)) == [3, 4, 5]
 
 
 def test_area_of_a_box_only_model_is_the_boxs_in_the_image() -> None:
-    whole = found(masks=False)
+    whole = sample_detections(masks=False)
     outside = whole.boxes.copy()
     outside[5] = (-50, -50, 4, 5)
     outside[4] = (90, 10, 120, 20)
@@ -117,15 +119,15 @@ def test_area_of_a_box_only_model_is_the_boxs_in_the_image() -> None:
 
 
 def test_mask_threshold_comes_before_the_area() -> None:
-    part = found().select(Selection(mask_threshold=0.65, min_area_px=1))
+    part = sample_detections().select(Selection(mask_threshold=0.65, min_area_px=1))
     assert (part.mask_threshold, len(part)) == (0.65, 0)
-    part = found().select(Selection(mask_threshold=0.55))
+    part = sample_detections().select(Selection(mask_threshold=0.55))
     assert part.masks is not None
     assert (part.mask_threshold, part.masks.any()) == (0.55, True)
 
 
 def test_nothing_to_select_from() -> None:
-    none = found().take([])
+    none = sample_detections().take([])
     everything = Selection({"*": 0.5, "dog": 0.9}, 0.4, 3, ["dog"], 10)
     assert len(none.select(everything)) == 0
 
@@ -144,11 +146,11 @@ def test_classes_that_the_model_does_not_have(wanted: SelectionOptions, message:
     with pytest.raises(UsageError, match=message):
         Selection(**wanted).check(SPEC)
     with pytest.raises(UsageError, match=message):
-        found_by_the_model().select(Selection(**wanted))
+        detections_of_the_model().select(Selection(**wanted))
 
 
-def test_names_of_rows_whose_model_is_not_known_may_be_any() -> None:
-    assert len(found().select(Selection(classes=["horse"]))) == 0
+def test_any_class_name_passes_without_class_names() -> None:
+    assert len(sample_detections().select(Selection(classes=["horse"]))) == 0
 
 
 @pytest.mark.parametrize(
@@ -196,9 +198,7 @@ def test_a_threshold_below_the_exported_one(threshold: Any, message: str) -> Non
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_senseless_selections_are_refused_by_themselves(
-    wanted: SelectionOptions, message: str
-) -> None:
+def test_invalid_selections_are_refused(wanted: SelectionOptions, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Selection(**wanted)
 
@@ -222,18 +222,18 @@ def test_classes_from_whatever_gives_names(classes: Any) -> None:
         assert rows(selection) == [0, 2, 4]
 
 
-def test_a_selection_does_not_change_with_what_it_was_made_of() -> None:
+def test_a_selection_copies_its_arguments() -> None:
     thresholds = {"dog": 0.8}
     selection = Selection(thresholds)
     thresholds["dog"] = float("nan")
     assert selection.score_threshold == {"dog": 0.8}
 
 
-def test_masks_cannot_be_cut_where_there_are_none() -> None:
+def test_a_mask_threshold_needs_masks() -> None:
     with pytest.raises(UsageError, match="this model has no masks"):
         Selection(mask_threshold=0.5).check(replace(SPEC, mask=None))
     with pytest.raises(UsageError, match="this model has no masks"):
-        found(masks=False).select(Selection(mask_threshold=0.5))
+        sample_detections(masks=False).select(Selection(mask_threshold=0.5))
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_masks_cannot_be_cut_where_there_are_none() -> None:
     ],
     ids=str,
 )
-def test_sensible_selections_pass(selection: Selection) -> None:
+def test_valid_selections_pass(selection: Selection) -> None:
     selection.check(SPEC)
-    assert len(found().select(selection)) <= 6
+    assert len(sample_detections().select(selection)) <= 6
 
 
 def test_a_last_background_is_no_class_and_label_zero_is() -> None:
@@ -294,6 +294,6 @@ def test_other_thresholds_are_refused(text: str, message: str) -> None:
         parse_score_threshold(text)
 
 
-def test_a_selection_is_what_it_was_made_of() -> None:
+def test_equal_selections() -> None:
     fields: dict[str, Any] = {"score_threshold": 0.5, "top_k": 2}
     assert Selection(**fields) == Selection(0.5, None, 2)

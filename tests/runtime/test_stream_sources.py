@@ -27,13 +27,13 @@ from runtime.sources.open import open_sources
 from runtime.stream import Streamed
 from tests.runtime.networks import MeanSession
 from tests.runtime.sources import clips
-from tests.runtime.test_stream import grey, levels
+from tests.runtime.test_stream import gray, levels
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_camera_may_reuse_one_array() -> None:
-    frame = grey(0)
+    frame = gray(0)
 
     def camera() -> Iterator[NDArray[np.uint8]]:
         for level in range(10, 40):
@@ -45,7 +45,7 @@ def test_a_camera_may_reuse_one_array() -> None:
 
 
 def test_items_and_images_may_be_reused_too() -> None:
-    frame, picture = grey(0), Image.new("RGB", (60, 40))
+    frame, picture = gray(0), Image.new("RGB", (60, 40))
 
     def camera() -> Iterator[Item | Image.Image]:
         for level in range(10, 30):
@@ -90,7 +90,7 @@ def test_a_damaged_image_is_an_error_for_every_use(tmp_path: Path) -> None:
 
 def test_results_have_their_items(tmp_path: Path) -> None:
     for level in (30, 60):
-        Image.fromarray(grey(level)).save(tmp_path / f"{level}.png")
+        Image.fromarray(gray(level)).save(tmp_path / f"{level}.png")
     (tmp_path / "45.png").write_bytes(b"none")
     source = open_sources([str(tmp_path)])
     with Predictor(MeanSession()) as predictor:
@@ -109,7 +109,7 @@ def test_a_source_is_iterated_once() -> None:
         def __iter__(self) -> Iterator[Item]:
             nonlocal passes
             passes += 1
-            return iter([Item(f"n{i}", f"s{i}", grey(i)) for i in range(1, 6)])
+            return iter([Item(f"n{i}", f"s{i}", gray(i)) for i in range(1, 6)])
 
     with Predictor(MeanSession()) as predictor:
         results = list(predictor.stream(Once(), batch_size=2))
@@ -132,7 +132,7 @@ class _Closing:
         if not self._left:
             raise self._ends_with("first")
         self._left -= 1
-        return grey(7)
+        return gray(7)
 
     def close(self) -> None:
         raise OSError("could not be closed")
@@ -154,7 +154,7 @@ def test_an_error_of_close_ends_the_stream() -> None:
 
 def test_photos_before_a_failure_in_a_batch_have_results() -> None:
     def camera() -> Iterator[NDArray[np.uint8]]:
-        yield from (grey(11), grey(12), grey(13))
+        yield from (gray(11), gray(12), gray(13))
         raise RuntimeError("unplugged")
 
     results: list[Streamed] = []
@@ -164,8 +164,8 @@ def test_photos_before_a_failure_in_a_batch_have_results() -> None:
 
 
 def test_frames_of_a_list_on_standard_input(tmp_path: Path) -> None:
-    path = clips.write(tmp_path / "clip.mkv", [grey(level) for level in (20, 30, 40)])
-    Image.fromarray(grey(50)).save(tmp_path / "50.png")
+    path = clips.write(tmp_path / "clip.mkv", [gray(level) for level in (20, 30, 40)])
+    Image.fromarray(gray(50)).save(tmp_path / "50.png")
     source = open_sources(["-"], stdin=io.StringIO(f"{path}\n{tmp_path / '50.png'}\nnone.png\n"))
     with Predictor(MeanSession()) as predictor:
         results = list(predictor.stream(source, batch_size=2))
@@ -178,9 +178,9 @@ def test_frames_of_a_list_on_standard_input(tmp_path: Path) -> None:
 
 def test_stored_results_hold_no_frame() -> None:
     def frames() -> Iterator[Any]:
-        yield grey(3)
-        yield Item("clip#1", "clip-1", grey(4))
-        yield Item("5.png", "5", Image.fromarray(grey(5)))
+        yield gray(3)
+        yield Item("clip#1", "clip-1", gray(4))
+        yield Item("5.png", "5", Image.fromarray(gray(5)))
 
     with Predictor(MeanSession()) as predictor:
         light = list(predictor.stream(frames()))
@@ -188,7 +188,7 @@ def test_stored_results_hold_no_frame() -> None:
     assert [(result.photo, result.pixels) for result in light] == [(None, None)] * 3
     assert not any(hasattr(result.item, "photo") for result in light)
     for result, level in zip(heavy, (3, 4, 5), strict=True):
-        np.testing.assert_array_equal(result.pixels, grey(level))
+        np.testing.assert_array_equal(result.pixels, gray(level))
         assert result.photo is result.pixels
 
 
@@ -196,7 +196,7 @@ def test_a_batch_is_freed_while_the_stream_waits_for_the_next() -> None:
     freed, references = threading.Event(), []
 
     def camera() -> Iterator[NDArray[np.uint8]]:
-        yield grey(3)
+        yield gray(3)
         freed.wait(60)
 
     def watch(result: Streamed) -> None:
@@ -218,8 +218,8 @@ def test_only_then_has_pixels_by_default() -> None:
         shapes.append(result.pixels.shape)
 
     with Predictor(MeanSession()) as predictor:
-        assert [r.pixels for r in predictor.stream([grey(3)] * 2, then=look)] == [None, None]
-        (result,) = predictor.stream([grey(3)], keep_pixels=True)
+        assert [r.pixels for r in predictor.stream([gray(3)] * 2, then=look)] == [None, None]
+        (result,) = predictor.stream([gray(3)], keep_pixels=True)
     assert shapes == [(40, 60, 3)] * 2
     assert result.pixels is not None
 
@@ -238,7 +238,7 @@ def test_a_stored_error_holds_no_photo() -> None:
         raise ArtifactError("no room")
 
     with Predictor(MeanSession()) as predictor:
-        results = list(predictor.stream([grey(3), np.zeros((4, 4))], batch_size=2, then=failing))
+        results = list(predictor.stream([gray(3), np.zeros((4, 4))], batch_size=2, then=failing))
     errors = [result.error for result in results]
     assert [str(error)[:7] for error in errors] == ["no room", "photo 1"]
     for error in errors:
@@ -257,7 +257,7 @@ def test_an_error_has_the_message_of_its_cause(tmp_path: Path) -> None:
             raise ArtifactError("cannot be written") from error
 
     with Predictor(MeanSession()) as predictor:
-        (result,) = predictor.stream([grey(3)], then=failing)
+        (result,) = predictor.stream([gray(3)], then=failing)
     assert str(result.error) == "cannot be written"
     (note,) = getattr(result.error, "__notes__", [])
     assert note.startswith("because of FileNotFoundError: [Errno 2]")
@@ -269,7 +269,7 @@ def test_an_error_has_the_message_of_its_cause(tmp_path: Path) -> None:
         ("photo.jpg", "got one str"),
         (Path("photo.jpg"), "got one PosixPath"),
         (b"\xff\xd8", "got one bytes"),
-        (grey(1), "got one ndarray"),
+        (gray(1), "got one ndarray"),
         (Image.new("RGB", (4, 4)), "got one Image"),
         (7, "iterate over, got int"),
     ],
@@ -282,7 +282,7 @@ def test_a_stream_over_one_photo_is_refused(one: Any, message: str) -> None:
 
 def test_an_array_of_photos_is_a_source() -> None:
     with Predictor(MeanSession()) as predictor:
-        assert levels(list(predictor.stream(np.stack([grey(5), grey(6)])))) == [5, 6]
+        assert levels(list(predictor.stream(np.stack([gray(5), gray(6)])))) == [5, 6]
 
 
 def test_an_indexed_data_set_is_a_source() -> None:
@@ -290,7 +290,7 @@ def test_an_indexed_data_set_is_a_source() -> None:
         def __getitem__(self, index: int) -> NDArray[np.uint8]:
             if index == 3:
                 raise IndexError
-            return grey(index + 5)
+            return gray(index + 5)
 
     photos: Any = DataSet()
     with Predictor(MeanSession()) as predictor:
@@ -318,7 +318,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import runtime.stream
 from runtime.predictor import Predictor
 from tests.runtime.networks import MeanSession
-from tests.runtime.test_stream import grey
+from tests.runtime.test_stream import gray
 
 runtime.stream._JOIN_TIMEOUT_S = 0.05
 
@@ -335,7 +335,7 @@ class Slow(MeanSession):
         say("done")
         return outputs
 
-results = Predictor(Slow()).stream([grey(1)] * 50)
+results = Predictor(Slow()).stream([gray(1)] * 50)
 """
 _INTERRUPTED = """
 wait = sys.stdin.readline

@@ -35,14 +35,14 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("status", [0, 1, 2])
 def test_status_and_arguments_pass_through(status: int) -> None:
-    seen: list[str] = []
+    received: list[str] = []
 
     def command(argv: Sequence[str]) -> int:
-        seen.extend(argv)
+        received.extend(argv)
         return status
 
     assert run(command, ["a", "b"]) == status
-    assert seen == ["a", "b"]
+    assert received == ["a", "b"]
 
 
 def test_arguments_default_to_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_every_way_to_name_a_file_is_recognized(photos: Path) -> None:
     assert "q.png would replace" in refused(["-", "d/q.png"], "d", ["overlay"])
 
 
-def test_every_kind_of_file_is_looked_at(photos: Path) -> None:
+def test_every_format_is_checked(photos: Path) -> None:
     cutout = photos / "crops" / "000-dog" / "000-dog.png"
     frame = photos / "labelme" / "f.png"
     for path in (cutout, frame):
@@ -92,7 +92,7 @@ def test_every_kind_of_file_is_looked_at(photos: Path) -> None:
     assert "classes.txt would replace" in refused(["d/classes.txt"], "d", ["yolo"])
 
 
-def test_what_is_not_written_is_not_in_danger(photos: Path) -> None:
+def test_only_written_files_are_protected(photos: Path) -> None:
     places = ["d", "e"]
     known = open_sources(places).known()
     OverwriteGuard(places, known, photos, ["json", "crops", "yolo"]).require_safe(known)

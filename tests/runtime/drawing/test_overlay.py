@@ -15,7 +15,9 @@ from runtime.drawing.overlay import instance_colors
 from runtime.sources.photos import decode
 
 
-def found(image_hw: tuple[int, int], *boxes: tuple[float, ...], masks: bool = True) -> Detections:
+def sample_detections(
+    image_hw: tuple[int, int], *boxes: tuple[float, ...], masks: bool = True
+) -> Detections:
     rows = len(boxes)
     return Detections(
         boxes=np.array(boxes, np.float32).reshape(rows, 4),
@@ -31,9 +33,9 @@ def gray(image_hw: tuple[int, int]) -> NDArray[np.uint8]:
     return np.full((*image_hw, 3), 90, np.uint8)
 
 
-def test_paints_the_mask_and_leaves_the_rest() -> None:
+def test_paints_the_mask_only() -> None:
     image = gray((300, 400))
-    picture = np.asarray(found((300, 400), (150, 120, 250, 220)).draw(image))
+    picture = np.asarray(sample_detections((300, 400), (150, 120, 250, 220)).draw(image))
     changed = (picture != image).any(axis=-1)
     assert changed[125:215, 155:245].all()
     changed[95:225, 145:260] = False
@@ -42,7 +44,7 @@ def test_paints_the_mask_and_leaves_the_rest() -> None:
 
 
 def test_masks_are_translucent_and_contours_solid() -> None:
-    picture = np.asarray(found((300, 400), (150, 120, 250, 220)).draw(gray((300, 400))))
+    picture = np.asarray(sample_detections((300, 400), (150, 120, 250, 220)).draw(gray((300, 400))))
     color = np.array(instance_colors([0])[0])
     middle = picture[170, 200]
     assert (np.sign(middle.astype(int) - 90) == np.sign(color - 90)).all()
@@ -54,14 +56,14 @@ def test_masks_are_translucent_and_contours_solid() -> None:
 
 def test_box_only_paints_no_inside() -> None:
     picture = np.asarray(
-        found((300, 400), (150, 120, 250, 220), masks=False).draw(gray((300, 400)))
+        sample_detections((300, 400), (150, 120, 250, 220), masks=False).draw(gray((300, 400)))
     )
     assert (picture[140:200, 170:230] == 90).all()
     assert (picture[120, 160:240] != 90).any()
 
 
 def test_accepts_a_picture_of_any_mode() -> None:
-    picture = found((30, 40), (5, 5, 20, 20)).draw(Image.new("L", (40, 30)))
+    picture = sample_detections((30, 40), (5, 5, 20, 20)).draw(Image.new("L", (40, 30)))
     assert (picture.mode, picture.size) == ("RGB", (40, 30))
 
 
@@ -70,7 +72,7 @@ def test_a_picture_with_an_exif_orientation_is_turned_as_for_the_network(turn: i
     stored = Image.fromarray(np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3))
     stored.getexif()[ExifTags.Base.Orientation] = turn
     upright = decode(stored)
-    detections = found(upright.shape[:2], (5, 5, 20, 20))
+    detections = sample_detections(upright.shape[:2], (5, 5, 20, 20))
     np.testing.assert_array_equal(detections.draw(stored), detections.draw(upright))
     for ours, expected in zip(detections.cutouts(stored), detections.cutouts(upright), strict=True):
         np.testing.assert_array_equal(ours, expected)
@@ -79,18 +81,18 @@ def test_a_picture_with_an_exif_orientation_is_turned_as_for_the_network(turn: i
 @pytest.mark.parametrize("side", [1, 8, 40, 2500])
 def test_works_at_any_size_with_boxes_outside(side: int) -> None:
     boxes = ((-50, -50, -20, -20), (side, side, side + 9, side + 9), (-5, -5, side + 5, side + 5))
-    picture = found((side, side), *boxes).draw(gray((side, side)))
+    picture = sample_detections((side, side), *boxes).draw(gray((side, side)))
     assert picture.size == (side, side)
     assert np.asarray(picture).std() > 0 or side == 1
 
 
 def test_no_detections_leave_the_image() -> None:
     image = gray((20, 30))
-    np.testing.assert_array_equal(np.asarray(found((20, 30)).draw(image)), image)
+    np.testing.assert_array_equal(np.asarray(sample_detections((20, 30)).draw(image)), image)
 
 
 def test_class_name_with_line_breaks_is_drawn() -> None:
-    named = replace(found((60, 80), (10, 30, 60, 55)), names=("two\nlines",))
+    named = replace(sample_detections((60, 80), (10, 30, 60, 55)), names=("two\nlines",))
     assert named.draw(gray((60, 80))).size == (80, 60)
 
 
@@ -101,7 +103,7 @@ def test_class_name_with_line_breaks_is_drawn() -> None:
 )
 def test_another_image_is_refused(image: NDArray[np.uint8]) -> None:
     with pytest.raises(ImageError, match=r"expected an RGB image as uint8 \[30, 40, 3\]"):
-        found((30, 40), (5, 5, 20, 20)).draw(image)
+        sample_detections((30, 40), (5, 5, 20, 20)).draw(image)
 
 
 def test_colors_are_stable_and_distinct() -> None:

@@ -85,8 +85,8 @@ def torchvision_soft(
 ) -> NDArray[np.float32]:
     boxes = torch.tensor([box], dtype=torch.float32)
     pasted = roi_heads.paste_masks_in_image(torch.from_numpy(mask)[None, None], boxes, image_hw)
-    answer: NDArray[np.float32] = pasted[0, 0].numpy()
-    return answer
+    soft: NDArray[np.float32] = pasted[0, 0].numpy()
+    return soft
 
 
 def grid_sample_soft(
@@ -173,8 +173,8 @@ def test_float_rule_is_detectron2(case: str) -> None:
         crops = list(paste_crops(probs, boxes, (height, width), FLOAT_RULE))
         assert len(crops) == len(texts) > 0
         for crop, expected in zip(crops, texts, strict=True):
-            found = rle.encode(crop.columns, crop.x0_px, crop.y0_px, (height, width))
-            assert found["counts"] == expected["counts"]
+            result = rle.encode(crop.columns, crop.x0_px, crop.y0_px, (height, width))
+            assert result["counts"] == expected["counts"]
 
 
 @pytest.mark.parametrize("kind", ["integer", "float"])

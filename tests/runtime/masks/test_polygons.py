@@ -78,17 +78,17 @@ def assert_parts(mask: Bool, polygons: Sequence[Polygon]) -> None:
 def test_each_part_has_a_polygon_with_its_pixels(subtests: pytest.Subtests) -> None:
     for tolerance, name in product(TOLERANCES, NAMED):
         with subtests.test(tolerance=tolerance, name=name):
-            (found,) = outlines([crop(NAMED[name])], tolerance)
-            assert_parts(NAMED[name], found)
+            (result,) = outlines([crop(NAMED[name])], tolerance)
+            assert_parts(NAMED[name], result)
 
 
 def test_thousands_of_random_masks_at_once() -> None:
     rng = np.random.default_rng(12)
     masks = [random_mask(rng) for _ in range(1500)]
     for tolerance in TOLERANCES:
-        found = outlines([crop(mask) for mask in masks], tolerance)
-        assert len(found) == len(masks)
-        for mask, polygons in zip(masks, found, strict=True):
+        result = outlines([crop(mask) for mask in masks], tolerance)
+        assert len(result) == len(masks)
+        for mask, polygons in zip(masks, result, strict=True):
             assert_parts(mask, polygons)
 
 
@@ -108,9 +108,9 @@ def test_exact_outlines_run_along_the_edges_between_pixels() -> None:
     rng = np.random.default_rng(14)
     for _ in range(100):
         mask = random_mask(rng)
-        (found,) = outlines([crop(mask)])
-        assert sum(part.area_px for part in found) == mask.sum()
-        for ring in rings(found):
+        (result,) = outlines([crop(mask)])
+        assert sum(part.area_px for part in result) == mask.sum()
+        for ring in rings(result):
             steps = np.roll(ring, -1, axis=0) - ring
             np.testing.assert_array_equal(ring, np.rint(ring))
             assert ((steps != 0).sum(axis=1) == 1).all()
@@ -118,7 +118,7 @@ def test_exact_outlines_run_along_the_edges_between_pixels() -> None:
             assert (np.diff(steps[:, 0] != 0) != 0).all()
 
 
-def test_square_is_told_by_its_corners_clockwise() -> None:
+def test_square_has_its_corners_clockwise() -> None:
     (((square),),) = outlines([crop(drawn("##", "##"))])
     corners = {(X0, Y0), (X0 + 2, Y0), (X0 + 2, Y0 + 2), (X0, Y0 + 2)}
     assert {tuple(point) for point in square.exterior.tolist()} == corners
@@ -129,31 +129,31 @@ def test_square_is_told_by_its_corners_clockwise() -> None:
 
 def test_holes_run_the_other_way_and_are_their_parts_own() -> None:
     mask = drawn("####.###", "#..#.#.#", "####.###")
-    (found,) = outlines([crop(mask)])
-    assert [len(part.holes) for part in found] == [1, 1]
-    assert [signed_area(part.exterior) for part in found] == [12, 9]
-    assert [signed_area(part.holes[0]) for part in found] == [-2, -1]
+    (result,) = outlines([crop(mask)])
+    assert [len(part.holes) for part in result] == [1, 1]
+    assert [signed_area(part.exterior) for part in result] == [12, 9]
+    assert [signed_area(part.holes[0]) for part in result] == [-2, -1]
 
 
 def test_parts_come_largest_first() -> None:
-    (found,) = outlines([crop(drawn("#.##.###"))])
-    assert [part.area_px for part in found] == [3, 2, 1]
+    (result,) = outlines([crop(drawn("#.##.###"))])
+    assert [part.area_px for part in result] == [3, 2, 1]
 
 
 def test_touching_pixels_at_a_corner_are_two_parts_and_such_holes_are_one() -> None:
-    (parts_found,), (holed,) = (
+    (parts,), (holed,) = (
         outlines([crop(NAMED["diagonal-contact"])]),
         outlines([crop(NAMED["holes-that-meet-at-a-corner"])]),
     )
-    assert len(parts_found) == 2
+    assert len(parts) == 2
     assert len(holed) == 1
     assert [signed_area(hole) for hole in holed[0].holes] == [-2]
 
 
 def disc(side: int) -> Bool:
     y, x = np.indices((side, side)) / side * 2 - 1
-    found: Bool = np.hypot(x, y) < 0.8 + 0.1 * np.sin(5 * np.arctan2(y, x))
-    return found
+    result: Bool = np.hypot(x, y) < 0.8 + 0.1 * np.sin(5 * np.arctan2(y, x))
+    return result
 
 
 def test_simplified_outlines_have_fewer_vertices_and_stay_near() -> None:
@@ -232,31 +232,31 @@ def test_douglas_peucker_is_the_recursion() -> None:
             expected.append([i in kept for i in range(len(line))])
         first = np.cumsum(sizes) - sizes
         x, y = np.concatenate(lines).T
-        found = douglas_peucker(x.copy(), y.copy(), first, 0.7)
-        np.testing.assert_array_equal(found, np.concatenate(expected))
+        result = douglas_peucker(x.copy(), y.copy(), first, 0.7)
+        np.testing.assert_array_equal(result, np.concatenate(expected))
 
 
-def test_one_ring_has_the_pixels_of_all() -> None:
+def test_a_single_ring_has_the_pixels_of_all() -> None:
     rng = np.random.default_rng(16)
     several = 0
     for _ in range(400):
         mask = random_mask(rng)
         for tolerance in (0.0, SAME_PIXELS_PX):
-            (found,) = outlines([crop(mask)], tolerance)
-            if not found:
+            (result,) = outlines([crop(mask)], tolerance)
+            if not result:
                 continue
-            several += len(rings(found)) > 1
-            ring = to_single_ring(found)
+            several += len(rings(result)) > 1
+            ring = to_single_ring(result)
             held = rasterize([ring], placed(mask).shape)
             np.testing.assert_array_equal(held, placed(mask))
             # There and back: a joined ring adds two vertices.
-            assert len(ring) == sum(map(len, rings(found))) + 2 * (len(rings(found)) - 1)
+            assert len(ring) == sum(map(len, rings(result))) + 2 * (len(rings(result)) - 1)
     assert several > 100
 
 
 def test_cuts_join_the_nearest_vertices() -> None:
-    (found,) = outlines([crop(drawn("##....#"))])
-    ring = to_single_ring(found)
+    (result,) = outlines([crop(drawn("##....#"))])
+    ring = to_single_ring(result)
     steps = np.hypot(*(np.roll(ring, -1, axis=0) - ring).T)
     assert steps.max() == 4
     assert signed_area(ring) == 3

@@ -82,7 +82,7 @@ def test_image_sizes(hw: tuple[int, int]) -> None:
         assert encode_pasted(masks, boxes, hw, rule) == _by_pixels(masks, boxes, hw, rule)
 
 
-def test_crossings_exactly_at_pixel_centres() -> None:
+def test_crossings_exactly_at_pixel_centers() -> None:
     """Boxes of 30 * 2^k pixels sample cells at exact binary fractions, where ties live."""
     rng = np.random.default_rng(4)
     masks = (rng.integers(0, 5, (64, 28, 28)) / 4).astype(np.float32)
@@ -123,7 +123,7 @@ def _profile_mask(
     """A mask that changes downwards only, its box, and thresholds at values of its worst pixel.
 
     The worst pixel is the one that float32 coordinates move most; thresholds are its value in
-    float32, the neighbours of that, its value in exact arithmetic, and what lies between.
+    float32, the neighbors of that, its value in exact arithmetic, and what lies between.
     """
     profile = (rng.random(side) > 0.5).astype(np.float32)
     profile[0] = 1
@@ -163,7 +163,7 @@ def test_thresholds_at_the_value_of_the_pixel_that_rounding_moves_most(side: int
 
 @pytest.mark.parametrize("side", [2, 3, 28])
 def test_tall_boxes_whose_masks_cross_the_threshold_flatly(side: int) -> None:
-    """Neighbouring pixels differ by less than rounding: along a column they turn back and forth."""
+    """Neighboring pixels differ by less than rounding: along a column they turn back and forth."""
     for seed in range(24):
         rng = np.random.default_rng(seed)
         threshold = (0.3, 0.5, 0.77, 0.9)[seed % 4]
@@ -179,11 +179,11 @@ def test_tall_boxes_whose_masks_cross_the_threshold_flatly(side: int) -> None:
             assert encode_pasted(masks, boxes, (4000, 6), rule) == expected, seed
 
 
-def test_an_image_whose_width_float32_does_not_know() -> None:
+def test_an_image_wider_than_float32_integers() -> None:
     width = 2**24 + 3
     boxes = np.array([[width - 200, 0, width + 800, 3]], np.float32)
-    found = encode_pasted(np.ones((1, 28, 28), np.float32), boxes, (2, width), FLOAT)
-    assert rle.area(found[0]) == 2 * 200
+    result = encode_pasted(np.ones((1, 28, 28), np.float32), boxes, (2, width), FLOAT)
+    assert rle.area(result[0]) == 2 * 200
 
 
 def test_a_mask_of_112_cells_on_a_large_photo() -> None:
@@ -205,10 +205,10 @@ def test_masks_at_the_threshold_take_no_more_memory_than_their_blocks() -> None:
     boxes = np.tile(np.array([[20, 20, 1900, 1060]], np.float32), (20, 1))
     tracemalloc.start()
     try:
-        found = encode_pasted(masks, boxes, hw, MaskRule())
+        result = encode_pasted(masks, boxes, hw, MaskRule())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found[:1] == _by_pixels(masks[:1], boxes[:1], hw, MaskRule())
-    assert found == found[:1] * 20
+    assert result[:1] == _by_pixels(masks[:1], boxes[:1], hw, MaskRule())
+    assert result == result[:1] * 20
     assert peak < 64e6, f"{peak / 1e6:.0f} MB"

@@ -76,18 +76,18 @@ def test_cells_hold_every_pixel_once_and_within_their_bound(side: int, wh: tuple
     assert bounds.shape == (2, side + 1, side + 1)
     cells = Cells(*np.nonzero(np.isfinite(bounds)))
     values = cell_values(samples, down, across, cells)
-    found = np.full((2, wh[1], wh[0]), np.nan)
+    result = np.full((2, wh[1], wh[0]), np.nan)
     for n, (plane, row, column) in enumerate(
         zip(cells.plane, cells.row, cells.column, strict=True)
     ):
         here = values[n][np.ix_(*(np.isfinite(values[n]).any(axis=a) for a in (1, 0)))]
         y, x = down.first[row], across.first[column]
-        assert np.isnan(found[plane, y : y + here.shape[0], x : x + here.shape[1]]).all()
-        found[plane, y : y + here.shape[0], x : x + here.shape[1]] = here
+        assert np.isnan(result[plane, y : y + here.shape[0], x : x + here.shape[1]]).all()
+        result[plane, y : y + here.shape[0], x : x + here.shape[1]] = here
         assert here.max() <= bounds[plane, row, column] + float32_error([maps])
     for plane in range(2):
         expected = resized_map(maps[plane], wh[1], wh[0])
-        np.testing.assert_allclose(found[plane], expected, rtol=0, atol=float32_error([maps]))
+        np.testing.assert_allclose(result[plane], expected, rtol=0, atol=float32_error([maps]))
 
 
 def test_of_equal_peaks_the_first_in_row_order() -> None:
@@ -98,7 +98,7 @@ def test_of_equal_peaks_the_first_in_row_order() -> None:
     np.testing.assert_array_equal(decode(0 * maps, boxes)[0, 0], [10.5, 20.5, 0.0])
 
 
-def test_nothing_found() -> None:
+def test_no_detections() -> None:
     none = np.zeros((0, 4), np.float32)
     assert decode(np.zeros((0, 17, 56, 56), np.float32), none).shape == (0, 17, 3)
 
@@ -157,6 +157,6 @@ def test_decode_is_detectron2s(data_folder: Path) -> None:
         expected = stored[f"img{i}_keypoints"][: len(maps)]
         _, height, width = image["input_shape"]
         scale = np.array([image["width"] / width, image["height"] / height, 1.0])
-        found = decode(maps, boxes, "softmax") * scale
-        np.testing.assert_allclose(found[..., :2], expected[..., :2], rtol=0, atol=1e-3)
-        np.testing.assert_allclose(found[..., 2], expected[..., 2], rtol=float32_error([maps]))
+        result = decode(maps, boxes, "softmax") * scale
+        np.testing.assert_allclose(result[..., :2], expected[..., :2], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(result[..., 2], expected[..., 2], rtol=float32_error([maps]))

@@ -177,9 +177,9 @@ def test_resize_is_detectron2s_to_the_bit(data_folder: Path, case: str) -> None:
 
 def _detectron2_spec(config: str) -> PreprocessSpec:
     def value(key: str) -> str:
-        found = re.search(rf"^  {key}: (\S+)$", config, re.MULTILINE)
-        assert found, key
-        return found[1]
+        result = re.search(rf"^  {key}: (\S+)$", config, re.MULTILINE)
+        assert result, key
+        return result[1]
 
     order = value("FORMAT").lower()
     assert order in ("bgr", "rgb")

@@ -52,17 +52,17 @@ def test_photos_go_where_they_fit_and_come_back_in_order() -> None:
     sessions = two()
     wide, high = np.full((50, 90, 3), 100, np.uint8), np.full((90, 50, 3), 200, np.uint8)
     with Predictor(sessions) as predictor:
-        found = predictor.predict([wide, high, high, wide, high], batch_size=4)
+        result = predictor.predict([wide, high, high, wide, high], batch_size=4)
         streamed = list(predictor.stream([high, wide], batch_size=2))
-    assert [round(255 * float(d.scores[0])) for d in found] == [100, 200, 200, 100, 200]
-    assert [d.image_hw for d in found] == [(50, 90), (90, 50), (90, 50), (50, 90), (90, 50)]
+    assert [round(255 * float(d.scores[0])) for d in result] == [100, 200, 200, 100, 200]
+    assert [d.image_hw for d in result] == [(50, 90), (90, 50), (90, 50), (50, 90), (90, 50)]
     assert sessions[0].batches == [2, 1]
     assert sessions[1].batches == [2, 1, 1]
     assert [s.detections and s.detections.image_hw for s in streamed] == [(90, 50), (50, 90)]
     assert all(session.is_closed for session in sessions)
 
 
-def test_each_photo_is_answered_as_by_its_canvas_alone() -> None:
+def test_each_result_equals_that_of_its_canvas_alone() -> None:
     rng = np.random.default_rng(0)
     photos = [
         rng.integers(0, 256, (*rng.integers(8, 200, 2), 3), dtype=np.uint8) for _ in range(20)
@@ -85,7 +85,7 @@ def test_each_photo_is_answered_as_by_its_canvas_alone() -> None:
         pytest.param(MeanSession(canvas_hw=(32, 64)), "a second artifact for 32x64", id="twice"),
     ],
 )
-def test_what_does_not_belong_together(other: MeanSession, says: str) -> None:
+def test_artifacts_of_different_models(other: MeanSession, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         Predictor([MeanSession(canvas_hw=(32, 64)), other])
 

@@ -34,7 +34,7 @@ def test_every_byte_is_the_oracles(source: tuple[int, int], target: tuple[int, i
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
-def test_a_plain_colour_stays(value: int) -> None:
+def test_a_plain_color_stays(value: int) -> None:
     photo = np.full((13, 9, 3), value, np.uint8)
     assert (resize_uint8(photo, (31, 40)) == value).all()
 
@@ -62,10 +62,10 @@ def test_it_is_not_the_float_result() -> None:
     """Or nothing of this would be needed."""
     photo = _photo((60, 80))
     exact = resize(photo, (100, 133), PreprocessSpec(value_range=255.0))
-    found = resize(photo, (100, 133), MMDETECTION)
-    assert np.abs(found - exact).max() > 0.5
-    assert np.abs(found - exact).max() < 1.5
-    assert (found == np.round(found)).all()
+    result = resize(photo, (100, 133), MMDETECTION)
+    assert np.abs(result - exact).max() > 0.5
+    assert np.abs(result - exact).max() < 1.5
+    assert (result == np.round(result)).all()
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])

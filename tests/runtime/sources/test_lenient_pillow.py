@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from model.errors import ImageError
 from runtime.sources.photos import decode
-from tests.runtime.test_stream import grey
+from tests.runtime.test_stream import gray
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +42,9 @@ def test_it_is_refused_without_the_setting(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_whole_photo_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    Image.fromarray(grey(9)).save(path)
+    Image.fromarray(gray(9)).save(path)
     with pytest.warns(UserWarning, match="TRUNCATED_IMAGES"):
-        np.testing.assert_array_equal(decode(path), grey(9))
+        np.testing.assert_array_equal(decode(path), gray(9))
     with Image.open(path) as picture:
         picture.load()
         with warnings.catch_warnings():  # all of it is decoded

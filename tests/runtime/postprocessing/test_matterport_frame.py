@@ -72,12 +72,12 @@ def test_photos_are_resized_to_the_bit(hw: tuple[int, int], target: tuple[int, i
         np.testing.assert_array_equal(resized[channel], expected)
 
 
-def test_a_grey_photo_resizes_as_the_oracle_says() -> None:
-    grey = noise(13, 17, low=40)
-    expected = resize_slowly(grey, (29, 40)).astype(np.uint8)
-    resized = resize_uint8(np.repeat(grey[:, :, None], 3, axis=2), (29, 40))
+def test_a_gray_photo_resizes_like_the_oracle() -> None:
+    gray = noise(13, 17, low=40)
+    expected = resize_slowly(gray, (29, 40)).astype(np.uint8)
+    resized = resize_uint8(np.repeat(gray[:, :, None], 3, axis=2), (29, 40))
     np.testing.assert_array_equal(resized[0], expected)
-    assert resized.min() == grey.min(), "zeros beyond the edge blend in, but never below the photo"
+    assert resized.min() == gray.min(), "zeros beyond the edge blend in, but never below the photo"
 
 
 def test_scipy_agrees_where_it_is_installed() -> None:
@@ -149,7 +149,7 @@ def test_the_canvas_is_square_and_the_photo_in_its_middle() -> None:
         assert not outside.any()
 
 
-def _found(boxes: NDArray[np.float32], photo_hw: tuple[int, int]) -> Detections:
+def _detections(boxes: NDArray[np.float32], photo_hw: tuple[int, int]) -> Detections:
     rows = len(boxes)
     raw = RawDetections(
         boxes=boxes,
@@ -174,26 +174,26 @@ def test_boxes_come_back_in_whole_pixels(photo_hw: tuple[int, int]) -> None:
     boxes[1, 2:] = boxes[1, :2]  # empty, unless rounding makes a pixel of it
     boxes = boxes.astype(np.float32).astype(np.float64)
     expected, is_there = oracle.unmold(boxes / 1023, photo_hw, molded, 1024)
-    found = _found(boxes[:, XY].astype(np.float32), photo_hw)
-    np.testing.assert_array_equal(found.boxes, expected[is_there][:, XY])
-    assert found.boxes[0].tolist() == [0, 0, photo_hw[1], photo_hw[0]]
-    assert found.dropped == 0
+    result = _detections(boxes[:, XY].astype(np.float32), photo_hw)
+    np.testing.assert_array_equal(result.boxes, expected[is_there][:, XY])
+    assert result.boxes[0].tolist() == [0, 0, photo_hw[1], photo_hw[0]]
+    assert result.dropped == 0
 
 
 def test_boxes_that_rounding_empties_are_removed() -> None:
     """Halves go to even: 1.5 and 2.5 both become 2, but 0.5 and 1.5 become 0 and 2."""
     points = np.array([[1.5, 1.5, 1.5, 1.5], [0.5, 0.5, 0.5, 0.5]], np.float32)
-    found = _found(points, (1024, 1024))
-    assert found.boxes.tolist() == [[0, 0, 2, 2]]
-    assert (len(found.scores), found.dropped) == (1, 0)
+    result = _detections(points, (1024, 1024))
+    assert result.boxes.tolist() == [[0, 0, 2, 2]]
+    assert (len(result.scores), result.dropped) == (1, 0)
 
 
 def test_a_photo_of_one_row_has_no_scale() -> None:
     boxes = np.array([[300, 511, 400, 511]], np.float32)
     one = np.ones(1, np.float32)
     raw = RawDetections(boxes, one, one.astype(np.int32), None, nms_open=0, candidates_cut=0)
-    found = from_raw(raw, replace(SPEC, mask=None), (1, 1000), (1, 1000), (511, 12))
-    assert (len(found), found.dropped) == (0, 1)
+    result = from_raw(raw, replace(SPEC, mask=None), (1, 1000), (1, 1000), (511, 12))
+    assert (len(result), result.dropped) == (0, 1)
 
 
 def _smooth(seed: int, side: int = 28) -> NDArray[np.float32]:
@@ -247,9 +247,11 @@ def test_a_box_over_the_edge_is_cut_and_one_outside_is_empty() -> None:
 
 
 def test_dense_masks_and_run_lengths_agree() -> None:
-    found = _found(np.array([[100, 200, 400.4, 500], [30, 140, 90, 145]], np.float32), (480, 640))
-    masks = found.masks
+    result = _detections(
+        np.array([[100, 200, 400.4, 500], [30, 140, 90, 145]], np.float32), (480, 640)
+    )
+    masks = result.masks
     assert masks is not None
-    for mask, code in zip(masks, found.rle(), strict=True):
+    for mask, code in zip(masks, result.rle(), strict=True):
         np.testing.assert_array_equal(rle.decode(code), mask)
         assert mask.any()

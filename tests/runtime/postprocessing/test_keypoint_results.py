@@ -1,4 +1,4 @@
-"""Keypoints from the network's answer to results, files and pictures."""
+"""Keypoints from network outputs to results, files and drawings."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SPEC = ModelSpec(
 IMAGE_HW, RESIZED_HW = (375, 500), (320, 426)
 
 
-def answer(filled: int = 4, rows: int = 6) -> dict[str, NDArray[Any]]:
-    """What a session answers for two photos, `filled` rows of the second."""
+def outputs(filled: int = 4, rows: int = 6) -> dict[str, NDArray[Any]]:
+    """Outputs of a session for two photos, `filled` rows of the second."""
     rng = np.random.default_rng(4)
     low = rng.uniform(0, 200, (2, rows, 2))
     return {
@@ -47,7 +47,7 @@ def answer(filled: int = 4, rows: int = 6) -> dict[str, NDArray[Any]]:
 
 
 def raw() -> RawDetections:
-    return raw_rows(answer(), 1)
+    return raw_rows(outputs(), 1)
 
 
 def results(names: tuple[str, ...] = NAMES, rows: int = 3) -> Detections:
@@ -67,7 +67,7 @@ def results(names: tuple[str, ...] = NAMES, rows: int = 3) -> Detections:
 
 
 def test_the_filled_rows_of_a_photo_are_taken() -> None:
-    given = answer()
+    given = outputs()
     maps = raw().keypoint_heatmaps
     assert maps is not None
     np.testing.assert_array_equal(maps, given["keypoint_heatmaps"][1, :4])
@@ -79,15 +79,15 @@ def test_the_filled_rows_of_a_photo_are_taken() -> None:
 def test_keypoints_come_to_the_original_image(score: str) -> None:
     head = KeypointHeadSpec(PoolerSpec(2), (8,), NAMES, score)  # type: ignore[arg-type]
     network = raw()
-    found = from_raw(network, replace(SPEC, keypoint=head), IMAGE_HW, RESIZED_HW)
-    assert found.keypoint_names == NAMES
-    assert found.keypoints is not None
+    result = from_raw(network, replace(SPEC, keypoint=head), IMAGE_HW, RESIZED_HW)
+    assert result.keypoint_names == NAMES
+    assert result.keypoints is not None
     assert network.keypoint_heatmaps is not None
     for row, maps in enumerate(network.keypoint_heatmaps):
         for j, heatmap in enumerate(maps):
             x, y, peak, share = keypoint(heatmap, network.boxes[row])
             expected = (x * 500 / 426, y * 375 / 320, peak if score == "logit" else share)
-            np.testing.assert_allclose(found.keypoints[row, j], expected, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(result.keypoints[row, j], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_torchvision_scales_keypoints_alike() -> None:
@@ -99,17 +99,17 @@ def test_torchvision_scales_keypoints_alike() -> None:
         torch.tensor(network.keypoint_heatmaps), torch.tensor(network.boxes)
     )
     expected = transform.resize_keypoints(canvas, RESIZED_HW, IMAGE_HW)
-    found = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).keypoints
-    assert found is not None
-    np.testing.assert_array_equal(found[..., :2], expected[..., :2].numpy())
+    result = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).keypoints
+    assert result is not None
+    np.testing.assert_array_equal(result[..., :2], expected[..., :2].numpy())
 
 
 def test_keypoints_outside_the_image_are_not_clipped() -> None:
     network = raw()
     network.boxes[:] = [-60, -80, -20, -30]
-    found = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).keypoints
-    assert found is not None
-    assert (found[..., :2] < 0).all()
+    result = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).keypoints
+    assert result is not None
+    assert (result[..., :2] < 0).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -118,18 +118,18 @@ def test_a_row_with_a_bad_heat_map_is_dropped_and_counted(bad: float) -> None:
     assert network.keypoint_heatmaps is not None
     network.keypoint_heatmaps[2, 1, 5, 5] = bad
     network.boxes[3, 2] = bad
-    found = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
-    assert (len(found), found.dropped) == (2, 2)
+    result = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
+    assert (len(result), result.dropped) == (2, 2)
     assert good.keypoints is not None
-    np.testing.assert_array_equal(found.keypoints, good.keypoints[:2])
+    np.testing.assert_array_equal(result.keypoints, good.keypoints[:2])
 
 
 def test_select_keeps_the_rows_of_keypoints() -> None:
-    found = results()
-    part = found.select(Selection(score_threshold=0.7))
+    result = results()
+    part = result.select(Selection(score_threshold=0.7))
     assert len(part) == 2
-    assert found.keypoints is not None
-    np.testing.assert_array_equal(part.keypoints, found.keypoints[:2])
+    assert result.keypoints is not None
+    np.testing.assert_array_equal(part.keypoints, result.keypoints[:2])
     assert part.keypoint_names == NAMES
 
 
@@ -155,8 +155,8 @@ def test_coco_scores_them_as_its_own() -> None:
     rows = json.loads(json.dumps(coco.rows_by_class(results(COCO_KEYPOINTS), 5, SPEC.classes)))
     assert all(len(row["keypoints"]) == 51 for row in rows)
     assert {v for row in rows for v in row["keypoints"][2::3]} == {2}
-    truth, found = tools.COCO(), tools.COCO()
-    for dataset in (truth, found):
+    truth, result = tools.COCO(), tools.COCO()
+    for dataset in (truth, result):
         annotations = [
             row | {"id": i + 1, "area": row["bbox"][2] * row["bbox"][3], "num_keypoints": 17}
             for i, row in enumerate(rows)
@@ -167,7 +167,7 @@ def test_coco_scores_them_as_its_own() -> None:
             "annotations": [{"iscrowd": 0, **annotation} for annotation in annotations],
         }
         dataset.createIndex()
-    evaluation = cocoeval.COCOeval(truth, found, "keypoints")
+    evaluation = cocoeval.COCOeval(truth, result, "keypoints")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -175,24 +175,26 @@ def test_coco_scores_them_as_its_own() -> None:
 
 
 def test_files_give_back_every_bit() -> None:
-    found = results()
-    assert found.keypoints is not None
-    lines = json.loads(json.dumps(jsonl.record("a.jpg", found)))["detections"]
+    result = results()
+    assert result.keypoints is not None
+    lines = json.loads(json.dumps(jsonl.record("a.jpg", result)))["detections"]
     assert [tuple(line["keypoints"]) for line in lines] == [NAMES] * 3
     read = np.array([list(line["keypoints"].values()) for line in lines], np.float32)
-    np.testing.assert_array_equal(read, found.keypoints)
-    rows = np.array([row["keypoints"] for row in coco.rows(found, 1)], np.float32)
-    np.testing.assert_array_equal(rows.reshape(3, 3, 3)[..., :2], found.keypoints[..., :2])
+    np.testing.assert_array_equal(read, result.keypoints)
+    rows = np.array([row["keypoints"] for row in coco.rows(result, 1)], np.float32)
+    np.testing.assert_array_equal(rows.reshape(3, 3, 3)[..., :2], result.keypoints[..., :2])
 
 
 def test_a_person_is_drawn_with_limbs_and_others_with_dots() -> None:
     assert len(LIMBS) == 19
     assert {name for limb in LIMBS for name in limb} == set(COCO_KEYPOINTS)
-    grey = np.full((220, 240, 3), 90, np.uint8)
-    found = replace(results(("nose", "left_eye"), 1), boxes=np.zeros((1, 4), np.float32))
+    gray = np.full((220, 240, 3), 90, np.uint8)
+    result = replace(results(("nose", "left_eye"), 1), boxes=np.zeros((1, 4), np.float32))
     points = np.array([[[30, 150, 1], [200, 150, 1]]], np.float32)
-    person = np.asarray(replace(found, keypoints=points).draw(grey))
-    other = np.asarray(replace(found, keypoints=points, keypoint_names=("head", "tail")).draw(grey))
+    person = np.asarray(replace(result, keypoints=points).draw(gray))
+    other = np.asarray(
+        replace(result, keypoints=points, keypoint_names=("head", "tail")).draw(gray)
+    )
     for picture, has_line in ((person, True), (other, False)):
         assert (picture[150, [30, 200]] != 90).any(axis=1).all()
         assert (picture[150, 40:190] != 90).any(axis=1).all() == has_line
@@ -201,5 +203,5 @@ def test_a_person_is_drawn_with_limbs_and_others_with_dots() -> None:
 
 def test_keypoints_far_outside_can_be_drawn() -> None:
     far = np.full((1, 2, 3), 3e38, np.float32)
-    found = replace(results(("nose", "left_eye"), 1), keypoints=far)
-    assert found.draw(np.zeros((220, 240, 3), np.uint8)).size == (240, 220)
+    result = replace(results(("nose", "left_eye"), 1), keypoints=far)
+    assert result.draw(np.zeros((220, 240, 3), np.uint8)).size == (240, 220)

@@ -1,4 +1,4 @@
-"""Run lengths and polygons of thousands of pasted masks, held to pycocotools and to the pixels."""
+"""Run lengths and polygons of thousands of pasted masks against pycocotools and the pixels."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def test_run_lengths_are_pycocotools_and_polygons_hold_the_pixels(
         assert sum(getattr(c, kind) for c in counts) > 0, kind
 
 
-def test_a_wrong_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_mask_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: one pixel more in every mask makes run lengths and outlines fail."""
     dense = Detections.masks.fget
     assert dense is not None
 
     def wrong(self: Detections) -> object:
-        found = dense(self)
-        found[:, -1, -1] ^= True
-        return found
+        result = dense(self)
+        result[:, -1, -1] ^= True
+        return result
 
     monkeypatch.setattr(Detections, "masks", property(wrong))
     for count in masks.check(60, seed=3, rules=["integer"]):
@@ -55,8 +55,8 @@ def test_a_wrong_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rule", get_args(PasteRule))
 def test_the_fast_rasterizer_is_the_slow_one(rule: PasteRule) -> None:
     rng = np.random.default_rng(5)
-    for _, found in masks.random_detections(rule, 20, rng):
-        small = replace(found, image_hw=(23, 31))
+    for _, result in masks.random_detections(rule, 20, rng):
+        small = replace(result, image_hw=(23, 31))
         for parts in small.polygons(1.0):
             rings = [ring for part in parts for ring in (part.exterior, *part.holes)]
             np.testing.assert_array_equal(
