@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
+
+from runtime.cli.console import StatusLine, filled_bar
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class BuildProgress:
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._title = title
-        self._stream = sys.stderr if stream is None else stream
+        self._line = StatusLine(stream)
         self._phases: dict[str, _Phase] = {}
         self._lock = threading.Lock()
         self._started = time.perf_counter()
@@ -66,20 +67,15 @@ class BuildProgress:
 
     def _show(self, name: str) -> None:
         before, self._shown = self._shown, max(self._shown, self.fraction())
-        if self._stream.isatty():
-            filled = "█" * int(24 * self._shown)
-            self._stream.write(
-                f"\r\x1b[K{self._title} {filled:<24} {100 * self._shown:3.0f} % {name[:40]}"
-            )
+        percent = f"{100 * self._shown:3.0f} %"
+        if self._line.is_terminal:
+            self._line.rewrite(f"{self._title} {filled_bar(self._shown)} {percent} {name[:40]}")
         elif int(4 * before) != int(4 * self._shown) and self._shown < 1:
-            self._stream.write(f"{self._title} {100 * self._shown:.0f} %\n")
-        self._stream.flush()
+            self._line.finish(f"{self._title} {percent.lstrip()}")
 
     def end(self, done: bool) -> None:
         """Replace the bar with one line that gives the time."""
         seconds = time.perf_counter() - self._started
         outcome = f"{seconds:.1f} s" if done else "stopped"
         with suppress(OSError, ValueError, AttributeError):
-            lead = "\r\x1b[K" if self._stream.isatty() else ""
-            self._stream.write(f"{lead}{self._title} {outcome}\n")
-            self._stream.flush()
+            self._line.finish(f"{self._title} {outcome}")

@@ -45,8 +45,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
@@ -160,7 +160,11 @@ class StatusLine:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self.is_terminal = self._stream.isatty()
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether lines can be rewritten."""
+        return self._stream.isatty()
 
     def rewrite(self, text: str) -> None:
         """Show a text that the next one replaces; for terminals only."""
