@@ -8,11 +8,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from calib.calibration.layer_inputs import PHOTOS, feed_inputs
 from calib.calibration.photos import Photo, canvases, require_enough, unique_photos
-from calib.calibration.run import CalibrationSummary, calibrate
-from calib.calibration.table import Table
-from calib.calibration.table_key import TableKey
+from calib.calibration.run import PHOTOS, CalibrationSummary, calibrate, feed_inputs
+from calib.calibration.table import Table, TableKey
 from calib.calibration.tensorrt_cache import read_cache
 from calib.calibration.work import multiply_adds, shapes_in_runs
 from calib.context import Progress, RunContext, silent
@@ -22,9 +20,10 @@ from calib.graph.placement import Placement
 from calib.graph.presets import UNSCORED_ROLE, chosen_layers
 from calib.options import QuantizeOptions
 from calib.rounding.weights import WeightQuantizer
-from calib.writers.half_precision import to_fp16
 from calib.writers.registry import WRITERS, tensors_to_observe
 from export.onnx_file import OnnxFile
+from export.passes.half_precision import half_precision
+from export.precision.formats import FP16
 from maskport import __version__
 from model.errors import ArtifactError
 from runtime.artifacts.metadata import to_metadata
@@ -67,11 +66,15 @@ class Quantizer:
         return names_of(chosen_layers(self.layers, self.context.options.preset))
 
     def quantized(self, nodes: Collection[str]) -> tuple[ir.Model, Placement]:
-        """A copy of the graph in which only those layers are quantized."""
+        """A copy of the graph in which only those layers are quantized.
+
+        Raises:
+            ExportError: with `float_type="fp16"`, a weight exceeds FP16.
+        """
         context = self.context
         copy = self.model.clone()
         if context.options.float_type == "fp16":
-            to_fp16(copy)
+            half_precision(copy, FP16)
         layers = [layer for layer in weighted_layers(copy.graph) if layer.name in nodes]
         writer = WRITERS[context.writer]
         placement = writer.place(copy.graph, layers)

@@ -1,11 +1,9 @@
 """Activation ranges from photos.
 
 photos: decoded and checked photos, batched into canvases.
-run: feeds photos to the graph and fills the table.
+run: feeds photos to the graph: to fill the table, and to collect layers' inputs.
 activations: runs the graph and returns inner tensors, valid rows only.
-layer_inputs: feeds layers' inputs on a few photos to their readers.
-table: the calibration table: observers' states in a JSON file, so that runs can be resumed.
-table_key: the model, preprocessing and method that a table belongs to.
+table: observers' states in a JSON file, its key, and the checks that it fits.
 tensorrt_cache: ranges from a calibration cache of TensorRT 8 or 10.
 untrusted_text: reads text files with a size limit.
 work: multiply-adds by layer, and the integer kernels of a written file.

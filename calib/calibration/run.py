@@ -1,11 +1,12 @@
-"""Feed photos to the graph and fill the table."""
+"""Feed photos to the graph: to fill the table, and to collect layers' inputs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +15,17 @@ from calib.calibration.activations import Activations
 from calib.calibration.photos import Photo, canvases, require_enough
 from calib.calibration.table import Table
 from calib.context import RunContext
+from calib.graph.layers import Layer
+from model.arrays import Float32
 from model.errors import ArtifactError
 from runtime.preprocessing.canvas import Canvas
 
 # Seconds between two writes of the table: the most that an interrupt can cost. It is written only
 # between batches, so that all tensors have observed the same photos.
 _SAVE_EVERY = 5.0
+# Photos of `feed_inputs`: each has thousands of positions to average over. (Ranges depend on
+# single values, so they use all photos.)
+PHOTOS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +96,45 @@ def _observe(
                 "the photo overflow there, and no range would be valid"
             )
         table.observe(name, values)
+
+
+class InputReader(Protocol):
+    """Collects statistics of the inputs of one layer, or of several that share weights."""
+
+    def observe(self, data: Float32) -> None:
+        """Add the layer's input on a batch, float32 [rows, C, …]; there may be no row."""
+
+
+def feed_inputs(
+    readers: Iterable[tuple[Layer, InputReader]],
+    model: ir.Model,
+    photos: Sequence[Photo],
+    context: RunContext,
+) -> None:
+    """Run the first `PHOTOS` photos through the graph in floating point.
+
+    Args:
+        readers: layers of the graph, and the readers of their inputs.
+        model: not changed.
+        photos: usable ones.
+        context: of the run.
+
+    Raises:
+        UsageError: none of the photos can be read any more.
+        ArtifactError: ONNX Runtime failed.
+    """
+    of_tensor: dict[str, list[InputReader]] = {}
+    for layer, reader in readers:
+        of_tensor.setdefault(str(layer.data.name), []).append(reader)
+    activations = Activations(model, list(of_tensor), context.threads)
+    first, done = photos[:PHOTOS], 0
+    for batch, canvas in canvases(first, context):
+        for name, data in activations.run(canvas):
+            for reader in of_tensor[name]:
+                reader.observe(data)
+        context.advance(len(batch))
+        done += len(batch)
+    context.advance(len(first) - done)
+    if not done:
+        # Without any input, GPTQ would silently become rounding to nearest.
+        require_enough(0, context)

@@ -42,13 +42,9 @@ class TappedSession:
         values = {value.name: value for node in copy.graph for value in node.outputs}
         for name in self._taps:
             copy.graph.outputs.append(values[name])
-        self._artifact = replace(artifact, path=Path("calibration graph"))
+        # With a path for messages.
+        self.artifact = replace(artifact, path=Path("calibration graph"))
         self._session = open_on_cpu(copy, threads)
-
-    @property
-    def artifact(self) -> Artifact:
-        """With a path for messages."""
-        return self._artifact
 
     def run(self, inputs: Inputs) -> Outputs:
         """Run once."""

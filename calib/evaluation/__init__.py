@@ -5,6 +5,5 @@ measure: agreement, COCO AP, time and worst photo of one session.
 agreement: agreement AP of detections with a reference's.
 photos: the held-out photos and their annotations.
 reference: the session to agree with: the input graph, another file or a checkpoint.
-candidate_session: sessions for quantized graphs and files.
-half_emulation: FP16 and BF16 under emulation, and whether values fit FP16.
+half_emulation: sessions for quantized graphs; FP16 and BF16 emulated, and whether values fit.
 """

@@ -1,4 +1,7 @@
-"""FP16 and BF16 under emulation, and whether the values of a graph fit FP16."""
+"""Sessions for quantized graphs and files, with FP16 and BF16 under emulation.
+
+On a CPU, ONNX Runtime would compute FP16 layers in float32.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from calib.calibration.photos import Photo, canvases
+from calib.calibration.tapped_session import TappedSession
 from calib.context import RunContext
 from export.passes.half_precision import half_precision
 from export.passes.opset_22 import opset_22
@@ -17,6 +21,8 @@ from export.precision.formats import FORMATS, HalfFormat
 from export.precision.ranges import RangeReport, refuse_overflow
 from export.precision.session import EmulatedSession
 from runtime.artifacts.metadata import to_metadata
+from runtime.sessions.open import open_session
+from runtime.sessions.session import Session
 
 # Emulation takes some ten times as long as a run in float32.
 PHOTOS = 4
@@ -68,3 +74,20 @@ def fp16_ranges(model: ir.Model, photos: Sequence[Photo], context: RunContext) -
     ranges = session.ranges
     session.close()
     return ranges.of_format(half)
+
+
+def open_graph(model: ir.Model, context: RunContext) -> Session:
+    """A session on a graph of `Quantizer.quantized`."""
+    if context.options.float_type == "fp32":
+        return TappedSession(model, context.artifact, threads=context.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "candidate.onnx"
+        ir.save(model, path)
+        return EmulatedSession(path, threads=context.threads)
+
+
+def open_file(path: Path, context: RunContext) -> Session:
+    """A session on a quantized file."""
+    if context.options.float_type == "fp32":
+        return open_session(path, None, context.threads)
+    return EmulatedSession(path, threads=context.threads)

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calib.evaluation.agreement import Scores, agreement, detect
 from calib.evaluation.photos import EvaluationSet
 from model.spec import ModelSpec
-from runtime.compare.bootstrap import interval
 from runtime.compare.coco_annotations import CocoAnnotations, ImageId
 from runtime.compare.coco_ap import IouType, evaluate
 from runtime.detections import Detections
-from runtime.formats.coco import CocoRow, rows_by_class
+from runtime.formats.coco import rows_by_class
 from runtime.sessions.session import Session
 
 _RESAMPLES = 200
@@ -105,7 +106,11 @@ def _change(
     kind: IouType, reference: Reference, annotations: CocoAnnotations, results: Sequence[Detections]
 ) -> ApChange:
     ids = reference.photos.image_ids
-    before, after = (_rows(one, reference.spec) for one in (reference.detections, results))
+    before, after = (
+        # The draws set the image ids.
+        [rows_by_class(one, 0, reference.spec.classes) for one in side]
+        for side in (reference.detections, results)
+    )
 
     def change(draw: Sequence[int]) -> tuple[float, float]:
         truth = resampled(annotations.document, [ids[i] for i in draw])
@@ -120,11 +125,6 @@ def _change(
     ap, difference = change(range(len(ids)))
     low, high = interval(lambda draw: change(draw)[1], len(ids), _RESAMPLES)
     return ApChange(kind, ap, difference, low, high)
-
-
-def _rows(results: Sequence[Detections], spec: ModelSpec) -> list[list[CocoRow]]:
-    """COCO rows by photo; the draws set their image ids."""
-    return [rows_by_class(one, 0, spec.classes) for one in results]
 
 
 def resampled(document: Mapping[str, Any], ids: Sequence[ImageId]) -> dict[str, Any]:
@@ -148,3 +148,31 @@ def resampled(document: Mapping[str, Any], ids: Sequence[ImageId]) -> dict[str, 
         "categories": document["categories"],
         "annotations": [{**a, "id": number} for number, a in enumerate(annotations, start=1)],
     }
+
+
+def interval(
+    statistic: Callable[[Sequence[int]], float],
+    count: int,
+    resamples: int,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a statistic over draws of photos with replacement.
+
+    Args:
+        statistic: of a sequence of indices below `count`, with repetitions.
+        count: of photos.
+        resamples: number of draws.
+        level: fraction of the draws within the interval.
+        seed: of the draws; the same seed draws the same photos.
+
+    Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, sec. 10.4
+    (percentile method).
+    """
+    random = np.random.default_rng(seed)
+    draws = [random.integers(0, count, count).tolist() for _ in range(resamples)]
+    values = [value for value in map(statistic, draws) if np.isfinite(value)]
+    if not values:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -9,8 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from calib.evaluation.agreement import confident_rows, detect
-from calib.evaluation.candidate_session import open_file, open_graph
-from calib.evaluation.half_emulation import open_emulated
+from calib.evaluation.half_emulation import open_emulated, open_file, open_graph
 from calib.evaluation.measure import EvaluationRow, Reference, evaluate_session
 from calib.evaluation.photos import EvaluationSet
 from calib.evaluation.reference import open_reference

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from calib.observers.entropy import Entropy
+from calib.observers.histogram import Entropy, Mse, Percentile
 from calib.observers.min_max import MinMax
-from calib.observers.mse import Mse
 from calib.observers.observer import Observer
-from calib.observers.percentile import Percentile
 from model.errors import UsageError
 
 METHODS: dict[str, type[Observer]] = {

@@ -2,7 +2,6 @@
 
 report: `QuantizeReport`, its lines on the console, and `quantize.json`.
 tables: evaluation rows as aligned text.
-plots: sensitivity of groups, and agreement against the fraction in 8 bits.
-histograms: a plot per quantized tensor.
+plots: sensitivity of groups, agreement by the fraction in 8 bits, tensor histograms.
 tensor_stats: magnitudes and ranges of the quantized tensors.
 """

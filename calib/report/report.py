@@ -18,8 +18,7 @@ from calib.evaluation.agreement import LEAST_CONFIDENT
 from calib.evaluation.measure import ApChange, EvaluationRow
 from calib.evaluation.rows import Evaluation
 from calib.options import QuantizeOptions
-from calib.report.histograms import draw_histograms
-from calib.report.plots import draw_search, draw_sensitivity
+from calib.report.plots import draw_histograms, draw_search, draw_sensitivity
 from calib.report.tables import agreement_table, change_table
 from calib.report.tensor_stats import TensorHistogram
 from calib.search.search import LayerChoice

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from calib.graph.formats import Format, scales_in_dtype_of
 from calib.graph.layers import Layer
-from calib.rounding.gptq import gptq
-from calib.rounding.hessian import InputHessian
+from calib.rounding.gptq import InputHessian, gptq
 from model.arrays import Float32, Float64
 
 Codes = npt.NDArray[Any]
@@ -41,7 +40,7 @@ class WeightQuantizer:
 
     Attributes:
         readers: the layers and the Hessians that need their inputs before the first call; see
-            `calib.calibration.layer_inputs.feed_inputs`.
+            `calib.calibration.run.feed_inputs`.
     """
 
     def __init__(self, gptq_layers: Sequence[Layer] = ()) -> None:

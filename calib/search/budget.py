@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from calib.calibration.photos import Photo
 from calib.evaluation.agreement import Scores, agreement, detect
-from calib.evaluation.candidate_session import open_graph
+from calib.evaluation.half_emulation import open_graph
 from calib.graph.layers import names_of
 from calib.quantizer import Quantizer
 from calib.search.sensitivity import Sensitivity

@@ -1,28 +1,79 @@
-"""The accuracy lost by quantizing each group of layers alone."""
+"""The accuracy lost and the noise added by quantizing each group of layers alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from calib.calibration.photos import Photo
 from calib.calibration.tapped_session import TappedSession
 from calib.evaluation.agreement import Scores, agreement, detect
 from calib.graph.groups import Group, groups_of
-from calib.graph.layers import hidden_layers
-from calib.graph.presets import UNSCORED_ROLE
+from calib.graph.layers import Layer, hidden_layers
+from calib.graph.presets import UNSCORED_ROLE, WHOLE_IMAGE_ROLES
 from calib.quantizer import Quantizer
-from calib.search.sqnr import Recorder, sqnr_db, taps_for
 from calib.writers.registry import WRITERS
+from model.arrays import Float32
 from runtime.detections import Detections
+
+# Values sampled from a tensor, evenly spaced.
+_SAMPLES = 1 << 16
+
+
+def taps_for(layers: Sequence[Layer], role: str) -> list[str]:
+    """Names of layers whose outputs show a part's noise, row by row.
+
+    For the parts that run on the whole image: the RPN's predictors, which depend on the whole
+    pyramid. For a head: its last layer; the proposals are those of the float graph as long as
+    nothing before the head is quantized.
+    """
+    if role in WHOLE_IMAGE_ROLES:
+        return [one.name for one in layers if one.is_predictor and one.role == "rpn"]
+    own = [one.name for one in layers if one.role == role]
+    return own[-1:]
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Samples of tensors by layer, in the order of the runs."""
+
+    samples: dict[str, list[Float32]] = field(default_factory=dict)
+
+    def record(self, layer: str, values: Float32) -> None:
+        """Take a sample, at the same positions for the same shape."""
+        flat = values.reshape(-1)
+        step = max(len(flat) // _SAMPLES, 1)
+        self.samples.setdefault(layer, []).append(flat[::step].copy())
+
+
+def sqnr_db(reference: Recorder, quantized: Recorder, layers: Sequence[str]) -> float | None:
+    """10 log10 of signal power over noise power, over all of the layers together.
+
+    Runs in which a tensor's shape differs are left out: their rows do not correspond. None without
+    any run; infinity without noise.
+    """
+    signal = noise = 0.0
+    for layer in layers:
+        pairs = zip(reference.samples.get(layer, ()), quantized.samples.get(layer, ()), strict=True)
+        for exact, other in pairs:
+            if len(exact) != len(other):
+                continue
+            signal += float(np.square(exact, dtype=np.float64).sum())
+            noise += float(np.square(exact - other, dtype=np.float64).sum())
+    if signal == 0.0:
+        return None
+    return math.inf if noise == 0.0 else 10.0 * math.log10(signal / noise)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSensitivity:
     """Of one group.
 
-    `sqnr_db` is measured at the layers of `calib.search.sqnr.taps_for`, None where no run could be
-    compared. `fraction` is the group's part of all multiply-adds.
+    `sqnr_db` is measured at the layers of `taps_for`, None where no run could be compared.
+    `fraction` is the group's part of all multiply-adds.
     """
 
     group: Group

@@ -1,11 +1,9 @@
 """The network's heads and what they need of boxes and anchors.
 
-anchors: the anchors of a cell, repeated over a level's grid
 box: pooled features to class logits and box deltas
 box_coding: deltas to boxes, and the filter by size
 keypoint: one heatmap per keypoint and detection
 mask: one mask per detection, of the predicted class
 rpn: the best proposals of all levels, after NMS
-rpn_head: the RPN's convolutions
 selection: logits and deltas to the best detections, after NMS
 """

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
+from torchvision.ops import Conv2dNormActivation
 
-from model.heads.anchors import cell_anchors, grid_anchors
 from model.heads.box_coding import decode, is_large_enough
-from model.heads.rpn_head import RpnHead
 from model.ops import OPAQUE, Operators
 from model.placement import Windows
 from model.spec import AnchorSpec, RpnSpec
@@ -141,3 +140,74 @@ def _concatenated(levels: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tens
     """All levels as one."""
     logits, deltas, anchors = zip(*levels, strict=True)
     return torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors, dim=0)
+
+
+class RpnHead(nn.Module):
+    """3x3 convolutions, then an objectness logit and four deltas per anchor.
+
+    Names of the children are torchvision's.
+
+    Source: Faster R-CNN, sec. 3.1; torchvision `RPNHead`; detectron2 `StandardRPNHead`, whose
+    convolutions may have any width.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], per_cell: int) -> None:
+        super().__init__()
+        convs: list[nn.Module] = []
+        for width in widths:
+            outputs = width or channels
+            convs.append(Conv2dNormActivation(channels, outputs, 3, norm_layer=None))
+            channels = outputs
+        self.conv = nn.Sequential(*convs)
+        self.cls_logits = nn.Conv2d(channels, per_cell, 1)
+        self.bbox_pred = nn.Conv2d(channels, 4 * per_cell, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Map [N, C, H_l, W_l] per level to logits [N, A, H_l, W_l] and deltas [N, 4A, …]."""
+        hidden = [self.conv(feature) for feature in features]
+        return [self.cls_logits(h) for h in hidden], [self.bbox_pred(h) for h in hidden]
+
+
+def cell_anchors(spec: AnchorSpec, level: int) -> Tensor:
+    """Anchors of one cell, centered on the origin.
+
+    Returns:
+        float32 [A, 4] xyxy, canvas pixels; ratio is height / width.
+
+    Source: Faster R-CNN, sec. 3.1.1; torchvision `AnchorGenerator.generate_anchors` (rounded),
+    detectron2 `DefaultAnchorGenerator` (not rounded).
+    """
+    sizes = torch.tensor(spec.sizes[level], dtype=torch.float32)
+    height_ratio = torch.sqrt(torch.tensor(spec.ratios[level], dtype=torch.float32))
+    width_ratio = 1 / height_ratio
+    if spec.order == "ratio-major":
+        widths, heights = width_ratio[:, None] * sizes, height_ratio[:, None] * sizes
+    else:
+        widths, heights = sizes[:, None] * width_ratio, sizes[:, None] * height_ratio
+    widths, heights = widths.reshape(-1), heights.reshape(-1)
+    anchors = torch.stack([-widths, -heights, widths, heights], dim=1) / 2
+    anchors = anchors.round() if spec.rounded else anchors
+    return anchors + torch.tensor([0, 0, spec.end_shift, spec.end_shift])
+
+
+def grid_anchors(
+    cell: Tensor, grid_hw: tuple[int, int], stride_yx: tuple[int, int], offset: float
+) -> Tensor:
+    """Repeat a cell's anchors over a level's grid.
+
+    Args:
+        cell: float32 [A, 4].
+        grid_hw: rows and columns of the level, possibly symbolic.
+        stride_yx: canvas pixels per row and column, possibly symbolic.
+        offset: center of the first cell, in strides.
+
+    Returns:
+        float32 [H * W * A, 4] xyxy, canvas pixels, cell by cell in row order.
+    """
+    y = torch.arange(grid_hw[0], device=cell.device).to(cell.dtype)
+    x = torch.arange(grid_hw[1], device=cell.device).to(cell.dtype)
+    y, x = (y + offset) * stride_yx[0], (x + offset) * stride_yx[1]
+    zero = torch.zeros_like(y)[:, None] + torch.zeros_like(x)[None, :]  # [H, W]
+    shift_y, shift_x = zero + y[:, None], zero + x[None, :]
+    shifts = torch.stack([shift_x, shift_y, shift_x, shift_y], dim=-1)  # [H, W, 4]
+    return (shifts[:, :, None, :] + cell).reshape(-1, 4)

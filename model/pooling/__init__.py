@@ -8,7 +8,6 @@ roi_pool: Fast R-CNN's, RoI and bins quantized
 
 Static forms, as tensors (`model.native.pooling`) and as a graph (`export.lowering`):
 arithmetic: the operations that both provide
-budget: the number of samples that a bin may need
 frame: a RoI in cells of its level
 joint: samples, if their number depends on the RoI
 packing: all levels on one canvas

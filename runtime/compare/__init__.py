@@ -13,5 +13,4 @@ topk_displacement: rows at the end of a full result that another row displaces.
 agreement: COCO AP with the eager model's detections as ground truth.
 coco_annotations: COCO annotations and the photos that they name.
 coco_ap: COCO average precision by pycocotools.
-bootstrap: confidence intervals over photos.
 """

@@ -15,12 +15,9 @@ from onnxruntime.quantization.calibrate import (
     MinMaxCalibrater,
 )
 
-from calib.observers.entropy import Entropy
-from calib.observers.histogram import BINS, Histogram
+from calib.observers.histogram import BINS, Entropy, Histogram, Mse, Percentile
 from calib.observers.methods import METHODS, method_named
 from calib.observers.min_max import MinMax
-from calib.observers.mse import Mse
-from calib.observers.percentile import Percentile
 from model.errors import UsageError
 
 Batches = list[npt.NDArray[np.float32]]

@@ -14,7 +14,7 @@ from PIL import Image
 from calib.calibration.tensorrt_cache import read_cache
 from calib.graph.formats import scales_in_dtype_of
 from calib.graph.layers import hidden_layers
-from calib.observers.mse import Mse
+from calib.observers.histogram import Mse
 from calib.options import QuantizeOptions
 from calib.quantize import main, quantize
 from calib.writers.registry import tensors_to_observe

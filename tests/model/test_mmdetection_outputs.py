@@ -180,7 +180,7 @@ def test_the_level_rule_is_the_oracles(pooler: PoolerSpec) -> None:
 @pytest.mark.parametrize("level", range(5))
 def test_anchors(level: int) -> None:
     from model.families.dialect import Source
-    from model.heads.anchors import cell_anchors, grid_anchors
+    from model.heads.rpn import cell_anchors, grid_anchors
 
     spec = DIALECT.read(state_of(Network(), "meta"), Source(Path("w.pth"), "")).spec.anchors
     stride = STRIDES[level]

@@ -13,8 +13,7 @@ from model.native.level_rule import level_areas
 from model.native.operators import StaticOperators
 from model.native.options import NativeOptions
 from model.ops import OPAQUE, Operators, roi_levels
-from model.pooling.budget import worst_case
-from model.pooling.plan import sample_budget
+from model.pooling.plan import sample_budget, worst_case
 from model.spec import PoolerSpec
 from tests.oracles import pooling as oracle
 from tests.pooling_family import (

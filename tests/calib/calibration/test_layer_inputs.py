@@ -11,9 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
-from calib.calibration import layer_inputs
-from calib.calibration.layer_inputs import feed_inputs
 from calib.calibration.photos import Photo
+from calib.calibration.run import feed_inputs
 from calib.context import RunContext
 from calib.graph.layers import Layer, weighted_layers
 from calib.options import QuantizeOptions
@@ -45,7 +44,7 @@ def _feed(
 def test_each_reader_gets_the_input_of_its_layer_on_the_first_photos(
     demo_onnx: Path, scenes: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layer_inputs, "PHOTOS", 2)
+    monkeypatch.setattr("calib.calibration.run.PHOTOS", 2)
     model = ir.load(demo_onnx)
     layers = weighted_layers(model.graph)
     levels = [one for one in layers if one.role == "rpn" and not one.is_predictor]
@@ -91,7 +90,7 @@ def test_progress_adds_up_to_its_total(
     demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     rounding: Literal["gptq", "nearest"],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(layer_inputs, "PHOTOS", 5)
+    monkeypatch.setattr("calib.calibration.run.PHOTOS", 5)
     monkeypatch.setattr("calib.quantizer.PHOTOS", 5)
     copy, broken = tmp_path / "copy.png", tmp_path / "broken.png"
     copy.write_bytes(scenes[0].read_bytes())

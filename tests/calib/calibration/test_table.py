@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calib.calibration.table import Table
-from calib.calibration.table_key import TableKey
+from calib.calibration.table import Table, TableKey
 from calib.observers.methods import METHODS
 from model.errors import ArtifactError
 

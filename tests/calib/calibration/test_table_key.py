@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from calib.calibration.table_key import TableKey, require_key
+from calib.calibration.table import TableKey, require_key
 from model.errors import ArtifactError
 
 HOW: dict[str, Any] = {"mean": [1.0], "canvas": [None, None], "batch": 1}

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from calib.calibration import table, tensorrt_cache
-from calib.calibration.table import Table
-from calib.calibration.table_key import TableKey
+from calib.calibration.table import Table, TableKey
 from calib.calibration.tensorrt_cache import read_cache
 from calib.calibration.untrusted_text import read_text
 from model.errors import ArtifactError

@@ -11,7 +11,7 @@ from PIL import Image
 
 from calib.context import RunContext
 from calib.evaluation import rows
-from calib.evaluation.candidate_session import open_file, open_graph
+from calib.evaluation.half_emulation import open_file, open_graph
 from calib.evaluation.photos import EvaluationSet
 from calib.evaluation.reference import open_reference
 from calib.options import QuantizeOptions

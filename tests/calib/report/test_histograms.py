@@ -10,14 +10,13 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
-from calib.calibration.table import Table
-from calib.calibration.table_key import TableKey
+from calib.calibration.table import Table, TableKey
 from calib.graph.formats import FORMATS
 from calib.graph.layers import weighted_layers
 from calib.graph.placement import Placement, place_for_onnxruntime
 from calib.graph.presets import chosen_layers
 from calib.quantize import main
-from calib.report.histograms import draw_histograms
+from calib.report.plots import draw_histograms
 from calib.report.tensor_stats import TensorHistogram, tensor_histograms
 from calib.rounding.weights import WeightQuantizer
 from calib.writers.registry import WRITERS

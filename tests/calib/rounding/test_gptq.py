@@ -12,8 +12,7 @@ import torch
 
 from calib.graph.formats import INT8
 from calib.graph.layers import Layer
-from calib.rounding.gptq import gptq
-from calib.rounding.hessian import InputHessian
+from calib.rounding.gptq import InputHessian, gptq
 from calib.rounding.weights import WeightQuantizer, along, weight_scales
 
 Floats = npt.NDArray[np.float32]

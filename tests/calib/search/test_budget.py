@@ -10,9 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calib.calibration import layer_inputs
 from calib.evaluation.agreement import Scores
-from calib.evaluation.measure import resampled
+from calib.evaluation.measure import interval, resampled
 from calib.graph.groups import Group, groups_of
 from calib.graph.layers import hidden_layers, weighted_layers
 from calib.graph.presets import PRESETS, checked_preset, chosen_layers, stride_px
@@ -21,12 +20,16 @@ from calib.quantize import main
 from calib.quantizer import prepare
 from calib.search import budget, search, sensitivity
 from calib.search.budget import BudgetSearch, Candidate, search_budget
-from calib.search.sensitivity import GroupSensitivity, Sensitivity, measure_sensitivity
-from calib.search.sqnr import Recorder, sqnr_db
+from calib.search.sensitivity import (
+    GroupSensitivity,
+    Recorder,
+    Sensitivity,
+    measure_sensitivity,
+    sqnr_db,
+)
 from examples.shapes import make_scene
 from export.onnx_file import read_onnx
 from model.errors import ArtifactError, UsageError
-from runtime.compare.bootstrap import interval
 
 
 def _scores(loss: float) -> Scores:
@@ -166,7 +169,7 @@ def test_the_command_within_a_budget(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(search, "PHOTOS", 2)
-    monkeypatch.setattr(layer_inputs, "PHOTOS", 2)
+    monkeypatch.setattr("calib.calibration.run.PHOTOS", 2)
     monkeypatch.setattr("calib.evaluation.measure._RESAMPLES", 3)
     argv = [str(demo_onnx), *map(str, scenes), "-o", str(tmp_path / "q.onnx")]
     argv += ["--table", str(standard_table), "--budget", "6", "--reference", str(demo_onnx)]
