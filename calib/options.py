@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Literal, get_args
 
 from calib.graph.formats import FORMATS
-from calib.graph.presets import Preset, checked_preset
-from calib.observers.methods import method_named
-from model.errors import UsageError
+from calib.graph.presets import PRESETS, Preset
+from calib.observers.methods import METHODS
+from model.errors import UsageError, require_one_of
 from runtime.whole_numbers import require_threads
 
 FloatType = Literal["fp32", "fp16"]
@@ -61,11 +60,11 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         """Check all values."""
-        _require_one_of("--format", self.format, FORMATS)
-        _require_one_of("--float-type", self.float_type, get_args(FloatType))
-        method_named(self.method)
-        _require_one_of("--rounding", self.rounding, get_args(Rounding))
-        checked_preset(self.preset)
+        require_one_of("--format", self.format, FORMATS)
+        require_one_of("--float-type", self.float_type, get_args(FloatType))
+        require_one_of("--method", self.method, METHODS)
+        require_one_of("--rounding", self.rounding, get_args(Rounding))
+        require_one_of("--preset", self.preset, PRESETS)
         if self.budget is not None:
             _require_points("--budget", self.budget)
         if self.threads is not None:
@@ -95,11 +94,6 @@ def require_no_photos(options: dict[str, bool]) -> None:
     for option, is_set in options.items():
         if is_set:
             raise UsageError(f"--import-cache: {option} needs photos; leave one of them out")
-
-
-def _require_one_of(option: str, value: object, known: Collection[str]) -> None:
-    if value not in list(known):
-        raise UsageError(f"{option}: expected one of {', '.join(known)}, got '{value}'")
 
 
 def _require_points(option: str, value: object) -> None:

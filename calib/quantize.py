@@ -5,7 +5,6 @@ python -m calib.quantize model.onnx photos -o model.int8.onnx
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calib.cli import check_arguments, check_photos, evaluation_set, options_of, parser
-from model.errors import ArtifactError, MissingDependencyError, UsageError
-from runtime.cli.console import DONE, Bar, run
+from model.errors import ArtifactError, UsageError
+from runtime.cli.console import DONE, Bar, require_packages, run
 from runtime.cli.next_command import next_step
 from runtime.files import atomic_path, refuse_overwrite
 
@@ -113,12 +112,12 @@ def _check_before_calibration(
     """Refuse what would only fail after minutes of work."""
     from calib.context import RunContext
     from calib.evaluation.reference import open_reference
-    from calib.search.search import require_pycocotools
+    from runtime.compare.coco_ap import require_pycocotools
 
     require_float(file)
     context = RunContext.of(file, options)
     if options.budget is not None or evaluation is not None:
-        require_pycocotools()
+        require_pycocotools("--budget and --eval-images need")
     if options.reference is not None:
         open_reference(context).close()
 
@@ -193,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _quantize(argv: Sequence[str]) -> int:
     args = parser().parse_intermixed_args(argv)
-    _require_libraries()
+    require_packages("quantize", "onnx", "onnx_ir", "onnxruntime")
     from calib.calibration.photos import Photo
     from calib.report.report import print_report, write_run
     from export.onnx_file import read_onnx
@@ -217,14 +216,6 @@ def _quantize(argv: Sequence[str]) -> int:
 def _show_progress(total: int, title: str) -> Callable[[int], None]:
     print(f"{title}:", file=sys.stderr)
     return Bar(total, "photos").advance
-
-
-def _require_libraries() -> None:
-    for name in ("onnx", "onnx_ir", "onnxruntime"):
-        if importlib.util.find_spec(name) is None:
-            raise MissingDependencyError(
-                f"quantize needs {name}, which is not installed; pip install 'maskport[export]'"
-            )
 
 
 def _print_next(report: QuantizeReport) -> None:

@@ -7,7 +7,6 @@ python -m export.onnx weights.pth … --precision fp16
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from export.cli_spec_options import add_spec_arguments, spec_options
 from export.onnx_report import ExportReport, print_report
 from export.targets import TARGETS, Target, landscape_hw, native_candidates, target_named
 from maskport import __version__
-from model.errors import MissingDependencyError, UsageError
-from runtime.cli.console import DONE, Parser, Steps, run, whole_number
+from model.errors import UsageError, require_one_of
+from runtime.cli.console import DONE, Parser, Steps, require_packages, run, whole_number
 from runtime.files import atomic_path, refuse_overwrite
 
 if TYPE_CHECKING:
@@ -76,13 +75,14 @@ def export_onnx(
     from export.cli_graph_options import checked_opset
     from export.parity.check import check_file
     from export.precision.check import check_half
-    from export.precision.formats import checked_precision
+    from export.precision.formats import PRECISIONS
     from export.tracing import GraphShape, trace
     from model.checkpoint import load
     from model.native.options import NativeOptions
 
     begin_step = steps.begin if steps else lambda _: None
-    destination, precision = target_named(target), checked_precision(precision)
+    destination = target_named(target)
+    require_one_of("--precision", precision, PRECISIONS)
     output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset, precision)
     refuse_overwrite(output, weights, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
@@ -252,7 +252,7 @@ def _parser() -> Parser:
 
 def _export(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    _require_libraries()
+    require_packages("export", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime")
     if not args.weights.name:
         raise UsageError(f"{args.weights}: expected a weights file")
     from export.cli_graph_options import graph_shape, native_options
@@ -277,14 +277,6 @@ def _export(argv: Sequence[str]) -> int:
     steps.end()
     print_report(report, args)
     return DONE
-
-
-def _require_libraries() -> None:
-    for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(name) is None:
-            raise MissingDependencyError(
-                f"export needs {name}, which is not installed; pip install 'maskport[export]'"
-            )
 
 
 if __name__ == "__main__":

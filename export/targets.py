@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from model.errors import UsageError
+from model.errors import require_one_of
 from model.spec import ModelSpec, PreprocessSpec
 
 MAX_TOP_K = 3840  # of TensorRT's TopK layer; `passes/split_top_k.py` splits a larger one
@@ -44,8 +44,7 @@ def target_named(name: str) -> Target:
     Raises:
         UsageError: no such target.
     """
-    if name not in TARGETS:
-        raise UsageError(f"--target: expected one of {', '.join(TARGETS)}, got '{name}'")
+    require_one_of("--target", name, TARGETS)
     return TARGETS[name]
 
 

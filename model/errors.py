@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 
@@ -67,6 +67,16 @@ def first_line(error: BaseException, most: int = 120) -> str:
     """The first line of a library's message, or the error's type if there is none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:most]
+
+
+def require_one_of(option: str, value: object, known: Collection[str]) -> None:
+    """Refuse a value that is none of the known ones.
+
+    Raises:
+        UsageError: names the option and what it may be.
+    """
+    if value not in list(known):
+        raise UsageError(f"{option}: expected one of {', '.join(known)}, got '{value}'")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.errors import MissingDependencyError, UsageError
+from model.errors import UsageError
 from runtime.cli.console import (
     DONE,
     FAILED,
@@ -108,15 +108,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.only_speed:
         return
     require_matplotlib("benchmark.png", ", or pass --only-speed")
-    if _against(args) is None:
-        return
-    try:
-        import pycocotools  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "comparing results needs pycocotools, which is not installed; "
-            "pip install 'maskport[eval]', or pass --only-speed"
-        ) from error
+    if _against(args) is not None:
+        from runtime.compare.coco_ap import require_pycocotools
+
+        require_pycocotools("comparing results needs", ", or pass --only-speed")
 
 
 def _against(args: argparse.Namespace) -> Against | None:
@@ -211,9 +206,7 @@ def _report(
         temporary.write_text(text + "\n", "utf-8")
     print(f"numbers: {path}")
     if not args.only_speed:
-        from runtime.benchmarking.plot import draw
-
-        draw(artifacts, args.run_dir / "benchmark.png")
+        report.draw(artifacts, args.run_dir / "benchmark.png")
         print(f"picture: {args.run_dir / 'benchmark.png'}")
 
 

@@ -13,7 +13,6 @@ from typing import Literal, get_args
 import onnx_ir as ir
 
 from calib.graph.layers import Layer
-from model.errors import UsageError
 
 Preset = Literal["accurate", "balanced", "fast"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -25,17 +24,6 @@ UNSCORED_ROLE = "keypoint_head"
 # `balanced` keeps the body's layers up to this stride: nearly half of the body's multiply-adds,
 # whose noise passes through all later layers.
 _BALANCED_STRIDE_PX = 8
-
-
-def checked_preset(name: str) -> Preset:
-    """The preset of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in PRESETS:
-        raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, got '{name}'")
-    return name
 
 
 def chosen_layers(layers: Sequence[Layer], preset: Preset) -> list[Layer]:

@@ -9,7 +9,7 @@ from calib.evaluation.reference import open_reference
 from calib.quantizer import Quantizer
 from calib.search.budget import BudgetSearch, most_candidates, search_budget
 from calib.search.sensitivity import Sensitivity, measure_sensitivity, searchable_groups
-from model.errors import MissingDependencyError, UsageError
+from model.errors import UsageError
 from runtime.compare.agreement import TRUTH_SCORE
 
 # Photos of the sensitivity, which runs all of them once per group.
@@ -25,20 +25,6 @@ class LayerChoice:
     sensitivity: Sensitivity
     search: BudgetSearch
     photos: int
-
-
-def require_pycocotools() -> None:
-    """Stop before minutes of work if AP cannot be computed.
-
-    Raises:
-        MissingDependencyError: pycocotools is not installed.
-    """
-    try:
-        import pycocotools.mask  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--budget and --eval-images need pycocotools; pip install 'maskport[eval]'"
-        ) from error
 
 
 def choose_layers(quantizer: Quantizer, budget: float) -> LayerChoice:

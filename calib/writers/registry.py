@@ -14,7 +14,7 @@ from calib.options import QuantizeOptions
 from calib.rounding.weights import WeightQuantizer
 from calib.writers.onnxruntime import write_for_onnxruntime
 from calib.writers.tensorrt import write_for_tensorrt
-from model.errors import UsageError
+from model.errors import UsageError, require_one_of
 
 Place = Callable[[ir.Graph, Sequence[Layer]], Placement]
 Write = Callable[[ir.Graph, Placement, Format, Ranges, WeightQuantizer], None]
@@ -47,8 +47,7 @@ def writer_for(target: str, options: QuantizeOptions) -> str:
         UsageError: no such writer, or a format that it cannot write.
     """
     name = options.writer or _OF_TARGET.get(target, "tensorrt")
-    if name not in WRITERS:
-        raise UsageError(f"--qdq-placement: expected one of {', '.join(WRITERS)}, got '{name}'")
+    require_one_of("--qdq-placement", name, WRITERS)
     if name == "onnxruntime" and (options.format, options.float_type) != ("int8", "fp32"):
         raise UsageError(
             f"--format {options.format} --float-type {options.float_type}: on a CPU, ONNX Runtime "

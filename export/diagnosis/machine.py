@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from export.diagnosis.finding import Finding, of_error
 from export.diagnosis.packages import PACKAGES, diagnose_packages, installed_version
-from export.diagnosis.probe import probe
 from model.errors import DeviceError, MaskportError, MissingDependencyError, in_brief
 from runtime.cuda.driver import local_architecture
 from runtime.masks import rle_from_masks
 from runtime.preprocessing import torch_bilinear
+
+TIME_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Whether the code succeeded, and its last line of output or error."""
+
+    succeeded: bool
+    text: str
+
+
+def probe(code: str, time_limit_s: float = TIME_LIMIT_S) -> ProbeResult:
+    """Run a few lines of Python in a new process: a broken library may crash or hang it."""
+    # Without -P, a file in the working directory could shadow the library.
+    command = [sys.executable, "-P", "-c", code]
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+    try:
+        process = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=time_limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ProbeResult(False, f"no result within {time_limit_s:.0f} s")
+    if process.returncode < 0:
+        return ProbeResult(False, f"crashed (signal {-process.returncode})")
+    lines = (process.stdout if process.returncode == 0 else process.stderr).strip().splitlines()
+    return ProbeResult(process.returncode == 0, lines[-1][:300] if lines else "no output")
+
 
 _OLDEST_PYTHON = (3, 11)
 # The operator is in torchvision's extension, which a CPU-only torch may fail to load.

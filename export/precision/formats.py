@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from model.errors import ExportError, UsageError
+from model.errors import ExportError
 
 Numbers = npt.NDArray[np.floating]
 # Rounding loses 2^-12 of a tensor in FP16 and 2^-9 in BF16. Ten times the latter cannot come from
@@ -53,17 +53,6 @@ FP16 = HalfFormat("fp16", "FP16", ir.DataType.FLOAT16, np.dtype(np.float16), 11,
 BF16 = HalfFormat("bf16", "BF16", ir.DataType.BFLOAT16, np.dtype(ml_dtypes.bfloat16), 8, -126, 127)
 FORMATS = {half.name: half for half in (FP16, BF16)}
 PRECISIONS = ("fp32", *FORMATS)
-
-
-def checked_precision(name: str) -> str:
-    """The precision of that name.
-
-    Raises:
-        UsageError: no such precision.
-    """
-    if name not in PRECISIONS:
-        raise UsageError(f"--precision: expected one of {', '.join(PRECISIONS)}, got '{name}'")
-    return name
 
 
 def round_weight(name: str, values: Numbers, half: HalfFormat) -> tuple[Numbers, float]:

@@ -3,7 +3,6 @@
 assumptions: assumptions that several dialects share
 coco: COCO's class and keypoint names
 dialect: the interface of a dialect
-names: tensor names by prefix
 resnet: the stages of a ResNet by shapes
-shapes: shapes by name, with errors that name the tensor
+shapes: shapes by name, with errors that name the tensor; tensor names by prefix and part
 """

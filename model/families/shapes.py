@@ -1,15 +1,18 @@
-"""Shapes of a checkpoint's tensors by name; a missing tensor is an error."""
+"""Names and shapes of a checkpoint's tensors; a missing tensor is an error."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.closest_name import closest_hint
 from model.errors import CheckpointError
+from model.spec import ModelSpec
+
+Parts = Mapping[str, Callable[[str, ModelSpec], str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,20 @@ class Shapes:
         compiled = re.compile(pattern)
         return len({m[1] for name in self.by_name if (m := compiled.match(name))})
 
+    def widths(self, name: str, dims: int, first: int = 0) -> tuple[int, ...]:
+        """Outputs of numbered layers.
+
+        Args:
+            name: of a layer, with {} for the number.
+            dims: of the weights.
+            first: number.
+
+        Raises:
+            CheckpointError: see `of`.
+        """
+        count = self.count(re.escape(name[: name.index("{}")]) + r"(\d+)\.")
+        return tuple(self.of(f"{name.format(first + i)}.weight", dims)[0] for i in range(count))
+
     def pooled_side(self, name: str, channels: int) -> int:
         """Side P of the pooled RoI [channels, P, P] that a linear layer's weight takes.
 
@@ -60,3 +77,28 @@ class Shapes:
                 f"{channels} channels"
             )
         return side
+
+
+def translate(name: str, spec: ModelSpec, prefixes: Mapping[str, str], parts: Parts) -> str:
+    """A dialect's name for the network's tensor `name`.
+
+    Args:
+        name: of the tensor.
+        spec: of the network.
+        prefixes: the dialect's prefixes by the network's.
+        parts: for all other names, a function of the name after its first part, by that part.
+    """
+    renamed = replace_prefix(name, prefixes)
+    if renamed is not None:
+        return renamed
+    part, _, suffix = name.partition(".")
+    return parts[part](suffix, spec) if part in parts else name
+
+
+def replace_prefix(name: str, prefixes: Mapping[str, str]) -> str | None:
+    """`name` with the longest of `prefixes` that it has replaced; None if it has none."""
+    matches = [prefix for prefix in prefixes if name.startswith(prefix)]
+    if not matches:
+        return None
+    longest = max(matches, key=len)
+    return prefixes[longest] + name.removeprefix(longest)

@@ -7,6 +7,7 @@ user can act on.
 from __future__ import annotations
 
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ArtifactError, MaskportError
-from runtime.benchmarking.memory import peak_memory_bytes
 from runtime.benchmarking.timings import STAGES, Timing
 from runtime.detections import Detections
 from runtime.formats.coco import CocoRow, rows
 from runtime.masks import rle
 from runtime.predictor import Predictor
+
+_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +192,20 @@ class Requests:
 def _count_rles(result: Any) -> int:
     detections: Detections = result.detections
     return len(detections.rle())
+
+
+def peak_memory_bytes() -> int | None:
+    """Peak resident memory; None on a system that does not report it.
+
+    On Linux from the process's own status, because `getrusage` starts with the peak of the parent
+    process.
+    """
+    if _STATUS.exists():
+        for line in _STATUS.read_text("ascii", "replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None

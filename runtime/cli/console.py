@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import os
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
-from model.errors import MaskportError, UsageError
+from model.errors import MaskportError, MissingDependencyError, UsageError
 from runtime.whole_numbers import MAX_THREADS
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -92,6 +93,19 @@ def fraction(text: str) -> float:
         if 0.0 <= float(text) <= 1.0:
             return float(text)
     raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got '{text}'")
+
+
+def require_packages(command: str, *names: str) -> None:
+    """Check that packages of the `export` extra are installed, without importing them.
+
+    Raises:
+        MissingDependencyError: names the first that is not.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependencyError(
+                f"{command} needs {name}, which is not installed; pip install 'maskport[export]'"
+            )
 
 
 def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:

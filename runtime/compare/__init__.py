@@ -9,7 +9,6 @@ borderline: which discrete decisions of a run (NMS, top-k, levels) noise can cha
 attribution: attributes a difference beyond its limit to a near tie of the eager run.
 mask_attribution: near ties that explain a mask alone.
 keypoint_attribution: near ties that explain a keypoint alone.
-topk_displacement: rows at the end of a full result that another row displaces.
 agreement: COCO AP with the eager model's detections as ground truth.
 coco_annotations: COCO annotations and the photos that they name.
 coco_ap: COCO average precision by pycocotools.

@@ -45,7 +45,6 @@ from runtime.compare.limits import Excess, Limits, Verdict
 from runtime.compare.mask_attribution import mask_near_tie
 from runtime.compare.matching import Comparison, box_iou
 from runtime.compare.result_protocol import DetectionResult
-from runtime.compare.topk_displacement import explain_displaced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -327,3 +326,38 @@ def _level_near_tie(row: _Row, borderline: Borderline) -> NearTie | None:
     overlap = box_iou(borderline.trace.proposals, row.canvas_xyxy)[:, 0]
     local = borderline.limits.epsilons.local_iou.value
     return next((tie for box, tie in borderline.levels if overlap[box] >= local), None)
+
+
+def explain_displaced(
+    excesses: Sequence[Excess], comparison: Comparison, top_k: int
+) -> list[Excess]:
+    """Explain unmatched rows at the end of a full result by the rows that displaced them.
+
+    When a near tie adds a row to a result of D rows, its last row is displaced.
+
+    1. Only a result of `top_k` rows displaces anything.
+    2. Each unmatched row of one side with a near tie explains one row of the other side: the
+       lowest-scored ones that are unmatched, and only with a lower score.
+
+    Args:
+        excesses: of one image, with their own near ties.
+        comparison: of the same image.
+        top_k: detections per image, D.
+    """
+    explained = list(excesses)
+    for side in ("reference", "candidate"):
+        result = comparison.reference if side == "reference" else comparison.candidate
+        if len(result) < top_k:
+            continue
+        displacing = [
+            e for e in explained if e.quantity == "unmatched" and e.side != side and e.near_tie
+        ]
+        tail = set(np.argsort(result.scores, kind="stable")[: len(displacing)].tolist())
+        for index, excess in enumerate(explained):
+            is_tail = excess.quantity == "unmatched" and excess.side == side and excess.row in tail
+            above = next((e for e in displacing if e.got >= excess.got), None)
+            if is_tail and not excess.near_tie and above is not None:
+                displacing.remove(above)
+                line = f"last of {top_k} rows, displaced by {above.side} row {above.row}"
+                explained[index] = replace(excess, near_tie=line)
+    return explained

@@ -58,7 +58,9 @@ def evaluate(
 
     Source: COCOeval of pycocotools, default parameters (at most 100 detections per image).
     """
-    coco, cocoeval, _ = _pycocotools()
+    require_pycocotools()
+    from pycocotools import coco, cocoeval
+
     images = _named_images(ground_truth, image_ids)
     ids = {image["id"] for image in images}
     truth = [dict(a) for a in ground_truth["annotations"] if a["image_id"] in ids]
@@ -94,17 +96,24 @@ def shape_area_px(shape: Any, iou_type: IouType) -> float:
     """Area of a box (xywh) or a mask (compressed RLE), for COCO's size class."""
     if iou_type == "bbox":
         return float(shape[2] * shape[3])
-    return float(_pycocotools()[2].area(shape))
+    require_pycocotools()
+    from pycocotools import mask
+
+    return float(mask.area(shape))
 
 
-def _pycocotools() -> tuple[Any, Any, Any]:
+def require_pycocotools(what: str = "COCO AP needs", alternative: str = "") -> None:
+    """Check that AP can be computed; `what` and `alternative` are for the message.
+
+    Raises:
+        MissingDependencyError: pycocotools is not installed.
+    """
     try:
-        from pycocotools import coco, cocoeval, mask
+        import pycocotools.mask  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "COCO AP needs pycocotools, which is not installed; pip install 'maskport[eval]'"
+            f"{what} pycocotools, which is not installed; pip install 'maskport[eval]'{alternative}"
         ) from error
-    return coco, cocoeval, mask
 
 
 def _indexed(

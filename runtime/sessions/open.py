@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.errors import ArtifactError, UsageError
+from model.errors import ArtifactError, UsageError, require_one_of
 from runtime.sessions.device import Device
 from runtime.sessions.session import Session
 from runtime.whole_numbers import require_threads
@@ -47,8 +47,8 @@ def open_session(
         UsageError: an unknown backend or device, an option that does not fit the file, fewer than
             one thread or more than 1024.
     """
-    if backend is not None and backend not in BACKENDS:
-        raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
+    if backend is not None:
+        require_one_of("backend", backend, BACKENDS)
     if threads is not None:
         require_threads(threads)
     parsed = None if device is None else Device.parse(device)

@@ -12,7 +12,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from model.errors import ArtifactError, DeviceError, MissingDependencyError, UsageError
+from model.errors import (
+    ArtifactError,
+    DeviceError,
+    MissingDependencyError,
+    UsageError,
+    require_one_of,
+)
 from runtime.artifacts.metadata import Artifact, Manifest
 from runtime.sessions.file_hash import compare_hash, require_hash
 from runtime.sessions.session import Inputs, Outputs
@@ -53,8 +59,7 @@ class TorchSession:
     ) -> None:
         import torch
 
-        if mode not in MODES:
-            raise UsageError(f"mode: expected one of {', '.join(MODES)}, got '{mode}'")
+        require_one_of("mode", mode, MODES)
         if mode == "cuda-graph" and not device.startswith("cuda"):
             raise UsageError(f"mode cuda-graph: expected a CUDA device, got {device}")
         if device.startswith("cuda") and not torch.cuda.is_available():

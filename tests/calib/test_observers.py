@@ -16,8 +16,9 @@ from onnxruntime.quantization.calibrate import (
 )
 
 from calib.observers.histogram import BINS, Entropy, Histogram, Mse, Percentile
-from calib.observers.methods import METHODS, method_named
+from calib.observers.methods import METHODS
 from calib.observers.min_max import MinMax
+from calib.options import QuantizeOptions
 from model.errors import UsageError
 
 Batches = list[npt.NDArray[np.float32]]
@@ -205,4 +206,4 @@ def test_only_zeros_and_no_values(name: str) -> None:
 
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(UsageError, match=r"min-max.*got 'kl'"):
-        method_named("kl")
+        QuantizeOptions(method="kl")

@@ -13,11 +13,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-import export.diagnosis.engine as engine_diagnosis
+import export.diagnosis.file as engine_diagnosis
 import export.diagnosis.model_file as model_file
 import runtime.sessions.tensorrt_library as tensorrt_library
-from export.diagnosis.checkpoint import diagnose_spec
-from export.diagnosis.file import diagnose_file
+from export.diagnosis.file import diagnose_file, diagnose_spec
 from export.diagnosis.finding import Finding
 from export.onnx_file import remove_checksum
 from export.targets import TARGETS

@@ -12,9 +12,8 @@ import pytest
 
 import export.diagnosis.machine as machine
 from export.diagnosis.finding import Finding
-from export.diagnosis.machine import diagnose_machine
+from export.diagnosis.machine import ProbeResult, diagnose_machine, probe
 from export.diagnosis.packages import PACKAGES, diagnose_packages
-from export.diagnosis.probe import ProbeResult, probe
 from model.errors import DeviceError, MissingDependencyError
 from runtime.masks import rle_from_masks
 from runtime.preprocessing import torch_bilinear

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from export.diagnosis.file import diagnose_file
-from export.diagnosis.probe import ProbeResult
+from export.diagnosis.machine import ProbeResult
 from export.doctor import main
 from model.errors import ArtifactError
 

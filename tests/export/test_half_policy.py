@@ -11,9 +11,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from export.onnx import export_onnx
 from export.passes.half_precision import HalfReport, half_precision
 from export.passes.opset_22 import opset_22
-from export.precision.formats import BF16, FORMATS, FP16, HalfFormat, checked_precision
+from export.precision.formats import BF16, FORMATS, FP16, HalfFormat
 from export.precision.policy import OPERATORS, ROLES
 from export.roles import ROLE_KEY, role_of
 from model.errors import ExportError, UsageError
@@ -256,4 +257,4 @@ def test_group_normalization_cannot_change_opset() -> None:
 
 def test_an_unknown_precision() -> None:
     with pytest.raises(UsageError, match="--precision: expected one of fp32, fp16, bf16, got 'x'"):
-        checked_precision("x")
+        export_onnx("a.pth", "b.onnx", precision="x")

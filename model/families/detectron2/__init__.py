@@ -3,7 +3,6 @@
 dialect: implements `Dialect`
 names: detectron2's names for the network's tensors
 norms: the normalization after each convolution
-notes: notes for the user on a configuration
 settings: defaults, base files and the user's YAML
 spec: from settings and shapes to a `ModelSpec`
 """

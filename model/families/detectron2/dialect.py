@@ -5,7 +5,8 @@ docs/models.md describes how its models differ from torchvision's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,17 +16,17 @@ from model.errors import CheckpointError
 from model.families.assumptions import anchor_assumptions, assumptions
 from model.families.detectron2.names import original_name
 from model.families.detectron2.norms import omitted_statistics
-from model.families.detectron2.notes import PIXELS, notes_of
 from model.families.detectron2.settings import (
     DEFAULTS,
     Settings,
     assumed_settings,
     read_settings,
+    shown,
 )
 from model.families.detectron2.spec import build_spec, layout
 from model.families.dialect import Assumption, Reading, Source
 from model.families.shapes import Shapes
-from model.spec import ModelSpec
+from model.spec import ModelSpec, ResNetSpec
 from model.spec_options import SpecOptions, is_set
 
 _BASE_OF = {
@@ -33,6 +34,8 @@ _BASE_OF = {
     "C4": "Base-RCNN-C4.yaml",
     "DC5": "Base-RCNN-DilatedC5.yaml",
 }
+_PIXELS = {"pixel_mean": "MODEL.PIXEL_MEAN", "pixel_std": "MODEL.PIXEL_STD"}
+_MOST_NAMES = 20  # of unknown keys in a note
 _KEYPOINT_BASE = "Base-Keypoint-RCNN-FPN.yaml"
 # Buffers in old files; the network computes them from the configuration.
 _BUFFERS = ("proposal_generator.anchor_generator.cell_anchors.", "anchor_generator.cell_anchors.")
@@ -89,7 +92,7 @@ class Detectron2Dialect:
         if source.config is not None:
             settings = read_settings(source.config, source.config_is_implicit)
             spec = build_spec(shapes, _with_defaults(settings, source.options))
-            notes = notes_of(source, settings, spec, tensors)
+            notes = _notes(source, settings, spec, tensors)
             # A configuration has the number of classes but not their names.
             assumed = tuple(assumptions(spec, "classes.names"))
             added = omitted_statistics(tensors, spec)
@@ -98,10 +101,10 @@ class Detectron2Dialect:
                     f"{len(added) // 2} BatchNorms without running statistics in the file: mean 0 "
                     "and variance 1, as in detectron2",
                 )
-            return Reading(spec, assumed, notes, frozenset(PIXELS), added)
+            return Reading(spec, assumed, notes, frozenset(_PIXELS), added)
         settings = _without_config(shapes, tensors)
         spec = build_spec(shapes, settings)
-        return Reading(spec, _assumptions(spec, settings), (), frozenset(PIXELS))
+        return Reading(spec, _assumptions(spec, settings), (), frozenset(_PIXELS))
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to detectron2's."""
@@ -130,7 +133,7 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
         f"{prefix}stem.conv1.norm.running_mean"
     ):
         values["MODEL.RESNETS.STRIDE_IN_1X1"] = False  # as in the zoo's GroupNorm models
-    stored = {key: tensors[name] for name, key in PIXELS.items() if name in tensors}
+    stored = {key: tensors[name] for name, key in _PIXELS.items() if name in tensors}
     values.update({key: tensor.flatten().tolist() for key, tensor in stored.items()})
     return replace(settings, values=values, configured=frozenset(stored), explicit=stored)
 
@@ -163,3 +166,63 @@ def _assumptions(spec: ModelSpec, settings: Settings) -> tuple[Assumption, ...]:
     if "MODEL.PIXEL_STD" not in settings.configured:
         rows += assumptions(spec, "preprocess.std")
     return tuple(rows)
+
+
+def _notes(
+    source: Source, settings: Settings, spec: ModelSpec, tensors: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    """The file, its unknown keys, and its differences from the weights."""
+    notes = [f"configuration: {source.config}"]
+    if settings.unknown:
+        names = ", ".join(ascii(name[:100])[1:-1] for name in settings.unknown[:_MOST_NAMES])
+        more = len(settings.unknown) - _MOST_NAMES
+        names += f" and {more} more" if more > 0 else ""
+        notes.append(f"unknown keys in it: {names}")
+    return (*notes, *_other_pixels(source, settings, tensors), *_other_sizes(settings, spec))
+
+
+def _other_pixels(
+    source: Source, settings: Settings, tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
+    """Old files contain mean and deviation, which detectron2 no longer reads."""
+    for name, key in _PIXELS.items():
+        is_replaced = is_set(f"preprocess.{name.removeprefix('pixel_')}", source.options)
+        if name not in tensors or is_replaced:
+            continue
+        stored, configured = tensors[name].flatten()[:4].tolist(), settings.numbers(key, 3)
+        if len(stored) != 3 or not all(map(_is_close, stored, configured)):
+            yield (
+                f"{key} is {shown(list(configured))}{settings.by_default(key)} in "
+                f"{settings.source}, but '{name}' in the weights is "
+                f"{shown([round(v, 3) for v in stored])}; the configuration is used"
+            )
+
+
+def _is_close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5)
+
+
+def _other_sizes(settings: Settings, spec: ModelSpec) -> Iterator[str]:
+    for key, size in _sizes(spec):
+        if key in settings.explicit and settings.explicit[key] != size:
+            yield (
+                f"{key} is {shown(settings.explicit[key])} in {settings.source}, but {size} in "
+                "the weights, which are used"
+            )
+
+
+def _sizes(spec: ModelSpec) -> Iterator[tuple[str, int]]:
+    """Sizes that are read from the weights but also occur in configurations."""
+    if isinstance(spec.body, ResNetSpec):
+        # C4 has the last stage in its RoI heads.
+        res5_blocks = 0 if spec.roi_stage is None else spec.roi_stage.blocks
+        yield "MODEL.RESNETS.DEPTH", spec.body.depth + 3 * res5_blocks
+        yield "MODEL.RESNETS.NUM_GROUPS", spec.body.groups
+    if spec.roi_stage is None:  # C4 has no such head
+        yield "MODEL.ROI_BOX_HEAD.NUM_CONV", len(spec.box.conv_widths)
+        yield "MODEL.ROI_BOX_HEAD.NUM_FC", len(spec.box.fc_widths)
+        yield from (("MODEL.ROI_BOX_HEAD.FC_DIM", width) for width in spec.box.fc_widths[:1])
+    if spec.mask is not None:
+        yield "MODEL.ROI_MASK_HEAD.NUM_CONV", len(spec.mask.conv_widths)
+    if spec.keypoint is not None:
+        yield "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", len(spec.keypoint.names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from model.families.names import Parts, translate
+from model.families.shapes import Parts, translate
 from model.heads.box import linear_name
 from model.spec import ModelSpec
 

@@ -164,10 +164,8 @@ class Settings:
         """
         value = self.values[key]
         if not _are_numbers(value) or count not in (None, len(value)):
-            raise CheckpointError(
-                f"{self.source}: {key}: expected a list of "
-                f"{'' if count is None else f'{count} '}numbers, got {shown(value)}"
-            )
+            number = "" if count is None else f"{count} "
+            raise self._invalid(key, f"a list of {number}numbers")
         return tuple(float(v) for v in value)
 
     def rows(self, key: str, count: int) -> tuple[tuple[float, ...], ...]:
@@ -179,9 +177,7 @@ class Settings:
         value = self.values[key]
         rows = [value] if _are_numbers(value) else value
         if not isinstance(rows, list | tuple) or not all(_are_numbers(row) for row in rows):
-            raise CheckpointError(
-                f"{self.source}: {key}: expected lists of numbers, got {shown(value)}"
-            )
+            raise self._invalid(key, "lists of numbers")
         if len(rows) not in (1, count):
             raise CheckpointError(
                 f"{self.source}: {key}: expected 1 or {count} lists, got {len(rows)}"
@@ -197,7 +193,7 @@ class Settings:
         """
         value = self.values[key]
         if not _is_number(value):
-            raise CheckpointError(f"{self.source}: {key}: expected a number, got {shown(value)}")
+            raise self._invalid(key, "a number")
         return float(value)
 
     def count(self, key: str) -> int:
@@ -208,9 +204,7 @@ class Settings:
         """
         value = self.number(key)
         if not value.is_integer() or abs(value) > _LARGEST:
-            raise CheckpointError(
-                f"{self.source}: {key}: expected a whole number, got {shown(self.values[key])}"
-            )
+            raise self._invalid(key, "a whole number")
         return int(value)
 
     def flag(self, key: str) -> bool:
@@ -221,10 +215,12 @@ class Settings:
         """
         value = self.values[key]
         if not isinstance(value, bool):
-            raise CheckpointError(
-                f"{self.source}: {key}: expected True or False, got {shown(value)}"
-            )
+            raise self._invalid(key, "True or False")
         return value
+
+    def _invalid(self, key: str, expected: str) -> CheckpointError:
+        got = shown(self.values[key])
+        return CheckpointError(f"{self.source}: {key}: expected {expected}, got {got}")
 
     def require(self, key: str, *allowed: object) -> None:
         """Refuse a value that the network does not support.

@@ -226,11 +226,10 @@ class _Builder:
 
     def _rpn(self) -> RpnSpec:
         shapes, head = self.shapes, "proposal_generator.rpn_head.conv"
-        count = shapes.count(rf"{head.replace('.', '[.]')}[.]conv(\d+)[.]")
-        names = [f"{head}.conv{i}.weight" for i in range(count)] or [f"{head}.weight"]
+        widths = shapes.widths(f"{head}.conv{{}}", 4)
         weights = self.settings.numbers("MODEL.RPN.BBOX_REG_WEIGHTS", 4)
         return RpnSpec(
-            conv_widths=tuple(shapes.of(name, 4)[0] for name in names),
+            conv_widths=widths or (shapes.of(f"{head}.weight", 4)[0],),
             pre_nms=self.settings.count("MODEL.RPN.PRE_NMS_TOPK_TEST"),
             post_nms=self.settings.count("MODEL.RPN.POST_NMS_TOPK_TEST"),
             nms_iou=self.settings.number("MODEL.RPN.NMS_THRESH"),
@@ -271,15 +270,13 @@ class _Builder:
 
     def _box(self, strides: tuple[int, ...]) -> BoxHeadSpec:
         shapes, settings = self.shapes, self.settings
-        convs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]conv(\d+)[.]")
-        fcs = shapes.count(rf"{_BOX.replace('.', '[.]')}[.]fc(\d+)[.]")
         weights = settings.numbers("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", 4)
         deltas = shapes.of("roi_heads.box_predictor.bbox_pred.weight", 2)[0]
         detections = self._detections()
         return BoxHeadSpec(
             pooler=self._pooler("ROI_BOX_HEAD", strides, self._resolution("ROI_BOX_HEAD")),
-            conv_widths=tuple(shapes.of(f"{_BOX}.conv{i + 1}.weight", 4)[0] for i in range(convs)),
-            fc_widths=tuple(shapes.of(f"{_BOX}.fc{i + 1}.weight", 2)[0] for i in range(fcs)),
+            conv_widths=shapes.widths(f"{_BOX}.conv{{}}", 4, first=1),
+            fc_widths=shapes.widths(f"{_BOX}.fc{{}}", 2, first=1),
             norm=self._norm(f"{_BOX}.conv1", "MODEL.ROI_BOX_HEAD.NORM"),
             norm_eps=_NORM_EPS,
             class_agnostic=self._is_agnostic("ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", deltas == 4),
@@ -311,13 +308,10 @@ class _Builder:
         # C4 pools masks like boxes; the mask head's resolution is not used.
         is_c4 = layout(shapes) == "C4"
         head = "ROI_BOX_HEAD" if is_c4 else "ROI_MASK_HEAD"
-        convs = shapes.count(rf"{_MASK.replace('.', '[.]')}[.]mask_fcn(\d+)[.]")
         outputs = shapes.of(f"{_MASK}.predictor.weight", 4)[0]
         return MaskHeadSpec(
             pooler=self._pooler(head, strides, self._resolution(head)),
-            conv_widths=tuple(
-                shapes.of(f"{_MASK}.mask_fcn{i + 1}.weight", 4)[0] for i in range(convs)
-            ),
+            conv_widths=shapes.widths(f"{_MASK}.mask_fcn{{}}", 4, first=1),
             deconv_width=shapes.of(f"{_MASK}.deconv.weight", 4)[1],
             norm=self._norm(f"{_MASK}.mask_fcn1", "MODEL.ROI_MASK_HEAD.NORM"),
             norm_eps=_NORM_EPS,
@@ -331,14 +325,11 @@ class _Builder:
         self._require_head("MODEL.KEYPOINT_ON", f"{_KEYPOINT}.")
         if not shapes.has(f"{_KEYPOINT}."):
             return None
-        convs = shapes.count(rf"{_KEYPOINT.replace('.', '[.]')}[.]conv_fcn(\d+)[.]")
         count = shapes.of(f"{_KEYPOINT}.score_lowres.weight", 4)[1]
         side = self._resolution("ROI_KEYPOINT_HEAD")
         return KeypointHeadSpec(
             pooler=self._pooler("ROI_KEYPOINT_HEAD", strides, side),
-            conv_widths=tuple(
-                shapes.of(f"{_KEYPOINT}.conv_fcn{i + 1}.weight", 4)[0] for i in range(convs)
-            ),
+            conv_widths=shapes.widths(f"{_KEYPOINT}.conv_fcn{{}}", 4, first=1),
             names=coco.keypoints(count),
             score="softmax",
         )

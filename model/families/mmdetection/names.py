@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from model.families.names import Parts, translate
+from model.families.shapes import Parts, translate
 from model.heads.box import linear_name
 from model.spec import ModelSpec
 from model.spec.body import NormKind

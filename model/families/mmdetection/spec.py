@@ -139,9 +139,8 @@ class _Builder:
         )
 
     def _rpn(self, channels: int) -> RpnSpec:
-        count = self.shapes.count(rf"{RPN}\.rpn_conv\.(\d+)\.")
-        names = [f"{RPN}.rpn_conv.{i}.conv.weight" for i in range(count)]
-        widths = [self.shapes.of(n, 4)[0] for n in names or [f"{RPN}.rpn_conv.weight"]]
+        several = self.shapes.widths(f"{RPN}.rpn_conv.{{}}.conv", 4)
+        widths = several or (self.shapes.of(f"{RPN}.rpn_conv.weight", 4)[0],)
         inputs = [channels, *widths]
         return RpnSpec(
             # A width of 0 keeps the number of inputs.
@@ -177,8 +176,8 @@ class _Builder:
 
     def _box(self, strides: tuple[int, ...], channels: int) -> BoxHeadSpec:
         shapes = self.shapes
-        convs = self._widths(rf"{BOX}\.shared_convs\.(\d+)\.", f"{BOX}.shared_convs.{{}}.conv", 4)
-        linear = self._widths(rf"{BOX}\.shared_fcs\.(\d+)\.", f"{BOX}.shared_fcs.{{}}", 2)
+        convs = shapes.widths(f"{BOX}.shared_convs.{{}}.conv", 4)
+        linear = shapes.widths(f"{BOX}.shared_fcs.{{}}", 2)
         first = f"{BOX}.shared_fcs.0.weight" if linear else f"{BOX}.fc_cls.weight"
         side = shapes.pooled_side(first, convs[-1] if convs else channels)
         return BoxHeadSpec(
@@ -192,17 +191,13 @@ class _Builder:
             min_size=0.0,
         )
 
-    def _widths(self, pattern: str, name: str, dims: int) -> tuple[int, ...]:
-        count = self.shapes.count(pattern)
-        return tuple(self.shapes.of(f"{name.format(i)}.weight", dims)[0] for i in range(count))
-
     def _mask(self, strides: tuple[int, ...]) -> MaskHeadSpec | None:
         if not self.shapes.has(f"{MASK}."):
             return None
         logits = self.shapes.of(f"{MASK}.conv_logits.weight", 4)[0]
         return MaskHeadSpec(
             pooler=self._pooler(strides, 14),
-            conv_widths=self._widths(rf"{MASK}\.convs\.(\d+)\.", f"{MASK}.convs.{{}}.conv", 4),
+            conv_widths=self.shapes.widths(f"{MASK}.convs.{{}}.conv", 4),
             deconv_width=self.shapes.of(f"{MASK}.upsample.weight", 4)[1],
             norm=self._norm(f"{MASK}.convs.0"),
             class_agnostic=logits == 1 != self._num_classes(),

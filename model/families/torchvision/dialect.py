@@ -20,8 +20,7 @@ from model.errors import CheckpointError
 from model.families import coco
 from model.families.assumptions import anchor_assumptions, assumptions, joined, proposals
 from model.families.dialect import Assumption, Reading, Source
-from model.families.names import replace_prefix
-from model.families.shapes import Shapes
+from model.families.shapes import Shapes, replace_prefix
 from model.families.torchvision.body import BodyReading, read_body
 from model.spec import (
     AnchorSpec,
@@ -191,12 +190,9 @@ def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: floa
 def _mask_head(shapes: Shapes, strides: tuple[int, ...], eps: float) -> MaskHeadSpec | None:
     if not shapes.has("roi_heads.mask_"):
         return None
-    count = shapes.count(r"roi_heads\.mask_head\.(\d+)\.")
     return MaskHeadSpec(
         pooler=_pooler(strides, 14),
-        conv_widths=tuple(
-            shapes.of(f"roi_heads.mask_head.{i}.0.weight", 4)[0] for i in range(count)
-        ),
+        conv_widths=shapes.widths("roi_heads.mask_head.{}.0", 4),
         deconv_width=shapes.of("roi_heads.mask_predictor.conv5_mask.weight", 4)[1],
         norm=_norm_kind(shapes, "roi_heads.mask_head.0.1."),
         norm_eps=eps,

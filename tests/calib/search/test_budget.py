@@ -14,7 +14,7 @@ from calib.evaluation.agreement import Scores
 from calib.evaluation.measure import interval, resampled
 from calib.graph.groups import Group, groups_of
 from calib.graph.layers import hidden_layers, weighted_layers
-from calib.graph.presets import PRESETS, checked_preset, chosen_layers, stride_px
+from calib.graph.presets import PRESETS, chosen_layers, stride_px
 from calib.options import QuantizeOptions
 from calib.quantize import main
 from calib.quantizer import prepare
@@ -53,7 +53,7 @@ def test_every_hidden_layer_is_in_one_group(demo_onnx: Path) -> None:
 
 def test_presets_are_nested(demo_onnx: Path) -> None:
     layers = weighted_layers(ir.load(demo_onnx).graph)
-    chosen = {p: {one.node for one in chosen_layers(layers, checked_preset(p))} for p in PRESETS}
+    chosen = {p: {one.node for one in chosen_layers(layers, p)} for p in PRESETS}
     assert chosen["accurate"] < chosen["balanced"] < chosen["fast"]
     assert {one.role for one in layers if one.node in chosen["accurate"]} == {
         "box_head",
@@ -63,7 +63,7 @@ def test_presets_are_nested(demo_onnx: Path) -> None:
     assert {stride_px(one.output) for one in kept} == {2, 4, 8}
     assert not any(one.is_predictor for one in layers if one.node in chosen["fast"])
     with pytest.raises(UsageError, match="--preset"):
-        checked_preset("best")
+        QuantizeOptions(preset="best")  # type: ignore[arg-type]
 
 
 def _search(
