@@ -5,8 +5,7 @@ layout: the file names of every format
 names: file names that are valid on every system
 lock: one run at a time writes into a folder
 resume: records and settings that `--resume` needs
-record_check: validates a JSON Lines record
-jsonl: JSON Lines, one line per image
+jsonl: JSON Lines, one line per image; validates what it reads
 coco: COCO results
 rle: COCO run lengths by photo
 crops: each detection cut out of the photo
