@@ -35,8 +35,7 @@ from calib.graph.layers import names_of
 from calib.graph.presets import PRESETS, chosen_layers
 from calib.options import QuantizeOptions
 from calib.quantizer import Quantizer, prepare
-from calib.search.budget import Candidate, most_candidates, search_budget
-from calib.search.search import PHOTOS, SEARCH_PHOTOS
+from calib.search.search import PHOTOS, SEARCH_PHOTOS, Candidate, most_candidates, search_budget
 from calib.search.sensitivity import (
     GroupSensitivity,
     Sensitivity,

@@ -35,7 +35,7 @@ class QuantizeOptions:
         table: path of the calibration table; None puts it beside the output.
         import_cache: a TensorRT calibration cache that gives the ranges, in place of photos.
         budget: points of agreement AP that may be lost; None quantizes the preset's layers. See
-            `calib.search.budget`.
+            `calib.search.search`.
         reference: a checkpoint or an ONNX file to agree with; None is the input graph.
         reduce_range: give weights 7 bits, so that int8 sums do not saturate on a CPU without VNNI;
             None decides by this CPU where Q/DQ are placed for ONNX Runtime.

@@ -4,8 +4,7 @@
 
 arrays: NumPy array types
 checkpoint: a weights file to spec and network
-closest_name: the name that a user may have meant
-errors: the errors that users see
+errors: the errors that users see, and parts of their messages
 float32: thresholds for comparisons in float32
 mask_rcnn: the network
 ops: RoI pooling and NMS as opaque operators

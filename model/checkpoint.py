@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.closest_name import closest_hint
-from model.errors import CheckpointError, SpecError, UsageError, first_line
+from model.errors import CheckpointError, SpecError, UsageError, closest_hint, first_line
 from model.families.detectron2 import dialect as detectron2_dialect
 from model.families.dialect import Assumption, Dialect, Reading, Source
 from model.families.matterport import dialect as matterport_dialect

@@ -9,8 +9,7 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from model.closest_name import closest_name
-from model.errors import SpecError
+from model.errors import SpecError, closest_name
 from model.spec import ModelSpec, PoolerSpec
 
 SCHEMA_VERSION = 2

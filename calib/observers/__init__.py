@@ -4,7 +4,6 @@ Codes are symmetric, so observers look at magnitudes. Their memory is bounded, a
 be saved to a table and restored.
 
 observer: the protocol, and checks of numbers read from a table.
-methods: the observers by the names of `--method`.
+methods: the observers by the names of `--method`; `min-max` itself.
 histogram: exact counts of magnitudes; the ranges of `mse`, `entropy` and `percentile`.
-min_max: the largest magnitude.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from calib.report.tensor_stats import TensorHistogram
-from calib.search.budget import BudgetSearch
+from calib.search.search import BudgetSearch
 from calib.search.sensitivity import GroupSensitivity
 from runtime.cli.figure import BLUE, ORANGE, RED, new_figure, save_figure
 from runtime.files import make_folder

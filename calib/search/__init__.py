@@ -1,6 +1,5 @@
 """The layers to quantize within an accuracy budget.
 
-search: `choose_layers`: sensitivity, then the search.
+search: `choose_layers`: sensitivity, then a bisection over the groups kept in floats.
 sensitivity: accuracy lost, and noise added, by quantizing each group of layers alone.
-budget: bisection over the number of groups that stay in floating point.
 """

@@ -2,8 +2,7 @@
 
 file: a file, by its suffix; checkpoints and engines
 finding: the result of a check
-graph: an ONNX graph against each target
-graph_rules: operators and shapes that a target cannot run
+graph: an ONNX graph against each target: the operators and shapes that it cannot run
 graph_view: nodes, small constants and types of a graph
 machine: Python, packages, libraries (each in its own process), GPU
 model_file: an ONNX file: integrity, origin, external data, graph

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.closest_name import closest_hint
-from model.errors import CheckpointError
+from model.errors import CheckpointError, closest_hint
 from model.spec import ModelSpec
 
 Parts = Mapping[str, Callable[[str, ModelSpec], str]]

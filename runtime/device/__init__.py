@@ -1,7 +1,6 @@
 """Inference on frames in GPU memory: device arrays in, device arrays out, on one CUDA stream.
 
-predictor: `DevicePredictor`, the entry point
-session: the protocol of a session on device arrays, and how to open a file as one
+predictor: `DevicePredictor`, the entry point, and the sessions that it opens
 frames: checks the frames of a call and groups them by size
 resize: uint8 frames to the network's canvas
 taps: source pixels and weights of every resize, as host tables

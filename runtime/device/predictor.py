@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 import numpy as np
 
-from model.errors import UsageError, image_named
+from model.errors import ArtifactError, UsageError, image_named
 from model.spec import ModelSpec
 from runtime.artifacts.metadata import Artifact
 from runtime.closing import Closing
@@ -22,12 +24,75 @@ from runtime.device.library import Array
 from runtime.device.resize import Layout, resize
 from runtime.device.results import Placements, to_frames
 from runtime.device.select import select
-from runtime.device.session import DeviceSession, open_device_session
 from runtime.device.workspace import Workspace, recently_used
 from runtime.preprocessing.canvas import origin_yx, resized_hw, shared_canvas_hw
 from runtime.selection import Selection, SelectionOptions
+from runtime.sessions.device import Device
+from runtime.sessions.open import CHECKPOINT_SUFFIXES, require_no_cache
 
 _MOST_STREAMS = 16
+
+
+class DeviceSession(Protocol):
+    """An opened network that reads and writes device memory.
+
+    `TensorRTSession` and `TorchSession` implement it. Inputs and outputs are those of
+    `runtime.sessions.session.Session`.
+    """
+
+    @property
+    def artifact(self) -> Artifact:
+        """The spec and the manifest of the file."""
+
+    def on_device(
+        self, inputs: Mapping[str, Any], stream: int | None = None
+    ) -> AbstractContextManager[Mapping[str, Any]]:
+        """Run once on the stream, without a copy to the host or a wait.
+
+        Work that the block enqueues on the stream may read the outputs; later work must not.
+        """
+
+    def close(self) -> None:
+        """Free the session's resources."""
+
+
+def open_device_session(
+    path: Path,
+    device: str = "cuda",
+    sha256: str | None = None,
+    runtime_cache: Path | None = None,
+) -> DeviceSession:
+    """Open an engine, or a checkpoint in PyTorch with static shapes.
+
+    Args:
+        path: an `.engine` or a checkpoint.
+        device: "cuda" for the current GPU, "cuda:1", or, for a checkpoint, "cpu".
+        sha256: expected hash of the file, or None.
+        runtime_cache: kernel cache of a TensorRT-RTX engine.
+
+    Raises:
+        UsageError: a file that does not run on device arrays, or an unknown device.
+        ArtifactError, CheckpointError, DeviceError, MissingDependencyError: see the sessions.
+    """
+    suffix, parsed = path.suffix.lower(), Device.parse(device)
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; expected an .engine or a checkpoint")
+    if suffix == ".engine":
+        from runtime.sessions.tensorrt import TensorRTSession
+
+        if parsed.type == "cpu":
+            raise UsageError(f"device {device}: {path} is an engine for a GPU; give cuda")
+        index = parsed.index if ":" in device else None
+        return TensorRTSession(path, sha256, runtime_cache=runtime_cache, device_index=index)
+    if suffix not in CHECKPOINT_SUFFIXES:
+        raise UsageError(
+            f"{path}: only .engine files and checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}) take "
+            "device arrays; run an .onnx with Predictor, or build an engine from it"
+        )
+    require_no_cache(path, runtime_cache)
+    from runtime.sessions.torch import TorchSession
+
+    return TorchSession.open(path, device=device, mode="static", sha256=sha256)
 
 
 class DevicePredictor(Closing):
@@ -55,7 +120,7 @@ class DevicePredictor(Closing):
         sha256: str | None = None,
         runtime_cache: str | Path | None = None,
     ) -> Self:
-        """Open an engine or a checkpoint; see `runtime.device.session.open_device_session`."""
+        """Open an engine or a checkpoint; see `runtime.device.predictor.open_device_session`."""
         cache = None if runtime_cache is None else Path(runtime_cache)
         return cls(open_device_session(Path(path), device, sha256, cache))
 

@@ -3,15 +3,13 @@
 open: opens everything that a user can name as one `Source`
 items: the `Source` protocol and its items
 photos: decodes a file, a Pillow image or an array, and finds the photos of a folder
-pillow: decodes with Pillow
+pillow: decodes with Pillow; the high byte of deeper pixels
 decoded: a decoded photo, and the size limit
-high_bit_depth: gray images of more than 8 bits
 scaled_jpeg: JPEGs decoded at a fraction of their size
 regular_file: opens regular files only
 lists: text files with a path per line
 live: names and opens cameras and network streams
-video: decodes frames with PyAV
-display_matrix: rotates frames as players do
+video: decodes frames with PyAV, upright
 container_end: detects truncated video files
 stems: unique names for output files
 """

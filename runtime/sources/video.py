@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.arrays import UInt8
 from model.errors import ImageError, MissingDependencyError, in_brief
 from runtime.sources.container_end import missing_bytes
 from runtime.sources.decoded import MAX_PIXELS, check_size
-from runtime.sources.display_matrix import upright
 from runtime.sources.regular_file import open_regular
 
 SUFFIXES = frozenset(
@@ -138,3 +140,31 @@ def _decoded(av: Any, container: Any, is_live: bool) -> Iterator[Any]:
                 raise
             continue
         yield from frames
+
+
+def upright(frame: Any) -> UInt8:
+    """A decoded frame of PyAV as uint8 [h, w, 3] RGB, rotated by its display matrix.
+
+    A rotation is rounded to a multiple of 90 degrees; pixels that are not square stay so.
+    """
+    pixels: UInt8 = frame.to_ndarray(format="rgb24")
+    matrix = next((bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"), None)
+    return pixels if matrix is None else rotate(pixels, matrix)
+
+
+def rotate(pixels: UInt8, matrix: bytes) -> UInt8:
+    """Apply a display matrix of 9 native int32: x' = a x + c y, y' = b x + d y.
+
+    Source: libavutil/display.h; ISO/IEC 14496-12, 6.2.2.
+    """
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        pixels = pixels.transpose(1, 0, 2)
+        x_sign, y_sign = c, b
+    else:
+        x_sign, y_sign = a, d
+    if x_sign < 0:
+        pixels = pixels[:, ::-1]
+    if y_sign < 0:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

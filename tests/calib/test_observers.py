@@ -16,8 +16,7 @@ from onnxruntime.quantization.calibrate import (
 )
 
 from calib.observers.histogram import BINS, Entropy, Histogram, Mse, Percentile
-from calib.observers.methods import METHODS
-from calib.observers.min_max import MinMax
+from calib.observers.methods import METHODS, MinMax
 from calib.options import QuantizeOptions
 from model.errors import UsageError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.closest_name import closest_name
+from model.errors import closest_name
 
 NAME = "backbone.bottom_up.res2.0.conv1.norm.running_mean"
 

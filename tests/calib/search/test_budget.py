@@ -18,8 +18,8 @@ from calib.graph.presets import PRESETS, chosen_layers, stride_px
 from calib.options import QuantizeOptions
 from calib.quantize import main
 from calib.quantizer import prepare
-from calib.search import budget, search, sensitivity
-from calib.search.budget import BudgetSearch, Candidate, search_budget
+from calib.search import search, sensitivity
+from calib.search.search import BudgetSearch, Candidate, search_budget
 from calib.search.sensitivity import (
     GroupSensitivity,
     Recorder,
@@ -81,7 +81,7 @@ def _search(
         nodes = frozenset(one.group.title for one in sensitivity.ranked[kept:])
         return Candidate(kept, len(nodes) / len(losses), _scores(sum(losses[kept:])), nodes)
 
-    monkeypatch.setattr(budget, "_candidate", candidate)
+    monkeypatch.setattr(search, "_candidate", candidate)
     return search_budget(None, Sensitivity(ranked, []), [], [], allowed), tried  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def test_the_fewest_groups_are_kept(allowed: float, monkeypatch: pytest.MonkeyPa
     assert result.chosen.kept == expected
     assert result.chosen.scores.loss <= allowed + 1e-9
     assert [one.kept for one in result.candidates] == sorted(tried)
-    assert len(set(tried)) == len(tried) <= budget.most_candidates(len(losses))
+    assert len(set(tried)) == len(tried) <= search.most_candidates(len(losses))
 
 
 def test_a_budget_that_cannot_be_met(monkeypatch: pytest.MonkeyPatch) -> None:

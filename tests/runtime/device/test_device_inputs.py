@@ -10,7 +10,7 @@ from model.errors import MissingDependencyError, UsageError
 from runtime.device import library as device_library
 from runtime.device.frames import read_frames
 from runtime.device.library import library_of, stream_handle
-from runtime.device.session import open_device_session
+from runtime.device.predictor import open_device_session
 from tests.runtime.raising import raising
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.spec import ClassSpec, KeypointHeadSpec, ModelSpec, PoolerSpec, ResNetSpec
 from model.spec.heads import COCO_KEYPOINTS
 from runtime.detections import Detections
-from runtime.drawing.keypoints import LIMBS
+from runtime.drawing.overlay import LIMBS
 from runtime.formats import coco, jsonl
 from runtime.postprocessing.from_raw import RawDetections, from_raw, raw_rows
 from runtime.selection import Selection
