@@ -60,8 +60,7 @@ def _add_precision(parser: Parser) -> None:
     )
     parser.add_argument("--rest", dest="float_type", choices=("fp32", "fp16"), **_HIDDEN)
     parser.add_argument(
-        "--method",
-        help="how ranges are chosen: min-max, percentile, entropy or mse; default mse",
+        "--method", help="how ranges are chosen: min-max, percentile, entropy or mse; default mse"
     )
     parser.add_argument(
         "--rounding",
@@ -146,12 +145,7 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
     Raises:
         UsageError: an unknown value, or options that exclude each other.
     """
-    from calib.options import (
-        DEFAULT_METHOD,
-        DEFAULT_ROUNDING,
-        QuantizeOptions,
-        require_no_photos,
-    )
+    from calib.options import DEFAULT_METHOD, DEFAULT_ROUNDING, QuantizeOptions, require_no_photos
 
     if args.import_cache is not None:
         # Also where they are the default, which `QuantizeOptions` cannot detect.

@@ -140,11 +140,7 @@ def _standard(model: MaskRCNN, opset: int) -> ir.Model:
 
 
 def _native(
-    model: MaskRCNN,
-    shape: GraphShape,
-    opset: int,
-    options: NativeOptions,
-    passes: Sequence[Pass],
+    model: MaskRCNN, shape: GraphShape, opset: int, options: NativeOptions, passes: Sequence[Pass]
 ) -> ir.Model:
     """Trace with the final sizes."""
     if shape.height is None or shape.width is None or shape.largest_batch is None:

@@ -141,10 +141,7 @@ def _labels(args: argparse.Namespace) -> Labels | None:
 
 
 def _measure(
-    args: argparse.Namespace,
-    photos: Sequence[Path],
-    labels: Labels | None,
-    against: Against | None,
+    args: argparse.Namespace, photos: Sequence[Path], labels: Labels | None, against: Against | None
 ) -> Measurements:
     from runtime.benchmarking.passes import Plan, measure
     from runtime.benchmarking.quality import require_comparable, require_labels

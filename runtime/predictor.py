@@ -144,20 +144,12 @@ class Predictor(Closing):
     # A str is also a sequence of str; at run time it is one photo.
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self,
-        photos: Photo,
-        *,
-        batch_size: int = 1,
-        **options: Unpack[SelectionOptions],
+        self, photos: Photo, *, batch_size: int = 1, **options: Unpack[SelectionOptions]
     ) -> Detections: ...
 
     @overload
     def predict(
-        self,
-        photos: Sequence[Photo],
-        *,
-        batch_size: int = 1,
-        **options: Unpack[SelectionOptions],
+        self, photos: Sequence[Photo], *, batch_size: int = 1, **options: Unpack[SelectionOptions]
     ) -> list[Detections]: ...
 
     def predict(
@@ -300,10 +292,7 @@ class Predictor(Closing):
         return [call.results[index] for index in range(len(call.photos))]
 
     def _streamed(
-        self,
-        photos: Iterable[PhotoInput],
-        selection: Selection,
-        options: StreamOptions,
+        self, photos: Iterable[PhotoInput], selection: Selection, options: StreamOptions
     ) -> Generator[Streamed, None, None]:
         from runtime.stream import stream
 
@@ -317,9 +306,7 @@ class Predictor(Closing):
     def _warn(self, reasons: Sequence[str], stacklevel: int) -> None:
         if reasons:
             warnings.warn(
-                "; ".join(dict.fromkeys(reasons)),
-                UncertifiedResultWarning,
-                stacklevel=stacklevel,
+                "; ".join(dict.fromkeys(reasons)), UncertifiedResultWarning, stacklevel=stacklevel
             )
 
 

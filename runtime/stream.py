@@ -137,10 +137,7 @@ class Batch:
 
 
 def stream(
-    stages: Stages,
-    photos: Iterable[PhotoInput],
-    selection: Selection,
-    options: StreamOptions,
+    stages: Stages, photos: Iterable[PhotoInput], selection: Selection, options: StreamOptions
 ) -> Generator[Batch, None, None]:
     """Yield the results of every call, in order; threads end when the iterator is closed.
 

@@ -48,9 +48,7 @@ class Scores:
 
 
 def detect(
-    session: Session,
-    photos: Iterable[Path | UInt8],
-    advance: Callable[[int], None],
+    session: Session, photos: Iterable[Path | UInt8], advance: Callable[[int], None]
 ) -> list[Detections]:
     """Detections by photo; closes the session."""
     results = []

@@ -33,11 +33,7 @@ WRITERS: Mapping[str, Writer] = {
     "onnxruntime": Writer(place_for_onnxruntime, write_for_onnxruntime),
 }
 # By export target.
-_OF_TARGET = {
-    "onnxruntime": "onnxruntime",
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "tensorrt",
-}
+_OF_TARGET = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt"}
 
 
 def writer_for(target: str, options: QuantizeOptions) -> str:

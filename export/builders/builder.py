@@ -91,12 +91,7 @@ def build(
     library.finish(config, options)
     seconds = time.perf_counter() - started
     return Built(
-        plan,
-        _tensors(network),
-        layer_types,
-        quantize_layers,
-        tuple(messages.warnings),
-        seconds,
+        plan, _tensors(network), layer_types, quantize_layers, tuple(messages.warnings), seconds
     )
 
 

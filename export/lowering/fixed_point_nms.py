@@ -18,17 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.lowering.values import (
-    BOOL,
-    FLOAT,
-    INT32,
-    Value,
-    array,
-    cut,
-    ints,
-    number,
-    op,
-)
+from export.lowering.values import BOOL, FLOAT, INT32, Value, array, cut, ints, number, op
 from model.float32 import largest_float32_not_above
 
 

@@ -17,11 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.parity.torchvision_reference import (
-    THRESHOLD_MARGIN,
-    EagerRun,
-    TorchvisionEager,
-)
+from export.parity.torchvision_reference import THRESHOLD_MARGIN, EagerRun, TorchvisionEager
 from model.arrays import UInt8
 from model.checkpoint import Checkpoint
 from model.heads.selection import DetectionSelector

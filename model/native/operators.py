@@ -35,13 +35,7 @@ class StaticOperators:
         return pool_static(features, rois, valid, spec, self.options)
 
     def nms_keep(
-        self,
-        boxes: Tensor,
-        valid: Tensor,
-        groups: Tensor,
-        num_groups: int,
-        iou: float,
-        stage: str,
+        self, boxes: Tensor, valid: Tensor, groups: Tensor, num_groups: int, iou: float, stage: str
     ) -> tuple[Tensor, Tensor]:
         """See `model.ops.nms_keep`."""
         rounds, total = self.options.rounds(stage), boxes.shape[1]

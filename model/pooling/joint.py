@@ -153,10 +153,7 @@ def _pieces(
     weight = xp.where(sides > 0.0, weight, 0.0)
     x, y = xp.split(weight, 2, 4)
     return JointSamples(
-        samples,
-        outside > 1.0,
-        xp.squeeze_last(allocation.cut),
-        weight=xp.squeeze_last(x * y),
+        samples, outside > 1.0, xp.squeeze_last(allocation.cut), weight=xp.squeeze_last(x * y)
     )
 
 

@@ -57,10 +57,7 @@ class DeviceSession(Protocol):
 
 
 def open_device_session(
-    path: Path,
-    device: str = "cuda",
-    sha256: str | None = None,
-    runtime_cache: Path | None = None,
+    path: Path, device: str = "cuda", sha256: str | None = None, runtime_cache: Path | None = None
 ) -> DeviceSession:
     """Open an engine, or a checkpoint in PyTorch with static shapes.
 

@@ -147,8 +147,4 @@ def _skimage(xp: Any, frames: Array, down: _Axis, across: _Axis) -> Array:
     return xp.astype(xp.minimum(xp.maximum(total, lowest), highest), xp.uint8)
 
 
-_RESIZERS = {
-    "pillow-bilinear": _pillow,
-    "opencv-bilinear": _opencv,
-    "skimage-bilinear": _skimage,
-}
+_RESIZERS = {"pillow-bilinear": _pillow, "opencv-bilinear": _opencv, "skimage-bilinear": _skimage}

@@ -31,10 +31,7 @@ class Placements:
 
 
 def to_frames(
-    outputs: Mapping[str, Array],
-    spec: ModelSpec,
-    placements: Placements,
-    workspace: Workspace,
+    outputs: Mapping[str, Array], spec: ModelSpec, placements: Placements, workspace: Workspace
 ) -> DeviceDetections:
     """Convert the outputs of a batch to the frames' pixels.
 

@@ -96,9 +96,7 @@ def _box_axis(low: Int64, size: Int64, extent_px: int, taps_in_box: _Taps) -> Bo
     """The axis of integer boxes; `taps_in_box` takes offsets in the box."""
     first, stop = low.clip(0, extent_px), (low + size).clip(0, extent_px)
     return BoxAxis(
-        first,
-        np.maximum(stop - first, 0),
-        lambda pixel, mask: taps_in_box(pixel - low[mask], mask),
+        first, np.maximum(stop - first, 0), lambda pixel, mask: taps_in_box(pixel - low[mask], mask)
     )
 
 

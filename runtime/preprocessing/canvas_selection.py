@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def choose_canvas(
-    photo_hw: tuple[int, int],
-    spec: PreprocessSpec,
-    canvases_hw: Sequence[tuple[int, int] | None],
+    photo_hw: tuple[int, int], spec: PreprocessSpec, canvases_hw: Sequence[tuple[int, int] | None]
 ) -> int:
     """Index of the canvas for a photo, by the rule above; None is a canvas of any size.
 

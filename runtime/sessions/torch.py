@@ -51,11 +51,7 @@ class TorchSession:
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        device: str = "cpu",
-        mode: Mode = "eager",
-        half: bool = False,
+        self, checkpoint: Checkpoint, device: str = "cpu", mode: Mode = "eager", half: bool = False
     ) -> None:
         import torch
 

@@ -60,10 +60,7 @@ _FIELDS = {
     "TEST.DETECTIONS_PER_IMAGE": "box.detections",
 }
 # The zoo's ResNeXts have another pretraining than its ResNets.
-_RESNEXT = {
-    "MODEL.RESNETS.STRIDE_IN_1X1": False,
-    "MODEL.PIXEL_STD": [57.375, 57.12, 58.395],
-}
+_RESNEXT = {"MODEL.RESNETS.STRIDE_IN_1X1": False, "MODEL.PIXEL_STD": [57.375, 57.12, 58.395]}
 
 
 @dataclass(frozen=True, slots=True)
