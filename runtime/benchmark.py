@@ -123,11 +123,7 @@ def _against(args: argparse.Namespace) -> Against | None:
 
 
 def _labels(args: argparse.Namespace) -> Labels | None:
-    """Annotations and their photos; None without --annotations.
-
-    Raises:
-        UsageError: the annotations cannot be used, or --only-speed is given.
-    """
+    """Annotations and their photos; None without --annotations."""
     if args.annotations is None:
         return None
     if args.only_speed:

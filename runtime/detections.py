@@ -244,11 +244,7 @@ class Detections:
 
 
 def _require_array(name: str, array: object, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
-    """Require a dtype, a shape, and finite numbers.
-
-    Raises:
-        ValueError: Otherwise, with `name`.
-    """
+    """Raise `ValueError` except for an array of that dtype and shape with finite numbers."""
     if not isinstance(array, np.ndarray):
         raise ValueError(f"detections: expected {name} as an array, got {type(array).__name__}")
     if array.dtype != dtype or array.shape != shape:
@@ -261,11 +257,7 @@ def _require_array(name: str, array: object, dtype: DTypeLike, shape: tuple[int,
 
 
 def _require_probabilities(name: str, array: Float32) -> None:
-    """Require numbers from 0 to 1, up to half precision's rounding.
-
-    Raises:
-        ValueError: Otherwise, with `name`.
-    """
+    """Raise `ValueError` except for numbers from 0 to 1, up to half precision's rounding."""
     if array.size and (array.min() < -_UNIT_SLACK or array.max() > 1 + _UNIT_SLACK):
         raise ValueError(
             f"detections: expected {name} from 0 to 1, got {array.min():g} to {array.max():g}"
@@ -273,11 +265,7 @@ def _require_probabilities(name: str, array: Float32) -> None:
 
 
 def _require_size(name: str, hw: object) -> None:
-    """Require a tuple of two whole numbers from 1.
-
-    Raises:
-        ValueError: Otherwise, with `name`.
-    """
+    """Raise `ValueError` except for a tuple of two whole numbers from 1."""
     sides = hw if isinstance(hw, tuple) else ()
     if [isinstance(side, int | np.integer) and side >= 1 for side in sides] != [True, True]:
         raise ValueError(f"detections: expected {name} as two whole numbers from 1, got {hw!r}")

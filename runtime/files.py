@@ -83,8 +83,8 @@ def refuse_overwrite(output: Path, *inputs: str | Path | None) -> None:
             raise UsageError(f"{output}: the output would overwrite an input; use another name")
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of a run, with its parents.
+def make_folder(folder: Path, option: str = "--run-dir") -> None:
+    """Make a folder of results, with its parents; `option` names another, for the message.
 
     Raises:
         ArtifactError: it cannot be made.
@@ -93,5 +93,5 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtifactError(
-            f"{folder}: cannot make the folder ({error.strerror}); name another with --run-dir"
+            f"{folder}: cannot make the folder ({error.strerror}); name another with {option}"
         ) from error

@@ -126,11 +126,7 @@ def check_precision(precision: str, layer_types: dict[str, int], quantize_layers
 
 
 def _check_inputs(network: trt.INetworkDefinition, manifest: Manifest) -> None:
-    """Reject a graph whose input sizes differ from its metadata, which the runtime relies on.
-
-    Raises:
-        EngineBuildError: another canvas or batch.
-    """
+    """Reject a graph whose input sizes differ from its metadata, which the runtime relies on."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     for tensor in inputs:
         shape = tuple(tensor.shape)

@@ -127,11 +127,7 @@ class _Writer:
 
 
 def _half_tensors(model: onnx.ModelProto) -> dict[str, HalfFormat]:
-    """Every tensor that is declared half, by name.
-
-    Raises:
-        ExportError: a tensor without a type, or half precision inside a subgraph.
-    """
+    """Every tensor that is declared half, by name; refuses missing types and half subgraphs."""
     graph = model.graph
     known = {i.name: i.type.tensor_type.elem_type for i in (*graph.value_info, *graph.output)}
     outputs = {name for node in graph.node for name in node.output if name}

@@ -93,11 +93,7 @@ def read_weights(path: Path) -> Weights:
 
 @contextmanager
 def _unchanged(path: Path) -> Iterator[str]:
-    """Yield the file's SHA-256; the file must still be the same one when the block ends.
-
-    Raises:
-        CheckpointError: it was replaced, removed or written to in the meantime.
-    """
+    """Yield the file's SHA-256; the file must still be the same one when the block ends."""
     with path.open("rb") as file:
         before = _identity(os.fstat(file.fileno()))
         yield hashlib.file_digest(file, "sha256").hexdigest()

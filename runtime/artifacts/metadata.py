@@ -107,11 +107,7 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
 
 
 def _manifest(data: Mapping[str, Any]) -> Manifest:
-    """Rebuild a manifest and check the type of every field.
-
-    Raises:
-        TypeError: a field is unknown, missing or of another type.
-    """
+    """Rebuild a manifest; `TypeError` if a field is unknown, missing or of another type."""
     if not isinstance(data, dict):
         raise TypeError("manifest: expected an object")
     span = data.get("batch_range")

@@ -213,15 +213,14 @@ def explain(
         trace = trace_of(image)
         if trace is not None:
             borderline = find_borderline(trace, verdict.limits)
-            of_image = [_explained(excess, by_name[image], borderline) for excess in of_image]
+            ties = [find_near_tie(excess, by_name[image], borderline) for excess in of_image]
+            of_image = [
+                excess if tie is None else replace(excess, near_tie=str(tie))
+                for excess, tie in zip(of_image, ties, strict=True)
+            ]
             of_image = explain_displaced(of_image, by_name[image], trace.spec.box.detections)
         explained += of_image
     return replace(verdict, excesses=tuple(explained))
-
-
-def _explained(excess: Excess, comparison: Comparison, borderline: Borderline) -> Excess:
-    near_tie = find_near_tie(excess, comparison, borderline)
-    return excess if near_tie is None else replace(excess, near_tie=str(near_tie))
 
 
 def find_near_tie(excess: Excess, comparison: Comparison, borderline: Borderline) -> NearTie | None:

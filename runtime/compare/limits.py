@@ -6,7 +6,7 @@ original-image pixels unless a name says canvas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -278,56 +278,47 @@ def check(comparisons: Sequence[Comparison], limits: Limits = FP32_ONNX) -> Verd
         images=len(names),
         detections=sum(len(comparison.reference) for comparison in comparisons),
         excesses=tuple(e for comparison in comparisons for e in _excesses(comparison, limits)),
-        worst_score_diff=_known_max([e.score_diff for e in extremes]),
-        worst_box_diff_px=_known_max([e.box_diff_px for e in extremes]),
-        worst_mask_iou=_known_min([e.mask_iou for e in extremes]),
-        worst_keypoint_diff_px=_known_max([e.keypoint_diff_px for e in extremes]),
+        worst_score_diff=_worst(e.score_diff for e in extremes),
+        worst_box_diff_px=_worst(e.box_diff_px for e in extremes),
+        worst_mask_iou=_worst((e.mask_iou for e in extremes), np.min),
+        worst_keypoint_diff_px=_worst(e.keypoint_diff_px for e in extremes),
         keypoints=sum(
             c.keypoint_diff_px.size for c in comparisons if c.keypoint_diff_px is not None
         ),
     )
 
 
-def _known_max(values: Sequence[float | None]) -> float | None:
+def _worst(
+    values: Iterable[float | None], pick: Callable[[Sequence[float]], float] = np.max
+) -> float | None:
+    """Of the known values; by numpy, because Python's max may drop a NaN."""
     known = [value for value in values if value is not None]
-    # numpy, because Python's max may drop a NaN.
-    return float(np.max(known)) if known else None
-
-
-def _known_min(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.min(known)) if known else None
+    return float(pick(known)) if known else None
 
 
 def _excesses(comparison: Comparison, limits: Limits) -> Iterator[Excess]:
     yield from _unmatched(comparison)
     # Each test is the negation of "within", so that a NaN is an excess.
-    score, box = comparison.score_diff, comparison.box_diff_px
-    for pair in np.flatnonzero(~(score <= limits.score.value)):
-        yield _of_pair(comparison, int(pair), "score", score[pair], limits.score.value)
-    for pair in np.flatnonzero(~(box <= limits.box_px.value)):
-        yield _of_pair(comparison, int(pair), "box_px", box[pair], limits.box_px.value)
+    yield from _above(comparison, "score", comparison.score_diff, limits.score.value)
+    yield from _above(comparison, "box_px", comparison.box_diff_px, limits.box_px.value)
     if comparison.mask_iou is not None and comparison.mask_area_px is not None:
         least = mask_limits(comparison.mask_area_px, limits)
         for pair in np.flatnonzero(~(comparison.mask_iou >= least)):
             got = comparison.mask_iou[pair]
             yield _of_pair(comparison, int(pair), "mask_iou", got, least[pair])
-    yield from _of_keypoints(
-        comparison, "keypoint_px", comparison.keypoint_diff_px, limits.keypoint_px.value
-    )
-    yield from _of_keypoints(
-        comparison, "keypoint_score", comparison.keypoint_score_diff, limits.keypoint_score.value
-    )
+    if comparison.keypoint_diff_px is not None and comparison.keypoint_score_diff is not None:
+        points, scores = comparison.keypoint_diff_px, comparison.keypoint_score_diff
+        yield from _above(comparison, "keypoint_px", points, limits.keypoint_px.value)
+        yield from _above(comparison, "keypoint_score", scores, limits.keypoint_score.value)
 
 
-def _of_keypoints(
-    comparison: Comparison, quantity: Quantity, diff: NDArray[np.float64] | None, limit: float
+def _above(
+    comparison: Comparison, quantity: Quantity, diff: NDArray[np.float64], limit: float
 ) -> Iterator[Excess]:
-    if diff is None:
-        return
-    for pair, keypoint in np.argwhere(~(diff <= limit)).tolist():
-        excess = _of_pair(comparison, pair, quantity, diff[pair, keypoint], limit)
-        yield replace(excess, keypoint=keypoint)
+    """Of differences [P], or [P, J] of keypoints."""
+    for pair, *keypoint in np.argwhere(~(diff <= limit)).tolist():
+        excess = _of_pair(comparison, pair, quantity, diff[pair, *keypoint], limit)
+        yield replace(excess, keypoint=keypoint[0]) if keypoint else excess
 
 
 def mask_limits(area_px: NDArray[np.int64], limits: Limits) -> NDArray[np.float64]:

@@ -74,12 +74,7 @@ class FolderLock(Closing):
 
 
 def _lock(file: BinaryIO) -> None:
-    """Take the lock or fail at once.
-
-    Raises:
-        BlockingIOError: another process holds it.
-        OSError: the file system has no locks.
-    """
+    """Take the lock; `BlockingIOError` if it is held, `OSError` on a file system without locks."""
     try:
         import fcntl
     except ImportError:

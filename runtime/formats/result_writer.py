@@ -15,11 +15,11 @@ from typing import Any
 from PIL import Image
 
 from model.arrays import UInt8
-from model.errors import ArtifactError, UsageError
+from model.errors import UsageError
 from model.spec import ModelSpec
 from runtime.closing import Closing
 from runtime.detections import Detections
-from runtime.files import atomic_path
+from runtime.files import atomic_path, make_folder
 from runtime.formats import coco, crops, jsonl, labelme, layout, resume, rle, yolo
 from runtime.formats.lock import FolderLock
 from runtime.sources.items import ItemName
@@ -67,7 +67,7 @@ class ResultWriter(Closing):
     ) -> None:
         if "rle" in formats and spec.mask is None:
             raise UsageError("--save: rle needs masks, and this model has none; use json")
-        _make_folder(folder)
+        make_folder(folder, "-o")
         self._formats, self._folder, self._spec = frozenset(formats), folder, spec
         self._has_photos = self._has_begun = False
         self._lock = FolderLock(folder)
@@ -171,15 +171,6 @@ class ResultWriter(Closing):
         self._has_begun = True
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder}: cannot make the folder ({error.strerror}); name another with -o"
-        ) from error
-
-
 def _write_overlay(folder: Path, item: ItemName, pixels: UInt8, detections: Detections) -> None:
     picture = detections.draw(pixels)
     with atomic_path(layout.overlay(folder, item.stem)) as temporary:
@@ -192,13 +183,13 @@ def _write_crops(folder: Path, item: ItemName, pixels: UInt8, detections: Detect
 
 def _write_labels(folder: Path, item: ItemName, pixels: UInt8, detections: Detections) -> None:
     path = layout.labels(folder, item.stem)
-    _make_folder(path.parent)
+    make_folder(path.parent, "-o")
     yolo.write(path, detections)
 
 
 def _write_labelme(folder: Path, item: ItemName, pixels: UInt8, detections: Detections) -> None:
     path = layout.labelme(folder, item.stem)
-    _make_folder(path.parent)
+    make_folder(path.parent, "-o")
     labelme.write(path, detections, _labelme_photo(item.name, path, pixels))
 
 

@@ -30,17 +30,14 @@ def load_library(engine: EngineFile) -> ModuleType:
             f"pip install 'maskport[{_EXTRAS[info.library]}]'"
         ) from error
     installed = str(module.__version__)
-    if installed != info.library_version and not _is_later(installed, info):
+    # A later library runs an engine that is version-compatible.
+    is_later = info.version_compatible and _numbers(installed) >= _numbers(info.library_version)
+    if installed != info.library_version and not is_later:
         raise ArtifactError(
             f"{path}: built with {info.library} {info.library_version}, but {installed} is "
             f"installed; build it again with maskport engine, or install that version"
         )
     return module
-
-
-def _is_later(installed: str, info: Any) -> bool:
-    """Whether the engine is version-compatible and the installed library not older."""
-    return bool(info.version_compatible) and _numbers(installed) >= _numbers(info.library_version)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -261,7 +261,8 @@ def read_settings(path: Path, is_implicit: bool = False) -> Settings:
     for content in _chain(path):
         explicit = {**content, **explicit}
     known = {key: value for key, value in explicit.items() if key in DEFAULTS}
-    unknown = [k for k in explicit if k not in DEFAULTS and not _is_irrelevant(k)]
+    relevant = [k for k in explicit if k not in _IRRELEVANT]
+    unknown = [k for k in relevant if k not in DEFAULTS and not k.startswith(_IRRELEVANT_FAMILIES)]
     if len(unknown) == len(explicit):
         where, remedy = "", "expected the config.yaml of a training"
         if is_implicit:
@@ -272,10 +273,6 @@ def read_settings(path: Path, is_implicit: bool = False) -> Settings:
         )
     values = {**DEFAULTS, **known}
     return Settings(values, path.name, frozenset(DEFAULTS), tuple(sorted(unknown)), explicit)
-
-
-def _is_irrelevant(key: str) -> bool:
-    return key in _IRRELEVANT or key.startswith(_IRRELEVANT_FAMILIES)
 
 
 def _chain(path: Path) -> Iterator[dict[str, Any]]:

@@ -133,14 +133,12 @@ class _Builder:
             "MODEL.ROI_HEADS.NAME", "Res5ROIHeads" if name == "C4" else "StandardROIHeads"
         )
 
-    def _prefix(self) -> str:
-        return "backbone.bottom_up." if layout(self.shapes) == "FPN" else "backbone."
-
     def _norm(self, conv: str, key: str = norms.BODY_KEY) -> NormKind:
         return norms.NormReader(self.shapes, self.settings).after(conv, key)
 
     def _body(self) -> ResNetSpec:
-        prefix, shapes = self._prefix(), self.shapes
+        shapes = self.shapes
+        prefix = "backbone.bottom_up." if layout(shapes) == "FPN" else "backbone."
         count = shapes.count(rf"{prefix.replace('.', '[.]')}res(\d)[.]")
         names = [f"{prefix}res{i + 2}" for i in range(count)]
         if not names or not all(shapes.has(f"{name}.") for name in names):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calib.evaluation.agreement import Scores
 from calib.evaluation.measure import ApChange, EvaluationRow
-from calib.report.report import agreement_table, change_table
+from calib.report.tables import agreement_table, change_table
 
 LOSSY = EvaluationRow(
     "INT8+FP16 (emulated)",
