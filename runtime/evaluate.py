@@ -14,12 +14,11 @@ from typing import Any
 
 from runtime.cli.console import DONE, Bar, Parser, run, thread_count
 from runtime.cli.next_command import next_step
-from runtime.compare import coco_ap
 from runtime.compare.coco_annotations import (
+    ap_of,
     labeled_photos,
     read_annotations,
     require_objects,
-    unusable_annotations,
 )
 from runtime.compare.coco_ap import ApResult, IouType
 from runtime.files import atomic_path, make_folder
@@ -94,13 +93,7 @@ def evaluate(
             coco_rows += rows(result.detections, image_id)
             bar.advance()
         times = str(predictor.times)
-    try:
-        scores = {
-            iou_type: coco_ap.evaluate(coco.document, coco_rows, iou_type, list(photos))
-            for iou_type in iou_types
-        }
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise unusable_annotations(coco, error) from error
+    scores = {one: ap_of(coco_rows, coco, one, list(photos)) for one in iou_types}
     return Evaluation(len(photos), scores, times)
 
 

@@ -17,6 +17,19 @@ from runtime.masks import rle_from_masks
 from runtime.preprocessing import torch_bilinear
 
 TIME_LIMIT_S = 120.0
+_OLDEST_PYTHON = (3, 11)
+# The operator is in torchvision's extension, which a CPU-only torch may fail to load.
+_TRY_TORCH = """
+import torch, torchvision
+kept = torchvision.ops.nms(torch.tensor([[0., 0, 2, 2], [0, 0, 2, 1.9]]), torch.ones(2), 0.5)
+assert len(kept) == 1, f"nms kept {len(kept)} boxes of 2"
+print(f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only")
+"""
+_BROKEN_EXTENSION = "operator torchvision::nms does not exist"
+_TRY_ONNXRUNTIME = """
+import onnxruntime
+print(", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +62,6 @@ def probe(code: str, time_limit_s: float = TIME_LIMIT_S) -> ProbeResult:
         return ProbeResult(False, f"crashed (signal {-process.returncode})")
     lines = (process.stdout if process.returncode == 0 else process.stderr).strip().splitlines()
     return ProbeResult(process.returncode == 0, lines[-1][:300] if lines else "no output")
-
-
-_OLDEST_PYTHON = (3, 11)
-# The operator is in torchvision's extension, which a CPU-only torch may fail to load.
-_TRY_TORCH = """
-import torch, torchvision
-kept = torchvision.ops.nms(torch.tensor([[0., 0, 2, 2], [0, 0, 2, 1.9]]), torch.ones(2), 0.5)
-assert len(kept) == 1, f"nms kept {len(kept)} boxes of 2"
-print(f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only")
-"""
-_BROKEN_EXTENSION = "operator torchvision::nms does not exist"
-_TRY_ONNXRUNTIME = """
-import onnxruntime
-print(", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()))
-"""
 
 
 def diagnose_machine() -> list[Finding]:

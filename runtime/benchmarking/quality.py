@@ -10,13 +10,8 @@ from model.errors import UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.benchmarking.worker import PhotoResult
 from runtime.compare.agreement import agreement_ap
-from runtime.compare.coco_annotations import (
-    CocoAnnotations,
-    ImageId,
-    require_objects,
-    unusable_annotations,
-)
-from runtime.compare.coco_ap import ApResult, IouType, evaluate
+from runtime.compare.coco_annotations import CocoAnnotations, ImageId, ap_of, require_objects
+from runtime.compare.coco_ap import ApResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +75,10 @@ def against_labels(
         for result, image_id in zip(results, ids, strict=True)
         for row in result.coco
     ]
-
-    def ap(iou_type: IouType) -> ApResult:
-        try:
-            return evaluate(labels.annotations.document, rows, iou_type, ids)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise unusable_annotations(labels.annotations, error) from error
-
-    has_masks = any(result.detections.mask_rles is not None for result in results)
-    return Quality(_points(ap("bbox")), _points(ap("segm")) if has_masks else None)
+    box = _points(ap_of(rows, labels.annotations, "bbox", ids))
+    if all(result.detections.mask_rles is None for result in results):
+        return Quality(box, None)
+    return Quality(box, _points(ap_of(rows, labels.annotations, "segm", ids)))
 
 
 def against_first(first: Sequence[PhotoResult], other: Sequence[PhotoResult]) -> Quality:

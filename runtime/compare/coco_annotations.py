@@ -13,6 +13,7 @@ from typing import Any
 
 from model.errors import ArtifactError, UsageError
 from model.spec import ClassSpec, ModelSpec
+from runtime.compare.coco_ap import ApResult, IouType, evaluate
 from runtime.masks.rle import area
 
 # An integer or a string.
@@ -178,12 +179,25 @@ def require_sizes(
         )
 
 
-def unusable_annotations(annotations: CocoAnnotations, error: Exception) -> UsageError:
-    """For a failure of pycocotools."""
-    return UsageError(
-        f"{annotations.path}: pycocotools cannot use it ({type(error).__name__}: {error}); "
-        "expected COCO instances with sizes of images and boxes, areas, segmentations"
-    )
+def ap_of(
+    rows: Sequence[Mapping[str, Any]],
+    annotations: CocoAnnotations,
+    iou_type: IouType,
+    image_ids: Sequence[ImageId],
+) -> ApResult:
+    """COCO AP of result rows on these images; see `coco_ap.evaluate`.
+
+    Raises:
+        UsageError: annotations that pycocotools cannot use.
+        MissingDependencyError: pycocotools is not installed.
+    """
+    try:
+        return evaluate(annotations.document, rows, iou_type, image_ids)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"{annotations.path}: pycocotools cannot use it ({type(error).__name__}: {error}); "
+            "expected COCO instances with sizes of images and boxes, areas, segmentations"
+        ) from error
 
 
 def _has(entry: object, name: str, types: tuple[type, ...]) -> bool:
