@@ -22,20 +22,18 @@ def _configured(folder: Path, settings: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_limit_below_the_short_side_applies(tmp_path: Path) -> None:
+def test_values_that_limit_others(tmp_path: Path) -> None:
     settings = {"INPUT.MIN_SIZE_TEST": 800, "INPUT.MAX_SIZE_TEST": 500}
     preprocess = load(_configured(tmp_path, settings)).spec.preprocess
     assert (preprocess.short_side, preprocess.long_side) == (500, 500)
-
-
-def test_few_proposals_cap_the_detections(tmp_path: Path) -> None:
     settings = {"MODEL.RPN.POST_NMS_TOPK_TEST": 20}
     assert load(_configured(tmp_path, settings)).spec.box.detections == 20 * 3
+    settings = {"MODEL.ROI_BOX_HEAD.NORM": "GN"}
+    assert load(_with_norms(FPN, tmp_path, settings)).spec == FPN
 
 
-@pytest.mark.parametrize(
-    ("settings", "option", "message"),
-    [
+def test_the_option_in_the_message_is_a_remedy(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for settings, option, message in [
         (
             {"INPUT.MIN_SIZE_TEST": 0},
             SpecOptions(short_side=600),
@@ -56,24 +54,23 @@ def test_few_proposals_cap_the_detections(tmp_path: Path) -> None:
             SpecOptions(short_side=600, long_side=900),
             "set --short-side and --long-side",
         ),
-    ],
-)
-def test_the_option_in_the_message_is_a_remedy(
-    settings: dict[str, Any], option: SpecOptions, message: str, tmp_path: Path
-) -> None:
-    path = _configured(tmp_path, settings)
-    with pytest.raises(CheckpointError, match=message):
-        load(path)
-    spec = load(path, option).spec
-    if option.short_side is not None:
-        assert spec.preprocess.short_side == option.short_side
-    if option.detections is not None:
-        assert spec.box.detections == option.detections
+    ]:
+        with subtests.test(message):
+            path = _configured(tmp_path, settings)
+            with pytest.raises(CheckpointError, match=message):
+                load(path)
+            spec = load(path, option).spec
+            if option.short_side is not None:
+                assert spec.preprocess.short_side == option.short_side
+            if option.detections is not None:
+                assert spec.box.detections == option.detections
 
 
-def test_an_impossible_option_is_still_an_error(tmp_path: Path) -> None:
+def test_errors_of_options_and_statistics(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="set --short-side"):
         load(_configured(tmp_path, {"INPUT.MIN_SIZE_TEST": 0}), SpecOptions(short_side=-5))
+    with pytest.raises(CheckpointError, match=r"missing tensors: .*res3\.0\.conv1\.norm\.running"):
+        load(_with_norms(FPN, tmp_path, {}, "backbone.bottom_up.res3."))
 
 
 STRAY = ["{}", "MODEL: null", "wandb_version: 1\nlr:\n  desc: null\n  value: 0.1\n", "SEEDLING: 1"]
@@ -118,9 +115,8 @@ NO_NORM = CASES["no-norm-r18"][0]
 GN_SETTINGS = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.FUSE_TYPE": "avg"}
 
 
-@pytest.mark.parametrize(
-    ("spec", "settings", "message"),
-    [
+def test_a_norm_that_contradicts_the_tensors(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for spec, settings, message in [
         (FPN, {"MODEL.RESNETS.NORM": "GN"}, r"BatchNorm, with .*RESNETS\.NORM is 'GN'"),
         (FPN, {"MODEL.RESNETS.NORM": ""}, r"BatchNorm, with .*RESNETS\.NORM is ''"),
         (NO_NORM, {"MODEL.RESNETS.NORM": "FrozenBN"}, r"no normalization .* is 'FrozenBN'"),
@@ -128,18 +124,9 @@ GN_SETTINGS = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.FUSE_TYPE": "avg"}
         (GN, GN_SETTINGS | {"MODEL.FPN.NORM": ""}, r"GroupNorm, .* MODEL\.FPN\.NORM is ''"),
         (FPN, {"MODEL.ROI_MASK_HEAD.NORM": "BN"}, r"ROI_MASK_HEAD\.NORM is 'BN'"),
         (GN, GN_SETTINGS | {"MODEL.ROI_BOX_HEAD.NORM": ""}, r"ROI_BOX_HEAD\.NORM is ''"),
-    ],
-)
-def test_a_norm_that_contradicts_the_tensors(
-    spec: ModelSpec, settings: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        load(_with_norms(spec, tmp_path, settings))
-
-
-def test_the_norm_of_layers_that_do_not_exist_is_ignored(tmp_path: Path) -> None:
-    settings = {"MODEL.ROI_BOX_HEAD.NORM": "GN"}
-    assert load(_with_norms(FPN, tmp_path, settings)).spec == FPN
+    ]:
+        with subtests.test(message), pytest.raises(CheckpointError, match=message):
+            load(_with_norms(spec, tmp_path, settings))
 
 
 @pytest.mark.parametrize(
@@ -153,11 +140,6 @@ def test_old_files_without_statistics(settings: dict[str, Any], tmp_path: Path) 
     tensors = checkpoint.build().state_dict()
     assert all(not t.any() for n, t in tensors.items() if n.endswith("running_mean"))
     assert all((t == 1).all() for n, t in tensors.items() if n.endswith("running_var"))
-
-
-def test_statistics_that_only_some_layers_lack_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"missing tensors: .*res3\.0\.conv1\.norm\.running"):
-        load(_with_norms(FPN, tmp_path, {}, "backbone.bottom_up.res3."))
 
 
 DUMPED = {
@@ -199,14 +181,11 @@ def test_pixel_values_that_differ_in_the_weights_are_noted(tmp_path: Path) -> No
     assert len(load(tmp_path / "old.pth", options).notes) == 1
 
 
-def test_many_unknown_keys_stay_one_short_line(tmp_path: Path) -> None:
+def test_settings_without_an_effect(tmp_path: Path) -> None:
     odd = {f"ODD_{i:03}\x1b\n": 1 for i in range(99)}
     note = load(_configured(tmp_path, odd)).notes[1]
     assert note.endswith(r"ODD_019\x1b\n and 79 more")
     assert note.isprintable()
-
-
-def test_a_group_norm_without_a_configuration_is_assumed(tmp_path: Path) -> None:
     path = _with_norms(GN, tmp_path, {})
     (tmp_path / "config.yaml").unlink()
     lines = [str(a) for a in load(path).assumptions]

@@ -80,15 +80,6 @@ def test_buffers_of_old_files_are_read_or_left_out(tmp_path: Path) -> None:
     assert not any("pixel" in a.what for a in checkpoint.assumptions)
 
 
-def test_a_configuration_that_names_its_base(tmp_path: Path) -> None:
-    path = saved(tmp_path, DC5)
-    text = (
-        "_BASE_: ../Base-RCNN-DilatedC5.yaml\nMODEL: {MASK_ON: true, ROI_HEADS: {NUM_CLASSES: 3}}"
-    )
-    (tmp_path / "config.yaml").write_text(text)
-    assert load(path).spec == DC5
-
-
 def test_an_existing_base_is_read(tmp_path: Path) -> None:
     path = saved(tmp_path, FPN)
     whole = tree_of(configuration("fpn"))
@@ -98,17 +89,20 @@ def test_an_existing_base_is_read(tmp_path: Path) -> None:
     config.write_text(text)
     spec = load(path, config=config).spec
     assert (spec.box.detections, spec.rpn.nms_iou) == (7, 0.6)
+    path = saved(tmp_path, DC5)
+    text = (
+        "_BASE_: ../Base-RCNN-DilatedC5.yaml\nMODEL: {MASK_ON: true, ROI_HEADS: {NUM_CLASSES: 3}}"
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    assert load(path).spec == DC5
 
 
-def test_unknown_keys_are_listed(tmp_path: Path) -> None:
+def test_keys_that_are_not_known(tmp_path: Path) -> None:
     _opened(tmp_path, "fpn")
     content = configuration("fpn") | {"MODEL.ROI_HEADS.NMS_THRESHOLD": 0.9, "EXTRA.KEY": 1}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
     notes = load(tmp_path / "model_final.pth").notes
     assert "EXTRA.KEY, MODEL.ROI_HEADS.NMS_THRESHOLD" in notes[1]
-
-
-def test_only_families_of_keys_are_taken_by_their_beginning(tmp_path: Path) -> None:
     odd = ["MODEL.RESNETS.DEPTHWISE", "MODEL.ROI_BOX_HEAD.NUM_CONV_LAYERS", "MODEL.WEIGHTS_ONLY"]
     known = ["SOLVER.ANYTHING", "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES", "MODEL.WEIGHTS"]
     path = tmp_path / "config.yaml"
@@ -116,7 +110,7 @@ def test_only_families_of_keys_are_taken_by_their_beginning(tmp_path: Path) -> N
     assert read_settings(path).unknown == (*odd, "SEEDLING")
 
 
-def test_tuples_are_lists(tmp_path: Path) -> None:
+def test_values_written_as_texts(tmp_path: Path) -> None:
     """YAML has none, so that a person writes them as texts; yacs makes lists of them."""
     path = saved(tmp_path, FPN)
     content = configuration("fpn") | {
@@ -125,10 +119,6 @@ def test_tuples_are_lists(tmp_path: Path) -> None:
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
     assert load(path).spec == FPN
-
-
-def test_python_literals_as_detectron2_reads_them(tmp_path: Path) -> None:
-    path = saved(tmp_path, FPN)
     content = configuration("fpn") | {"MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "(1.0, 2.0, 3, 4)"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree_of(content)))
     assert load(path).spec.box.box_weights == (1.0, 2.0, 3.0, 4.0)
@@ -220,39 +210,28 @@ def test_every_key_changes_the_spec_or_is_refused(subtests: pytest.Subtests) -> 
             assert any(reacted)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_other_networks_are_named(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for change, message in [
         ({"roi_heads.box_head.0.fc1.weight": torch.zeros(2, 2)}, "Cascade"),
-        (
-            {"backbone.bottom_up.res3.0.conv2_offset.weight": torch.zeros(18, 8, 3, 3)},
-            "deformable",
-        ),
-    ],
-)
-def test_other_networks_are_named(
-    change: dict[str, torch.Tensor], message: str, tmp_path: Path
-) -> None:
-    torch.save({"model": state(FPN) | change}, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match=message):
-        load(tmp_path / "odd.pth")
+        ({"backbone.bottom_up.res3.0.conv2_offset.weight": torch.zeros(18, 8, 3, 3)}, "deformable"),
+    ]:
+        with subtests.test(message):
+            torch.save({"model": state(FPN) | change}, tmp_path / "odd.pth")
+            with pytest.raises(CheckpointError, match=message):
+                load(tmp_path / "odd.pth")
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "message"),
-    [
+def test_odd_tensors_are_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, shape, message in [
         ("backbone.fpn_lateral.weight", (8, 16, 1, 1), "unexpected tensors: 1"),
         ("backbone.fpn_lateral12.weight", (8, 16, 1, 1), "unexpected tensors: 1"),
         ("backbone.bottom_up.res2.0.conv2.weight", (8, 0, 3, 3), "shape"),
         ("backbone.bottom_up.res2.0.conv2.weight", (), "shape"),
-    ],
-)
-def test_odd_tensors_are_refused(
-    name: str, shape: tuple[int, ...], message: str, tmp_path: Path
-) -> None:
-    torch.save({"model": state(FPN) | {name: torch.zeros(shape)}}, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match=message):
-        load(tmp_path / "odd.pth")
+    ]:
+        with subtests.test(message):
+            torch.save({"model": state(FPN) | {name: torch.zeros(shape)}}, tmp_path / "odd.pth")
+            with pytest.raises(CheckpointError, match=message):
+                load(tmp_path / "odd.pth")
 
 
 def test_a_bottom_up_without_a_pyramid(tmp_path: Path) -> None:
@@ -262,12 +241,9 @@ def test_a_bottom_up_without_a_pyramid(tmp_path: Path) -> None:
         load(tmp_path / "odd.pth")
 
 
-def test_a_missing_configuration(tmp_path: Path) -> None:
+def test_configurations_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load(saved(tmp_path, FPN), config=tmp_path / "absent.yaml")
-
-
-def test_an_unknown_base(tmp_path: Path) -> None:
     path = saved(tmp_path, FPN)
     (tmp_path / "config.yaml").write_text("_BASE_: ../mine.yaml\n")
     with pytest.raises(CheckpointError, match=r"_BASE_ '../mine.yaml' does not exist"):

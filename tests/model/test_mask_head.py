@@ -23,12 +23,16 @@ def _all_logits(head: MaskHead, pooled: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_the_channel_is_the_labels() -> None:
+def test_classes_of_masks() -> None:
     head, pooled = _head(), torch.rand(4, 8, 7, 7)
     labels = torch.tensor([3, 1, 4, 0])
     logits = _all_logits(head, pooled)
     expected = torch.sigmoid(logits[torch.arange(4), labels])
     torch.testing.assert_close(head(pooled, labels), expected, atol=1e-5, rtol=0)
+    torch.manual_seed(1)
+    spec = MaskHeadSpec(PoolerSpec(7), (8,), 8, class_agnostic=True)
+    head, pooled = MaskHead(8, spec, 1).eval(), torch.rand(2, 8, 7, 7)
+    assert torch.equal(head(pooled, torch.tensor([7, 0])), head(pooled, torch.tensor([0, 3])))
 
 
 @torch.inference_mode()
@@ -48,11 +52,3 @@ def test_classes_do_not_compete() -> None:
     assert (before > 0.5).sum() > 50
     assert (softmax_before > 0.5).sum() > 50
     assert (softmax_after > 0.5).sum() < 0.2 * (softmax_before > 0.5).sum()
-
-
-@torch.inference_mode()
-def test_one_channel_for_all_classes() -> None:
-    torch.manual_seed(1)
-    spec = MaskHeadSpec(PoolerSpec(7), (8,), 8, class_agnostic=True)
-    head, pooled = MaskHead(8, spec, 1).eval(), torch.rand(2, 8, 7, 7)
-    assert torch.equal(head(pooled, torch.tensor([7, 0])), head(pooled, torch.tensor([0, 3])))

@@ -156,7 +156,6 @@ def test_every_assumption_is_named(checkpoint: Checkpoint) -> None:
 def test_the_level_rule_follows_the_canvas(checkpoint: Checkpoint, weights: Weights) -> None:
     """A box's side is its fraction of the canvas less one pixel, times the canvas."""
     mask = checkpoint.spec.mask
-    assert mask is not None
     for pooler in (checkpoint.spec.box.pooler, mask.pooler):
         assert pooler.canonical_size == pytest.approx(224 * 255 / 256, rel=1e-12)
     overrides = {"box": {"pooler": {"canonical_size": 100.0}}}
@@ -177,14 +176,16 @@ def test_other_anchors_are_required(tmp_path: Path) -> None:
     assert load(path, options).spec.anchors.per_cell == 2
 
 
-def test_a_canvas_that_the_strides_do_not_divide_is_refused(checkpoint: Checkpoint) -> None:
+def test_options_that_keras_does_not_have(checkpoint: Checkpoint) -> None:
     with pytest.raises((SpecError, UsageError), match="--long-side"):
         load(checkpoint.path, SpecOptions(long_side=1000))
-
-
-def test_the_epsilon_is_keras_own(checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="--norm-eps"):
         load(checkpoint.path, SpecOptions(norm_eps=1e-5))
+    preprocess = checkpoint.spec.preprocess
+    GraphShape(1, SIDE, SIDE).check(preprocess)
+    GraphShape().check(preprocess)
+    with pytest.raises(UsageError, match="256x256"):
+        GraphShape(1, 192, SIDE).check(preprocess)
 
 
 def _without(name: str) -> Callable[[Weights], Weights]:
@@ -195,33 +196,23 @@ def _reshaped(name: str, shape: tuple[int, ...]) -> Callable[[Weights], Weights]
     return lambda weights: {**weights, name: np.ones(shape, np.float32)}
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        pytest.param(_without("res3a_branch2b/kernel"), "res3a_branch2b/kernel", id="no-kernel"),
-        pytest.param(_without("bn_conv1/gamma"), "bn_conv1/gamma", id="no-gamma"),
-        pytest.param(_without("mrcnn_class_bn1/beta"), "mrcnn_class_conv", id="half-a-norm"),
-        pytest.param(_reshaped("conv1/bias", (3,)), "shapes", id="bias-of-another"),
-        pytest.param(_reshaped("rpn_class_raw/bias", (5,)), "shapes", id="odd-logits"),
-        pytest.param(_reshaped("mrcnn_bbox_fc/bias", (7,)), "shapes", id="no-fours"),
-        pytest.param(_reshaped("fpn_p2/kernel", (3, 3, 8)), "fpn_p2/kernel", id="three-sides"),
-        pytest.param(_reshaped("extra/kernel", (2, 2)), "extra/kernel", id="a-layer-too-many"),
-    ],
-)
 def test_what_is_wrong_is_named(
-    change: Callable[[Weights], Weights], message: str, weights: Weights, tmp_path: Path
+    weights: Weights, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    path = tmp_path / "wrong.h5"
-    write_h5(path, change(weights))
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load(path, OPTIONS)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
-
-
-def test_the_canvas_is_always_the_square(checkpoint: Checkpoint) -> None:
-    preprocess = checkpoint.spec.preprocess
-    GraphShape(1, SIDE, SIDE).check(preprocess)
-    GraphShape().check(preprocess)
-    with pytest.raises(UsageError, match="256x256"):
-        GraphShape(1, 192, SIDE).check(preprocess)
+    for change, message in [
+        (_without("res3a_branch2b/kernel"), "res3a_branch2b/kernel"),
+        (_without("bn_conv1/gamma"), "bn_conv1/gamma"),
+        (_without("mrcnn_class_bn1/beta"), "mrcnn_class_conv"),
+        (_reshaped("conv1/bias", (3,)), "shapes"),
+        (_reshaped("rpn_class_raw/bias", (5,)), "shapes"),
+        (_reshaped("mrcnn_bbox_fc/bias", (7,)), "shapes"),
+        (_reshaped("fpn_p2/kernel", (3, 3, 8)), "fpn_p2/kernel"),
+        (_reshaped("extra/kernel", (2, 2)), "extra/kernel"),
+    ]:
+        with subtests.test(message):
+            path = tmp_path / "wrong.h5"
+            write_h5(path, change(weights))
+            with pytest.raises(CheckpointError, match=message) as caught:
+                load(path, OPTIONS)
+            assert str(caught.value).startswith(f"{path}: ")
+            assert "\n" not in str(caught.value)

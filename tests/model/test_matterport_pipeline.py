@@ -102,7 +102,6 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def unmolded(network: MaskRCNN, canvas: Canvas, outputs: Outputs) -> Detections:
     count = int(outputs.counts[0])
-    assert outputs.masks is not None
     raw = RawDetections(
         outputs.boxes[0, :count].numpy(),
         outputs.scores[0, :count].numpy(),
@@ -120,7 +119,6 @@ def test_the_photo_is_placed_as_in_matterport(run: Run) -> None:
     assert molded.hw == tuple(run.canvas.image_hw[0]) == (165, 256)
     assert molded.window == (45, 0, 210, 256)
     assert run.canvas.origin_yx == ((45, 0),)
-    assert run.windows.origin_yx is not None
     assert run.windows.origin_yx.tolist() == [[45, 0]]
     inside = run.windows.inside()[0]
     assert bool(inside[45:210].all())
@@ -183,9 +181,7 @@ def test_boxes_and_masks_on_the_photo(run: Run) -> None:
     pixels = pixels[is_there]
     assert len(run.detections) == len(pixels)
     np.testing.assert_array_equal(run.detections.boxes, pixels[:, XY])
-    assert run.outputs.masks is not None
     masks, pasted = run.outputs.masks[0, :count].numpy()[is_there], run.detections.masks
-    assert pasted is not None
     covered = in_boxes = 0
     for row in range(0, len(pixels), 3):
         np.testing.assert_array_equal(pasted[row], oracle.paste(masks[row], pixels[row], PHOTO_HW))

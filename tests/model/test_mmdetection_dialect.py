@@ -67,8 +67,6 @@ def test_every_name_of_a_real_network_is_mapped(case: str) -> None:
 
 def test_norms_are_identified_by_their_parameters() -> None:
     spec = _read(VARIANTS["group-norm"])
-    assert spec.mask is not None
-    assert spec.fpn is not None
     kinds = {spec.body.norm, spec.fpn.norm, spec.box.norm, spec.mask.norm}
     assert kinds == {"group_norm"}
     assert _read(Network()).body.norm == "batch_norm"
@@ -78,7 +76,6 @@ def test_norms_are_identified_by_their_parameters() -> None:
 def test_the_rules_of_the_framework() -> None:
     spec = _read(Network())
     pre, box, rpn, mask = spec.preprocess, spec.box, spec.rpn, spec.mask
-    assert mask is not None
     assert (pre.resize_rule, pre.interpolation) == ("mmdetection", "opencv-bilinear")
     assert (pre.channel_order, pre.mean) == ("rgb", (123.675, 116.28, 103.53))
     assert spec.anchors.sizes == ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
@@ -123,31 +120,21 @@ def test_values_of_the_metadata_are_not_assumed(version: int, tmp_path: Path) ->
     assert ("written by MMDetection 2.28.2+e9cae2d" in checkpoint.notes) == (version == 2)
 
 
-def test_ambiguous_values_are_not_used(tmp_path: Path) -> None:
-    text = CAFFE + "\nother = dict(style='pytorch', mean=[0, 0, 0])"
-    checkpoint = load(_saved(tmp_path, config=text))
-    assert not checkpoint.spec.body.stride_in_1x1
-    assert {"body.stride_in_1x1", "preprocess.mean"} <= {a.field for a in checkpoint.assumptions}
-    assert checkpoint.spec.preprocess.channel_order == "bgr"
-
-
-@pytest.mark.parametrize(
-    "meta",
-    [
+def test_odd_notes_of_a_training_do_no_harm(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for meta in [
         {"CLASSES": None, "config": 7},
         {"CLASSES": ["a", 1, "b"], "cfg": "mean=[1, 2]\nstd=['"},
         {"CLASSES": ("a",) * 99, "dataset_meta": [1]},
         {"dataset_meta": {"classes": {"a": 1}}, "mmdet_version": 3.1},
         {"config": "mean=[1e999, 1, 1] style='caffe("},
         {7: 8, "config": "mean=["},
-    ],
-)
-def test_odd_notes_of_a_training_do_no_harm(meta: dict[Any, object], tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save({"meta": meta, "state_dict": state_of(SMALL)}, path)
-    spec = load(path).spec
-    assert spec.classes.names == ("class_0", "class_1", "class_2")
-    assert spec.preprocess.mean == (123.675, 116.28, 103.53)
+    ]:
+        with subtests.test(meta=meta):
+            path = tmp_path / "weights.pth"
+            torch.save({"meta": meta, "state_dict": state_of(SMALL)}, path)
+            spec = load(path).spec
+            assert spec.classes.names == ("class_0", "class_1", "class_2")
+            assert spec.preprocess.mean == (123.675, 116.28, 103.53)
 
 
 def test_mean_and_std_that_are_stored_are_used(tmp_path: Path) -> None:
@@ -160,12 +147,8 @@ def test_mean_and_std_that_are_stored_are_used(tmp_path: Path) -> None:
     pre = checkpoint.spec.preprocess
     assert (pre.mean, pre.std) == ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     assert not {"preprocess.mean", "preprocess.std"} & {a.field for a in checkpoint.assumptions}
-
-
-def test_unaveraged_weights_are_not_used_and_noted(tmp_path: Path) -> None:
     state = state_of(SMALL)
     doubles = {f"ema_{n.replace('.', '_')}": torch.full_like(t, 9.0) for n, t in state.items()}
-    path = tmp_path / "weights.pth"
     torch.save({"state_dict": state | doubles}, path)
     checkpoint = load(path)
     assert checkpoint.tensors.keys() == load(_saved(tmp_path)).tensors.keys()
@@ -173,11 +156,16 @@ def test_unaveraged_weights_are_not_used_and_noted(tmp_path: Path) -> None:
     assert any(n.startswith(note) for n in checkpoint.notes), checkpoint.notes
 
 
-def test_an_option_sets_the_style(tmp_path: Path) -> None:
+def test_options_and_ambiguous_values(tmp_path: Path) -> None:
     options = SpecOptions(overrides={"body": {"stride_in_1x1": True}})
     checkpoint = load(_saved(tmp_path), options)
     assert checkpoint.spec.body.stride_in_1x1
     assert "body.stride_in_1x1" not in {a.field for a in checkpoint.assumptions}
+    text = CAFFE + "\nother = dict(style='pytorch', mean=[0, 0, 0])"
+    checkpoint = load(_saved(tmp_path, config=text))
+    assert not checkpoint.spec.body.stride_in_1x1
+    assert {"body.stride_in_1x1", "preprocess.mean"} <= {a.field for a in checkpoint.assumptions}
+    assert checkpoint.spec.preprocess.channel_order == "bgr"
 
 
 def _old(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -206,9 +194,8 @@ def test_version_1_has_other_names_and_the_background_first(tmp_path: Path) -> N
     assert "boxes that end a pixel later" not in " ".join(map(str, new.assumptions))
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
+def test_what_else_it_trains_is_refused_by_name(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for names, message in [
         (["backbone.layer2.0.conv2_offset.weight"], "deformable convolutions"),
         (["backbone.layer2.0.conv2.conv_offset.bias"], "deformable convolutions"),
         (["roi_head.bbox_head.0.fc_cls.weight"], "a Cascade R-CNN"),
@@ -222,41 +209,36 @@ def test_version_1_has_other_names_and_the_background_first(tmp_path: Path) -> N
         (["roi_head.bbox_head.cls_convs.0.conv.weight"], "a box head with two branches"),
         (["neck.fpn_convs.4.conv.weight"], "extra levels by convolution"),
         (["roi_head.something.weight"], "unexpected tensors: 1, first 'roi_head.something.weight'"),
-    ],
-)
-def test_what_else_it_trains_is_refused_by_name(
-    names: list[str], message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save({"state_dict": state_of(SMALL) | dict.fromkeys(names, torch.ones(2, 2))}, path)
-    with pytest.raises(CheckpointError, match=f"weights.pth: .*{message}"):
-        load(path)
+    ]:
+        with subtests.test(message):
+            path = tmp_path / "weights.pth"
+            torch.save(
+                {"state_dict": state_of(SMALL) | dict.fromkeys(names, torch.ones(2, 2))}, path
+            )
+            with pytest.raises(CheckpointError, match=f"weights.pth: .*{message}"):
+                load(path)
 
 
-@pytest.mark.parametrize(
-    ("without", "instead", "message"),
-    [
+def test_other_detectors_are_refused_by_name(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for without, instead, message in [
         (("rpn_head.", "roi_head."), "bbox_head.retina_cls.weight", "a RetinaNet"),
         (("rpn_head.", "roi_head."), "bbox_head.conv_cls.weight", "a one-stage detector"),
         (("neck.",), "roi_head.shared_head.layer4.0.conv1.weight", "a detector without FPN"),
         (("backbone.",), "backbone.patch_embed.projection.weight", "whose body is no ResNet"),
         (("roi_head.mask_head.upsample.",), "x", "tensor 'roi_head.mask_head.upsample.weight' is"),
         (("backbone.layer3.0.bn2.bias",), "", "missing tensors: 1"),
-    ],
-)
-def test_other_detectors_are_refused_by_name(
-    without: tuple[str, ...], instead: str, message: str, tmp_path: Path
-) -> None:
-    state = {n: t for n, t in state_of(SMALL).items() if not n.startswith(without)}
-    if instead:
-        state[instead] = torch.ones(2, 2)
-    path = tmp_path / "weights.pth"
-    torch.save({"state_dict": state}, path)
-    with pytest.raises(CheckpointError, match=message):
-        load(path)
+    ]:
+        with subtests.test(message):
+            state = {n: t for n, t in state_of(SMALL).items() if not n.startswith(without)}
+            if instead:
+                state[instead] = torch.ones(2, 2)
+            path = tmp_path / "weights.pth"
+            torch.save({"state_dict": state}, path)
+            with pytest.raises(CheckpointError, match=message):
+                load(path)
 
 
-def test_a_softmax_rpn_is_refused(tmp_path: Path) -> None:
+def test_heads_with_other_anchors(tmp_path: Path) -> None:
     state = state_of(SMALL)
     state["rpn_head.rpn_cls.weight"] = torch.ones(6, 16, 1, 1)
     state["rpn_head.rpn_cls.bias"] = torch.ones(6)
@@ -264,14 +246,10 @@ def test_a_softmax_rpn_is_refused(tmp_path: Path) -> None:
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=r"6 outputs for 3 anchors"):
         load(path)
-
-
-def test_other_anchors_are_required(tmp_path: Path) -> None:
     state = state_of(SMALL)
     for name, per_anchor in (("rpn_cls", 1), ("rpn_reg", 4)):
         state[f"rpn_head.{name}.weight"] = torch.ones(5 * per_anchor, 16, 1, 1)
         state[f"rpn_head.{name}.bias"] = torch.ones(5 * per_anchor)
-    path = tmp_path / "weights.pth"
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=r"5 anchors per cell are not in the weights"):
         load(path)

@@ -123,12 +123,10 @@ def test_pooling(run: Run, module: str, side: int) -> None:
 def test_masks_are_the_predicted_class_alone(run: Run) -> None:
     pooled, _ = run.recorded["mask_pool"][0][1]  # type: ignore[misc]
     head = run.model.mask_head
-    assert head is not None
     predictor = head.predictor
     with torch.no_grad():
         logits = predictor(head.convs(pooled))
     count = int(run.outputs.counts[0])
-    assert run.outputs.masks is not None
     for row in range(count):
         channel = 0 if logits.shape[1] == 1 else int(run.outputs.labels[0, row])
         expected = 1 / (1 + np.exp(-logits[row, channel].numpy().astype(np.float64)))

@@ -33,39 +33,33 @@ def test_the_worked_roialign_example() -> None:
     by_hand = 10 * centres[:, None] + centres[None, :]
     pooled = _pool([plane], np.array([[10.0, 10.0, 124.0, 124.0]]), spec)
     np.testing.assert_allclose(pooled[0, 0], by_hand, rtol=1e-6)
-
-
-def test_four_samples_of_the_worked_example_average_to_the_same_plane() -> None:
-    y, x = np.mgrid[0:5, 0:5].astype(np.float64)
     spec = PoolerSpec(output_size=2, sampling_ratio=2, strides=(32,))
     pooled = _pool([(10 * y + x)[None]], np.array([[10.0, 10.0, 124.0, 124.0]]), spec)
     assert pooled[0, 0, 0, 0] == pytest.approx(11 * 1.203125, rel=1e-6)
     assert pooled[0, 0, 1, 1] == pytest.approx(11 * 2.984375, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("side", "level"),
-    [
-        pytest.param(111.9, 2, id="just-under-112"),
-        pytest.param(112.0, 3, id="112"),
-        pytest.param(223.9, 3, id="just-under-224"),
-        pytest.param(224.0, 4, id="224-is-the-canonical-box"),
-        pytest.param(447.9, 4, id="just-under-448"),
-        pytest.param(448.0, 5, id="448"),
-        pytest.param(4000.0, 5, id="clamped-to-the-coarsest"),
-        pytest.param(1.0, 2, id="clamped-to-the-finest"),
-        pytest.param(0.0, 2, id="empty"),
-    ],
-)
-def test_the_level_rule_at_its_boundaries(side: float, level: int) -> None:
-    rois = torch.tensor([[10.0, 20.0, 10.0 + side, 20.0 + side]])
-    actual = pyramid_levels(rois, 4, 2, 224.0, 4, 0.0, 1e-6)
-    assert int(actual[0]) + 2 == level
-    if 1.0 < side < 4000.0:
-        assert (
-            pyramid_level(rois[0].double().numpy() + np.array([0, 0, 1e-9, 1e-9]), 4, 224.0)
-            == level
-        )
+def test_the_level_rule_at_its_boundaries(subtests: pytest.Subtests) -> None:
+    for case, side, level in [
+        ("just-under-112", 111.9, 2),
+        ("112", 112.0, 3),
+        ("just-under-224", 223.9, 3),
+        ("224-is-the-canonical-box", 224.0, 4),
+        ("just-under-448", 447.9, 4),
+        ("448", 448.0, 5),
+        ("clamped-to-the-coarsest", 4000.0, 5),
+        ("clamped-to-the-finest", 1.0, 2),
+        ("empty", 0.0, 2),
+    ]:
+        with subtests.test(case):
+            rois = torch.tensor([[10.0, 20.0, 10.0 + side, 20.0 + side]])
+            actual = pyramid_levels(rois, 4, 2, 224.0, 4, 0.0, 1e-6)
+            assert int(actual[0]) + 2 == level
+            if 1.0 < side < 4000.0:
+                assert (
+                    pyramid_level(rois[0].double().numpy() + np.array([0, 0, 1e-9, 1e-9]), 4, 224.0)
+                    == level
+                )
 
 
 @pytest.mark.parametrize("sampling_ratio", [1, 2, 3, 0])

@@ -48,12 +48,6 @@ def test_every_member_equals_its_loops(subtests: pytest.Subtests) -> None:
             assert cut.tolist() == [0, 0]
 
 
-def test_the_rois_are_spread_over_all_levels() -> None:
-    spec = FAMILY["align-average-2-plain"]
-    levels = roi_levels(torch.tensor(pool_inputs(spec, 0).rois[0]), spec)
-    assert levels.bincount(minlength=4).min() >= 2
-
-
 @pytest.mark.parametrize("name", ADAPTIVE)
 @pytest.mark.parametrize("spare", [0, 500])
 def test_chunks_change_no_bit(name: str, spare: int) -> None:
@@ -167,9 +161,14 @@ def test_the_default_budget_cuts_no_roi_inside_the_canvas(name: str) -> None:
     assert _pooled(StaticOperators(), spec, inputs)[1].tolist() == [0]
 
 
-def test_one_level_needs_what_the_whole_image_needs() -> None:
+def test_limits_of_adaptive_sampling() -> None:
     spec = PoolerSpec(14, 0, True, strides=(16,))
     assert worst_case(spec, [(50, 84)], []) == 4 * 6
+    with pytest.raises(SpecError, match=r"adaptive sampling .* needs reduce 'average'"):
+        PoolerSpec(7, 0, reduce="max")
+    spec = FAMILY["align-average-2-plain"]
+    levels = roi_levels(torch.tensor(pool_inputs(spec, 0).rois[0]), spec)
+    assert levels.bincount(minlength=4).min() >= 2
 
 
 def _ramps(side: int) -> list[np.ndarray]:
@@ -185,16 +184,13 @@ def _on_ramps(form: str, spec: PoolerSpec, roi: list[float], side: int) -> np.nd
 
 
 @pytest.mark.parametrize("form", _FORMS)
-@pytest.mark.parametrize(
-    ("placement", "first"), [("even", (9.94, 6.50)), ("centred", (9.77, 6.38))]
-)
-def test_worked_example_of_the_first_sample(
-    form: str, placement: str, first: tuple[float, float]
-) -> None:
+def test_worked_example_of_the_first_sample(form: str, subtests: pytest.Subtests) -> None:
     """A box at (192, 296) of 145 x 200 is (6, 9.25) of 4.53 x 6.25 cells; its samples' least y."""
-    spec = PoolerSpec(3, 2, strides=(32,), reduce="max", placement=placement)
-    least = -_on_ramps(form, spec, [192, 296, 192 + 145, 296 + 200], 16)[2:, 0, 0]
-    np.testing.assert_allclose(least, first, atol=0.005)
+    for placement, first in [("even", (9.94, 6.50)), ("centred", (9.77, 6.38))]:
+        with subtests.test(placement=placement):
+            spec = PoolerSpec(3, 2, strides=(32,), reduce="max", placement=placement)
+            least = -_on_ramps(form, spec, [192, 296, 192 + 145, 296 + 200], 16)[2:, 0, 0]
+            np.testing.assert_allclose(least, first, atol=0.005)
 
 
 @pytest.mark.parametrize("form", _FORMS)
@@ -224,11 +220,6 @@ def test_worked_example_of_what_roi_pool_loses(form: str) -> None:
     assert rounded[0, -1, 0] == 21
     aligned = _on_ramps(form, PoolerSpec(7, 2, strides=(32,)), box, 25)
     np.testing.assert_allclose(aligned[0, -1, 0], 665 / 32 * 6.5 / 7, atol=1e-5)
-
-
-def test_adaptive_with_max_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"adaptive sampling .* needs reduce 'average'"):
-        PoolerSpec(7, 0, reduce="max")
 
 
 def test_the_integral_of_the_loops_is_the_limit_of_samples() -> None:

@@ -25,9 +25,10 @@ def assumed(checkpoint: Checkpoint) -> set[str]:
     return {a.field for a in checkpoint.assumptions}
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "field"),
-    [
+def test_an_option_sets_its_field_and_ends_its_assumption(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    for option, value, field in [
         ("short_side", 320, "preprocess.short_side"),
         ("long_side", 2000, "preprocess.long_side"),
         ("score_threshold", 0.5, "box.score_threshold"),
@@ -38,17 +39,14 @@ def assumed(checkpoint: Checkpoint) -> set[str]:
         ("norm_eps", 1e-3, "body.norm_eps"),
         ("norm_eps", 0.0, "body.norm_eps"),
         ("names", ("cat", "dog"), "classes.names"),
-    ],
-)
-def test_an_option_sets_its_field_and_ends_its_assumption(
-    option: str, value: object, field: str, tmp_path: Path
-) -> None:
-    before, after = opened(tmp_path), opened(tmp_path, **{option: value})
-    part, name = field.split(".")
-    actual = getattr(getattr(after.spec, part), name)
-    assert actual == (("__background__", "cat", "dog") if option == "names" else value)
-    assert assumed(before) - assumed(after) == {field} - {"box.candidates"}
-    assert assumed(after) <= assumed(before)
+    ]:
+        with subtests.test(option=option):
+            before, after = opened(tmp_path), opened(tmp_path, **{option: value})
+            part, name = field.split(".")
+            actual = getattr(getattr(after.spec, part), name)
+            assert actual == (("__background__", "cat", "dog") if option == "names" else value)
+            assert assumed(before) - assumed(after) == {field} - {"box.candidates"}
+            assert assumed(after) <= assumed(before)
 
 
 def test_everything_else_is_assumed_with_its_option(tmp_path: Path) -> None:
@@ -92,10 +90,12 @@ def test_epsilon_of_published_files(
     assert opened(tmp_path, norm_eps=0.5).spec.body.norm_eps == 0.5
 
 
-def test_more_detections_bring_more_candidates(tmp_path: Path) -> None:
+def test_the_numbers_of_detections_and_candidates(tmp_path: Path) -> None:
     assert opened(tmp_path, detections=800).spec.box.candidates == 3200
     assert opened(tmp_path, detections=800, candidates=900).spec.box.candidates == 900
     assert opened(tmp_path, detections=10).spec.box.candidates == SPEC.box.candidates
+    assert opened(tmp_path, detections=2000).spec.box.detections == 2000
+    assert opened(tmp_path, overrides={"box": {"candidates": 150}}).spec.box.candidates == 150
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,8 @@ def test_names_of_the_wrong_length(count: int, tmp_path: Path) -> None:
         opened(tmp_path, names=tuple(f"n{i}" for i in range(count)))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_impossible_options_are_usage_errors(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for options in [
         {"short_side": 0},
         {"short_side": -5},
         {"short_side": 900, "long_side": 800},
@@ -135,62 +134,43 @@ def test_names_of_the_wrong_length(count: int, tmp_path: Path) -> None:
         {"norm_eps": float("inf")},
         {"short_side": "800"},
         {"detections": 1.5},
-    ],
-    ids=str,
-)
-def test_impossible_options_are_usage_errors(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        opened(tmp_path, **options)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_maximum_number_of_detections(tmp_path: Path) -> None:
-    assert opened(tmp_path, detections=2000).spec.box.detections == 2000
+    ]:
+        with subtests.test(options=options):
+            with pytest.raises(UsageError) as caught:
+                opened(tmp_path, **options)
+            assert "\n" not in str(caught.value)
 
 
 # A spec file
 
 
-@pytest.mark.parametrize(
-    ("overrides", "field", "value"),
-    [
+def test_overrides_end_their_assumptions(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for overrides, field, value in [
         ({"preprocess": {"short_side": 600}}, "preprocess.short_side", 600),
         ({"box": {"nms_iou": 1}}, "box.nms_iou", 1.0),
         ({"classes": {"names": ["bg", "cat", "dog"]}}, "classes.names", ("bg", "cat", "dog")),
         ({"anchors": {"ratios": [[1, 2, 3]] * 5}}, "anchors.ratios", ((1.0, 2.0, 3.0),) * 5),
         ({"body": {"norm_eps": 0.5}}, "body.norm_eps", 0.5),
-    ],
-    ids=str,
-)
-def test_overrides_end_their_assumptions(
-    overrides: dict[str, Any], field: str, value: object, tmp_path: Path
-) -> None:
-    checkpoint = opened(tmp_path, overrides=overrides)
-    part, name = field.split(".")
-    assert getattr(getattr(checkpoint.spec, part), name) == value
-    assert assumed(opened(tmp_path)) - assumed(checkpoint) == {field}
+    ]:
+        with subtests.test(overrides=overrides):
+            checkpoint = opened(tmp_path, overrides=overrides)
+            part, name = field.split(".")
+            assert getattr(getattr(checkpoint.spec, part), name) == value
+            assert assumed(opened(tmp_path)) - assumed(checkpoint) == {field}
 
 
-def test_an_option_wins_over_the_spec_file(tmp_path: Path) -> None:
+def test_options_and_spec_file_are_combined(tmp_path: Path) -> None:
     overrides = {"preprocess": {"short_side": 600, "long_side": 700}}
     spec = opened(tmp_path, short_side=650, overrides=overrides).spec
     assert (spec.preprocess.short_side, spec.preprocess.long_side) == (650, 700)
     assert overrides == {"preprocess": {"short_side": 600, "long_side": 700}}
-
-
-def test_file_and_option_are_validated_together(tmp_path: Path) -> None:
-    """2000 alone would exceed the long side; with the option it does not."""
+    # 2000 alone would exceed the long side; with the option it does not.
     overrides = {"preprocess": {"short_side": 2000}}
     assert opened(tmp_path, long_side=3000, overrides=overrides).spec.preprocess.short_side == 2000
 
 
-def test_an_explicit_number_of_candidates_is_kept(tmp_path: Path) -> None:
-    assert opened(tmp_path, overrides={"box": {"candidates": 150}}).spec.box.candidates == 150
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
+def test_impossible_overrides_are_named(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for overrides, message in [
         ({"box": {"nms_iuo": 0.5}}, "spec.box: unknown field 'nms_iuo'; did you mean 'nms_iou'?"),
         ({"ancors": {}}, "spec: unknown field 'ancors'; did you mean 'anchors'?"),
         ({"box": None}, "spec.box: expected an object"),
@@ -212,47 +192,38 @@ def test_an_explicit_number_of_candidates_is_kept(tmp_path: Path) -> None:
         ({"fpn": {"extra_level": "none"}}, "anchors: expected sizes and ratios for 4 levels"),
         ({"mask": None}, "roi_heads.mask_head"),
         ({"body": {"kind": ["resnet"]}}, "spec.body.kind"),
-    ],
-    ids=str,
-)
-def test_impossible_overrides_are_named(
-    overrides: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises((SpecError, CheckpointError)) as caught:
-        opened(tmp_path, overrides=overrides)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    ]:
+        with subtests.test(message):
+            with pytest.raises((SpecError, CheckpointError)) as caught:
+                opened(tmp_path, overrides=overrides)
+            assert message in str(caught.value)
+            assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        pytest.param(b"", "JSON", id="empty"),
-        pytest.param(b"{", "JSON", id="cut"),
-        pytest.param(b"[]", "expected a JSON object, got list", id="list"),
-        pytest.param(b"null", "expected a JSON object, got NoneType", id="null"),
-        pytest.param(b"\xff\xfe{}", "JSON", id="not-utf8"),
-        pytest.param(b"[" * 1_500, "JSON", id="deep"),
-        pytest.param(b'{"box": ' + b"9" * 4301 + b"}", "JSON", id="huge-number"),
-        pytest.param(b'{"schema_version": 1}', "schema_version 2, got 1", id="version"),
-    ],
-)
-def test_invalid_spec_files(content: bytes, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "spec.json"
-    path.write_bytes(content)
-    with pytest.raises(SpecError) as caught:
-        read_spec_file(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert message in str(caught.value)
+def test_invalid_spec_files(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for content, message in [
+        (b"", "JSON"),
+        (b"{", "JSON"),
+        (b"[]", "expected a JSON object, got list"),
+        (b"null", "expected a JSON object, got NoneType"),
+        (b"\xff\xfe{}", "JSON"),
+        (b"[" * 1_500, "JSON"),
+        (b'{"box": ' + b"9" * 4301 + b"}", "JSON"),
+        (b'{"schema_version": 1}', "schema_version 2, got 1"),
+    ]:
+        with subtests.test(message):
+            path = tmp_path / "spec.json"
+            path.write_bytes(content)
+            with pytest.raises(SpecError) as caught:
+                read_spec_file(path)
+            assert str(caught.value).startswith(f"{path}: ")
+            assert message in str(caught.value)
 
 
-def test_a_spec_file_is_read(tmp_path: Path) -> None:
+def test_spec_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_bytes(b'\xef\xbb\xbf{"schema_version": 2, "box": {"detections": 5}}')
     assert read_spec_file(path) == {"box": {"detections": 5}}
-
-
-def test_an_absent_spec_file(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no such file"):
         read_spec_file(tmp_path / "spec.json")
 

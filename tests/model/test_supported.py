@@ -26,21 +26,15 @@ def _tables() -> Iterator[str]:
         yield "\n"
 
 
-def test_the_document_has_the_tables() -> None:
+def test_the_document_is_complete() -> None:
     text = DOCUMENT.read_text("utf-8")
     head, _, tail = text.partition(BEGIN)
     expected = "".join([head, BEGIN, *_tables(), END, tail.partition(END)[2]])
     if os.environ.get("REWRITE"):
         DOCUMENT.write_text(expected, "utf-8")
     assert text == expected, "REWRITE=1 pytest tests/model/test_supported.py"
-
-
-def test_every_dialect_and_pooler_is_in_them() -> None:
     assert {dialect.name for dialect in DIALECTS} <= {group.family.lower() for group in SUPPORTED}
     models = " ".join(model for group in SUPPORTED for model in group.models)
     assert all(f"`{pooler}`" in models for pooler in get_args(PoolerKind))
-
-
-def test_the_tests_exist() -> None:
     files = {path.stem for path in TESTS.rglob("test_*.py")}
     assert not {test for group in SUPPORTED for test in group.tests.split()} - files

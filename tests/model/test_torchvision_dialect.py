@@ -176,21 +176,8 @@ def test_names_map_one_to_one(subtests: pytest.Subtests) -> None:
 def test_strides_follow_the_levels(layers: list[int], strides: tuple[int, ...]) -> None:
     spec = read(state_of(partial(_with_levels, layers))).spec
     assert spec.box.pooler.strides == strides
-    assert spec.mask is not None
     assert spec.mask.pooler.strides == strides
     assert spec.anchors.sizes == tuple((8.0 * s,) for s in (*strides, 2 * strides[-1]))
-
-
-def test_mobilenet_levels_share_a_stride() -> None:
-    spec = read(state_of(_on_mobilenet)).spec
-    assert spec.box.pooler.strides == (32, 32)
-    assert spec.anchors.sizes == ((32.0, 64.0, 128.0, 256.0, 512.0),) * 3
-
-
-def test_levels_with_a_gap_are_refused() -> None:
-    """torchvision's own pooler leaves RoIs of the missing level without features."""
-    with pytest.raises(CheckpointError, match="consecutive stages"):
-        read(state_of(partial(_with_levels, [1, 3])))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 80, 91, 92])
@@ -219,37 +206,31 @@ def _published(weights: Any) -> str:
     return str(weights.url).rpartition("-")[2].removesuffix(".pth").ljust(64, "0")
 
 
-@pytest.mark.parametrize(
-    ("build", "sha256", "eps"),
-    [
-        pytest.param(
-            maskrcnn_resnet50_fpn, _published(MaskRCNN_ResNet50_FPN_Weights.COCO_V1), 0.0, id="coco"
-        ),
-        pytest.param(
+def test_epsilon_is_zero_for_published_files_only(subtests: pytest.Subtests) -> None:
+    for case, build, sha256, eps in [
+        ("coco", maskrcnn_resnet50_fpn, _published(MaskRCNN_ResNet50_FPN_Weights.COCO_V1), 0.0),
+        (
+            "coco-boxes",
             fasterrcnn_resnet50_fpn,
             _published(FasterRCNN_ResNet50_FPN_Weights.COCO_V1),
             0.0,
-            id="coco-boxes",
         ),
-        pytest.param(
+        (
+            "coco-v2",
             maskrcnn_resnet50_fpn_v2,
             _published(MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1),
             1e-5,
-            id="coco-v2",
         ),
-        pytest.param(maskrcnn_resnet50_fpn, "f" * 64, 1e-5, id="fine-tuned"),
-    ],
-)
-def test_epsilon_is_zero_for_published_files_only(
-    build: Callable[..., nn.Module], sha256: str, eps: float
-) -> None:
-    reading = read(state_of(partial(build, **BARE)), sha256)
-    assert set(_epsilons(reading.spec)) == {eps}
-    assumed = [a for a in reading.assumptions if a.field == "body.norm_eps"]
-    assert len(assumed) == (eps != 0.0)
+        ("fine-tuned", maskrcnn_resnet50_fpn, "f" * 64, 1e-5),
+    ]:
+        with subtests.test(case):
+            reading = read(state_of(partial(build, **BARE)), sha256)
+            assert set(_epsilons(reading.spec)) == {eps}
+            assumed = [a for a in reading.assumptions if a.field == "body.norm_eps"]
+            assert len(assumed) == (eps != 0.0)
 
 
-def test_mobilenet_builders_have_their_own_defaults() -> None:
+def test_mobilenets() -> None:
     """Only torchvision's Faster R-CNN builders on a MobileNet raise the RPN's threshold."""
     state = state_of(partial(fasterrcnn_mobilenet_v3_large_fpn, **BARE))
     reading = read(state)
@@ -258,6 +239,13 @@ def test_mobilenet_builders_have_their_own_defaults() -> None:
     assert reading.spec.rpn.post_nms == theirs.post_nms_top_n()
     assert "rpn.score_threshold" in {a.field for a in reading.assumptions}
     assert read(state_of(_on_mobilenet)).spec.rpn.score_threshold == 0.0
+    spec = read(state_of(_on_mobilenet)).spec
+    assert spec.box.pooler.strides == (32, 32)
+    assert spec.anchors.sizes == ((32.0, 64.0, 128.0, 256.0, 512.0),) * 3
+    # `load` can then name the tensor, instead of saying that the widths are unknown.
+    state = state_of(_on_mobilenet)
+    state["backbone.body.4.block.0.0.weights"] = state.pop("backbone.body.4.block.0.0.weight")
+    assert read(state).spec.architecture == "maskrcnn_mobilenet_v3_large_fpn"
 
 
 def test_small_mobilenet_is_identified_by_its_hash() -> None:
@@ -333,48 +321,35 @@ def test_unknown_anchor_counts_are_required() -> None:
     assert demanded == {"anchors.sizes", "anchors.ratios"}
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        pytest.param(
-            {"backbone.body.layer5.0.conv1.weight": (8, 8, 3, 3)}, "5 stages", id="stages"
-        ),
-        pytest.param({"roi_heads.box_head.fc6.weight": (1024, 256 * 50)}, "square", id="grid"),
-        pytest.param({"rpn.head.cls_logits.weight": (3,)}, "4 dimensions", id="dimensions"),
-        pytest.param({"backbone.fpn.inner_blocks.3.0.weight": (256, 9, 1, 1)}, "[64", id="lateral"),
-        pytest.param(
-            {"roi_heads.box_predictor.cls_score.weight": (1, 1024)}, "at least one", id="no-class"
-        ),
-    ],
-)
-def test_odd_shapes_are_named(change: dict[str, tuple[int, ...]], message: str) -> None:
-    state = state_of(partial(_on_resnet, "resnet18"))
-    state |= {name: torch.empty(shape, device="meta") for name, shape in change.items()}
-    with pytest.raises(MaskportError) as caught:
-        read(state)
-    assert message in str(caught.value)
+def test_odd_shapes_are_named(subtests: pytest.Subtests) -> None:
+    for change, message in [
+        ({"backbone.body.layer5.0.conv1.weight": (8, 8, 3, 3)}, "5 stages"),
+        ({"roi_heads.box_head.fc6.weight": (1024, 256 * 50)}, "square"),
+        ({"rpn.head.cls_logits.weight": (3,)}, "4 dimensions"),
+        ({"backbone.fpn.inner_blocks.3.0.weight": (256, 9, 1, 1)}, "[64"),
+        ({"roi_heads.box_predictor.cls_score.weight": (1, 1024)}, "at least one"),
+    ]:
+        with subtests.test(message):
+            state = state_of(partial(_on_resnet, "resnet18"))
+            state |= {name: torch.empty(shape, device="meta") for name, shape in change.items()}
+            with pytest.raises(MaskportError) as caught:
+                read(state)
+            assert message in str(caught.value)
 
 
-def test_another_body_is_refused() -> None:
+def test_other_bodies_are_refused() -> None:
     state = state_of(partial(_on_resnet, "resnet18"))
     other = {n.replace("backbone.body.", "backbone.trunk."): t for n, t in state.items()}
     with pytest.raises(CheckpointError, match="unknown body"):
         read(other)
-
-
-def test_a_damaged_mobilenet_is_still_a_mobilenet() -> None:
-    """`load` can then name the tensor, instead of saying that the widths are unknown."""
-    state = state_of(_on_mobilenet)
-    state["backbone.body.4.block.0.0.weights"] = state.pop("backbone.body.4.block.0.0.weight")
-    assert read(state).spec.architecture == "maskrcnn_mobilenet_v3_large_fpn"
-
-
-def test_another_mobilenet_is_refused() -> None:
     state = state_of(_on_mobilenet)
     for name in [n for n in state if n.startswith("backbone.body.") and n.endswith("0.weight")]:
         state[name] = torch.empty(7, 7, 1, 1, device="meta")
     with pytest.raises(CheckpointError, match="expected MobileNet-V3-large"):
         read(state)
+    # torchvision's own pooler leaves RoIs of the missing level without features.
+    with pytest.raises(CheckpointError, match="consecutive stages"):
+        read(state_of(partial(_with_levels, [1, 3])))
 
 
 def test_groups_and_widths_are_read_off_any_resnet() -> None:

@@ -76,27 +76,24 @@ def test_spec_rebuilds_exactly_the_original_shapes_under_their_names(case: str) 
     assert {n for n in theirs if not n.endswith(COUNTER)} == set(shapes_of(state))
 
 
-@pytest.mark.parametrize(
-    ("keypoints", "classes", "names"),
-    [
-        pytest.param(17, 2, ("no person", "person"), id="coco"),
-        pytest.param(17, 3, ("__background__", "class_1", "class_2"), id="more-classes"),
-        pytest.param(5, 2, ("__background__", "class_1"), id="other-keypoints"),
-    ],
-)
-def test_names(keypoints: int, classes: int, names: tuple[str, ...]) -> None:
-    reading = read(state_of(partial(_keypoint_rcnn, keypoints, classes)))
-    assert reading.spec.classes.names == names
-    head = reading.spec.keypoint
-    assert head is not None
-    assert (head.conv_widths, head.score) == ((24, 9, 11), "logit")
-    shown = {a.field: a.value for a in reading.assumptions}["keypoint.names"]
-    if keypoints == 17:
-        assert head.names == tuple(COCO.COCO_V1.meta["keypoint_names"])
-        assert shown == "COCO's 17"
-    else:
-        assert head.names == tuple(f"keypoint_{i}" for i in range(keypoints))
-        assert shown == "keypoint_0 … keypoint_4"
+def test_names(subtests: pytest.Subtests) -> None:
+    for case, keypoints, classes, names in [
+        ("coco", 17, 2, ("no person", "person")),
+        ("more-classes", 17, 3, ("__background__", "class_1", "class_2")),
+        ("other-keypoints", 5, 2, ("__background__", "class_1")),
+    ]:
+        with subtests.test(case):
+            reading = read(state_of(partial(_keypoint_rcnn, keypoints, classes)))
+            assert reading.spec.classes.names == names
+            head = reading.spec.keypoint
+            assert (head.conv_widths, head.score) == ((24, 9, 11), "logit")
+            shown = {a.field: a.value for a in reading.assumptions}["keypoint.names"]
+            if keypoints == 17:
+                assert head.names == tuple(COCO.COCO_V1.meta["keypoint_names"])
+                assert shown == "COCO's 17"
+            else:
+                assert head.names == tuple(f"keypoint_{i}" for i in range(keypoints))
+                assert shown == "keypoint_0 … keypoint_4"
 
 
 @pytest.mark.parametrize(("weights", "eps"), [(COCO.COCO_V1, 0.0), (COCO.COCO_LEGACY, 1e-5)])
@@ -112,7 +109,6 @@ def test_defaults_are_those_of_torchvision() -> None:
         theirs = keypointrcnn_resnet50_fpn(**BARE).eval()
     spec = read(theirs.state_dict()).spec
     pool = theirs.roi_heads.keypoint_roi_pool
-    assert spec.keypoint is not None
     assert spec.keypoint.pooler.output_size == pool.output_size[0]
     assert spec.keypoint.pooler.sampling_ratio == pool.sampling_ratio
     # In eval mode the transform takes the last of its short sides.
@@ -121,25 +117,22 @@ def test_defaults_are_those_of_torchvision() -> None:
     assert spec.box.detections == theirs.roi_heads.detections_per_img
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "message"),
-    [
-        pytest.param("keypoint_head.0", (8, 8, 3, 3), "kps_score_lowres", id="no-predictor"),
-        pytest.param(
+def test_half_a_head_is_named(subtests: pytest.Subtests) -> None:
+    for name, shape, message in [
+        ("keypoint_head.0", (8, 8, 3, 3), "kps_score_lowres"),
+        (
             "keypoint_predictor.kps_score_lowres",
             (8, 17, 4, 4),
             "'roi_heads.keypoint_head.0.weight' is missing",
-            id="no-convolutions",
         ),
-    ],
-)
-def test_half_a_head_is_named(name: str, shape: tuple[int, ...], message: str) -> None:
-    state = state_of(_keypoint_rcnn)
-    half = {n: t for n, t in state.items() if not n.startswith("roi_heads.keypoint_")}
-    half[f"roi_heads.{name}.weight"] = torch.empty(shape, device="meta")
-    with pytest.raises(MaskportError) as caught:
-        read(half)
-    assert message in str(caught.value)
+    ]:
+        with subtests.test(message):
+            state = state_of(_keypoint_rcnn)
+            half = {n: t for n, t in state.items() if not n.startswith("roi_heads.keypoint_")}
+            half[f"roi_heads.{name}.weight"] = torch.empty(shape, device="meta")
+            with pytest.raises(MaskportError) as caught:
+                read(half)
+            assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("case", ["five", "masks"])

@@ -8,7 +8,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -92,24 +91,19 @@ def test_floats_become_float32(dtype: torch.dtype, suffix: str, tmp_path: Path) 
         assert torch.equal(actual[name], expected)
 
 
-def test_a_prefix_of_some_names_stays(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save({"module.a": torch.ones(2), "b": torch.ones(2)}, path)
-    assert list(read_weights(path).tensors) == ["module.a", "b"]
-
-
 def test_shared_and_transposed_tensors_are_read(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     base = torch.arange(6.0).reshape(2, 3)
     torch.save({"a": base, "b": base, "c": base.T, "d": base[:, :1]}, path)
     assert_equal(read_weights(path).tensors, {"a": base, "b": base, "c": base.T, "d": base[:, :1]})
-
-
-def test_a_link_is_followed(tmp_path: Path) -> None:
+    torch.save({"module.a": torch.ones(2), "b": torch.ones(2)}, path)
+    assert list(read_weights(path).tensors) == ["module.a", "b"]
     target, link = tmp_path / "weights.pth", tmp_path / "link.pth"
     torch.save(sound_state(), target)
     link.symlink_to(target)
     assert_equal(read_weights(link).tensors, sound_state())
+    torch.save({"a": torch.zeros(300_000)}, path)
+    assert read_weights(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_the_pickled_model_error_shows_what_to_run(tmp_path: Path) -> None:
@@ -141,12 +135,6 @@ def test_a_single_nan_or_inf_is_refused(value: float, tmp_path: Path) -> None:
     torch.save({"good": torch.ones(3), "bad": tensor}, path)
     with pytest.raises(CheckpointError, match="tensor 'bad' holds NaN or Inf"):
         read_weights(path)
-
-
-def test_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save({"a": torch.zeros(300_000)}, path)
-    assert read_weights(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _save(value: float, path: Path) -> None:
@@ -194,29 +182,24 @@ def test_tensors_do_not_follow_the_file(suffix: str, tmp_path: Path) -> None:
     assert tensors["a"].tolist() == [1.0] * 3
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        pytest.param({"model": [1, 2], "a": torch.ones(2)}, id="model-is-a-list"),
-        pytest.param({"model": None, "a": torch.ones(2)}, id="model-is-none"),
-        pytest.param({"state_dict": 3, "a": torch.ones(2)}, id="state-dict-is-a-number"),
-    ],
-)
-def test_a_wrapper_name_that_wraps_nothing(state: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(state, path)
-    assert list(read_weights(path).tensors) == ["a"]
+def test_a_wrapper_name_that_wraps_nothing(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case, state in [
+        ("model-is-a-list", {"model": [1, 2], "a": torch.ones(2)}),
+        ("model-is-none", {"model": None, "a": torch.ones(2)}),
+        ("state-dict-is-a-number", {"state_dict": 3, "a": torch.ones(2)}),
+    ]:
+        with subtests.test(case):
+            path = tmp_path / "weights.pth"
+            torch.save(state, path)
+            assert list(read_weights(path).tensors) == ["a"]
 
 
-def test_arguments_of_a_training_script_do_no_harm(tmp_path: Path) -> None:
+def test_wrapped_weights(tmp_path: Path) -> None:
     """torchvision's reference script saves `{"model": …, "args": argparse.Namespace}`."""
     path = tmp_path / "model_25.pth"
     args = argparse.Namespace(lr=0.02, data_path="coco", aspect_ratio_group_factor=3)
     torch.save({"model": {"a": torch.ones(2)}, "args": args, "epoch": 25}, path)
     assert read_weights(path).tensors["a"].tolist() == [1.0, 1.0]
-
-
-def test_prefixes_of_compiled_and_parallel_modules(tmp_path: Path) -> None:
     for prefix in ("_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."):
         torch.save({f"{prefix}a": torch.ones(1), f"{prefix}b": torch.ones(1)}, tmp_path / "w.pth")
         assert set(read_weights(tmp_path / "w.pth").tensors) == {"a", "b"}

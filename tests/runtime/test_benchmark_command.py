@@ -308,12 +308,19 @@ def test_other_classes_or_masks_are_not_compared(folder: Path) -> None:
             require_comparable([first, other])
 
 
-def test_percentiles_against_a_sorted_list() -> None:
+def test_percentiles_and_batches() -> None:
     seconds = np.random.default_rng(3).permutation(np.arange(1, 102) / 1e3)
     result = percentiles(list(seconds))
     # 101 values from 1 to 101: the linear rank of p is 1 + p.
     assert (result.p50_ms, result.p90_ms, result.p99_ms) == pytest.approx((51, 91, 100))
     assert result.most_ms == pytest.approx(101)
+    timings = [
+        Timing(dict.fromkeys(STAGES, 0.2), 0.8, 4),
+        Timing(dict.fromkeys(STAGES, 0.1), 0.4, 2),
+    ]
+    stages = stage_percentiles(timings)
+    assert stages["network"].p50_ms == pytest.approx(50)
+    assert stages[TOTAL].p50_ms == pytest.approx(200)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 99, 100])
@@ -323,16 +330,6 @@ def test_a_percentile_needs_its_number_of_calls(count: int) -> None:
         False, count < 10, count < 100,
     )  # fmt: skip
     assert [calls_needed(p) for p in (50, 90, 99)] == [1, 10, 100]
-
-
-def test_a_batch_counts_per_photo() -> None:
-    timings = [
-        Timing(dict.fromkeys(STAGES, 0.2), 0.8, 4),
-        Timing(dict.fromkeys(STAGES, 0.1), 0.4, 2),
-    ]
-    stages = stage_percentiles(timings)
-    assert stages["network"].p50_ms == pytest.approx(50)
-    assert stages[TOTAL].p50_ms == pytest.approx(200)
 
 
 @pytest.mark.parametrize("package", ["pycocotools", "matplotlib.figure"])

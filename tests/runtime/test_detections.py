@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +66,7 @@ def test_boxes_are_resized_as_torchvision_does(
     assert result.boxes.dtype == np.float32
 
 
-def test_rows_keep_their_order_labels_and_names() -> None:
+def test_rows_of_the_network() -> None:
     network = raw()
     result = from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
     np.testing.assert_array_equal(result.scores, network.scores)
@@ -76,6 +75,13 @@ def test_rows_keep_their_order_labels_and_names() -> None:
     assert result.names == tuple(SPEC.classes.names[label] for label in network.labels)
     assert result.class_names == ("cat", "dog", "cow")
     assert len(result) == 5
+    head = MaskHeadSpec(paste="float", threshold=0.3, threshold_inclusive=True)
+    result = from_raw(raw(), replace(SPEC, mask=head), IMAGE_HW, RESIZED_HW)
+    assert (result.paste, result.mask_threshold, result.mask_threshold_inclusive) == (
+        "float",
+        0.3,
+        True,
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -91,10 +97,13 @@ def test_row_with_nan_or_infinity_is_dropped_and_counted(
     np.testing.assert_array_equal(result.scores, np.delete(network.scores, 3))
 
 
-def test_box_that_overflows_when_scaled_is_dropped() -> None:
+def test_numbers_beyond_their_range() -> None:
     network = raw()
     network.boxes[0, 2] = 3.3e38
     assert from_raw(network, SPEC, (3750, 5000), RESIZED_HW).dropped == 1
+    network = raw()
+    network.scores[0] = np.float32(1.0005)
+    assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).scores[0] == np.float32(1.0005)
 
 
 def test_float_rule_clips_and_removes_empty_boxes() -> None:
@@ -112,19 +121,16 @@ def test_float_rule_clips_and_removes_empty_boxes() -> None:
     np.testing.assert_array_equal(kept.boxes, network.boxes)
 
 
-@pytest.mark.parametrize(
-    ("certificates", "exact"),
-    [
+def test_exact_needs_all_certificates(subtests: pytest.Subtests) -> None:
+    for certificates, exact in [
         ({}, True),
         ({"nms_open": 3}, False),
         ({"candidates_cut": 1}, False),
         ({"samples_cut": 2}, False),
-    ],
-    ids=str,
-)
-def test_exact_needs_all_certificates(certificates: dict[str, int], exact: bool) -> None:
-    network = replace(raw(), **certificates)
-    assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).exact is exact
+    ]:
+        with subtests.test(certificates=certificates):
+            network = replace(raw(), **certificates)
+            assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).exact is exact
 
 
 @pytest.mark.parametrize("label", [4, 0, -1, 2**31 - 1])
@@ -135,21 +141,10 @@ def test_label_without_a_name_is_refused(label: int) -> None:
         from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
 
 
-def test_paste_rule_is_the_specs() -> None:
-    head = MaskHeadSpec(paste="float", threshold=0.3, threshold_inclusive=True)
-    result = from_raw(raw(), replace(SPEC, mask=head), IMAGE_HW, RESIZED_HW)
-    assert (result.paste, result.mask_threshold, result.mask_threshold_inclusive) == (
-        "float",
-        0.3,
-        True,
-    )
-
-
 @pytest.mark.parametrize("spec", [SPEC, FLOAT_SPEC], ids=["integer", "float"])
 def test_masks_crops_and_rle_hold_the_same_pixels(spec: ModelSpec) -> None:
     result = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
     masks, crops, texts = result.masks, result.crops(), result.rle()
-    assert masks is not None
     assert masks.shape == (5, 375, 500)
     assert masks.dtype == np.bool_
     for mask, crop, text in zip(masks, crops, texts, strict=True):
@@ -157,38 +152,38 @@ def test_masks_crops_and_rle_hold_the_same_pixels(spec: ModelSpec) -> None:
         assert np.count_nonzero(crop.columns) == rle.area(text) == mask.sum() > 0
 
 
-def test_box_only_model_has_no_masks() -> None:
+def test_results_without_masks_or_rows() -> None:
     result = from_raw(replace(raw(), masks=None), replace(SPEC, mask=None), IMAGE_HW, RESIZED_HW)
     assert result.masks is None
     assert result.crops() == []
     assert result.rle() == []
     assert len(result) == 5
-
-
-def test_no_detections() -> None:
     result = detections(0)
     assert len(result) == 0
-    assert result.masks is not None
     assert result.masks.shape == (0, 375, 500)
     assert result.rle() == []
 
 
-def test_select_keeps_scores_at_the_limit() -> None:
+def test_rows_are_selected_and_taken() -> None:
     result = detections()
     limit = float(result.scores[2])
     part = result.select(Selection(score_threshold=limit))
     assert part.names == result.names[:3]
     np.testing.assert_array_equal(part.scores, result.scores[:3])
     assert part.mask_probs is not None
-    assert result.mask_probs is not None
     np.testing.assert_array_equal(part.mask_probs, result.mask_probs[:3])
     assert len(result) == 5
     assert len(result.select(Selection(score_threshold=1.0))) == 0
+    result = detections()
+    part = result.take([3, 0, 3])
+    assert part.names == tuple(result.names[row] for row in (3, 0, 3))
+    for name in ("boxes", "scores", "labels", "mask_probs", "dataset_ids"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(result, name)[[3, 0, 3]])
+    assert len(result.take([])) == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_contradictory_fields_are_refused(subtests: pytest.Subtests) -> None:
+    for change, message in [
         ({"boxes": np.zeros((4, 4), np.float32)}, "expected boxes as float32"),
         ({"boxes": np.zeros((5, 4))}, "got float64"),
         ({"boxes": np.zeros((5, 5), np.float32)}, r"got float32 \[5, 5\]"),
@@ -217,12 +212,9 @@ def test_select_keeps_scores_at_the_limit() -> None:
         ({"paste": "nearest"}, "expected paste as one of integer, float, resize, got 'nearest'"),
         ({"dropped": -1}, "expected dropped as 0 or more, got -1"),
         ({"image_hw": (10,)}, "image_hw as two whole numbers from 1"),
-    ],
-    ids=lambda value: None if isinstance(value, str) else "-".join(value),
-)
-def test_contradictory_fields_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(detections(), **change)
+    ]:
+        with subtests.test(message), pytest.raises(ValueError, match=message):
+            replace(detections(), **change)
 
 
 @pytest.mark.parametrize(
@@ -244,16 +236,13 @@ def test_rows_have_dataset_ids(spec: ModelSpec, ids: list[int]) -> None:
     assert result.first_class == 1
 
 
-def test_dataset_ids_default_to_the_labels() -> None:
+def test_dataset_ids_and_label_zero() -> None:
     result = detections()
     plain = Detections(
         result.boxes, result.scores, result.labels, result.names, None, result.image_hw
     )
     np.testing.assert_array_equal(plain.dataset_ids, result.labels)
     assert plain.first_class == 0
-
-
-def test_last_background_leaves_label_zero_a_class() -> None:
     spec = replace(SPEC, box=replace(SPEC.box, background="last"))
     network = raw(2)
     network.labels[:] = (0, 3)
@@ -271,25 +260,9 @@ def test_network_output_that_is_no_probability_is_refused(field: str, value: flo
         from_raw(network, SPEC, IMAGE_HW, RESIZED_HW)
 
 
-def test_half_precision_rounding_is_accepted() -> None:
-    network = raw()
-    network.scores[0] = np.float32(1.0005)
-    assert from_raw(network, SPEC, IMAGE_HW, RESIZED_HW).scores[0] == np.float32(1.0005)
-
-
-def test_taken_rows_come_in_the_given_order() -> None:
-    result = detections()
-    part = result.take([3, 0, 3])
-    assert part.names == tuple(result.names[row] for row in (3, 0, 3))
-    for name in ("boxes", "scores", "labels", "mask_probs", "dataset_ids"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(result, name)[[3, 0, 3]])
-    assert len(result.take([])) == 0
-
-
 @pytest.mark.parametrize("spec", [SPEC, FLOAT_SPEC], ids=["integer", "float"])
 def test_polygons_are_of_each_mask(spec: ModelSpec) -> None:
     result = from_raw(raw(), spec, IMAGE_HW, RESIZED_HW)
-    assert result.masks is not None
     for mask, parts in zip(result.masks, result.polygons(), strict=True):
         assert sum(part.area_px for part in parts) == mask.sum()
     assert replace(result, mask_probs=None).polygons() == []

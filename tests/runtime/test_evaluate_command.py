@@ -41,12 +41,7 @@ def labelled(
         categories = [{"id": i, "name": n} for i, n in enumerate(predictor.spec.classes.names)][1:]
     assert len(annotations) >= 10
     truth = [
-        {
-            **row,
-            "id": number,
-            "iscrowd": 0,
-            "area": shape_area_px(row["segmentation"], "segm"),
-        }
+        {**row, "id": number, "iscrowd": 0, "area": shape_area_px(row["segmentation"], "segm")}
         for number, row in enumerate(annotations, start=1)
     ]
     _write(folder / "truth.json", images, truth, categories)
@@ -85,7 +80,7 @@ def test_a_model_scores_100_against_its_own_detections(
     assert set(document["bbox"]) == set(document["segm"])
 
 
-def test_wrong_truth_scores_lower(
+def test_other_annotations(
     demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = json.loads((labelled / "truth.json").read_text("utf-8"))
@@ -97,98 +92,74 @@ def test_wrong_truth_scores_lower(
     shown = re.search(r"^mask AP ([\d.]+)", capsys.readouterr().out, re.MULTILINE)
     assert shown
     assert float(shown[1]) < 50
-
-
-def test_absent_photos_are_left_out_and_counted(
-    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     truth = json.loads((labelled / "truth.json").read_text("utf-8"))
     truth["images"].append({"id": 1, "file_name": "none.png", "height": 1, "width": 1})
-    path = tmp_path / "truth.json"
     path.write_text(json.dumps(truth), "utf-8")
     assert call(demo_onnx, labelled, annotations=path) == 0
     assert "1 labeled photos are not in" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param("", "not a readable JSON file", id="empty"),
-        pytest.param("{", "not a readable JSON file", id="cut-off"),
-        pytest.param("[]", "expected COCO's images", id="list"),
-        pytest.param('{"images": []}', "expected COCO's images", id="keys-missing"),
-        pytest.param(
-            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
-            "expected a string as 'file_name' of every entry",
-            id="no-file-name",
-        ),
-        pytest.param(
-            '{"images": [{"id": 1, "file_name": 5}], "annotations": [], "categories": []}',
-            "expected a string as 'file_name' of every entry",
-            id="file-name-is-a-number",
-        ),
-        pytest.param(
-            '{"images": [{"id": [1], "file_name": "x"}], "annotations": [], "categories": []}',
-            "images: expected an integer or a string as 'id'",
-            id="image-id-is-a-list",
-        ),
-        pytest.param(
-            '{"images": [], "annotations": [], "categories": [{"id": {}}]}',
-            "categories: expected an integer or a string as 'id'",
-            id="category-id-is-a-mapping",
-        ),
-        pytest.param("[" * 1_500, "not a readable JSON file", id="deep"),
-        pytest.param("1" * 4301, "not a readable JSON file", id="a-number-of-4301-digits"),
-        pytest.param(
-            f'{{"images": [{{"id": 1, "file_name": "{"x" * 300}"}}],'
-            ' "annotations": [], "categories": []}',
-            "none of the 1 labeled photos is there",
-            id="a-name-of-300-letters",
-        ),
-        pytest.param(
-            '{"images": [{"id": 1, "file_name": "x.png"}], "annotations": [], "categories": []}',
-            "none of the 1 labeled photos is there",
-            id="no-photo-there",
-        ),
-        pytest.param(
-            '{"images": [], "annotations": [], "categories": []}',
-            "none of the 0 labeled photos is there",
-            id="no-photo-labelled",
-        ),
-    ],
-)
 def test_bad_annotations_are_a_usage_error(
     demo_onnx: Path,
     labelled: Path,
     tmp_path: Path,
-    text: str,
-    expected: str,
     capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
-    path = tmp_path / "truth.json"
-    path.write_text(text, "utf-8")
-    assert call(demo_onnx, labelled, annotations=path) == 2
-    error = capsys.readouterr().err
-    assert expected in error
-    assert error.count("\n") == 1
-    assert len(error) < 500
+    for text, expected in [
+        ("", "not a readable JSON file"),
+        ("{", "not a readable JSON file"),
+        ("[]", "expected COCO's images"),
+        ('{"images": []}', "expected COCO's images"),
+        (
+            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            "expected a string as 'file_name' of every entry",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": 5}], "annotations": [], "categories": []}',
+            "expected a string as 'file_name' of every entry",
+        ),
+        (
+            '{"images": [{"id": [1], "file_name": "x"}], "annotations": [], "categories": []}',
+            "images: expected an integer or a string as 'id'",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": {}}]}',
+            "categories: expected an integer or a string as 'id'",
+        ),
+        ("[" * 1_500, "not a readable JSON file"),
+        ("1" * 4301, "not a readable JSON file"),
+        (
+            f'{{"images": [{{"id": 1, "file_name": "{"x" * 300}"}}],'
+            ' "annotations": [], "categories": []}',
+            "none of the 1 labeled photos is there",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "x.png"}], "annotations": [], "categories": []}',
+            "none of the 1 labeled photos is there",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": []}',
+            "none of the 0 labeled photos is there",
+        ),
+    ]:
+        with subtests.test(expected):
+            path = tmp_path / "truth.json"
+            path.write_text(text, "utf-8")
+            assert call(demo_onnx, labelled, annotations=path) == 2
+            error = capsys.readouterr().err
+            assert expected in error
+            assert error.count("\n") == 1
+            assert len(error) < 500
 
 
-def test_missing_annotations(
+def test_missing_files(
     demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(demo_onnx, labelled, annotations=tmp_path / "none.json") == 2
     assert "none.json: not a readable JSON file" in capsys.readouterr().err
-
-
-def test_missing_model(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(tmp_path / "none.onnx", labelled) == 1
     assert "none.onnx: no such file" in capsys.readouterr().err
-
-
-def test_a_run_folder_that_cannot_be_made_fails_before_the_work(
-    demo_onnx: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     (tmp_path / "file").write_text("mine")
     assert call(demo_onnx, labelled, "--run-dir", tmp_path / "file") == 1
     captured = capsys.readouterr()
@@ -218,32 +189,25 @@ def test_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("wrong", "expected"),
-    [
-        pytest.param({"annotations": 5}, "expected lists", id="annotations-no-list"),
-        pytest.param({"categories": [{"name": "x"}]}, "categories: expected an", id="no-id"),
-        pytest.param({"categories": [{"id": 77}]}, "none of its category ids", id="other-classes"),
-        pytest.param(
-            {"categories": [{"id": "a"}, {"id": 99}]},
-            "none of its category ids [99, 'a']",
-            id="numbers-and-texts",
-        ),
-        pytest.param({"annotations": [{"id": 1}]}, "as 'image_id' of every entry", id="bare-rows"),
-    ],
-)
 def test_annotations_that_cannot_be_used(
-    wrong: dict[str, Any],
-    expected: str,
     demo_onnx: Path,
     labelled: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
-    truth = json.loads((labelled / "truth.json").read_text("utf-8")) | wrong
-    path = tmp_path / "wrong.json"
-    path.write_text(json.dumps(truth), "utf-8")
-    assert call(demo_onnx, labelled, annotations=path) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: {path}: ")
-    assert expected in error
+    for wrong, expected in [
+        ({"annotations": 5}, "expected lists"),
+        ({"categories": [{"name": "x"}]}, "categories: expected an"),
+        ({"categories": [{"id": 77}]}, "none of its category ids"),
+        ({"categories": [{"id": "a"}, {"id": 99}]}, "none of its category ids [99, 'a']"),
+        ({"annotations": [{"id": 1}]}, "as 'image_id' of every entry"),
+    ]:
+        with subtests.test(expected):
+            truth = json.loads((labelled / "truth.json").read_text("utf-8")) | wrong
+            path = tmp_path / "wrong.json"
+            path.write_text(json.dumps(truth), "utf-8")
+            assert call(demo_onnx, labelled, annotations=path) == 2
+            error = capsys.readouterr().err.splitlines()[-1]
+            assert error.startswith(f"error: {path}: ")
+            assert expected in error

@@ -72,13 +72,6 @@ def test_error_of_any_step_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_missing_folder_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "nowhere" / "out.json"
-    with pytest.raises(ArtifactError, match=r"cannot write .*out\.json: No such file or directory"):
-        write(path, "new")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("path", "kind"),
     [(Path("."), "a folder"), (Path("/"), "a folder"), (Path(os.devnull), "a device")],
@@ -91,7 +84,7 @@ def test_only_files_are_replaced(path: Path, kind: str) -> None:
     assert not path.is_file()
 
 
-def test_link_keeps_pointing_to_its_file(tmp_path: Path) -> None:
+def test_links_long_names_and_permissions_are_kept(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     link, target = tmp_path / "link.json", tmp_path / "real" / "out.json"
     target.write_text("old")
@@ -99,24 +92,22 @@ def test_link_keeps_pointing_to_its_file(tmp_path: Path) -> None:
     write(link, "new")
     assert link.is_symlink()
     assert target.read_text() == "new"
-
-
-def test_longest_name_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 250 + ".json")
     write(path, "new")
     assert path.read_text() == "new"
-
-
-def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     path, usual = tmp_path / "out.json", tmp_path / "usual.json"
     write(path, "new")
     usual.write_text("new")
     assert path.stat().st_mode == usual.stat().st_mode
 
 
-def test_own_errors_pass_unchanged(tmp_path: Path) -> None:
+def test_errors_leave_no_file(tmp_path: Path) -> None:
     mine = ArtifactError("mine")
     with pytest.raises(ArtifactError) as caught:
         write(tmp_path / "out.json", "new", mine)
     assert caught.value is mine
+    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / "nowhere" / "out.json"
+    with pytest.raises(ArtifactError, match=r"cannot write .*out\.json: No such file or directory"):
+        write(path, "new")
     assert list(tmp_path.iterdir()) == []

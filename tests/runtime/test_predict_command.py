@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +64,6 @@ def test_writes_overlays_and_coco_results(
     assert list(last["stage_ms"]) == ["decode", "preprocess", "network", "results"]
     assert f"COCO results: {out / 'results.json'}" in captured.out
     assert captured.out.splitlines()[-1].startswith("next: ")
-
-
-def test_time_of_every_stage_is_printed(
-    demo_onnx: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     assert call(demo_onnx, photos, "-o", tmp_path / "out") == 0
     line = next(s for s in capsys.readouterr().out.splitlines() if s.startswith("3 photos · "))
     times = {stage: float(ms) for stage, ms in re.findall(r"(\w+) ([\d.]+) ms", line)}
@@ -117,12 +111,18 @@ def test_one_bad_photo_does_not_stop_the_others(
     assert "next: " not in captured.out
 
 
-def test_only_bad_photos(demo_onnx: Path, tmp_path: Path) -> None:
+def test_only_bad_photos_and_a_checkpoint(
+    demo_onnx: Path, tmp_path: Path, demo_photo: Path
+) -> None:
     (tmp_path / "bad.jpg").write_text("words")
     out = tmp_path / "out"
     assert call(demo_onnx, tmp_path / "bad.jpg", "-o", out) == 1
     assert files(out) == ["results.json"]
     assert json.loads((out / "results.json").read_text("utf-8")) == []
+    weights = Path(__file__).resolve().parents[2] / "examples" / "demo" / "shapes.pth"
+    assert call(weights, demo_photo, "-o", tmp_path / "out", "--save", "json") == 0
+    rows = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert len(rows) > 0
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/dev/null/below"])
@@ -137,58 +137,49 @@ def test_output_that_cannot_be_a_folder(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_output_file_that_cannot_be_written(
-    demo_onnx: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_output_or_model_that_is_missing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], demo_onnx: Path
 ) -> None:
     out = tmp_path / "out"
+    assert call(tmp_path / "none.onnx", photos, "-o", out) == 1
+    assert "none.onnx: no such file" in capsys.readouterr().err
+    assert not out.exists()
     (out / "results.json").mkdir(parents=True)
     assert call(demo_onnx, photos / "a.png", "-o", out, "--save", "json") == 1
     assert "expected a file, got a folder" in capsys.readouterr().err
     assert files(out) == ["results.json"]
 
 
-def test_missing_model_leaves_no_output(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    assert call(tmp_path / "none.onnx", photos, "-o", out) == 1
-    assert "none.onnx: no such file" in capsys.readouterr().err
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        pytest.param(["none.jpg"], "no photo there", id="no-such-photo"),
-        pytest.param(["*.jpg"], "no photo there", id="empty-glob"),
-        pytest.param(["{photos}", "--save", "gif"], "expected some of overlay", id="save-kind"),
-        pytest.param(["{photos}", "--save", ""], "expected some of overlay", id="save-nothing"),
-        pytest.param(["{photos}", "--score-threshold", "0.01"], "below the exported", id="low"),
-        pytest.param(["{photos}", "--score-threshold", "7"], "from 0 to 1|0 to 1", id="high"),
-        pytest.param(["{photos}", "--score-threshold", "x"], "0.5,person=0.7", id="text"),
-        pytest.param(["{photos}", "--backend", "x"], "backend", id="backend"),
-        pytest.param(["{photos}", "--unknown"], "unrecognized", id="option"),
-        pytest.param([], "required", id="no-photos"),
-    ],
-)
 def test_usage_errors(
     demo_onnx: Path,
     photos: Path,
     tmp_path: Path,
-    arguments: Sequence[str],
-    says: str,
     capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
-    filled = [a.replace("{photos}", str(photos)) for a in arguments]
-    try:
-        status = main([str(demo_onnx), *filled, "-o", str(tmp_path / "out")])
-    except SystemExit as left:
-        status = int(left.code or 0)
-    text = capsys.readouterr().err
-    assert status == 2
-    assert text.startswith("error: ")
-    assert re.search(says, text)
-    assert text.count("\n") == 1
+    for arguments, says in [
+        (["none.jpg"], "no photo there"),
+        (["*.jpg"], "no photo there"),
+        (["{photos}", "--save", "gif"], "expected some of overlay"),
+        (["{photos}", "--save", ""], "expected some of overlay"),
+        (["{photos}", "--score-threshold", "0.01"], "below the exported"),
+        (["{photos}", "--score-threshold", "7"], "from 0 to 1|0 to 1"),
+        (["{photos}", "--score-threshold", "x"], "0.5,person=0.7"),
+        (["{photos}", "--backend", "x"], "backend"),
+        (["{photos}", "--unknown"], "unrecognized"),
+        ([], "required"),
+    ]:
+        with subtests.test(says):
+            filled = [a.replace("{photos}", str(photos)) for a in arguments]
+            try:
+                status = main([str(demo_onnx), *filled, "-o", str(tmp_path / "out")])
+            except SystemExit as left:
+                status = int(left.code or 0)
+            text = capsys.readouterr().err
+            assert status == 2
+            assert text.startswith("error: ")
+            assert re.search(says, text)
+            assert text.count("\n") == 1
 
 
 def test_photos_are_never_overwritten(
@@ -205,7 +196,7 @@ def test_photos_are_never_overwritten(
     assert (photos / "a.png").read_bytes() == before
 
 
-def test_photos_of_one_name_get_files_of_their_own(
+def test_photos_are_named_by_stem_and_coco_id(
     demo_onnx: Path, photos: Path, tmp_path: Path
 ) -> None:
     places = [tmp_path / "x" / "1.png", tmp_path / "y" / "1.png", tmp_path / "z" / "1-2.png"]
@@ -217,12 +208,8 @@ def test_photos_of_one_name_get_files_of_their_own(
     assert files(out) == ["1-2-2.png", "1-2.png", "1.png", "results.json"]
     rows = json.loads((out / "results.json").read_text("utf-8"))
     assert {row["image_id"] for row in rows} == {0, 1, 2}
-
-
-def test_photos_named_by_their_coco_id(demo_onnx: Path, photos: Path, tmp_path: Path) -> None:
     for image_id in (139, 785):
         shutil.copy(photos / "c.png", tmp_path / f"{image_id:012d}.png")
-    out = tmp_path / "out"
     assert call(demo_onnx, tmp_path / "*.png", "-o", out, "--save", "json") == 0
     rows = json.loads((out / "results.json").read_text("utf-8"))
     assert {row["image_id"] for row in rows} == {139, 785}
@@ -251,12 +238,3 @@ def test_warnings_about_large_photos_are_not_shown(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 640 * 480 - 1)
     assert call(demo_onnx, photos / "a.png", "-o", tmp_path / "out") == 0
     assert [w for w in recwarn if issubclass(w.category, Image.DecompressionBombWarning)] == []
-
-
-def test_checkpoint_runs_in_place_of_the_file(
-    demo_onnx: Path, demo_photo: Path, tmp_path: Path
-) -> None:
-    weights = Path(__file__).resolve().parents[2] / "examples" / "demo" / "shapes.pth"
-    assert call(weights, demo_photo, "-o", tmp_path / "out", "--save", "json") == 0
-    rows = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
-    assert len(rows) > 0

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,36 +77,33 @@ def test_the_best_and_the_large(demo_onnx: Path, photos: Path, out: Path) -> Non
     assert min(mask.area(row["segmentation"]) for row in result) >= 3000
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        pytest.param(["--classes", "zebra"], "no class 'zebra'", id="class"),
-        pytest.param(["--score-threshold", "0.5,zebra=0.6"], "no class 'zebra'", id="threshold"),
-        pytest.param(["--score-threshold", "0.5,0.6"], "once", id="two thresholds"),
-        pytest.param(["--mask-threshold", "1"], "between 0 and 1", id="mask threshold"),
-        pytest.param(["--top-k", "0"], "whole number from 1", id="top-k"),
-        pytest.param(["--min-area", "-1"], "0 or more pixels", id="area"),
-        pytest.param(["--frame-stride", "0"], "whole number from 1", id="frame stride"),
-        pytest.param(["--every", "0"], "whole number from 1", id="former name"),
-        pytest.param(["--device", "tpu"], "expected cpu, cuda or cuda:N", id="device"),
-        pytest.param(["--scaled-decode"], "overlay are drawn from the whole photo", id="scaled"),
-        pytest.param(["--save", "json,png"], "got 'png'", id="kind"),
-    ],
-)
 def test_usage_errors_leave_nothing(
     demo_onnx: Path,
     photos: Path,
     out: Path,
-    arguments: Sequence[str],
-    says: str,
     capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
-    assert call(demo_onnx, photos, "-o", out, *arguments) == 2
-    text = capsys.readouterr().err
-    assert says in text
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
-    assert not out.exists()
+    for arguments, says in [
+        (["--classes", "zebra"], "no class 'zebra'"),
+        (["--score-threshold", "0.5,zebra=0.6"], "no class 'zebra'"),
+        (["--score-threshold", "0.5,0.6"], "once"),
+        (["--mask-threshold", "1"], "between 0 and 1"),
+        (["--top-k", "0"], "whole number from 1"),
+        (["--min-area", "-1"], "0 or more pixels"),
+        (["--frame-stride", "0"], "whole number from 1"),
+        (["--every", "0"], "whole number from 1"),
+        (["--device", "tpu"], "expected cpu, cuda or cuda:N"),
+        (["--scaled-decode"], "overlay are drawn from the whole photo"),
+        (["--save", "json,png"], "got 'png'"),
+    ]:
+        with subtests.test(says):
+            assert call(demo_onnx, photos, "-o", out, *arguments) == 2
+            text = capsys.readouterr().err
+            assert says in text
+            assert text.startswith("error: ")
+            assert text.count("\n") == 1
+            assert not out.exists()
 
 
 def test_every_kind_of_file(demo_onnx: Path, photos: Path, out: Path) -> None:
@@ -170,26 +166,23 @@ def test_a_run_is_resumed(
     assert "3 photos were done before" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("option", "says"),
-    [
-        pytest.param(["--score-threshold", "0.7"], "started with score_threshold", id="options"),
-        pytest.param(["--top-k", "3"], "was started with top_k", id="more options"),
-    ],
-)
 def test_results_of_two_kinds_are_not_mixed(
     demo_onnx: Path,
     photos: Path,
     out: Path,
-    option: list[str],
-    says: str,
     capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
-    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl") == 0
-    before = (out / "results.jsonl").read_bytes()
-    assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--resume", *option) == 2
-    assert says in capsys.readouterr().err
-    assert (out / "results.jsonl").read_bytes() == before
+    for option, says in [
+        (["--score-threshold", "0.7"], "started with score_threshold"),
+        (["--top-k", "3"], "was started with top_k"),
+    ]:
+        with subtests.test(says):
+            assert call(demo_onnx, photos, "-o", out, "--save", "jsonl") == 0
+            before = (out / "results.jsonl").read_bytes()
+            assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--resume", *option) == 2
+            assert says in capsys.readouterr().err
+            assert (out / "results.jsonl").read_bytes() == before
 
 
 def test_other_photos_do_not_get_ids_that_are_taken(
@@ -203,7 +196,7 @@ def test_other_photos_do_not_get_ids_that_are_taken(
     assert "p1.png had image_id 0, it is not among the photos now" in capsys.readouterr().err
 
 
-def test_a_bad_photo_does_not_change_other_ids(demo_onnx: Path, photos: Path, out: Path) -> None:
+def test_ids_and_order_do_not_move(demo_onnx: Path, photos: Path, out: Path) -> None:
     bad = photos / "p1.png"
     sound = bad.read_bytes()
     bad.write_bytes(sound[:2000])
@@ -212,11 +205,6 @@ def test_a_bad_photo_does_not_change_other_ids(demo_onnx: Path, photos: Path, ou
     bad.write_bytes(sound)
     assert call(demo_onnx, photos, "-o", out, "--save", "json") == 0
     assert {r["image_id"] for r in json.loads((out / "results.json").read_text())} == {0, 1, 2}
-
-
-def test_batches_and_workers_do_not_change_the_order(
-    demo_onnx: Path, photos: Path, out: Path
-) -> None:
     for index in range(3, 8):
         shutil.copy(photos / f"p{index % 3}.png", photos / f"p{index}.png")
     options = ("--save", "jsonl", "--batch", 3, "--workers", 4)

@@ -94,7 +94,6 @@ def test_finds_the_shapes(predictor: Predictor, demo_photo: Path) -> None:
     assert (result.boxes >= 0).all()
     assert (result.boxes[:, 2:] <= (640.001, 480.001)).all()
     masks = result.masks
-    assert masks is not None
     assert masks.shape == (len(result), 480, 640)
     assert masks.any(axis=(1, 2)).all()
 
@@ -107,6 +106,8 @@ def test_every_form_of_a_photo_gives_the_same(
         forms: list[Any] = [demo_photo, str(demo_photo), image, np.asfortranarray(demo_pixels)]
         for form in forms:
             assert_same(predictor.predict(form), expected)
+    gray = demo_pixels[:, :, 1]
+    assert_same(predictor.predict(gray), predictor.predict(np.stack([gray] * 3, axis=2)))
 
 
 def test_one_photo_and_a_list(predictor: Predictor, demo_pixels: UInt8) -> None:
@@ -117,6 +118,11 @@ def test_one_photo_and_a_list(predictor: Predictor, demo_pixels: UInt8) -> None:
         assert_same(predictor.predict(photo), result)
     assert_same(predictor.predict((photos[0],))[0], together[0])
     assert predictor.predict([]) == []
+    photos = crops(demo_pixels) * 2
+    expected = predictor.predict(photos)
+    with ThreadPoolExecutor(3) as pool:
+        for one, other in zip(pool.map(predictor.predict, photos), expected, strict=True):
+            assert_same(one, other)
 
 
 def test_batch_of_different_sizes_equals_one_at_a_time_on_its_canvas(
@@ -132,11 +138,6 @@ def test_batch_of_different_sizes_equals_one_at_a_time_on_its_canvas(
             assert len(result) > 0
             assert_close(fixed.predict(photo), result)
     assert_close(predictor.predict(demo_pixels), batch[0])
-
-
-def test_gray_is_the_three_channels_alike(predictor: Predictor, demo_pixels: UInt8) -> None:
-    gray = demo_pixels[:, :, 1]
-    assert_same(predictor.predict(gray), predictor.predict(np.stack([gray] * 3, axis=2)))
 
 
 def test_eager_session_agrees(
@@ -159,18 +160,14 @@ def strict(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 BLANK = np.full((240, 320, 3), 128, np.uint8)
 
 
-def test_no_detection_at_all(strict: Predictor) -> None:
+def test_photos_without_a_detection(strict: Predictor, demo_pixels: UInt8) -> None:
     result = strict.predict(BLANK)
     assert len(result) == 0
     assert result.boxes.shape == (0, 4)
     assert result.image_hw == (240, 320)
     assert result.rle() == []
-    assert result.masks is not None
     assert result.masks.shape == (0, 240, 320)
     np.testing.assert_array_equal(np.asarray(result.draw(BLANK)), BLANK)
-
-
-def test_blank_photo_in_a_batch(strict: Predictor, demo_pixels: UInt8) -> None:
     photos = [BLANK, demo_pixels, BLANK]
     result = strict.predict(photos, batch_size=3)
     assert [len(d) for d in result[::2]] == [0, 0]
@@ -205,18 +202,15 @@ def test_threshold_raises_the_exported_one(predictor: Predictor, demo_pixels: UI
     assert_same(predictor.predict(demo_pixels, score_threshold=exported), everything)
 
 
-@pytest.mark.parametrize(
-    ("threshold", "says"),
-    [
+def test_threshold_out_of_range(predictor: Predictor, subtests: pytest.Subtests) -> None:
+    for threshold, says in [
         (0.01, r"0\.01 is below the exported 0\.05; export with --score-threshold 0\.01"),
         (-0.1, "expected 0 to 1"),
         (1.5, "expected 0 to 1"),
         (float("nan"), "expected a number, got nan"),
-    ],
-)
-def test_threshold_out_of_range(predictor: Predictor, threshold: float, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        predictor.predict(BLANK, score_threshold=threshold)
+    ]:
+        with subtests.test(says), pytest.raises(UsageError, match=says):
+            predictor.predict(BLANK, score_threshold=threshold)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
@@ -252,14 +246,6 @@ def test_time_of_every_stage_is_counted(demo_onnx: Path, demo_photo: Path) -> No
     assert " ms · " in str(timed.times)
 
 
-def test_several_threads_share_a_predictor(predictor: Predictor, demo_pixels: UInt8) -> None:
-    photos = crops(demo_pixels) * 2
-    expected = predictor.predict(photos)
-    with ThreadPoolExecutor(3) as pool:
-        for one, other in zip(pool.map(predictor.predict, photos), expected, strict=True):
-            assert_same(one, other)
-
-
 class _Changed:
     """A session with changed outputs."""
 
@@ -279,25 +265,23 @@ class _Changed:
         self._session.close()
 
 
-@pytest.mark.parametrize(
-    ("diagnostic", "remedy"),
-    [
+def test_uncertified_results(
+    demo_onnx: Path, demo_pixels: UInt8, subtests: pytest.Subtests
+) -> None:
+    for diagnostic, remedy in [
         ("nms_open", "export with more --nms-rounds"),
         ("candidates_cut", "a higher --candidates"),
         ("samples_cut", "a higher --max-sampling"),
-    ],
-)
-def test_uncertified_results(
-    demo_onnx: Path, demo_pixels: UInt8, diagnostic: str, remedy: str
-) -> None:
-    session = _Changed(open_session(demo_onnx, None, 1), **{diagnostic: 3})
-    with pytest.warns(UncertifiedResultWarning, match=remedy) as caught:
-        result = Predictor(session).predict(demo_pixels)
-    assert not result.exact
-    assert caught[0].filename == __file__
-    with pytest.raises(ArtifactError, match=remedy):
-        Predictor(session, on_uncertified="raise").predict(demo_pixels)
-    assert_same(Predictor(session, on_uncertified="ignore").predict(demo_pixels), result)
+    ]:
+        with subtests.test(diagnostic=diagnostic):
+            session = _Changed(open_session(demo_onnx, None, 1), **{diagnostic: 3})
+            with pytest.warns(UncertifiedResultWarning, match=remedy) as caught:
+                result = Predictor(session).predict(demo_pixels)
+            assert not result.exact
+            assert caught[0].filename == __file__
+            with pytest.raises(ArtifactError, match=remedy):
+                Predictor(session, on_uncertified="raise").predict(demo_pixels)
+            assert_same(Predictor(session, on_uncertified="ignore").predict(demo_pixels), result)
 
 
 def test_label_without_a_name_is_an_artifact_error(demo_onnx: Path, demo_pixels: UInt8) -> None:
@@ -320,7 +304,6 @@ def test_photo_with_fewer_pixels_than_a_fixed_canvas(
 def test_detections_do_not_keep_the_batch_alive(predictor: Predictor) -> None:
     """A stored result must not keep the empty rows of the outputs alive."""
     result = predictor.predict(BLANK)
-    assert result.mask_probs is not None
     base = result.mask_probs.base
     assert base is None or base.nbytes <= 2 * result.mask_probs.nbytes
 

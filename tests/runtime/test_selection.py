@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from model.errors import UsageError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime.detections import Detections
-from runtime.selection import Selection, SelectionOptions, parse_score_threshold
+from runtime.selection import Selection, parse_score_threshold
 
 SPEC = ModelSpec(
     dialect="torchvision",
@@ -97,17 +96,13 @@ def test_a_global_threshold_keeps_equal_scores(score: float) -> None:
     assert np.float32(score) in part.scores
 
 
-def test_area_of_a_mask_is_its_pixels() -> None:
+def test_areas_of_masks_and_boxes() -> None:
     whole = sample_detections()
-    assert whole.masks is not None
     pixels = whole.masks.sum(axis=(1, 2)).astype(float)
     np.testing.assert_array_equal(whole.areas(), pixels)
     assert not np.array_equal(pixels, sample_detections(masks=False).areas())
     assert rows(Selection(min_area_px=float(pixels[2]))) == [2, 3, 4, 5]
     assert rows(Selection(min_area_px=float(pixels[2]) + 1)) == [3, 4, 5]
-
-
-def test_area_of_a_box_only_model_is_the_boxs_in_the_image() -> None:
     whole = sample_detections(masks=False)
     outside = whole.boxes.copy()
     outside[5] = (-50, -50, 4, 5)
@@ -116,13 +111,9 @@ def test_area_of_a_box_only_model_is_the_boxs_in_the_image() -> None:
     moved = replace(whole, boxes=outside)
     np.testing.assert_array_equal(moved.areas(), [100, 200, 300, 0, 0, 20])
     assert rows(Selection(min_area_px=200), moved) == [1, 2]
-
-
-def test_mask_threshold_comes_before_the_area() -> None:
     part = sample_detections().select(Selection(mask_threshold=0.65, min_area_px=1))
     assert (part.mask_threshold, len(part)) == (0.65, 0)
     part = sample_detections().select(Selection(mask_threshold=0.55))
-    assert part.masks is not None
     assert (part.mask_threshold, part.masks.any()) == (0.55, True)
 
 
@@ -130,47 +121,38 @@ def test_nothing_to_select_from() -> None:
     none = sample_detections().take([])
     everything = Selection({"*": 0.5, "dog": 0.9}, 0.4, 3, ["dog"], 10)
     assert len(none.select(everything)) == 0
+    assert len(sample_detections().select(Selection(classes=["horse"]))) == 0
 
 
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
+def test_classes_that_the_model_does_not_have(subtests: pytest.Subtests) -> None:
+    for wanted, message in [
         ({"classes": ["persn"]}, r"classes: .* no class 'persn'; closest: person"),
         ({"classes": ["Dog"]}, "closest: dog"),
         ({"classes": ["xyzzy"]}, "it has person, dog, cow"),
         ({"classes": ["background"]}, "no class 'background'"),
         ({"score_threshold": {"horse": 0.5}}, "score threshold: .* no class 'horse'"),
-    ],
-)
-def test_classes_that_the_model_does_not_have(wanted: SelectionOptions, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Selection(**wanted).check(SPEC)
-    with pytest.raises(UsageError, match=message):
-        detections_of_the_model().select(Selection(**wanted))
+    ]:
+        with subtests.test(message):
+            with pytest.raises(UsageError, match=message):
+                Selection(**wanted).check(SPEC)
+            with pytest.raises(UsageError, match=message):
+                detections_of_the_model().select(Selection(**wanted))
 
 
-def test_any_class_name_passes_without_class_names() -> None:
-    assert len(sample_detections().select(Selection(classes=["horse"]))) == 0
-
-
-@pytest.mark.parametrize(
-    ("threshold", "message"),
-    [
+def test_a_threshold_below_the_exported_one(subtests: pytest.Subtests) -> None:
+    for threshold, message in [
         (0.01, "score threshold 0.01 is below the exported 0.05; .* --score-threshold 0.01"),
         (
             {"dog": 0.01},
             "score threshold of dog 0.01 is below .* export with --score-threshold 0.01",
         ),
-    ],
-)
-def test_a_threshold_below_the_exported_one(threshold: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Selection(threshold).check(SPEC)
+    ]:
+        with subtests.test(message), pytest.raises(UsageError, match=message):
+            Selection(threshold).check(SPEC)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
+def test_invalid_selections_are_refused(subtests: pytest.Subtests) -> None:
+    for wanted, message in [
         ({"classes": "person"}, "classes: expected a list of names, got 'person'"),
         ({"classes": 5}, "classes: expected a list of names, got 5"),
         ({"classes": np.array("dog")}, "classes: expected a list of names, got array"),
@@ -195,91 +177,67 @@ def test_a_threshold_below_the_exported_one(threshold: Any, message: str) -> Non
         ({"min_area_px": -1}, "minimal area: expected 0 or more"),
         ({"min_area_px": float("inf")}, "minimal area: expected a number"),
         ({"min_area_px": 10**400}, "minimal area: expected a number"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_invalid_selections_are_refused(wanted: SelectionOptions, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Selection(**wanted)
+    ]:
+        with subtests.test(message), pytest.raises(UsageError, match=message):
+            Selection(**wanted)
 
 
-@pytest.mark.parametrize(
-    "classes",
-    [
-        (n for n in ("dog", "cow")),
-        np.array(["dog", "cow"]),
-        {"dog": 1, "cow": 2},
-        iter(["dog", "cow"]),
-    ],
-    ids=["generator", "array", "mapping", "iterator"],
-)
-def test_classes_from_whatever_gives_names(classes: Any) -> None:
-    selection = Selection(classes=classes)
-    selection.check(SPEC)
-    assert selection.classes == ("dog", "cow")
-    assert [type(name) for name in selection.classes] == [str, str]
-    for _ in range(2):
-        assert rows(selection) == [0, 2, 4]
+def test_classes_from_whatever_gives_names(subtests: pytest.Subtests) -> None:
+    for case, classes in [
+        ("generator", (n for n in ("dog", "cow"))),
+        ("array", np.array(["dog", "cow"])),
+        ("mapping", {"dog": 1, "cow": 2}),
+        ("iterator", iter(["dog", "cow"])),
+    ]:
+        with subtests.test(case):
+            selection = Selection(classes=classes)
+            selection.check(SPEC)
+            assert selection.classes == ("dog", "cow")
+            assert [type(name) for name in selection.classes] == [str, str]
+            for _ in range(2):
+                assert rows(selection) == [0, 2, 4]
 
 
-def test_a_selection_copies_its_arguments() -> None:
-    thresholds = {"dog": 0.8}
-    selection = Selection(thresholds)
-    thresholds["dog"] = float("nan")
-    assert selection.score_threshold == {"dog": 0.8}
-
-
-def test_a_mask_threshold_needs_masks() -> None:
+def test_classes_and_masks_that_the_model_lacks() -> None:
     with pytest.raises(UsageError, match="this model has no masks"):
         Selection(mask_threshold=0.5).check(replace(SPEC, mask=None))
     with pytest.raises(UsageError, match="this model has no masks"):
         sample_detections(masks=False).select(Selection(mask_threshold=0.5))
-
-
-@pytest.mark.parametrize(
-    "selection",
-    [
-        Selection(),
-        Selection(0.05, 0.3, 1, ["dog", "person"], 0),
-        Selection({"*": 0.5, "dog": 1}, top_k=np.int64(3)),  # type: ignore[arg-type]
-        Selection(np.float32(0.5)),  # type: ignore[arg-type]
-    ],
-    ids=str,
-)
-def test_valid_selections_pass(selection: Selection) -> None:
-    selection.check(SPEC)
-    assert len(sample_detections().select(selection)) <= 6
-
-
-def test_a_last_background_is_no_class_and_label_zero_is() -> None:
     last = replace(
-        SPEC,
-        classes=ClassSpec(("person", "dog")),
-        box=replace(SPEC.box, background="last"),
+        SPEC, classes=ClassSpec(("person", "dog")), box=replace(SPEC.box, background="last")
     )
     Selection(classes=["person"]).check(last)
     with pytest.raises(UsageError, match="'cow'"):
         Selection(classes=["cow"]).check(last)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
+def test_valid_selections_pass(subtests: pytest.Subtests) -> None:
+    for selection in [
+        Selection(),
+        Selection(0.05, 0.3, 1, ["dog", "person"], 0),
+        Selection({"*": 0.5, "dog": 1}, top_k=np.int64(3)),  # type: ignore[arg-type]
+        Selection(np.float32(0.5)),  # type: ignore[arg-type]
+    ]:
+        with subtests.test(selection=selection):
+            selection.check(SPEC)
+            assert len(sample_detections().select(selection)) <= 6
+
+
+def test_thresholds_are_read(subtests: pytest.Subtests) -> None:
+    for text, expected in [
         ("0.5", 0.5),
         ("0.5,person=0.7", {"*": 0.5, "person": 0.7}),
         ("person=0.7,0.5", {"*": 0.5, "person": 0.7}),
         ("traffic light=0.7,dog=.25", {"traffic light": 0.7, "dog": 0.25}),
         ("a=b=0.5", {"a=b": 0.5}),
         ("*=0.5", 0.5),
-    ],
-)
-def test_thresholds_are_read(text: str, expected: float | Mapping[str, float]) -> None:
-    assert parse_score_threshold(text) == expected
+    ]:
+        with subtests.test(text=text):
+            assert parse_score_threshold(text) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_other_thresholds_are_refused(subtests: pytest.Subtests) -> None:
+    for text, message in [
         ("", "for instance"),
         ("high", "got 'high'"),
         ("person", "for instance 0.5 or 0.5,person=0.7"),
@@ -287,13 +245,15 @@ def test_thresholds_are_read(text: str, expected: float | Mapping[str, float]) -
         ("0.5,", "for instance"),
         ("0.5,0.6", "a threshold without a name once"),
         ("dog=0.5,dog=0.6", "expected dog once"),
-    ],
-)
-def test_other_thresholds_are_refused(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        parse_score_threshold(text)
+    ]:
+        with subtests.test(message), pytest.raises(UsageError, match=message):
+            parse_score_threshold(text)
 
 
 def test_equal_selections() -> None:
     fields: dict[str, Any] = {"score_threshold": 0.5, "top_k": 2}
     assert Selection(**fields) == Selection(0.5, None, 2)
+    thresholds = {"dog": 0.8}
+    selection = Selection(thresholds)
+    thresholds["dog"] = float("nan")
+    assert selection.score_threshold == {"dog": 0.8}

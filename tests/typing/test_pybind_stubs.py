@@ -44,86 +44,79 @@ def stub(doc: str, use: Use = "argument", owner: str = "self") -> str:
     return text.replace("builtins.", "").replace("typing.", "").replace(":\n    ...\n", "")
 
 
-@pytest.mark.parametrize(
-    ("signature", "expected"),
-    [
-        pytest.param("f(self: m.native.Builder) -> None", "def f(self) -> None", id="no argument"),
-        pytest.param(
+def test_method(subtests: pytest.Subtests) -> None:
+    for case, signature, expected in [
+        ("no argument", "f(self: m.native.Builder) -> None", "def f(self) -> None"),
+        (
+            "default",
             "f(self: m.native.Builder, name: str, flags: typing.SupportsInt = 0) -> int",
             "def f(self, name: str, flags: SupportsIndex=...) -> int",
-            id="default",
         ),
-        pytest.param(
+        (
+            "default None",
             "f(self: m.native.Builder, w: m.native.Builder = None) -> bool",
             "def f(self, w: Builder | None=...) -> bool",
-            id="default None",
         ),
-        pytest.param(
+        (
+            "default by repr, nested class",
             "f(self: object, level: m.native.ILogger.Severity = <Severity.WARNING: 2>) -> None",
             "def f(self, level: ILogger.Severity=...) -> None",
-            id="default by repr, nested class",
         ),
-        pytest.param(
+        (
+            "unnamed arguments",
             "f(self: m.native.Builder, arg0: str, arg1: str) -> m.native.Dims",
             "def f(self, arg0: str, arg1: str, /) -> Dims",
-            id="unnamed arguments",
         ),
-        pytest.param("f(self: object, /) -> str", "def f(self, /) -> str", id="by position"),
-        pytest.param(
+        ("by position", "f(self: object, /) -> str", "def f(self, /) -> str"),
+        (
+            "argument named as a keyword, bare list",
             "f(self: object, in: list[str], out: list) -> object",
             "def f(self, arg15: list[str], /, out: list[Any]) -> Any",
-            id="argument named as a keyword, bare list",
         ),
-        pytest.param(
-            "f(self: object) -> m.native.IEngine", "def f(self) -> IEngine | Any", id="may be null"
-        ),
-        pytest.param(
+        ("may be null", "f(self: object) -> m.native.IEngine", "def f(self) -> IEngine | Any"),
+        (
+            "name leaked from C++",
             "f(self: object, e: m.native.IEngine) -> nvinfer1::v_1_0::IBuilder",
             "def f(self, e: IEngine) -> Builder",
-            id="name leaked from C++",
         ),
-        pytest.param(
+        (
+            "template leaked from C++",
             "f(self: object) -> detail::accessor<detail::policies::str_attr>",
             "def f(self) -> Any",
-            id="template leaked from C++",
         ),
-        pytest.param(
+        (
+            "converted",
             "f(self: object, d: m.native.Dims, w: m.native.Weights) -> m.native.Dims",
             "def f(self, d: Dims | collections.abc.Sequence[SupportsIndex], w: Weights | Any)"
             " -> Dims",
-            id="converted",
         ),
-        pytest.param(
+        (
+            "arrays, capsules, buffers",
             "f(self: object, a: numpy.ndarray[numpy.float32], c: typing_extensions.CapsuleType,"
             " b: typing_extensions.Buffer) -> typing.Annotated[list[int], 'n']",
             "def f(self, a: Any, c: Any, b: typing_extensions.Buffer) -> list[int]",
-            id="arrays, capsules, buffers",
         ),
-        pytest.param(
+        (
+            "callable, union, tuple",
             "f(self: object, g: collections.abc.Callable[[int], str] | None) -> tuple[int, ...]",
             "def f(self, g: collections.abc.Callable[[int], str] | None) -> tuple[int, ...]",
-            id="callable, union, tuple",
         ),
-        pytest.param(
+        (
+            "not Python",
             "f(self: object, a: int = 0, b: int) -> int",
             "def f(self, *args: Any, **kwargs: Any) -> Any",
-            id="not Python",
         ),
-        pytest.param("", "def f(self, *args: Any, **kwargs: Any) -> Any", id="no docstring"),
-    ],
-)
-def test_method(signature: str, expected: str) -> None:
-    text = stub(f"{signature}\n\n    Prose (of a kind) -> here.\n")
-    assert text == expected
-    ast.parse(f"{text}: ...")
+        ("no docstring", "", "def f(self, *args: Any, **kwargs: Any) -> Any"),
+    ]:
+        with subtests.test(case):
+            text = stub(f"{signature}\n\n    Prose (of a kind) -> here.\n")
+            assert text == expected
+            ast.parse(f"{text}: ...")
 
 
-def test_an_overriding_method_gets_an_int() -> None:
+def test_functions_and_overrides() -> None:
     text = stub("f(self: m.native.IEngine, n: typing.SupportsInt) -> bool", "override")
     assert text == "def f(self, n: int) -> bool"
-
-
-def test_a_function_has_no_self() -> None:
     assert stub("f(n: str) -> bool", owner="") == "def f(n: str) -> bool"
     assert stub("f(n: str) -> bool", owner="static") == "@staticmethod\ndef f(n: str) -> bool"
 

@@ -69,17 +69,14 @@ def test_arrays_and_scalars_of_every_number_type(protocol: int, tmp_path: Path) 
         assert type(scalar) is type(number.item())
 
 
-def test_the_modules_of_numpy_1_and_2_mean_the_same(tmp_path: Path) -> None:
+def test_files_of_numpy_1_and_python_2(tmp_path: Path) -> None:
     path = _saved(tmp_path, {"a.b": np.arange(4.0)}, 2)
     body = path.read_bytes()
     old, new = b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n"
     for module in (old, new):
         path.write_bytes(body.replace(new, module).replace(old, module))
         np.testing.assert_array_equal(read_zoo_pickle(path)["a.b"], np.arange(4.0))
-
-
-def test_an_array_as_python_2_wrote_it(tmp_path: Path) -> None:
-    """Its strings are bytes, written as Latin-1 letters."""
+    # Its strings are bytes, written as Latin-1 letters.
     path = _saved(tmp_path, {"a.b": np.arange(4, dtype=np.float32)}, 3)
     body = path.read_bytes()
     assert b"C\x10" in body
@@ -104,33 +101,20 @@ def test_name_suffixes_are_not_matched(name: str, tmp_path: Path) -> None:
     assert list(read_weights(_saved(tmp_path, {**content, "matching_heuristics": False})).tensors)
 
 
-def test_halves_and_doubles_become_float32(tmp_path: Path) -> None:
-    given = {"a.half": np.float16([1.5]), "a.double": np.float64([0.1])}
-    tensors = read_weights(_saved(tmp_path, given)).tensors
-    assert all(t.dtype.is_floating_point and t.element_size() == 4 for t in tensors.values())
-    np.testing.assert_array_equal(tensors["a.double"].numpy(), np.float32([0.1]))
-
-
-def test_an_array_that_repeats_counts_each_time(tmp_path: Path) -> None:
-    array = np.zeros(500, np.float32)
-    path = _saved(tmp_path, {f"a.{i}": array for i in range(9)})
-    with pytest.raises(CheckpointError, match="claim"):
-        read_weights(path)
-
-
-def test_opcodes_are_limited(tmp_path: Path) -> None:
+def test_opcodes_and_bytes_are_limited(tmp_path: Path) -> None:
     path = _saved(tmp_path, [1, 2, 3])
     count = len(list(pickletools.genops(path.read_bytes())))
     assert read_pickle(path, max_opcodes=count) == [1, 2, 3]
     with pytest.raises(CheckpointError, match=f"more than {count - 1} opcodes"):
         read_pickle(path, max_opcodes=count - 1)
-
-
-def test_bytes_made_of_texts_are_limited_by_the_file() -> None:
     allowance = Allowance(8)
     assert as_bytes("12345678", allowance) == b"12345678"
     with pytest.raises(RefusedError, match="more bytes than the file"):
         as_bytes("1", allowance)
+    array = np.zeros(500, np.float32)
+    path = _saved(tmp_path, {f"a.{i}": array for i in range(9)})
+    with pytest.raises(CheckpointError, match="claim"):
+        read_weights(path)
 
 
 def test_nested_lists_are_read_without_recursion(tmp_path: Path) -> None:
@@ -150,9 +134,10 @@ def test_an_array_in_a_list_stays_where_it_is(tmp_path: Path) -> None:
     (array,) = read_pickle(_saved(tmp_path, [np.arange(3)]))  # type: ignore[misc]
     assert isinstance(array, PickledArray)
     np.testing.assert_array_equal(array.values, np.arange(3))
-
-
-def test_messages_show_no_repr_but_of_short_texts() -> None:
-    """A repr has no bound."""
+    given = {"a.half": np.float16([1.5]), "a.double": np.float64([0.1])}
+    tensors = read_weights(_saved(tmp_path, given)).tensors
+    assert all(t.dtype.is_floating_point and t.element_size() == 4 for t in tensors.values())
+    np.testing.assert_array_equal(tensors["a.double"].numpy(), np.float32([0.1]))
+    # A repr has no bound.
     assert shown("a" * 61) == repr("a" * 60)
     assert shown([[]]) == "type list"

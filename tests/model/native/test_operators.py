@@ -19,30 +19,28 @@ from tests.model.test_ops import _random_boxes
 from tests.oracles.pooling import float32_error
 
 
-@pytest.mark.parametrize(
-    ("spec", "sides"),
-    [
-        pytest.param(PoolerSpec(), (4, 8, 16, 32), id="torchvision-box"),
-        pytest.param(PoolerSpec(14, 2), (4, 8, 16, 32), id="torchvision-mask"),
-        pytest.param(
-            PoolerSpec(7, 3, True, inner_eps=1e-8, outer_eps=0.0), (4, 8, 16, 32), id="aligned"
-        ),
-        pytest.param(PoolerSpec(3, 1, strides=(32, 32)), (32, 32), id="equal-strides"),
-        pytest.param(PoolerSpec(14, 2, strides=(16,)), (16,), id="one-level"),
-    ],
-)
-def test_pooling(spec: PoolerSpec, sides: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(3)
-    maps = [torch.tensor(rng.normal(size=(2, 3, 224 // s, 352 // s))).float() for s in sides]
-    corner = rng.uniform(-40, 300, (2, 40, 2))
-    rois = np.concatenate([corner, corner + np.exp(rng.uniform(-1, 6, (2, 40, 2)))], axis=2)
-    given = torch.tensor(rois).float(), torch.tensor(rng.random((2, 40)) > 0.2)
-    expected, _ = OPAQUE.pyramid_pool(maps, *given, spec)
-    for chunk_bytes in (2**28, 1):
-        actual, _ = StaticOperators(NativeOptions(chunk_bytes=chunk_bytes)).pyramid_pool(
-            maps, *given, spec
-        )
-        torch.testing.assert_close(actual, expected, atol=float32_error(maps), rtol=0)
+def test_pooling(subtests: pytest.Subtests) -> None:
+    for case, spec, sides in [
+        ("torchvision-box", PoolerSpec(), (4, 8, 16, 32)),
+        ("torchvision-mask", PoolerSpec(14, 2), (4, 8, 16, 32)),
+        ("aligned", PoolerSpec(7, 3, True, inner_eps=1e-8, outer_eps=0.0), (4, 8, 16, 32)),
+        ("equal-strides", PoolerSpec(3, 1, strides=(32, 32)), (32, 32)),
+        ("one-level", PoolerSpec(14, 2, strides=(16,)), (16,)),
+    ]:
+        with subtests.test(case):
+            rng = np.random.default_rng(3)
+            maps = [
+                torch.tensor(rng.normal(size=(2, 3, 224 // s, 352 // s))).float() for s in sides
+            ]
+            corner = rng.uniform(-40, 300, (2, 40, 2))
+            rois = np.concatenate([corner, corner + np.exp(rng.uniform(-1, 6, (2, 40, 2)))], axis=2)
+            given = torch.tensor(rois).float(), torch.tensor(rng.random((2, 40)) > 0.2)
+            expected, _ = OPAQUE.pyramid_pool(maps, *given, spec)
+            for chunk_bytes in (2**28, 1):
+                actual, _ = StaticOperators(NativeOptions(chunk_bytes=chunk_bytes)).pyramid_pool(
+                    maps, *given, spec
+                )
+                torch.testing.assert_close(actual, expected, atol=float32_error(maps), rtol=0)
 
 
 @pytest.mark.parametrize("limit", [0.3, 0.5, 0.7])

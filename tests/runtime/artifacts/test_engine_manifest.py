@@ -6,7 +6,6 @@ import hashlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -49,47 +48,34 @@ def _with_another_character(text: str, rng: np.random.Generator) -> str:
     return text[:place] + other[int(rng.integers(len(other)))] + text[place + 1 :]
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        pytest.param(
-            {"library_version": "1.6.0.1"}, "built with tensorrt_rtx 1.6.0.1", id="version"
-        ),
-        pytest.param({"architecture": "sm86"}, "built for sm86, this GPU is sm89", id="gpu"),
-        pytest.param({"size_bytes": 5}, "expected 5 bytes", id="size"),
-        pytest.param({"library": "caffe"}, "not a readable manifest", id="library"),
-        pytest.param({"tensors": ()}, "differ from its manifest", id="tensors"),
-        pytest.param({"build_seconds": "1"}, "build_seconds: expected", id="type"),
-        pytest.param({"hardware_compatible": "all"}, "hardware_compatible: expected", id="level"),
-    ],
-)
 def test_manifests_that_do_not_fit(
     demo_rtx_onnx: Path,
     tmp_path: Path,
     library: FakeTensorRT,
     cuda: FakeCuda,
-    change: dict[str, Any],
-    says: str,
+    subtests: pytest.Subtests,
 ) -> None:
-    engine = write_engine(demo_rtx_onnx, tmp_path / "odd.sm89.engine", **change)
-    with pytest.raises(ArtifactError, match=says) as caught:
-        TensorRTSession(engine, cuda=cuda)
-    assert "\n" not in str(caught.value)
-    assert bool(library.deserialized) == (says == "differ from its manifest")
+    for change, says in [
+        ({"library_version": "1.6.0.1"}, "built with tensorrt_rtx 1.6.0.1"),
+        ({"architecture": "sm86"}, "built for sm86, this GPU is sm89"),
+        ({"size_bytes": 5}, "expected 5 bytes"),
+        ({"library": "caffe"}, "not a readable manifest"),
+        ({"tensors": ()}, "differ from its manifest"),
+        ({"build_seconds": "1"}, "build_seconds: expected"),
+        ({"hardware_compatible": "all"}, "hardware_compatible: expected"),
+    ]:
+        with subtests.test(says):
+            library.deserialized.clear()
+            engine = write_engine(demo_rtx_onnx, tmp_path / "odd.sm89.engine", **change)
+            with pytest.raises(ArtifactError, match=says) as caught:
+                TensorRTSession(engine, cuda=cuda)
+            assert "\n" not in str(caught.value)
+            assert bool(library.deserialized) == (says == "differ from its manifest")
 
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        '{"schema_version": 2}',
-        '{"schema_version": 1}',
-        "[" * 1_500,
-        "\x00",
-    ],
+    ["", "{", "[]", "null", '{"schema_version": 2}', '{"schema_version": 1}', "[" * 1_500, "\x00"],
     ids=["empty", "cut", "list", "null", "newer", "parts", "deep", "zero"],
 )
 def test_manifests_that_are_none(
@@ -126,9 +112,10 @@ def test_later_versions_run_version_compatible_engines_only(
         TensorRTSession(engine, cuda=cuda)
 
 
-@pytest.mark.parametrize(
-    ("level", "local", "fits"),
-    [
+def test_which_gpus_an_engine_of_sm86_runs_on(
+    demo_rtx_onnx: Path, tmp_path: Path, library: FakeTensorRT, subtests: pytest.Subtests
+) -> None:
+    for level, local, fits in [
         ("none", "sm89", False),
         ("none", "sm86", True),
         ("ampere-plus", "sm120", True),
@@ -136,35 +123,28 @@ def test_later_versions_run_version_compatible_engines_only(
         ("ampere-plus", "sm75", False),
         ("same-compute-capability", "sm86", True),
         ("same-compute-capability", "sm89", False),
-    ],
-)
-def test_which_gpus_an_engine_of_sm86_runs_on(
-    demo_rtx_onnx: Path, tmp_path: Path, library: FakeTensorRT, level: str, local: str, fits: bool
-) -> None:
-    engine = write_engine(
-        demo_rtx_onnx, tmp_path / "a.engine", hardware_compatible=level, architecture="sm86"
-    )
-    library.cuda = cuda = FakeCuda(local)
-    if fits:
-        TensorRTSession(engine, cuda=cuda).close()
-    else:
-        with pytest.raises(ArtifactError, match=f"built for sm86, this GPU is {local}"):
-            TensorRTSession(engine, cuda=cuda)
+    ]:
+        with subtests.test(level=level):
+            engine = write_engine(
+                demo_rtx_onnx, tmp_path / "a.engine", hardware_compatible=level, architecture="sm86"
+            )
+            library.cuda = cuda = FakeCuda(local)
+            if fits:
+                TensorRTSession(engine, cuda=cuda).close()
+            else:
+                with pytest.raises(ArtifactError, match=f"built for sm86, this GPU is {local}"):
+                    TensorRTSession(engine, cuda=cuda)
 
 
-def test_a_manifest_that_is_too_large(tmp_path: Path) -> None:
+def test_an_engine_missing_or_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = tmp_path / "a.engine"
     engine_manifest.manifest_path(engine).write_bytes(
         b" " * (engine_manifest._MAX_MANIFEST_BYTES + 1)
     )
     with pytest.raises(ArtifactError, match="larger than any manifest"):
         engine_manifest.read_engine_file(engine)
-
-
-def test_an_engine_missing_or_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(info=SimpleNamespace(size_bytes=0, sha256=""))
     monkeypatch.setattr(engine_manifest, "read_engine_file", lambda _: manifest)
-    engine = tmp_path / "a.engine"
     with pytest.raises(ArtifactError, match=r"a\.engine: no such file"):
         engine_manifest.load_checked(engine)
     engine.write_bytes(b"")

@@ -218,7 +218,7 @@ def test_not_a_fraction(text: str) -> None:
     assert fraction("0.25") == 0.25
 
 
-def test_steps_in_a_file_are_plain_lines() -> None:
+def test_steps_in_a_file_and_on_a_terminal() -> None:
     stream = io.StringIO()
     steps = Steps(2, stream)
     steps.begin("reading")
@@ -229,9 +229,6 @@ def test_steps_in_a_file_are_plain_lines() -> None:
     first, second = stream.getvalue().splitlines()
     assert first.startswith("[1/2] reading 0.")
     assert second.startswith("[2/2] writing 0.")
-
-
-def test_steps_on_a_terminal_name_what_runs() -> None:
     stream = Terminal()
     steps = Steps(2, stream)
     steps.begin("reading")

@@ -34,7 +34,7 @@ def _run(stream: io.StringIO, total: int | None, photos: int = 10, step: float =
     return re.split(r"\r\x1b\[K|\n", stream.getvalue())
 
 
-def test_a_pipe_gets_json_lines() -> None:
+def test_json_lines_for_a_pipe() -> None:
     lines = [json.loads(line) for line in _run(io.StringIO(), 10) if line]
     assert [line["event"] for line in lines] == ["progress", "progress", "done"]
     assert [line["photos"] for line in lines] == [4, 8, 10]
@@ -43,9 +43,6 @@ def test_a_pipe_gets_json_lines() -> None:
     assert lines[-1]["images_per_s"] == 4.0
     # Photos that failed do not make the others look faster.
     assert lines[-1]["stage_ms"] == pytest.approx({"decode": 4, "network": 200})
-
-
-def test_a_pipe_of_a_source_without_an_end() -> None:
     lines = [json.loads(line) for line in _run(io.StringIO(), None, 1) if line]
     assert [line["total"] for line in lines] == [None]
 

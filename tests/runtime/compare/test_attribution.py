@@ -78,19 +78,9 @@ def test_the_worked_example() -> None:
     assert verdict.passed
 
 
-def test_a_benign_trace_has_nothing_undecided() -> None:
-    borderline = find_borderline(benign_trace(scene()), FP32_ONNX)
-    assert not borderline.proposals.undecided.any()
-    assert not borderline.detections.undecided.any()
-    assert borderline.levels == ()
-
-
-def test_without_a_trace_nothing_is_explained() -> None:
+def test_a_trace_is_needed_only_for_an_excess() -> None:
     result = scene()
     assert _check(result, dropped(result), None).unexplained_rows == 1
-
-
-def test_the_trace_is_asked_only_for_images_with_an_excess() -> None:
     result, asked = scene(), []
     comparisons = [compare(result, result, "a"), compare(result, dropped(result), "b")]
 
@@ -100,22 +90,24 @@ def test_the_trace_is_asked_only_for_images_with_an_excess() -> None:
 
     explain(check(comparisons), comparisons, trace_of)
     assert asked == ["b"]
+    borderline = find_borderline(benign_trace(scene()), FP32_ONNX)
+    assert not borderline.proposals.undecided.any()
+    assert not borderline.detections.undecided.any()
+    assert borderline.levels == ()
 
 
-@pytest.mark.parametrize(
-    ("row", "explained"),
-    [pytest.param(11, True, id="its own"), pytest.param(4, False, id="another row's")],
-)
-def test_score_at_the_threshold_explains_its_own_row(row: int, explained: bool) -> None:
-    result = scene()
-    scores = result.scores.copy()
-    scores[11] = 0.0500001
-    result = replace(result, scores=scores)
-    verdict = _check(result, dropped(result, row), benign_trace(result))
-    assert [bool(e.near_tie) for e in verdict.excesses] == [explained]
-    if explained:
-        assert verdict.excesses[0].near_tie.startswith("score 0.0500001")
-        assert "from 0.05 (epsilon 2.9e-06)" in verdict.excesses[0].near_tie
+def test_score_at_the_threshold_explains_its_own_row(subtests: pytest.Subtests) -> None:
+    for case, row, explained in [("its own", 11, True), ("another row's", 4, False)]:
+        with subtests.test(case):
+            result = scene()
+            scores = result.scores.copy()
+            scores[11] = 0.0500001
+            result = replace(result, scores=scores)
+            verdict = _check(result, dropped(result, row), benign_trace(result))
+            assert [bool(e.near_tie) for e in verdict.excesses] == [explained]
+            if explained:
+                assert verdict.excesses[0].near_tie.startswith("score 0.0500001")
+                assert "from 0.05 (epsilon 2.9e-06)" in verdict.excesses[0].near_tie
 
 
 @pytest.mark.parametrize(
@@ -146,13 +138,10 @@ def test_nms_tie_explains_only_the_row_that_depends_on_it(row: int, explained: b
     assert [e.near_tie.startswith("NMS IoU 0.5 is 0") for e in verdict.excesses] == [explained]
 
 
-def test_nms_tie_of_another_class_explains_nothing() -> None:
+def test_nms_ties_that_explain_nothing() -> None:
     result = detections(TIED, [0.9, 0.8], [1, 2])
     trace = _trace(result.boxes, result.scores, result.labels)
     assert _check(result, dropped(result, 1), trace).unexplained_rows == 1
-
-
-def test_nms_tie_does_not_explain_a_row_that_is_no_candidate() -> None:
     result = detections([*TIED, FAR], [0.9, 0.8, 0.7], [1, 1, 1])
     trace = _trace(result.boxes, result.scores, result.labels)
     assert _check(result, shifted(result, 1), trace).unexplained_rows == 1
@@ -180,54 +169,46 @@ def test_tie_at_the_top_k_cut_explains_both_rows() -> None:
     assert _check(kept, shifted(kept, 1), trace).unexplained_rows == 1
 
 
-@pytest.mark.parametrize(
-    ("row", "explained"),
-    [pytest.param(0, True, id="at its place"), pytest.param(1, False, id="elsewhere")],
-)
 @pytest.mark.parametrize("corrupt", [shifted, relabelled, dropped])
 def test_proposal_tie_explains_rows_that_overlap_it(
-    corrupt: Callable[[Detections, int], Detections], row: int, explained: bool
+    corrupt: Callable[[Detections, int], Detections], subtests: pytest.Subtests
 ) -> None:
-    result = detections([[10.0, 10, 78, 60], FAR], [0.9, 0.8], [1, 1])
-    # IoU 0.7 of the first two, the limit of the RPN's NMS.
-    rpn = [[10.0, 10, 80, 60], [10.0, 10, 110, 60], FAR]
-    trace = _trace(result.boxes, result.scores, result.labels, rpn, [0.9, 0.8, 0.7])
-    verdict = _check(result, corrupt(result, row), trace)
-    assert {e.near_tie.startswith("NMS IoU 0.7") for e in verdict.excesses} == {explained}
+    for case, row, explained in [("at its place", 0, True), ("elsewhere", 1, False)]:
+        with subtests.test(case):
+            result = detections([[10.0, 10, 78, 60], FAR], [0.9, 0.8], [1, 1])
+            # IoU 0.7 of the first two, the limit of the RPN's NMS.
+            rpn = [[10.0, 10, 80, 60], [10.0, 10, 110, 60], FAR]
+            trace = _trace(result.boxes, result.scores, result.labels, rpn, [0.9, 0.8, 0.7])
+            verdict = _check(result, corrupt(result, row), trace)
+            assert {e.near_tie.startswith("NMS IoU 0.7") for e in verdict.excesses} == {explained}
 
 
-@pytest.mark.parametrize(
-    ("last_score", "explained"),
-    [pytest.param(0.01, True, id="tied"), pytest.param(0.02, False, id="clear")],
-)
-def test_the_cut_before_the_rpn_nms(last_score: float, explained: bool) -> None:
-    spec = replace(SPEC, rpn=replace(SPEC.rpn, pre_nms=3))
-    result = detections([[10.0, 10, 60, 60], FAR], [0.9, 0.8], [1, 1])
-    rpn = [[100.0, 10, 150, 60], [10.0, 10, 60, 60], FAR]
-    scores = [0.9, last_score, 0.01]
-    trace = _trace(result.boxes, result.scores, result.labels, rpn, scores, spec=spec)
-    verdict = _check(result, dropped(result, 0), trace)
-    assert [e.near_tie.startswith("score at its level's cut") for e in verdict.excesses] == [
-        explained
-    ]
+def test_the_cut_before_the_rpn_nms(subtests: pytest.Subtests) -> None:
+    for case, last_score, explained in [("tied", 0.01, True), ("clear", 0.02, False)]:
+        with subtests.test(case):
+            spec = replace(SPEC, rpn=replace(SPEC.rpn, pre_nms=3))
+            result = detections([[10.0, 10, 60, 60], FAR], [0.9, 0.8], [1, 1])
+            rpn = [[100.0, 10, 150, 60], [10.0, 10, 60, 60], FAR]
+            scores = [0.9, last_score, 0.01]
+            trace = _trace(result.boxes, result.scores, result.labels, rpn, scores, spec=spec)
+            verdict = _check(result, dropped(result, 0), trace)
+            assert [
+                e.near_tie.startswith("score at its level's cut") for e in verdict.excesses
+            ] == [explained]
 
 
-@pytest.mark.parametrize(
-    ("side_px", "row", "explained"),
-    [
-        pytest.param(112.0, 0, True, id="at a boundary"),
-        pytest.param(112.0, 1, False, id="another row"),
-        pytest.param(113.0, 0, False, id="off the boundary"),
-    ],
-)
-def test_level_rule_explains_rows_of_its_proposal(
-    side_px: float, row: int, explained: bool
-) -> None:
-    result = detections([[10.0, 10, 120, 120], FAR], [0.9, 0.8], [1, 1])
-    proposals = [[8, 8, 8 + side_px, 8 + side_px], FAR]
-    trace = _trace(result.boxes, result.scores, result.labels, proposals=proposals)
-    verdict = _check(result, shifted(result, row), trace)
-    assert [e.near_tie.startswith("level rule 3") for e in verdict.excesses] == [explained]
+def test_level_rule_explains_rows_of_its_proposal(subtests: pytest.Subtests) -> None:
+    for case, side_px, row, explained in [
+        ("at a boundary", 112.0, 0, True),
+        ("another row", 112.0, 1, False),
+        ("off the boundary", 113.0, 0, False),
+    ]:
+        with subtests.test(case):
+            result = detections([[10.0, 10, 120, 120], FAR], [0.9, 0.8], [1, 1])
+            proposals = [[8, 8, 8 + side_px, 8 + side_px], FAR]
+            trace = _trace(result.boxes, result.scores, result.labels, proposals=proposals)
+            verdict = _check(result, shifted(result, row), trace)
+            assert [e.near_tie.startswith("level rule 3") for e in verdict.excesses] == [explained]
 
 
 def test_boxes_are_compared_on_the_canvas() -> None:
@@ -239,14 +220,10 @@ def test_boxes_are_compared_on_the_canvas() -> None:
     assert (far.unexplained_rows, near.unexplained_rows) == (1, 0)
 
 
-def test_a_trace_that_contradicts_its_spec_is_refused() -> None:
+def test_traces_that_are_refused() -> None:
     trace = benign_trace(scene())
     wrong = replace(trace, rpn_kept=np.zeros(12, dtype=np.bool_))
     with pytest.raises(ValueError, match="rpn_kept contradicts the spec"):
         find_borderline(wrong, FP32_ONNX)
-
-
-def test_arrays_that_do_not_fit_are_refused() -> None:
-    trace = benign_trace(scene())
     with pytest.raises(ValueError, match=r"expected rpn_levels \(12,\), got \(11,\)"):
         replace(trace, rpn_levels=trace.rpn_levels[1:])

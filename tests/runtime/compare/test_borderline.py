@@ -76,31 +76,33 @@ def test_no_perturbation_within_epsilon_changes_a_certain_outcome() -> None:
     assert certain > 400
 
 
-@pytest.mark.parametrize(
-    ("second", "scores", "undecided_rows"),
-    [
-        pytest.param([0, 0, 100, 50], [0.9, 0.8], [1], id="IoU at the limit"),
-        pytest.param([0, 0, 100.1, 50], [0.9, 0.8], [], id="IoU below"),
-        pytest.param([0, 0, 99.9, 50], [0.9, 0.8], [], id="IoU above"),
-        pytest.param([0, 0, 60, 50], [0.8, 0.8], [0, 1], id="equal scores"),
-        pytest.param([0, 0, 60, 50], [0.8, 0.7999], [], id="scores apart"),
-        pytest.param([100, 0, 160, 50], [0.8, 0.8], [], id="equal scores, boxes apart"),
-    ],
-)
-def test_undecided_outcomes_of_two_boxes(
-    second: list[float], scores: list[float], undecided_rows: list[int]
-) -> None:
-    boxes = np.array([[0, 0, 50, 50], second], dtype=np.float64)
-    outcomes = _outcomes(boxes, np.array(scores), np.zeros(2, dtype=np.int64))
-    assert np.flatnonzero(outcomes.undecided).tolist() == undecided_rows
+def test_undecided_outcomes_of_two_boxes(subtests: pytest.Subtests) -> None:
+    for case, second, scores, undecided_rows in [
+        ("IoU at the limit", [0, 0, 100, 50], [0.9, 0.8], [1]),
+        ("IoU below", [0, 0, 100.1, 50], [0.9, 0.8], []),
+        ("IoU above", [0, 0, 99.9, 50], [0.9, 0.8], []),
+        ("equal scores", [0, 0, 60, 50], [0.8, 0.8], [0, 1]),
+        ("scores apart", [0, 0, 60, 50], [0.8, 0.7999], []),
+        ("equal scores, boxes apart", [100, 0, 160, 50], [0.8, 0.8], []),
+    ]:
+        with subtests.test(case):
+            boxes = np.array([[0, 0, 50, 50], second], dtype=np.float64)
+            outcomes = _outcomes(boxes, np.array(scores), np.zeros(2, dtype=np.int64))
+            assert np.flatnonzero(outcomes.undecided).tolist() == undecided_rows
 
 
-def test_a_near_tie_with_a_box_that_is_certainly_dropped_decides_nothing() -> None:
+def test_what_certain_boxes_decide() -> None:
     # The second box is at IoU 0.5 with the third, but the first one drops it for certain.
     boxes = np.array([[0, 0, 52, 50], [0, 0, 50, 50], [0, 0, 25, 50]], dtype=np.float64)
     outcomes = _outcomes(boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, dtype=np.int64))
     assert outcomes.kept.tolist() == [True, False, True]
     assert not outcomes.undecided.any()
+    boxes = np.array([[0.0, 0.0, 224.0, 224.0]])
+    assert not list(level_near_ties(boxes, PoolerSpec(strides=(16,)), FP32_EPSILONS, "proposal"))
+    outcomes = Outcomes(np.array([True, False, True, False]), np.array([False, False, False, True]))
+    min_above, max_above = rank_bounds(outcomes, np.array([0.9, 0.8, 0.7, 0.6]), 1e-5)
+    assert min_above[:3].tolist() == [0, 1, 1]
+    assert max_above[:3].tolist() == [0, 1, 2]
 
 
 def test_a_box_that_only_an_undecided_box_drops_is_undecided() -> None:
@@ -111,37 +113,21 @@ def test_a_box_that_only_an_undecided_box_drops_is_undecided() -> None:
     selection = select("box", 10, pairs, scores, none, {}, FP32_EPSILONS)
     assert selection.undecided.tolist() == [False, True, True]
     near_tie = selection.near_tie(2)
-    assert near_tie is not None
     assert (near_tie.quantity, near_tie.value, near_tie.where) == ("NMS IoU", 0.5, "box 0 and 1")
     assert selection.near_tie(0) is None
 
 
-@pytest.mark.parametrize(
-    ("third", "undecided_rows"),
-    [
-        pytest.param(0.7, [1, 2], id="tie at the cut"),
-        pytest.param(0.69, [], id="clear cut"),
-    ],
-)
-def test_only_ranks_that_tie_at_the_cut_are_undecided(
-    third: float, undecided_rows: list[int]
-) -> None:
-    boxes = np.arange(4)[:, None] * 100.0 + np.array([0.0, 0.0, 50.0, 50.0])
-    scores, groups = np.array([0.9, 0.7, third, 0.5]), np.zeros(4, dtype=np.int64)
-    pairs = suppression(boxes, scores, groups, LIMIT, FP32_EPSILONS, np.zeros(4))
-    selection = select("box", 2, pairs, scores, np.zeros(4, np.bool_), {}, FP32_EPSILONS)
-    assert np.flatnonzero(selection.undecided).tolist() == undecided_rows
-    for row in undecided_rows:
-        near_tie = selection.near_tie(row)
-        assert near_tie is not None
-        assert (near_tie.value, near_tie.threshold, near_tie.distance) == (3, 2, 1)
-
-
-def test_rank_bounds_count_certain_and_possible_survivors() -> None:
-    outcomes = Outcomes(np.array([True, False, True, False]), np.array([False, False, False, True]))
-    min_above, max_above = rank_bounds(outcomes, np.array([0.9, 0.8, 0.7, 0.6]), 1e-5)
-    assert min_above[:3].tolist() == [0, 1, 1]
-    assert max_above[:3].tolist() == [0, 1, 2]
+def test_only_ranks_that_tie_at_the_cut_are_undecided(subtests: pytest.Subtests) -> None:
+    for case, third, undecided_rows in [("tie at the cut", 0.7, [1, 2]), ("clear cut", 0.69, [])]:
+        with subtests.test(case):
+            boxes = np.arange(4)[:, None] * 100.0 + np.array([0.0, 0.0, 50.0, 50.0])
+            scores, groups = np.array([0.9, 0.7, third, 0.5]), np.zeros(4, dtype=np.int64)
+            pairs = suppression(boxes, scores, groups, LIMIT, FP32_EPSILONS, np.zeros(4))
+            selection = select("box", 2, pairs, scores, np.zeros(4, np.bool_), {}, FP32_EPSILONS)
+            assert np.flatnonzero(selection.undecided).tolist() == undecided_rows
+            for row in undecided_rows:
+                near_tie = selection.near_tie(row)
+                assert (near_tie.value, near_tie.threshold, near_tie.distance) == (3, 2, 1)
 
 
 def test_filters_report_what_they_may_remove() -> None:
@@ -156,26 +142,19 @@ def test_filters_report_what_they_may_remove() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("side_px", "expected"),
-    [
-        pytest.param(112.0, [3.0], id="level 2 to 3"),
-        pytest.param(224.0, [4.0], id="level 3 to 4"),
-        pytest.param(448.0, [5.0], id="level 4 to 5"),
-        pytest.param(56.0, [], id="below the lowest level"),
-        pytest.param(896.0, [], id="above the highest level"),
-        pytest.param(225.0, [], id="a pixel away"),
-    ],
-)
-def test_level_rule_boundaries(side_px: float, expected: list[float]) -> None:
-    boxes = np.array([[7.0, 9.0, 7.0 + side_px, 9.0 + side_px]])
-    near_ties = level_near_ties(boxes, PoolerSpec(), FP32_EPSILONS, "proposal")
-    assert [near_tie.threshold for _, near_tie in near_ties] == expected
-
-
-def test_a_single_level_has_no_level_rule() -> None:
-    boxes = np.array([[0.0, 0.0, 224.0, 224.0]])
-    assert not list(level_near_ties(boxes, PoolerSpec(strides=(16,)), FP32_EPSILONS, "proposal"))
+def test_level_rule_boundaries(subtests: pytest.Subtests) -> None:
+    for case, side_px, expected in [
+        ("level 2 to 3", 112.0, [3.0]),
+        ("level 3 to 4", 224.0, [4.0]),
+        ("level 4 to 5", 448.0, [5.0]),
+        ("below the lowest level", 56.0, []),
+        ("above the highest level", 896.0, []),
+        ("a pixel away", 225.0, []),
+    ]:
+        with subtests.test(case):
+            boxes = np.array([[7.0, 9.0, 7.0 + side_px, 9.0 + side_px]])
+            near_ties = level_near_ties(boxes, PoolerSpec(), FP32_EPSILONS, "proposal")
+            assert [near_tie.threshold for _, near_tie in near_ties] == expected
 
 
 def test_rounding_of_class_shifted_boxes_leaves_near_ties_undecided() -> None:

@@ -42,9 +42,8 @@ def _document(*objects: Any, images: Any = (IMAGE,), categories: Any = (CATEGORY
     return {"images": [*images], "annotations": [*objects], "categories": [*categories]}
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
+def test_invalid_files_are_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for document in [
         "not json",
         [],
         {"images": [IMAGE], "annotations": [OBJECT]},
@@ -55,11 +54,9 @@ def _document(*objects: Any, images: Any = (IMAGE,), categories: Any = (CATEGORY
         _document({**OBJECT, "image_id": None}),
         _document(1),
         _document(categories=[{"name": "cat"}]),
-    ],
-)
-def test_invalid_files_are_refused(document: object, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"labels\.json"):
-        _read(document, tmp_path)
+    ]:
+        with subtests.test(document=document), pytest.raises(UsageError, match=r"labels\.json"):
+            _read(document, tmp_path)
 
 
 def test_ids_may_be_strings_and_iscrowd_may_be_missing(spec: ModelSpec, tmp_path: Path) -> None:

@@ -65,23 +65,19 @@ TWO = _truth(_object(1, 1, A), _object(2, 1, B))
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-@pytest.mark.parametrize(
-    ("results", "expected"),
-    [
-        pytest.param([_result(1, A, 0.9), _result(1, B, 0.8)], 1.0, id="all"),
+def test_hand_computed_ap(iou_type: IouType, subtests: pytest.Subtests) -> None:
+    for case, results, expected in [
+        ("all", [_result(1, A, 0.9), _result(1, B, 0.8)], 1.0),
         # Precision 1 at the 51 recall thresholds 0, 0.01, ... 0.50, and 0 at the other 50.
-        pytest.param([_result(1, A, 0.9)], 51 / 101, id="half"),
-        pytest.param(
-            [_result(1, ELSEWHERE, 0.9), _result(1, A, 0.8)], 51 / 101 / 2, id="half, after a miss"
-        ),
-        pytest.param([], 0.0, id="nothing"),
-    ],
-)
-def test_hand_computed_ap(iou_type: IouType, results: list[Any], expected: float) -> None:
-    result = evaluate(TWO, results, iou_type, [1])
-    assert result.ap == pytest.approx(expected, abs=1e-12)
-    assert result.ap_small == -1.0
-    assert result.ap_medium == pytest.approx(expected, abs=1e-12)
+        ("half", [_result(1, A, 0.9)], 51 / 101),
+        ("half, after a miss", [_result(1, ELSEWHERE, 0.9), _result(1, A, 0.8)], 51 / 101 / 2),
+        ("nothing", [], 0.0),
+    ]:
+        with subtests.test(case):
+            result = evaluate(TWO, results, iou_type, [1])
+            assert result.ap == pytest.approx(expected, abs=1e-12)
+            assert result.ap_small == -1.0
+            assert result.ap_medium == pytest.approx(expected, abs=1e-12)
 
 
 def test_all_twelve_numbers_are_coco_s() -> None:
@@ -104,18 +100,16 @@ def test_all_twelve_numbers_are_coco_s() -> None:
     assert list(astuple(evaluate(truth, results, "bbox", [1, 2]))) == list(evaluation.stats)
 
 
-def test_a_crowd_absorbs_detections() -> None:
+def test_crowds_other_images_and_no_objects() -> None:
     crowd = _truth(_object(1, 1, A), _object(2, 1, (50, 50, 50, 50), crowd=1))
     inside = [_result(1, (60, 60, 10, 10), 0.99), _result(1, A, 0.9)]
     assert evaluate(crowd, inside, "bbox", [1]).ap == pytest.approx(1.0)
     assert evaluate(_truth(_object(1, 1, A)), inside, "bbox", [1]).ap == pytest.approx(0.5)
-
-
-def test_only_the_named_images_count() -> None:
     truth = _truth(_object(1, 1, A), _object(2, 2, A))
     results = [_result(1, A, 0.9)]
     assert evaluate(truth, results, "bbox", [1]).ap == pytest.approx(1.0)
     assert evaluate(truth, results, "bbox", [1, 2]).ap == pytest.approx(51 / 101)
+    assert set(astuple(evaluate(_truth(), [_result(1, A, 0.9)], "bbox", [1]))) == {-1.0}
 
 
 def test_masks_are_sized_by_their_own_area() -> None:
@@ -125,10 +119,6 @@ def test_masks_are_sized_by_their_own_area() -> None:
     result = evaluate(TWO, [stray, _result(1, A, 0.9), _result(1, B, 0.8)], "segm", [1])
     assert result.ap_medium == pytest.approx(1.0)
     assert result.ap < 1.0
-
-
-def test_without_objects_there_is_no_ap() -> None:
-    assert set(astuple(evaluate(_truth(), [_result(1, A, 0.9)], "bbox", [1]))) == {-1.0}
 
 
 def test_inputs_are_left_alone_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,13 +135,10 @@ def test_images_without_annotations_are_named(ids: list[int]) -> None:
         evaluate(TWO, [], "bbox", ids)
 
 
-def test_a_row_without_a_mask_is_named() -> None:
+def test_rows_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"image_id": 1, "category_id": 7, "score": 0.5, "bbox": [0, 0, 5, 5]}
     with pytest.raises(UsageError, match="expected 'segmentation' in result row 1"):
         evaluate(TWO, [row], "segm", [1])
-
-
-def test_missing_pycocotools_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[eval\]'"):
         evaluate(TWO, [], "bbox", [1])

@@ -40,7 +40,7 @@ def test_every_limit_has_a_reason() -> None:
     assert all(entry.name and len(entry.reason) > 20 for entry in entries)
 
 
-def test_equal_results_pass() -> None:
+def test_equal_and_empty_results_pass() -> None:
     result = scene()
     verdict = check([compare(result, result, "a"), compare(result, result, "b")])
     assert verdict.passed
@@ -48,13 +48,15 @@ def test_equal_results_pass() -> None:
     assert str(verdict) == (
         "24 of 24 detections equal · score 0.0e+00 · box 0.0000 px · mask IoU 1.0000"
     )
-
-
-def test_no_detections_on_either_side_pass() -> None:
     empty = detections(np.zeros((0, 4)), [], [])
     verdict = check([compare(empty, empty, "a")])
     assert verdict.passed
     assert str(verdict) == "0 of 0 detections equal"
+    comparison = compare(result, result, "a")
+    comparison.score_diff[:] = FP32_ONNX.score.value
+    comparison.box_diff_px[:] = FP32_ONNX.box_px.value
+    comparison.mask_iou[:] = FP32_ONNX.mask_iou.value
+    assert check([comparison]).excesses == ()
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"]], ids=["no image", "one name twice"])
@@ -64,7 +66,7 @@ def test_a_check_of_nothing_or_of_namesakes_is_refused(names: list[str]) -> None
         check([compare(result, result, name) for name in names])
 
 
-def test_each_quantity_is_reported_at_its_row() -> None:
+def test_excesses_are_reported_at_their_rows() -> None:
     result = scene()
     scores = result.scores.copy()
     scores[2] += 1e-4
@@ -77,10 +79,6 @@ def test_each_quantity_is_reported_at_its_row() -> None:
     ]
     assert excesses[1].got == pytest.approx(0.05, abs=1e-4)
     assert str(excesses[1]).startswith("a: reference row 3, label 1: box_px 0.05")
-
-
-def test_unmatched_rows_of_both_sides_are_reported() -> None:
-    result = scene()
     missing = check([compare(result, dropped(result, 4), "a")]).excesses
     assert [(e.quantity, e.side, e.row) for e in missing] == [("unmatched", "reference", 4)]
     swapped = check([compare(result, relabelled(result, 4), "a")]).excesses
@@ -100,16 +98,6 @@ def test_a_nan_is_an_excess() -> None:
     assert np.isnan(verdict.worst_score_diff or 0.0)
 
 
-def test_the_limits_themselves_are_allowed() -> None:
-    result = scene()
-    comparison = compare(result, result, "a")
-    assert comparison.mask_iou is not None
-    comparison.score_diff[:] = FP32_ONNX.score.value
-    comparison.box_diff_px[:] = FP32_ONNX.box_px.value
-    comparison.mask_iou[:] = FP32_ONNX.mask_iou.value
-    assert check([comparison]).excesses == ()
-
-
 def test_small_masks_have_their_own_limit() -> None:
     assert mask_limits(np.array([0, 199, 200, 5000]), FP32_ONNX).tolist() == [
         0.99,
@@ -119,38 +107,30 @@ def test_small_masks_have_their_own_limit() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("near_tie", "unexplained", "passed"),
-    [
-        pytest.param(0, 0, True, id="none"),
-        pytest.param(2, 0, True, id="half a percent from near ties"),
-        pytest.param(3, 0, False, id="more from near ties"),
-        pytest.param(0, 1, False, id="one unexplained"),
-    ],
-)
-def test_verdict_counts_rows(near_tie: int, unexplained: int, passed: bool) -> None:
-    excesses = [_excess(row, near_tie="near") for row in range(near_tie)]
-    excesses += [_excess(100 + row) for row in range(unexplained)]
-    verdict = _verdict(400, *excesses)
-    assert (verdict.near_tie_rows, verdict.unexplained_rows) == (near_tie, unexplained)
-    assert verdict.passed is passed
+def test_verdict_counts_rows(subtests: pytest.Subtests) -> None:
+    for case, near_tie, unexplained, passed in [
+        ("none", 0, 0, True),
+        ("half a percent from near ties", 2, 0, True),
+        ("more from near ties", 3, 0, False),
+        ("one unexplained", 0, 1, False),
+    ]:
+        with subtests.test(case):
+            excesses = [_excess(row, near_tie="near") for row in range(near_tie)]
+            excesses += [_excess(100 + row) for row in range(unexplained)]
+            verdict = _verdict(400, *excesses)
+            assert (verdict.near_tie_rows, verdict.unexplained_rows) == (near_tie, unexplained)
+            assert verdict.passed is passed
 
 
-def test_a_row_counts_once_and_needs_a_near_tie_for_each_excess() -> None:
+def test_near_ties_are_counted_per_row() -> None:
     half = (_excess(1, "score", near_tie="near"), _excess(1, "box_px"))
     assert (_verdict(9, *half).near_tie_rows, _verdict(9, *half).unexplained_rows) == (0, 1)
     whole = (_excess(1, "score", near_tie="near"), _excess(1, "box_px", near_tie="near"))
     assert (_verdict(9, *whole).near_tie_rows, _verdict(9, *whole).unexplained_rows) == (1, 0)
-
-
-def test_an_extra_row_leaves_the_reference_equal() -> None:
     verdict = _verdict(9, _excess(9, "unmatched", side="candidate"))
     assert verdict.equal_detections == 9
     assert not verdict.passed
-
-
-def test_a_small_run_may_have_one_near_tie_and_no_more() -> None:
-    """One tie changes two rows; of 50 rows the fraction alone would allow none."""
+    # One tie changes two rows; of 50 rows the fraction alone would allow none.
     near = [_excess(row, near_tie="near") for row in range(3)]
     assert _verdict(50, *near[:2]).passed
     assert not _verdict(50, *near).passed

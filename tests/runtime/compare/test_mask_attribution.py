@@ -33,9 +33,7 @@ def _result(
 
 
 def _check(
-    reference: Detections,
-    candidate: Detections,
-    paste: Literal["integer", "float"] = "integer",
+    reference: Detections, candidate: Detections, paste: Literal["integer", "float"] = "integer"
 ) -> Verdict:
     if SPEC.mask is None:
         raise ValueError("the test's spec has a mask head")
@@ -54,69 +52,55 @@ def test_pixels_at_the_threshold_explain(paste: Literal["integer", "float"]) -> 
     assert verdict.excesses[0].near_tie.startswith("mask probability 0.5000")
 
 
-@pytest.mark.parametrize(
-    ("reference", "candidate"),
-    [
-        pytest.param(_probs(0.6), _probs(0.4), id="far from the threshold"),
-        pytest.param(_probs(0.5002), _probs(0.4998), id="beyond epsilon"),
-        pytest.param(_probs(0.1), _probs(0.1)[:, :, ::-1], id="flipped"),
-    ],
-)
-def test_other_probabilities_are_not_explained(
-    reference: NDArray[np.float32], candidate: NDArray[np.float32]
-) -> None:
-    verdict = _check(_result(reference), _result(candidate))
-    assert [bool(e.near_tie) for e in verdict.excesses] == [False]
+def test_other_probabilities_are_not_explained(subtests: pytest.Subtests) -> None:
+    for case, reference, candidate in [
+        ("far from the threshold", _probs(0.6), _probs(0.4)),
+        ("beyond epsilon", _probs(0.5002), _probs(0.4998)),
+        ("flipped", _probs(0.1), _probs(0.1)[:, :, ::-1]),
+    ]:
+        with subtests.test(case):
+            verdict = _check(_result(reference), _result(candidate))
+            assert [bool(e.near_tie) for e in verdict.excesses] == [False]
 
 
 # Expanded by 10 / 8 about its center, the left edge is at 10.
 EDGE = (20.0, 20.3, 100.0, 100.3)
 
 
-@pytest.mark.parametrize(
-    ("by_px", "near_tie"),
-    [
-        pytest.param(-2e-4, "paste edge 10 is 0 from 10", id="over the integer"),
-        pytest.param(2e-4, None, id="on the same side"),
-    ],
-)
-def test_paste_edge_at_an_integer(by_px: float, near_tie: str | None) -> None:
-    moved = (EDGE[0] + by_px, EDGE[1], EDGE[2] + by_px, EDGE[3])
-    verdict = _check(_result(_probs(0.1), EDGE), _result(_probs(0.1), moved))
-    if near_tie is None:
-        assert verdict.excesses == ()
-    else:
-        assert [e.quantity for e in verdict.excesses] == ["mask_iou"]
-        assert verdict.excesses[0].near_tie.startswith(near_tie)
-        assert "x0 of the expanded box" in verdict.excesses[0].near_tie
+def test_paste_edge_at_an_integer(subtests: pytest.Subtests) -> None:
+    for case, by_px, near_tie in [
+        ("over the integer", -2e-4, "paste edge 10 is 0 from 10"),
+        ("on the same side", 2e-4, None),
+    ]:
+        with subtests.test(case):
+            moved = (EDGE[0] + by_px, EDGE[1], EDGE[2] + by_px, EDGE[3])
+            verdict = _check(_result(_probs(0.1), EDGE), _result(_probs(0.1), moved))
+            if near_tie is None:
+                assert verdict.excesses == ()
+            else:
+                assert [e.quantity for e in verdict.excesses] == ["mask_iou"]
+                assert verdict.excesses[0].near_tie.startswith(near_tie)
+                assert "x0 of the expanded box" in verdict.excesses[0].near_tie
 
 
-def test_paste_edge_far_from_an_integer_does_not_explain() -> None:
+def test_masks_that_no_paste_edge_explains() -> None:
     start = (20.005, 20.3, 100.005, 100.3)
     moved = (19.997, 20.3, 99.997, 100.3)
     verdict = _check(_result(_probs(0.1), start), _result(_probs(0.1), moved))
     assert [(e.quantity, bool(e.near_tie)) for e in verdict.excesses] == [("mask_iou", False)]
-
-
-def test_paste_edge_does_not_explain_another_mask() -> None:
     moved = (EDGE[0] - 2e-4, EDGE[1], EDGE[2] - 2e-4, EDGE[3])
     other = np.ascontiguousarray(_probs(0.1)[:, :, ::-1])
     verdict = _check(_result(_probs(0.1), EDGE), _result(other, moved))
     assert verdict.unexplained_rows == 1
-
-
-@pytest.mark.parametrize(
-    ("side_px", "explained"),
-    [pytest.param(112.0, True, id="boundary"), pytest.param(120.0, False, id="inside a level")],
-)
-def test_level_of_the_mask_roi(side_px: float, explained: bool) -> None:
-    box = (20.25, 20.25, 20.25 + side_px, 20.25 + side_px)
-    verdict = _check(_result(_probs(0.6), box), _result(_probs(0.4), box))
-    assert [e.quantity for e in verdict.excesses] == ["mask_iou"]
-    assert ("level rule" in verdict.excesses[0].near_tie) is explained
-    assert ("mask RoI" in verdict.excesses[0].near_tie) is explained
-
-
-def test_masks_on_one_side_only_are_not_explained() -> None:
     verdict = _check(_result(_probs(0.1)), replace(_result(_probs(0.1)), mask_probs=None))
     assert verdict.unexplained_rows == 1
+
+
+def test_level_of_the_mask_roi(subtests: pytest.Subtests) -> None:
+    for case, side_px, explained in [("boundary", 112.0, True), ("inside a level", 120.0, False)]:
+        with subtests.test(case):
+            box = (20.25, 20.25, 20.25 + side_px, 20.25 + side_px)
+            verdict = _check(_result(_probs(0.6), box), _result(_probs(0.4), box))
+            assert [e.quantity for e in verdict.excesses] == ["mask_iou"]
+            assert ("level rule" in verdict.excesses[0].near_tie) is explained
+            assert ("mask RoI" in verdict.excesses[0].near_tie) is explained

@@ -9,7 +9,6 @@ import pytest
 
 from model.errors import UsageError
 from runtime.compare.matching import assign, box_iou, compare, match
-from runtime.detections import Detections
 from tests.oracles.matching import best_total, iou
 from tests.runtime.compare.scenes import SIDE, detections, rows_of, scene
 
@@ -24,17 +23,15 @@ def test_box_iou_equals_the_scalar_rule() -> None:
     np.testing.assert_allclose(box_iou(boxes, boxes), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("other", "expected"),
-    [
-        pytest.param([5, 5, 5, 5], 1.0, id="same point"),
-        pytest.param([6, 5, 6, 5], 0.0, id="another point"),
-        pytest.param([0, 0, 10, 10], 0.0, id="point in a box"),
-    ],
-)
-def test_box_iou_of_boxes_without_area(other: list[float], expected: float) -> None:
-    point = np.array([[5, 5, 5, 5]], dtype=np.float32)
-    assert box_iou(point, np.array([other], dtype=np.float32)).item() == expected
+def test_box_iou_of_boxes_without_area(subtests: pytest.Subtests) -> None:
+    for case, other, expected in [
+        ("same point", [5, 5, 5, 5], 1.0),
+        ("another point", [6, 5, 6, 5], 0.0),
+        ("point in a box", [0, 0, 10, 10], 0.0),
+    ]:
+        with subtests.test(case):
+            point = np.array([[5, 5, 5, 5]], dtype=np.float32)
+            assert box_iou(point, np.array([other], dtype=np.float32)).item() == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (3, 3), (5, 5), (4, 6), (6, 3)], ids=str)
@@ -58,11 +55,19 @@ def test_permuted_rows_compare_equal() -> None:
     assert comparison.extremes.mask_iou == 1.0
 
 
-def test_rows_of_another_label_never_pair() -> None:
+def test_pairs_are_the_best_ones() -> None:
     box = [[10, 10, 50, 50]]
     matching = match(detections(box, [0.9], [1]), detections(box, [0.9], [2]))
     assert matching.pairs.shape == (0, 2)
     assert matching.unmatched_reference.tolist() == matching.unmatched_candidate.tolist() == [0]
+    # Each reference row overlaps the next candidate row by half, and one pair is identical.
+    kept, lost, extra = [0, 0, 60, 60], [20, 0, 80, 60], [-20, 0, 40, 60]
+    reference = detections([kept, lost], [0.9, 0.8], [1, 1])
+    candidate = detections([extra, kept], [0.9, 0.9], [1, 1])
+    matching = match(reference, candidate)
+    assert matching.pairs.tolist() == [[0, 1]]
+    assert matching.unmatched_reference.tolist() == [1]
+    assert matching.unmatched_candidate.tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -91,33 +96,18 @@ def test_coinciding_boxes_pair_by_what_tells_them_apart(tells: str, noise_px: fl
     assert order[matching.pairs[:, 1]].tolist() == [0, 1, 2, 3]
 
 
-def test_a_good_pair_is_not_traded_for_two_poor_ones() -> None:
-    # Each reference row overlaps the next candidate row by half, and one pair is identical.
-    kept, lost, extra = [0, 0, 60, 60], [20, 0, 80, 60], [-20, 0, 40, 60]
-    reference = detections([kept, lost], [0.9, 0.8], [1, 1])
-    candidate = detections([extra, kept], [0.9, 0.9], [1, 1])
-    matching = match(reference, candidate)
-    assert matching.pairs.tolist() == [[0, 1]]
-    assert matching.unmatched_reference.tolist() == [1]
-    assert matching.unmatched_candidate.tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("reference", "candidate", "missing", "extra"),
-    [
-        pytest.param(EMPTY, EMPTY, 0, 0, id="both empty"),
-        pytest.param(scene(), EMPTY, 12, 0, id="no candidates"),
-        pytest.param(EMPTY, scene(), 0, 12, id="no references"),
-    ],
-)
-def test_empty_results(
-    reference: Detections, candidate: Detections, missing: int, extra: int
-) -> None:
-    comparison = compare(reference, candidate)
-    assert len(comparison.matching.unmatched_reference) == missing
-    assert len(comparison.matching.unmatched_candidate) == extra
-    assert comparison.extremes.score_diff is None
-    assert comparison.extremes.mask_iou is None
+def test_empty_results(subtests: pytest.Subtests) -> None:
+    for case, reference, candidate, missing, extra in [
+        ("both empty", EMPTY, EMPTY, 0, 0),
+        ("no candidates", scene(), EMPTY, 12, 0),
+        ("no references", EMPTY, scene(), 0, 12),
+    ]:
+        with subtests.test(case):
+            comparison = compare(reference, candidate)
+            assert len(comparison.matching.unmatched_reference) == missing
+            assert len(comparison.matching.unmatched_candidate) == extra
+            assert comparison.extremes.score_diff is None
+            assert comparison.extremes.mask_iou is None
 
 
 def test_differences_are_those_that_were_made() -> None:
@@ -137,27 +127,18 @@ def test_differences_are_those_that_were_made() -> None:
     assert worst.mask_prob_diff == pytest.approx(0.0625, abs=1e-7)
 
 
-def test_mask_overlap_is_counted_in_pixels() -> None:
+def test_masks_are_compared_in_pixels() -> None:
     ones = np.ones((1, SIDE, SIDE), dtype=np.float32)
     a = detections([[20, 20, 60, 60]], [0.9], [1], ones)
     b = detections([[20, 20, 60, 50]], [0.9], [1], ones)
-    assert a.masks is not None
     assert b.masks is not None
     comparison = compare(a, b)
-    assert comparison.mask_iou is not None
-    assert comparison.mask_area_px is not None
     both, either = (a.masks & b.masks).sum(), (a.masks | b.masks).sum()
     assert comparison.mask_iou.item() == both / either
     assert comparison.mask_area_px.item() == a.masks.sum()
-
-
-def test_masks_without_a_pixel_are_equal() -> None:
     nothing = np.zeros((1, SIDE, SIDE), dtype=np.float32)
     result = detections([[20, 20, 60, 60]], [0.9], [1], nothing)
     assert compare(result, result).extremes.mask_iou == 1.0
-
-
-def test_box_only_results_have_no_mask_numbers() -> None:
     result = scene(with_masks=False)
     comparison = compare(result, result)
     numbers = (comparison.mask_iou, comparison.mask_area_px, comparison.mask_prob_diff)
@@ -172,14 +153,10 @@ def test_masks_on_one_side_only_are_no_match(has_masks: str) -> None:
     assert comparison.extremes.mask_iou == 0.0
 
 
-def test_results_of_different_photos_are_refused() -> None:
+def test_results_that_cannot_be_compared() -> None:
     result = scene()
     with pytest.raises(UsageError, match=r"compare a\.jpg: .*\(240, 320\) and \(240, 321\)"):
         compare(result, replace(result, image_hw=(240, 321)), "a.jpg")
-
-
-def test_masks_of_different_sides_are_refused() -> None:
-    result = scene()
     other = replace(result, mask_probs=np.zeros((12, 4, 4), dtype=np.float32))
     with pytest.raises(UsageError, match="masks of one side length"):
         compare(result, other)

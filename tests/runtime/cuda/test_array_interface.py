@@ -54,38 +54,27 @@ def test_both_protocols_give_the_same(protocol: Any, typestr: str) -> None:
     assert array.nbytes == values[1:].nbytes
 
 
-def test_a_stride_of_an_axis_of_length_one_is_ignored() -> None:
+def test_fields_that_may_differ() -> None:
     array = _Interface(VALUES[:1], strides=(4096, 4))
     assert as_device_array("frame", array, DEFAULT_STREAM).shape == (1, 4)
-
-
-def test_without_a_stream_field_it_is_the_default_one() -> None:
     assert as_device_array("frame", _Interface(VALUES), DEFAULT_STREAM).stream == DEFAULT_STREAM
     assert as_device_array("frame", _Interface(VALUES, stream=None), DEFAULT_STREAM).stream is None
     assert as_device_array("frame", _DLPack(VALUES), DEFAULT_STREAM).stream is None
-
-
-def test_our_own_array_is_returned_unchanged() -> None:
     ours = DeviceArray(64, (3,), "<f4")
     assert as_device_array("frame", ours, DEFAULT_STREAM) is ours
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        pytest.param(
-            VALUES.tolist(), r"\(with __cuda_array_interface__ or __dlpack__\), got list", id="list"
-        ),
-        pytest.param(VALUES, "expected GPU memory, got an array on the host", id="host"),
-        pytest.param(_DLPack(VALUES, device=10), "expected GPU memory", id="another-device"),
-        pytest.param(_NotExporting(VALUES), "memory of _NotExporting .it requires", id="keeps-it"),
-        pytest.param(_Interface(VALUES, typestr="float"), "the memory of _Interface", id="no-type"),
-        pytest.param(_DLPack(VALUES.astype(np.float64)), "got DLPack type code 2 with 64", id="f8"),
-        pytest.param(_DLPack(VALUES > 3), "got DLPack type code 6 with 8", id="bool"),
-        pytest.param(_DLPack(VALUES.T), r"dense row-major array, got strides \(1, 4\)", id="T"),
-        pytest.param(_Interface(VALUES[:, ::2]), r"got strides \(4, 2\)", id="gaps"),
-    ],
-)
-def test_refused_values(value: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=f"^frame: .*{message}"):
-        as_device_array("frame", value, DEFAULT_STREAM)
+def test_refused_values(subtests: pytest.Subtests) -> None:
+    for value, message in [
+        (VALUES.tolist(), r"\(with __cuda_array_interface__ or __dlpack__\), got list"),
+        (VALUES, "expected GPU memory, got an array on the host"),
+        (_DLPack(VALUES, device=10), "expected GPU memory"),
+        (_NotExporting(VALUES), "memory of _NotExporting .it requires"),
+        (_Interface(VALUES, typestr="float"), "the memory of _Interface"),
+        (_DLPack(VALUES.astype(np.float64)), "got DLPack type code 2 with 64"),
+        (_DLPack(VALUES > 3), "got DLPack type code 6 with 8"),
+        (_DLPack(VALUES.T), r"dense row-major array, got strides \(1, 4\)"),
+        (_Interface(VALUES[:, ::2]), r"got strides \(4, 2\)"),
+    ]:
+        with subtests.test(message), pytest.raises(UsageError, match=f"^frame: .*{message}"):
+            as_device_array("frame", value, DEFAULT_STREAM)

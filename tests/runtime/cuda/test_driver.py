@@ -20,19 +20,13 @@ def _cuda_with(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake)  # type: ignore[arg-type]
 
 
-def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_or_gpu_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     _cuda_with(monkeypatch, 0)
     with pytest.raises(DeviceError, match="no CUDA GPU on this machine"):
         CudaRuntime()
-
-
-def test_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     _cuda_with(monkeypatch, 2)
     with pytest.raises(DeviceError, match="device cuda:2: expected cuda:0 to cuda:1"):
         CudaRuntime(2)
-
-
-def test_cuda_python_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[engine\]'"):
         CudaRuntime()

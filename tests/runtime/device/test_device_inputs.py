@@ -24,12 +24,9 @@ class Unwilling:
         return (1, 0)
 
 
-def test_a_frame_that_does_not_export_its_memory() -> None:
+def test_frames_that_no_library_can_compute_with(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"frames: .* memory of Unwilling .not today"):
         read_frames(Unwilling(), "hwc")
-
-
-def test_no_library_to_compute_with(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_Torch", "_CuPy"):
         monkeypatch.setattr(device_library, name, raising(ImportError()))
     with pytest.raises(MissingDependencyError, match="neither is installed"):

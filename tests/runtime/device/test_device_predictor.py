@@ -108,7 +108,6 @@ def test_pasted_masks_equal_the_hosts(kind: str) -> None:
     result = DevicePredictor(session(kind)).predict(torch.from_numpy(models.photos(1)))
     rows = slice(0, 12)
     host = result.to_host()[0].masks
-    assert host is not None
     dense, valid = result.paste(rows=rows).numpy(), result.valid[0, rows].numpy()
     np.testing.assert_array_equal(dense[valid], host[: valid.sum()])
     assert not dense[~valid].any()
@@ -126,7 +125,6 @@ def test_rows_below_a_score_threshold_are_not_counted() -> None:
     assert 0 < int(result.counts[0]) == int(result.valid.sum()) < int(whole.counts[0])
     invalid = ~result.valid
     for values in (result.boxes, result.scores, result.labels, result.masks):
-        assert values is not None
         assert not values[invalid].any()
 
 
@@ -218,16 +216,13 @@ def test_a_fixed_batch_is_padded() -> None:
         predictor.predict(torch.from_numpy(models.photos(3)))
 
 
-def test_results_outlive_the_next_call() -> None:
+def test_results_do_not_change_with_later_calls() -> None:
     predictor = DevicePredictor(session("demo"))
     first = predictor.predict(sample())
     copies = {name: getattr(first, name).clone() for name in ("boxes", "scores", "masks", "valid")}
     predictor.predict(torch.from_numpy(models.photos(3)[2:]))
     for name, values in copies.items():
         assert torch.equal(getattr(first, name), values)
-
-
-def test_threads() -> None:
     predictor = DevicePredictor(session("boxes"))
     frames = [torch.from_numpy(photo) for photo in models.photos(3)]
     expected = [predictor.predict(frame).to_host()[0] for frame in frames]
@@ -242,38 +237,22 @@ def test_threads() -> None:
 HWC = torch.zeros((20, 30, 3), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        pytest.param([], "empty list", id="nothing"),
-        pytest.param("photo.jpg", "got str; pass photos and files to Predictor", id="path"),
-        pytest.param([HWC, "x"], r"frames\[1\]: expected a device array, got str", id="mixed"),
-        pytest.param(HWC.float(), "uint8.*float32", id="float"),
-        pytest.param(HWC[..., 0], r"got .*\[20, 30\]", id="gray"),
-        pytest.param(HWC[None, None], r"\[1, 1, 20, 30, 3\]", id="five-axes"),
-        pytest.param([HWC[None]], r"frames\[0\].*\[1, 20, 30, 3\]", id="batch-in-a-list"),
-        pytest.param(HWC[..., :2], "expected three channels", id="two-channels"),
-        pytest.param(HWC[:3], "pass layout=", id="ambiguous"),
-        pytest.param(HWC[:0], "at least one pixel", id="no-rows"),
-        pytest.param(HWC[None][:0], "at least one frame", id="no-frames"),
-    ],
-)
-def test_invalid_frames(argument: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        DevicePredictor(session("demo")).predict(argument)
-
-
-def test_an_explicit_layout() -> None:
-    predictor = DevicePredictor(session("boxes"))
-    frame = torch.from_numpy(np.ascontiguousarray(models.photos(1)[0][:3, :200]))
-    assert predictor.predict(frame, layout="hwc").frames_hw == ((3, 200),)
-    with pytest.raises(UsageError, match="three channels"):
-        predictor.predict(HWC, layout="chw")
-    with pytest.raises(UsageError, match="layout 'hwc' or 'chw'"):
-        predictor.predict(frame, layout="nhwc")  # type: ignore[arg-type]
-
-
-def test_other_refusals(tmp_path: Path) -> None:
+def test_invalid_frames(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for argument, message in [
+        ([], "empty list"),
+        ("photo.jpg", "got str; pass photos and files to Predictor"),
+        ([HWC, "x"], r"frames\[1\]: expected a device array, got str"),
+        (HWC.float(), "uint8.*float32"),
+        (HWC[..., 0], r"got .*\[20, 30\]"),
+        (HWC[None, None], r"\[1, 1, 20, 30, 3\]"),
+        ([HWC[None]], r"frames\[0\].*\[1, 20, 30, 3\]"),
+        (HWC[..., :2], "expected three channels"),
+        (HWC[:3], "pass layout="),
+        (HWC[:0], "at least one pixel"),
+        (HWC[None][:0], "at least one frame"),
+    ]:
+        with subtests.test(message), pytest.raises(UsageError, match=message):
+            DevicePredictor(session("demo")).predict(argument)
     predictor = DevicePredictor(session("demo"))
     with pytest.raises(UsageError, match="on the CPU, which has no streams"):
         predictor.predict(HWC, stream=7)
@@ -295,6 +274,24 @@ def test_other_refusals(tmp_path: Path) -> None:
     model.touch()
     with pytest.raises(UsageError, match="build an engine from it"):
         DevicePredictor.open(model)
+    inputs = {"images": torch.empty(1, 3, 64, 64, device="meta"), "image_hw": torch.ones(1, 2)}
+    with (
+        pytest.raises(UsageError, match="images: the session is on cpu, the array on meta"),
+        session("boxes").on_device(inputs),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match="device cpu has no streams"),
+        session("boxes").on_device({}, 3),
+    ):
+        pass
+    predictor = DevicePredictor(session("boxes"))
+    frame = torch.from_numpy(np.ascontiguousarray(models.photos(1)[0][:3, :200]))
+    assert predictor.predict(frame, layout="hwc").frames_hw == ((3, 200),)
+    with pytest.raises(UsageError, match="three channels"):
+        predictor.predict(HWC, layout="chw")
+    with pytest.raises(UsageError, match="layout 'hwc' or 'chw'"):
+        predictor.predict(frame, layout="nhwc")  # type: ignore[arg-type]
 
 
 def test_array_api_compat_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,17 +315,3 @@ def test_opens_a_checkpoint() -> None:
         assert predictor.artifact.path == path
         assert predictor.artifact.manifest.lowering == "native"
         assert predictor.spec.mask is not None
-
-
-def test_an_array_of_another_device_is_refused() -> None:
-    inputs = {"images": torch.empty(1, 3, 64, 64, device="meta"), "image_hw": torch.ones(1, 2)}
-    with (
-        pytest.raises(UsageError, match="images: the session is on cpu, the array on meta"),
-        session("boxes").on_device(inputs),
-    ):
-        pass
-    with (
-        pytest.raises(UsageError, match="device cpu has no streams"),
-        session("boxes").on_device({}, 3),
-    ):
-        pass

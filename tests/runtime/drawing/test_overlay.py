@@ -43,7 +43,7 @@ def test_paints_the_mask_only() -> None:
     assert (image == 90).all()
 
 
-def test_masks_are_translucent_and_contours_solid() -> None:
+def test_masks_are_translucent_and_boxes_hollow() -> None:
     picture = np.asarray(sample_detections((300, 400), (150, 120, 250, 220)).draw(gray((300, 400))))
     color = np.array(instance_colors([0])[0])
     middle = picture[170, 200]
@@ -52,9 +52,6 @@ def test_masks_are_translucent_and_contours_solid() -> None:
     solid = (picture == color).all(axis=-1)
     assert solid[170, 145:155].any()
     assert not solid[140:200, 170:230].any()
-
-
-def test_box_only_paints_no_inside() -> None:
     picture = np.asarray(
         sample_detections((300, 400), (150, 120, 250, 220), masks=False).draw(gray((300, 400)))
     )
@@ -62,9 +59,13 @@ def test_box_only_paints_no_inside() -> None:
     assert (picture[120, 160:240] != 90).any()
 
 
-def test_accepts_a_picture_of_any_mode() -> None:
+def test_pictures_of_any_mode_and_name() -> None:
     picture = sample_detections((30, 40), (5, 5, 20, 20)).draw(Image.new("L", (40, 30)))
     assert (picture.mode, picture.size) == ("RGB", (40, 30))
+    image = gray((20, 30))
+    np.testing.assert_array_equal(np.asarray(sample_detections((20, 30)).draw(image)), image)
+    named = replace(sample_detections((60, 80), (10, 30, 60, 55)), names=("two\nlines",))
+    assert named.draw(gray((60, 80))).size == (80, 60)
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -84,16 +85,6 @@ def test_works_at_any_size_with_boxes_outside(side: int) -> None:
     picture = sample_detections((side, side), *boxes).draw(gray((side, side)))
     assert picture.size == (side, side)
     assert np.asarray(picture).std() > 0 or side == 1
-
-
-def test_no_detections_leave_the_image() -> None:
-    image = gray((20, 30))
-    np.testing.assert_array_equal(np.asarray(sample_detections((20, 30)).draw(image)), image)
-
-
-def test_class_name_with_line_breaks_is_drawn() -> None:
-    named = replace(sample_detections((60, 80), (10, 30, 60, 55)), names=("two\nlines",))
-    assert named.draw(gray((60, 80))).size == (80, 60)
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,6 @@ def test_yolo_files_name_the_classes(tmp_path: Path) -> None:
         "nc": 3,
         "names": dict(enumerate(names)),
     }
-
-
-def test_a_last_background_is_no_yolo_class() -> None:
     classes = ClassSpec(("cat", "dog"))
     last = replace(SPEC, classes=classes, box=replace(SPEC.box, background="last"))
     assert yolo.class_names(last) == ("cat", "dog")
@@ -160,7 +157,7 @@ def test_labelme_polygons_hold_the_masks_pixels() -> None:
         assert len(rings[row]) == len(detections.polygons()[row])
 
 
-def test_labelme_of_boxes_and_keypoints() -> None:
+def test_labelme_of_boxes_and_keypoints(tmp_path: Path) -> None:
     detections = off_image(example(3, masks=False, keypoints=True), 1)
     shapes = detections.to_labelme("a.jpg")["shapes"]
     types = [(shape["shape_type"], shape["group_id"]) for shape in shapes]
@@ -168,7 +165,6 @@ def test_labelme_of_boxes_and_keypoints() -> None:
     assert sorted(types) == sorted([("rectangle", 0), ("rectangle", 2), *points])
     first = [shape for shape in shapes if shape["shape_type"] == "point"][:2]
     assert [shape["label"] for shape in first] == ["head", "tail"]
-    assert detections.keypoints is not None
     expected = detections.keypoints[0, :, :2]
     np.testing.assert_array_equal([shape["points"][0] for shape in first], expected)
     corners = next(
@@ -176,9 +172,6 @@ def test_labelme_of_boxes_and_keypoints() -> None:
     )
     clipped = detections.boxes[2].clip(0, [90, 60, 90, 60])
     np.testing.assert_array_equal(np.array(corners).ravel(), clipped)
-
-
-def test_labelme_without_detections(tmp_path: Path) -> None:
     labelme.write(tmp_path / "a.json", example(0), "a.jpg")
     assert json.loads((tmp_path / "a.json").read_text())["shapes"] == []
 
@@ -217,9 +210,12 @@ def test_a_cutout_outside_the_image_has_no_size(masks: bool) -> None:
     assert example(0).cutouts(picture()) == []
 
 
-def test_cutouts_of_another_photo_are_refused() -> None:
+def test_cutouts_of_other_photos_and_into_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"cutouts: expected an RGB image as uint8 \[60, 90, 3\]"):
         example().cutouts(picture()[:-1])
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        crops.write(tmp_path / "a", picture(), example())
 
 
 def test_cutout_files_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
@@ -250,12 +246,6 @@ def test_a_class_name_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:
         writer.add("a", odd)
     rle.write_from_jsonl(tmp_path / "rle.json", tmp_path / "a.jsonl")
     assert len(list((tmp_path / "a").iterdir())) == len(odd)
-
-
-def test_cutouts_into_a_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("a file")
-    with pytest.raises(ArtifactError, match="cannot write"):
-        crops.write(tmp_path / "a", picture(), example())
 
 
 @pytest.mark.parametrize(

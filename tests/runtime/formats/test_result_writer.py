@@ -116,14 +116,11 @@ def test_models_without_masks(spec: ModelSpec, detections: Detections, tmp_path:
         ResultWriter(["rle"], tmp_path, spec)
 
 
-def test_results_of_all_photos_are_in_the_file(tmp_path: Path) -> None:
+def test_results_of_all_photos_and_of_none(tmp_path: Path) -> None:
     photos = {f"{i}.jpg": example(i, seed=i) for i in range(4)}
     run(tmp_path, ["json"], photos)
     expected = [row for i, d in enumerate(photos.values()) for row in coco.rows(d, i)]
     assert json.loads((tmp_path / "results.json").read_text()) == expected
-
-
-def test_no_photos(tmp_path: Path) -> None:
     assert run(tmp_path, ["json", "overlay"], {}) == [f"COCO results: {tmp_path}/results.json"]
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
@@ -179,16 +176,13 @@ def test_an_interrupted_run_resumes_to_the_same_files(
         assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_a_photo_without_all_its_files_is_not_done(tmp_path: Path) -> None:
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     formats = ["overlay", "json", "yolo"]
     (tmp_path / "labels" / "a.txt").mkdir(parents=True)
     with pytest.raises(ArtifactError, match=r"cannot write .*a\.txt"):
         run(tmp_path, formats, {"a.jpg": two()})
     assert (tmp_path / "a.png").exists()
     assert done_ids(tmp_path, formats) == {}
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"file/out: cannot make the folder .* with -o"):
         ResultWriter(["json"], tmp_path / "file" / "out", SPEC)
@@ -197,20 +191,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         run(tmp_path, ["labelme"], {"a.jpg": two()})
 
 
-def test_resume_without_an_earlier_run_starts_one(tmp_path: Path) -> None:
+def test_runs_start_over_resume_or_are_extended(tmp_path: Path) -> None:
     run(tmp_path, ["json"], {"a.jpg": two()}, resume=True)
     assert len(json.loads((tmp_path / "results.json").read_text())) == 2
-
-
-def test_a_finished_run_can_be_extended(tmp_path: Path) -> None:
-    formats = ["json", "jsonl"]
-    run(tmp_path, formats, {"a.jpg": two()})
-    run(tmp_path, formats, {"a.jpg": two(), "b.jpg": two()}, resume=True)
-    assert jsonl.read_names(tmp_path / "results.jsonl") == {"a.jpg", "b.jpg"}
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 4
-
-
-def test_a_run_without_resume_starts_over(tmp_path: Path) -> None:
     run(
         tmp_path, ["json"], {"a.jpg": two()}, is_interrupted=True, settings={"score_threshold": 0.1}
     )
@@ -218,6 +201,11 @@ def test_a_run_without_resume_starts_over(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "results.json").read_text())
     assert len(rows) == 2
     assert files(tmp_path) == {"results.json"}
+    formats = ["json", "jsonl"]
+    run(tmp_path, formats, {"a.jpg": two()})
+    run(tmp_path, formats, {"a.jpg": two(), "b.jpg": two()}, resume=True)
+    assert jsonl.read_names(tmp_path / "results.jsonl") == {"a.jpg", "b.jpg"}
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 4
 
 
 @pytest.mark.parametrize(

@@ -151,30 +151,28 @@ def test_float_rule_is_grid_sample_to_the_bit(subtests: pytest.Subtests) -> None
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(
-    "case",
-    [
+def test_float_rule_is_detectron2(subtests: pytest.Subtests) -> None:
+    for case in [
         "a_mask_rcnn_R_50_FPN",
         "c_mask_rcnn_X_101_32x8d_FPN",
         "d_mask_rcnn_R_50_C4",
         "e_mask_rcnn_R_50_DC5",
-    ],
-)
-def test_float_rule_is_detectron2(case: str) -> None:
-    folder = GOLDEN / case
-    if not folder.is_dir():
-        pytest.skip("detectron2's recorded outputs are not here; set MASKPORT_DATA")
-    arrays = np.load(folder / "golden.npz")
-    images = json.loads((folder / "golden.json").read_text())["images"]
-    for index, image in enumerate(images):
-        texts = image["masks_rle"]
-        height, width = texts[0]["size"]
-        probs, boxes = arrays[f"img{index}_mask_probs"], arrays[f"img{index}_boxes"]
-        crops = list(paste_crops(probs, boxes, (height, width), FLOAT_RULE))
-        assert len(crops) == len(texts) > 0
-        for crop, expected in zip(crops, texts, strict=True):
-            result = rle.encode(crop.columns, crop.x0_px, crop.y0_px, (height, width))
-            assert result["counts"] == expected["counts"]
+    ]:
+        with subtests.test(case=case):
+            folder = GOLDEN / case
+            if not folder.is_dir():
+                pytest.skip("detectron2's recorded outputs are not here; set MASKPORT_DATA")
+            arrays = np.load(folder / "golden.npz")
+            images = json.loads((folder / "golden.json").read_text())["images"]
+            for index, image in enumerate(images):
+                texts = image["masks_rle"]
+                height, width = texts[0]["size"]
+                probs, boxes = arrays[f"img{index}_mask_probs"], arrays[f"img{index}_boxes"]
+                crops = list(paste_crops(probs, boxes, (height, width), FLOAT_RULE))
+                assert len(crops) == len(texts) > 0
+                for crop, expected in zip(crops, texts, strict=True):
+                    result = rle.encode(crop.columns, crop.x0_px, crop.y0_px, (height, width))
+                    assert result["counts"] == expected["counts"]
 
 
 @pytest.mark.parametrize("kind", ["integer", "float"])
@@ -194,20 +192,17 @@ def test_agrees_with_the_oracle(
 
 
 @pytest.mark.parametrize("rule", [MaskRule(), FLOAT_RULE], ids=["integer", "float"])
-@pytest.mark.parametrize(
-    "box",
-    [
-        (300.0, 10.0, 400.0, 50.0),
-        (10.0, 300.0, 50.0, 400.0),
-        (-90.0, 10.0, -30.0, 50.0),
-        (10.0, -90.0, 50.0, -30.0),
-        (100.0, 10.0, 20.0, 50.0),
-        (1e30, 0.0, 3e38, 10.0),
-    ],
-    ids=["right", "below", "left", "above", "inverted", "beyond-every-image"],
-)
-def test_box_without_a_visible_pixel_is_empty(box: tuple[float, ...], rule: MaskRule) -> None:
-    assert not one(np.ones((28, 28), np.float32), box, rule).any()
+def test_box_without_a_visible_pixel_is_empty(rule: MaskRule, subtests: pytest.Subtests) -> None:
+    for case, box in [
+        ("right", (300.0, 10.0, 400.0, 50.0)),
+        ("below", (10.0, 300.0, 50.0, 400.0)),
+        ("left", (-90.0, 10.0, -30.0, 50.0)),
+        ("above", (10.0, -90.0, 50.0, -30.0)),
+        ("inverted", (100.0, 10.0, 20.0, 50.0)),
+        ("beyond-every-image", (1e30, 0.0, 3e38, 10.0)),
+    ]:
+        with subtests.test(case):
+            assert not one(np.ones((28, 28), np.float32), box, rule).any()
 
 
 @pytest.mark.parametrize("rule", [MaskRule(), FLOAT_RULE], ids=["integer", "float"])

@@ -118,29 +118,20 @@ def test_exact_outlines_run_along_the_edges_between_pixels() -> None:
             assert (np.diff(steps[:, 0] != 0) != 0).all()
 
 
-def test_square_has_its_corners_clockwise() -> None:
+def test_polygons_of_small_masks() -> None:
     (((square),),) = outlines([crop(drawn("##", "##"))])
     corners = {(X0, Y0), (X0 + 2, Y0), (X0 + 2, Y0 + 2), (X0, Y0 + 2)}
     assert {tuple(point) for point in square.exterior.tolist()} == corners
     assert len(square.exterior) == 4
     assert signed_area(square.exterior) == 4
     assert square.holes == ()
-
-
-def test_holes_run_the_other_way_and_are_their_parts_own() -> None:
     mask = drawn("####.###", "#..#.#.#", "####.###")
     (result,) = outlines([crop(mask)])
     assert [len(part.holes) for part in result] == [1, 1]
     assert [signed_area(part.exterior) for part in result] == [12, 9]
     assert [signed_area(part.holes[0]) for part in result] == [-2, -1]
-
-
-def test_parts_come_largest_first() -> None:
     (result,) = outlines([crop(drawn("#.##.###"))])
     assert [part.area_px for part in result] == [3, 2, 1]
-
-
-def test_touching_pixels_at_a_corner_are_two_parts_and_such_holes_are_one() -> None:
     (parts,), (holed,) = (
         outlines([crop(NAMED["diagonal-contact"])]),
         outlines([crop(NAMED["holes-that-meet-at-a-corner"])]),
@@ -148,6 +139,13 @@ def test_touching_pixels_at_a_corner_are_two_parts_and_such_holes_are_one() -> N
     assert len(parts) == 2
     assert len(holed) == 1
     assert [signed_area(hole) for hole in holed[0].holes] == [-2]
+    assert outlines([]) == []
+    assert outlines([crop(NAMED["empty"])] * 2) == [[], []]
+    (result,) = outlines([crop(drawn("##....#"))])
+    ring = to_single_ring(result)
+    steps = np.hypot(*(np.roll(ring, -1, axis=0) - ring).T)
+    assert steps.max() == 4
+    assert signed_area(ring) == 3
 
 
 def disc(side: int) -> Bool:
@@ -186,11 +184,6 @@ def test_a_ring_never_collapses(tolerance: float) -> None:
     for polygons in outlines([crop(mask) for mask in masks], tolerance):
         assert polygons
         assert all(len(ring) >= 3 for ring in rings(polygons))
-
-
-def test_no_masks() -> None:
-    assert outlines([]) == []
-    assert outlines([crop(NAMED["empty"])] * 2) == [[], []]
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
@@ -252,11 +245,3 @@ def test_a_single_ring_has_the_pixels_of_all() -> None:
             # There and back: a joined ring adds two vertices.
             assert len(ring) == sum(map(len, rings(result))) + 2 * (len(rings(result)) - 1)
     assert several > 100
-
-
-def test_cuts_join_the_nearest_vertices() -> None:
-    (result,) = outlines([crop(drawn("##....#"))])
-    ring = to_single_ring(result)
-    steps = np.hypot(*(np.roll(ring, -1, axis=0) - ring).T)
-    assert steps.max() == 4
-    assert signed_area(ring) == 3

@@ -179,15 +179,12 @@ def test_tall_boxes_whose_masks_cross_the_threshold_flatly(side: int) -> None:
             assert encode_pasted(masks, boxes, (4000, 6), rule) == expected, seed
 
 
-def test_an_image_wider_than_float32_integers() -> None:
+def test_an_image_that_is_very_wide_or_large() -> None:
     width = 2**24 + 3
     boxes = np.array([[width - 200, 0, width + 800, 3]], np.float32)
     result = encode_pasted(np.ones((1, 28, 28), np.float32), boxes, (2, width), FLOAT)
     assert rle.area(result[0]) == 2 * 200
-
-
-def test_a_mask_of_112_cells_on_a_large_photo() -> None:
-    """A pixel near cell 110: there float32 moves the coordinate four times as far as at 28."""
+    # A pixel near cell 110: there float32 moves the coordinate four times as far as at 28.
     mask = np.zeros((1, 112, 112), np.float32)
     mask[0, :111] = 1
     box = np.array([[4000, 4000, 7526.517578125, 7526.517578125]], np.float32)

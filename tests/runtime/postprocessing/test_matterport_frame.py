@@ -52,32 +52,35 @@ def noise(*shape: int, seed: int = 0, low: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(low, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("hw", "target"),
-    [
-        pytest.param((9, 14), (23, 31), id="up"),
-        pytest.param((23, 31), (9, 14), id="down"),
-        pytest.param((12, 7), (12, 7), id="same"),
-        pytest.param((1, 5), (4, 33), id="one-row"),
-        pytest.param((40, 40), (1, 1), id="to-one-pixel"),
-        pytest.param((11, 50), (70, 20), id="up-and-down"),
-    ],
-)
-def test_photos_are_resized_to_the_bit(hw: tuple[int, int], target: tuple[int, int]) -> None:
-    photo = noise(*hw, 3)
-    resized = resize_uint8(photo, target)
-    assert resized.shape == (3, *target)
-    for channel in range(3):
-        expected = resize_slowly(photo[:, :, channel], target, photo).astype(np.uint8)
-        np.testing.assert_array_equal(resized[channel], expected)
+def test_photos_are_resized_to_the_bit(subtests: pytest.Subtests) -> None:
+    for case, hw, target in [
+        ("up", (9, 14), (23, 31)),
+        ("down", (23, 31), (9, 14)),
+        ("same", (12, 7), (12, 7)),
+        ("one-row", (1, 5), (4, 33)),
+        ("to-one-pixel", (40, 40), (1, 1)),
+        ("up-and-down", (11, 50), (70, 20)),
+    ]:
+        with subtests.test(case):
+            photo = noise(*hw, 3)
+            resized = resize_uint8(photo, target)
+            assert resized.shape == (3, *target)
+            for channel in range(3):
+                expected = resize_slowly(photo[:, :, channel], target, photo).astype(np.uint8)
+                np.testing.assert_array_equal(resized[channel], expected)
 
 
-def test_a_gray_photo_resizes_like_the_oracle() -> None:
+def test_gray_and_flat_photos_resize_to_their_range() -> None:
     gray = noise(13, 17, low=40)
     expected = resize_slowly(gray, (29, 40)).astype(np.uint8)
     resized = resize_uint8(np.repeat(gray[:, :, None], 3, axis=2), (29, 40))
     np.testing.assert_array_equal(resized[0], expected)
     assert resized.min() == gray.min(), "zeros beyond the edge blend in, but never below the photo"
+    # 127.99… would be truncated to 127; the weights of a pixel must add to one exactly.
+    for level in (1, 77, 128, 254):
+        photo = np.full((37, 53, 3), level, np.uint8)
+        inner = resize_uint8(photo, (61, 90))
+        assert (inner == level).all()
 
 
 def test_scipy_agrees_where_it_is_installed() -> None:
@@ -92,14 +95,6 @@ def test_scipy_agrees_where_it_is_installed() -> None:
         np.testing.assert_array_equal(resize_uint8(photo, target), expected.transpose(2, 0, 1))
 
 
-def test_a_flat_photo_stays_flat() -> None:
-    """127.99… would be truncated to 127; the weights of a pixel must add to one exactly."""
-    for level in (1, 77, 128, 254):
-        photo = np.full((37, 53, 3), level, np.uint8)
-        inner = resize_uint8(photo, (61, 90))
-        assert (inner == level).all()
-
-
 def test_sizes_and_places_follow_the_rule() -> None:
     rng = np.random.default_rng(7)
     moved = 0
@@ -108,26 +103,19 @@ def test_sizes_and_places_follow_the_rule() -> None:
         molded = oracle.mold(hw, 800, 1024)
         assert resized_hw(hw, PREPROCESS) == resized_hw(hw, PREPROCESS, (1024, 1024)) == molded.hw
         place = image_windows(torch.tensor([molded.hw]).float(), (1024, 1024), "centred").origin_yx
-        assert place is not None
         assert tuple(place[0].int().tolist()) == molded.window[:2]
         moved += molded.window[0] > 0
     assert moved > 100
 
 
-def test_photos_are_never_shrunk_to_the_short_side() -> None:
+def test_sizes_at_the_limits() -> None:
     assert resized_hw((900, 1000), PREPROCESS) == (900, 1000)
     assert resized_hw((400, 400), PREPROCESS) == (800, 800)
     assert resized_hw((2000, 1000), PREPROCESS) == (1024, 512)
-
-
-def test_halves_go_to_the_even_side() -> None:
     spec = replace(PREPROCESS, short_side=64, long_side=192)
     assert (150 * 192 / 256, 142 * 192 / 256) == (112.5, 106.5)
     assert resized_hw((256, 150), spec) == (192, 112)
     assert resized_hw((256, 142), spec) == (192, 106)
-
-
-def test_a_sliver_is_refused() -> None:
     with pytest.raises(ImageError, match="0x1024"):
         resized_hw((1, 5000), PREPROCESS)
 
@@ -180,15 +168,12 @@ def test_boxes_come_back_in_whole_pixels(photo_hw: tuple[int, int]) -> None:
     assert result.dropped == 0
 
 
-def test_boxes_that_rounding_empties_are_removed() -> None:
+def test_rounded_boxes_without_area_are_removed() -> None:
     """Halves go to even: 1.5 and 2.5 both become 2, but 0.5 and 1.5 become 0 and 2."""
     points = np.array([[1.5, 1.5, 1.5, 1.5], [0.5, 0.5, 0.5, 0.5]], np.float32)
     result = _detections(points, (1024, 1024))
     assert result.boxes.tolist() == [[0, 0, 2, 2]]
     assert (len(result.scores), result.dropped) == (1, 0)
-
-
-def test_a_photo_of_one_row_has_no_scale() -> None:
     boxes = np.array([[300, 511, 400, 511]], np.float32)
     one = np.ones(1, np.float32)
     raw = RawDetections(boxes, one, one.astype(np.int32), None, nms_open=0, candidates_cut=0)
@@ -224,7 +209,7 @@ def test_masks_are_resized_to_their_box(box: tuple[int, int, int, int]) -> None:
         np.testing.assert_array_equal(dense, oracle.paste(mask, np.array(box)[XY], photo_hw))
 
 
-def test_a_saturated_mask_fills_its_box() -> None:
+def test_masks_at_the_edge() -> None:
     """Zeros around the mask would eat its corners, but for the clip to the mask's range."""
     mask = np.full((28, 28), 0.5, np.float32)
     box = np.array([[3, 4, 60, 50]], np.float32)
@@ -234,9 +219,6 @@ def test_a_saturated_mask_fills_its_box() -> None:
     expected = oracle.paste(mask, np.array([4, 3, 50, 60]), (90, 80))
     np.testing.assert_array_equal(crop.rows, expected[4:50, 3:60])
     assert not crop.columns[0, 0]
-
-
-def test_a_box_over_the_edge_is_cut_and_one_outside_is_empty() -> None:
     mask = _smooth(5)
     boxes = np.array([[-20, -30, 40, 50], [200, 10, 250, 60], [9, 9, 9, 40]], np.float32)
     cut, outside, empty = paste_crops(np.repeat(mask[None], 3, 0), boxes, (90, 80), RULE)
@@ -251,7 +233,6 @@ def test_dense_masks_and_run_lengths_agree() -> None:
         np.array([[100, 200, 400.4, 500], [30, 140, 90, 145]], np.float32), (480, 640)
     )
     masks = result.masks
-    assert masks is not None
     for mask, code in zip(masks, result.rle(), strict=True):
         np.testing.assert_array_equal(rle.decode(code), mask)
         assert mask.any()

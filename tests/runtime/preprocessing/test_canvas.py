@@ -12,10 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
-from torchvision.models.detection.transform import (
-    GeneralizedRCNNTransform,
-    _resize_image_and_masks,
-)
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, _resize_image_and_masks
 
 from model.errors import ImageError
 from model.spec import PreprocessSpec
@@ -65,29 +62,27 @@ def normalised(photos: list[NDArray[np.uint8]], spec: PreprocessSpec) -> NDArray
     return images
 
 
-@pytest.mark.parametrize(
-    "hw",
-    [
-        pytest.param((96, 128), id="as-it-is"),
-        pytest.param((48, 64), id="twice-as-large"),
-        pytest.param((192, 256), id="half"),
-        pytest.param((97, 129), id="odd-down"),
-        pytest.param((61, 83), id="odd-up"),
-        pytest.param((83, 61), id="tall"),
-        pytest.param((101, 101), id="square"),
-        pytest.param((90, 301), id="long-side-limits"),
-        pytest.param((299, 77), id="tall-long-side-limits"),
-        pytest.param((480, 640), id="five-times-down"),
-        pytest.param((2, 3), id="tiny"),
-        pytest.param((1, 1), id="one-pixel"),
-        pytest.param((100, 1), id="one-pixel-wide"),
-    ],
-)
-def test_canvas_equals_torchvisions(hw: tuple[int, int]) -> None:
-    pixels = [photo(*hw)]
-    ours, theirs = normalised(pixels, SMALL), torchvision_canvas(pixels, SMALL)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE / 255 / min(SMALL.std))
+def test_canvas_equals_torchvisions(subtests: pytest.Subtests) -> None:
+    for case, hw in [
+        ("as-it-is", (96, 128)),
+        ("twice-as-large", (48, 64)),
+        ("half", (192, 256)),
+        ("odd-down", (97, 129)),
+        ("odd-up", (61, 83)),
+        ("tall", (83, 61)),
+        ("square", (101, 101)),
+        ("long-side-limits", (90, 301)),
+        ("tall-long-side-limits", (299, 77)),
+        ("five-times-down", (480, 640)),
+        ("tiny", (2, 3)),
+        ("one-pixel", (1, 1)),
+        ("one-pixel-wide", (100, 1)),
+    ]:
+        with subtests.test(case):
+            pixels = [photo(*hw)]
+            ours, theirs = normalised(pixels, SMALL), torchvision_canvas(pixels, SMALL)
+            assert ours.shape == theirs.shape
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE / 255 / min(SMALL.std))
 
 
 def test_mixed_batch_equals_torchvisions() -> None:
@@ -126,53 +121,56 @@ def test_bilinear_equals_torchs() -> None:
     assert worst <= TOLERANCE
 
 
-def test_size_is_floored() -> None:
+def test_sizes_and_channels_of_one_photo() -> None:
     # 800 / 427 * 640 = 1199.06 and 800 / 480 * 640 = 1066.67.
     assert resized_hw((427, 640), PreprocessSpec()) == (800, 1199)
     assert resized_hw((480, 640), PreprocessSpec()) == (800, 1066)
+    canvas = to_canvas([photo(480, 640)], DETECTRON2)
+    assert canvas.images.shape == (1, 3, 800, 1067)
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:, :] = (255, 51, 0)
+    rgb = resize(pixels, (4, 4), PreprocessSpec())
+    np.testing.assert_allclose(rgb[:, 0, 0], (1.0, 0.2, 0.0), rtol=1e-6)
+    assert resize(pixels, (4, 4), DETECTRON2)[:, 0, 0].tolist() == [0.0, 51.0, 255.0]
 
 
-@pytest.mark.parametrize(
-    ("hw", "expected"),
-    [
-        pytest.param((480, 640), (800, 1067), id="up"),
-        pytest.param((640, 480), (1067, 800), id="tall"),
-        pytest.param((500, 500), (800, 800), id="square"),
-        pytest.param((400, 1000), (533, 1333), id="long-side-limits"),
+def test_rounded_sizes_are_detectron2s(subtests: pytest.Subtests) -> None:
+    for case, hw, expected in [
+        ("up", (480, 640), (800, 1067)),
+        ("tall", (640, 480), (1067, 800)),
+        ("square", (500, 500), (800, 800)),
+        ("long-side-limits", (400, 1000), (533, 1333)),
         # Exact halves, where only detectron2's order of float operations tells up from down:
         # 1333 / (800 / 302 * 604) * 800 is 666.4999… in float64, at 306 x 612 it is 666.5.
-        pytest.param((302, 604), (666, 1333), id="half-goes-down"),
-        pytest.param((306, 612), (667, 1333), id="half-goes-up"),
-    ],
-)
-def test_rounded_sizes_are_detectron2s(hw: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert resized_hw(hw, DETECTRON2) == expected
+        ("half-goes-down", (302, 604), (666, 1333)),
+        ("half-goes-up", (306, 612), (667, 1333)),
+    ]:
+        with subtests.test(case):
+            assert resized_hw(hw, DETECTRON2) == expected
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(
-    "case",
-    [
+def test_resize_is_detectron2s_to_the_bit(data_folder: Path, subtests: pytest.Subtests) -> None:
+    for case in [
         "a_mask_rcnn_R_50_FPN",
         "c_mask_rcnn_X_101_32x8d_FPN",
         "d_mask_rcnn_R_50_C4",
         "f_keypoint_rcnn_R_50_FPN",
         "g_faster_rcnn_R_50_FPN",
-    ],
-)
-def test_resize_is_detectron2s_to_the_bit(data_folder: Path, case: str) -> None:
-    golden = data_folder / "golden" / "detectron2"
-    spec = _detectron2_spec((golden / case / "config.yaml").read_text("utf-8"))
-    images = json.loads((golden / case / "golden.json").read_text("utf-8"))["images"]
-    assert len(images) == 4
-    for image in images:
-        pixels = decode(golden / "images" / image["file_name"])
-        planes = resize(pixels, resized_hw(pixels.shape[:2], spec), spec)
-        levels = planes.astype(np.uint8)
-        assert (levels == planes).all()
-        assert list(levels.shape) == image["input_shape"]
-        digest = hashlib.sha256(np.ascontiguousarray(levels).tobytes()).hexdigest()
-        assert digest == image["resized_input_sha256_uint8_chw"]
+    ]:
+        with subtests.test(case=case):
+            golden = data_folder / "golden" / "detectron2"
+            spec = _detectron2_spec((golden / case / "config.yaml").read_text("utf-8"))
+            images = json.loads((golden / case / "golden.json").read_text("utf-8"))["images"]
+            assert len(images) == 4
+            for image in images:
+                pixels = decode(golden / "images" / image["file_name"])
+                planes = resize(pixels, resized_hw(pixels.shape[:2], spec), spec)
+                levels = planes.astype(np.uint8)
+                assert (levels == planes).all()
+                assert list(levels.shape) == image["input_shape"]
+                digest = hashlib.sha256(np.ascontiguousarray(levels).tobytes()).hexdigest()
+                assert digest == image["resized_input_sha256_uint8_chw"]
 
 
 def _detectron2_spec(config: str) -> PreprocessSpec:
@@ -194,19 +192,17 @@ def _detectron2_spec(config: str) -> PreprocessSpec:
     )
 
 
-@pytest.mark.parametrize(
-    ("hw", "says"),
-    [
-        pytest.param((20000, 1), "1333x0", id="no-column-left"),
-        pytest.param((1, 20000), "0x1333", id="no-row-left"),
-        pytest.param((0, 10), "0x10", id="no-rows"),
-        pytest.param((10, 0), "10x0", id="no-columns"),
-    ],
-)
-def test_slivers_are_refused(hw: tuple[int, int], says: str) -> None:
-    with pytest.raises(ImageError, match=says) as caught:
-        resized_hw(hw, PreprocessSpec())
-    assert "\n" not in str(caught.value)
+def test_slivers_are_refused(subtests: pytest.Subtests) -> None:
+    for hw, says in [
+        ((20000, 1), "1333x0"),
+        ((1, 20000), "0x1333"),
+        ((0, 10), "0x10"),
+        ((10, 0), "10x0"),
+    ]:
+        with subtests.test(says):
+            with pytest.raises(ImageError, match=says) as caught:
+                resized_hw(hw, PreprocessSpec())
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("rule", ["torchvision", "detectron2", "mmdetection", "matterport"])
@@ -233,16 +229,3 @@ def test_fixed_canvas_and_batch() -> None:
     assert not canvas.images[0, :, 96:].any()
     assert not canvas.images[0, :, :, 128:].any()
     assert not canvas.images[1:].any()
-
-
-def test_canvas_without_divisor_is_the_photo_itself() -> None:
-    canvas = to_canvas([photo(480, 640)], DETECTRON2)
-    assert canvas.images.shape == (1, 3, 800, 1067)
-
-
-def test_channels_and_range() -> None:
-    pixels = np.zeros((4, 4, 3), np.uint8)
-    pixels[:, :] = (255, 51, 0)
-    rgb = resize(pixels, (4, 4), PreprocessSpec())
-    np.testing.assert_allclose(rgb[:, 0, 0], (1.0, 0.2, 0.0), rtol=1e-6)
-    assert resize(pixels, (4, 4), DETECTRON2)[:, 0, 0].tolist() == [0.0, 51.0, 255.0]

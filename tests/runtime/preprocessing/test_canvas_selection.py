@@ -17,31 +17,31 @@ LANDSCAPE, PORTRAIT, SQUARE = (800, 1344), (1344, 800), (1344, 1344)
 RULE = PreprocessSpec(800, 1333)
 
 
-@pytest.mark.parametrize(
-    ("photo_hw", "canvases", "chosen"),
-    [
-        pytest.param((480, 640), [LANDSCAPE, PORTRAIT], 0, id="landscape"),
-        pytest.param((640, 480), [LANDSCAPE, PORTRAIT], 1, id="portrait"),
-        pytest.param((480, 640), [PORTRAIT, LANDSCAPE], 1, id="order does not decide"),
-        pytest.param((500, 500), [PORTRAIT, LANDSCAPE], 0, id="square: the first named"),
-        pytest.param((480, 640), [SQUARE, LANDSCAPE], 1, id="as large on both: the smaller"),
-        pytest.param((500, 500), [SQUARE, LANDSCAPE, PORTRAIT], 1, id="square: the smaller"),
-        pytest.param((100, 4000), [PORTRAIT, (400, 1344)], 1, id="panorama"),
-        pytest.param((1, 1), [LANDSCAPE, PORTRAIT], 0, id="one pixel"),
-        pytest.param((480, 640), [None], 0, id="any size"),
-    ],
-)
-def test_the_canvas_that_keeps_the_photo_largest(
-    photo_hw: tuple[int, int], canvases: list[tuple[int, int] | None], chosen: int
-) -> None:
-    assert choose_canvas(photo_hw, RULE, canvases) == chosen
+def test_the_canvas_that_keeps_the_photo_largest(subtests: pytest.Subtests) -> None:
+    for case, photo_hw, canvases, chosen in [
+        ("landscape", (480, 640), [LANDSCAPE, PORTRAIT], 0),
+        ("portrait", (640, 480), [LANDSCAPE, PORTRAIT], 1),
+        ("order does not decide", (480, 640), [PORTRAIT, LANDSCAPE], 1),
+        ("square: the first named", (500, 500), [PORTRAIT, LANDSCAPE], 0),
+        ("as large on both: the smaller", (480, 640), [SQUARE, LANDSCAPE], 1),
+        ("square: the smaller", (500, 500), [SQUARE, LANDSCAPE, PORTRAIT], 1),
+        ("panorama", (100, 4000), [PORTRAIT, (400, 1344)], 1),
+        ("one pixel", (1, 1), [LANDSCAPE, PORTRAIT], 0),
+        ("any size", (480, 640), [None], 0),
+    ]:
+        with subtests.test(case):
+            assert choose_canvas(photo_hw, RULE, canvases) == chosen
 
 
-def test_a_photo_that_only_one_canvas_can_hold() -> None:
+def test_photos_and_sessions_without_a_canvas() -> None:
     # Two pixels high, 1,900 long: on the portrait canvas nothing is left of its height.
     assert choose_canvas((2, 1900), RULE, [PORTRAIT, LANDSCAPE]) == 1
     with pytest.raises(ImageError, match="becomes 0x1333 by the resize rule"):
         choose_canvas((1, 20000), RULE, [LANDSCAPE, PORTRAIT])
+    with pytest.raises(ImageError, match="no canvas to put a photo on"):
+        choose_canvas((4, 4), RULE, [])
+    with pytest.raises(UsageError, match="expected an artifact to open, got none"):
+        Predictor([])
 
 
 def two() -> list[MeanSession]:
@@ -76,23 +76,15 @@ def test_each_result_equals_that_of_its_canvas_alone() -> None:
             np.testing.assert_array_equal(ours.scores, expected.scores)
 
 
-@pytest.mark.parametrize(
-    ("other", "says"),
-    [
-        pytest.param(MeanSession(canvas_hw=(64, 32), weights="v"), "other weights", id="weights"),
-        pytest.param(MeanSession(spec(48), (64, 32)), "other options", id="options"),
-        pytest.param(MeanSession(), "takes photos of any size", id="dynamic"),
-        pytest.param(MeanSession(canvas_hw=(32, 64)), "a second artifact for 32x64", id="twice"),
-    ],
-)
-def test_artifacts_of_different_models(other: MeanSession, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        Predictor([MeanSession(canvas_hw=(32, 64)), other])
-
-
-def test_none_at_all() -> None:
-    with pytest.raises(UsageError, match="expected an artifact to open, got none"):
-        Predictor([])
+def test_artifacts_of_different_models(subtests: pytest.Subtests) -> None:
+    for other, says in [
+        (MeanSession(canvas_hw=(64, 32), weights="v"), "other weights"),
+        (MeanSession(spec(48), (64, 32)), "other options"),
+        (MeanSession(), "takes photos of any size"),
+        (MeanSession(canvas_hw=(32, 64)), "a second artifact for 32x64"),
+    ]:
+        with subtests.test(says), pytest.raises(UsageError, match=says):
+            Predictor([MeanSession(canvas_hw=(32, 64)), other])
 
 
 def test_opened_from_files(demo_onnx: Path, tmp_path: Path) -> None:
@@ -104,8 +96,3 @@ def test_opened_from_files(demo_onnx: Path, tmp_path: Path) -> None:
         Predictor.open([demo_onnx, copy], threads=1)
     with pytest.raises(UsageError, match="open the files one by one"):
         Predictor.open([demo_onnx, copy], sha256="0" * 64)
-
-
-def test_no_canvas_at_all() -> None:
-    with pytest.raises(ImageError, match="no canvas to put a photo on"):
-        choose_canvas((4, 4), RULE, [])

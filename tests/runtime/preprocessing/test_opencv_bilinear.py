@@ -39,9 +39,16 @@ def test_a_plain_color_stays(value: int) -> None:
     assert (resize_uint8(photo, (31, 40)) == value).all()
 
 
-def test_a_picture_keeps_its_bytes_at_its_own_size() -> None:
+def test_own_sizes_and_the_float_result() -> None:
     photo = _photo((30, 40))
     np.testing.assert_array_equal(resize_uint8(photo, (30, 40)), photo)
+    # Or nothing of this would be needed.
+    photo = _photo((60, 80))
+    exact = resize(photo, (100, 133), PreprocessSpec(value_range=255.0))
+    result = resize(photo, (100, 133), MMDETECTION)
+    assert np.abs(result - exact).max() > 0.5
+    assert np.abs(result - exact).max() < 1.5
+    assert (result == np.round(result)).all()
 
 
 def test_every_byte_is_opencvs() -> None:
@@ -56,16 +63,6 @@ def test_every_byte_is_opencvs() -> None:
         np.testing.assert_array_equal(
             resize_uint8(photo, (int(target[0]), int(target[1]))), expected.reshape(*target, 3)
         )
-
-
-def test_it_is_not_the_float_result() -> None:
-    """Or nothing of this would be needed."""
-    photo = _photo((60, 80))
-    exact = resize(photo, (100, 133), PreprocessSpec(value_range=255.0))
-    result = resize(photo, (100, 133), MMDETECTION)
-    assert np.abs(result - exact).max() > 0.5
-    assert np.abs(result - exact).max() < 1.5
-    assert (result == np.round(result)).all()
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])

@@ -69,25 +69,19 @@ def _library(monkeypatch: pytest.MonkeyPatch, starts: list[str]) -> _Library:
     return library
 
 
-def test_a_gpu_of_onnxruntime(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_providers_of_onnxruntime(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = _library(monkeypatch, GPU_WHEEL[1:])
     open_session(demo_onnx, device="cuda:1").close()
     ((first, *others),) = library.providers
     assert first == ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})
     assert [name for name, _ in others] == ["CPUExecutionProvider"]
     assert library.fallbacks_off == 1
-
-
-def test_its_tensorrt_provider(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = _library(monkeypatch, GPU_WHEEL)
     open_session(demo_onnx, "onnxruntime-tensorrt").close()
     assert [name for name, _ in library.providers[0]] == GPU_WHEEL
     assert library.providers[0][0][1] == {"device_id": "0"}
     with pytest.raises(UsageError, match="runs on a GPU"):
         open_session(demo_onnx, "onnxruntime-tensorrt", device="cpu")
-
-
-def test_no_fallback_to_the_cpu(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _library(monkeypatch, ["CPUExecutionProvider"])
     with pytest.raises(DeviceError, match="could not start its CUDAExecutionProvider"):
         open_session(demo_onnx, device="cuda")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def expect_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_opens_with_its_spec(demo_onnx: Path) -> None:
+def test_files_that_open(demo_onnx: Path) -> None:
     session = open_session(demo_onnx, None, 1)
     assert session.artifact.path == demo_onnx
     assert session.artifact.spec.preprocess.short_side == 320
@@ -49,18 +48,11 @@ def test_opens_with_its_spec(demo_onnx: Path) -> None:
     assert session.artifact.manifest.lowering == "standard"
     assert session.artifact.manifest.batch is None
     session.close()
-
-
-def test_inputs_of_other_shapes_are_refused(demo_onnx: Path) -> None:
-    session = open_session(demo_onnx, "onnxruntime", 1)
-    inputs = {
-        "images": np.zeros((1, 4, 64, 64), np.float32),
-        "image_hw": np.ones((1, 2), np.float32),
-    }
-    with pytest.raises(ArtifactError, match="ONNX Runtime failed") as caught:
-        session.run(inputs)
-    assert str(demo_onnx) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    predictor = Predictor.open(demo_onnx, threads=1)
+    predictor.close()
+    predictor.close()
+    with pytest.raises(ArtifactError, match="closed"):
+        predictor.predict(np.zeros((64, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize("threads", [0, -1, "2", 1.5, True])
@@ -108,36 +100,30 @@ def test_a_file_that_cannot_be_read(tiny_onnx: Path, monkeypatch: pytest.MonkeyP
         open_session(tiny_onnx, sha256="0" * 64)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_missing_file_and_folder(tmp_path: Path, demo_onnx: Path) -> None:
     expect_one_line(tmp_path / "none.onnx", "no such file")
     (tmp_path / "folder.onnx").mkdir()
     expect_one_line(tmp_path / "folder.onnx", "no such file")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"not a model at all\n" * 50, id="text"),
-        pytest.param(bytes(1000), id="zeros"),
-    ],
-)
-def test_garbage(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(content)
-    expect_one_line(path, "cannot open it|holds no maskport metadata")
-
-
-def test_truncated_file(demo_onnx: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(demo_onnx.read_bytes()[:-100_000])
     expect_one_line(path, "ONNX Runtime cannot open it")
-
-
-def test_an_onnx_file_of_another_program(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
     onnx.save(identity(author="somebody"), path)
     expect_one_line(path, "holds no maskport metadata")
+    path = tmp_path / "model.plan"
+    path.write_bytes(b"x")
+    expect_one_line(path, r"no backend for '\.plan' files; expected one of \.onnx")
+
+
+def test_garbage(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case, content in [
+        ("empty", b""),
+        ("text", b"not a model at all\n" * 50),
+        ("zeros", bytes(1000)),
+    ]:
+        with subtests.test(case):
+            path = tmp_path / "model.onnx"
+            path.write_bytes(content)
+            expect_one_line(path, "cannot open it|holds no maskport metadata")
 
 
 def _damage_json(spec: str, manifest: str) -> dict[str, str]:
@@ -161,35 +147,19 @@ def _number_manifest(spec: str, _: str) -> dict[str, str]:
     return {SPEC_KEY: spec, MANIFEST_KEY: "7"}
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_damaged_metadata(demo_onnx: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for change, message in [
         (_damage_json, "damaged metadata"),
         (_damage_field, "damaged metadata"),
         (_later_version, "written by another version of maskport"),
         (_list_manifest, "damaged metadata"),
         (_number_manifest, "damaged metadata"),
-    ],
-)
-def test_damaged_metadata(
-    demo_onnx: Path, tmp_path: Path, change: Callable[[str, str], dict[str, str]], message: str
-) -> None:
-    metadata = {p.key: p.value for p in onnx.load(demo_onnx).metadata_props}
-    path = tmp_path / "model.onnx"
-    onnx.save(identity(**change(metadata[SPEC_KEY], metadata[MANIFEST_KEY])), path)
-    expect_one_line(path, message)
-
-
-def test_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
-    path = tmp_path / "model.plan"
-    path.write_bytes(b"x")
-    expect_one_line(path, r"no backend for '\.plan' files; expected one of \.onnx")
-
-
-def test_unknown_backend(demo_onnx: Path) -> None:
-    known = "onnxruntime, onnxruntime-tensorrt, tensorrt, torch"
-    with pytest.raises(UsageError, match=f"expected one of {known}, got 'tensorflow'"):
-        Predictor.open(demo_onnx, backend="tensorflow")
+    ]:
+        with subtests.test(message):
+            metadata = {p.key: p.value for p in onnx.load(demo_onnx).metadata_props}
+            path = tmp_path / "model.onnx"
+            onnx.save(identity(**change(metadata[SPEC_KEY], metadata[MANIFEST_KEY])), path)
+            expect_one_line(path, message)
 
 
 def test_a_named_backend_opens_any_suffix(demo_onnx: Path, tmp_path: Path) -> None:
@@ -197,6 +167,9 @@ def test_a_named_backend_opens_any_suffix(demo_onnx: Path, tmp_path: Path) -> No
     path.write_bytes(demo_onnx.read_bytes())
     with Predictor.open(path, backend="onnxruntime", threads=1) as predictor:
         assert predictor.spec.mask is not None
+    known = "onnxruntime, onnxruntime-tensorrt, tensorrt, torch"
+    with pytest.raises(UsageError, match=f"expected one of {known}, got 'tensorflow'"):
+        Predictor.open(demo_onnx, backend="tensorflow")
 
 
 def test_without_onnxruntime(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,14 +186,6 @@ def test_checkpoint_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Predictor.open(path)
 
 
-def test_closed_twice(demo_onnx: Path) -> None:
-    predictor = Predictor.open(demo_onnx, threads=1)
-    predictor.close()
-    predictor.close()
-    with pytest.raises(ArtifactError, match="closed"):
-        predictor.predict(np.zeros((64, 64, 3), np.uint8))
-
-
 def test_metadata_that_is_not_utf_8(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_modelmeta", raising(damaged))
@@ -228,11 +193,17 @@ def test_metadata_that_is_not_utf_8(demo_onnx: Path, monkeypatch: pytest.MonkeyP
         open_session(demo_onnx)
 
 
-def test_a_file_with_another_hash(demo_onnx: Path) -> None:
+def test_options_that_do_not_fit_the_file(demo_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"its SHA-256 \w{16}… is not the expected 0{16}…"):
         open_session(demo_onnx, sha256="0" * 64)
-
-
-def test_a_kernel_cache_is_for_engines_only(demo_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"runtime_cache: .* is not a TensorRT-RTX engine"):
         open_session(demo_onnx, runtime_cache=tmp_path / "cache")
+    session = open_session(demo_onnx, "onnxruntime", 1)
+    inputs = {
+        "images": np.zeros((1, 4, 64, 64), np.float32),
+        "image_hw": np.ones((1, 2), np.float32),
+    }
+    with pytest.raises(ArtifactError, match="ONNX Runtime failed") as caught:
+        session.run(inputs)
+    assert str(demo_onnx) in str(caught.value)
+    assert "\n" not in str(caught.value)

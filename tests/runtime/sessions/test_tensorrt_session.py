@@ -108,27 +108,21 @@ def test_all_resources_are_freed(engine: Path, library: FakeTensorRT, cuda: Fake
         opened.run(inputs(1))
 
 
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        pytest.param(
-            inputs(4), "built for a batch of 1 to 3, got 4; export with --batch 4", id="4"
-        ),
-        pytest.param(inputs(0), "batch of 1 to 3, got 0", id="0"),
-        pytest.param(inputs(1, hw=(320, 320)), r"input images: built for .*--size", id="size"),
-        pytest.param(
-            {"images": inputs(1)["images"]}, "expected inputs images, image_hw", id="name"
-        ),
-    ],
-)
-def test_inputs_outside_the_profile(session: TensorRTSession, arrays: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        session.run(arrays)
-    assert session.run(inputs(1))["counts"].shape == (1,)
+def test_inputs_outside_the_profile(session: TensorRTSession, subtests: pytest.Subtests) -> None:
+    for arrays, message in [
+        (inputs(4), "built for a batch of 1 to 3, got 4; export with --batch 4"),
+        (inputs(0), "batch of 1 to 3, got 0"),
+        (inputs(1, hw=(320, 320)), r"input images: built for .*--size"),
+        ({"images": inputs(1)["images"]}, "expected inputs images, image_hw"),
+    ]:
+        with subtests.test(message):
+            with pytest.raises(UsageError, match=message):
+                session.run(arrays)
+            assert session.run(inputs(1))["counts"].shape == (1,)
 
 
-def test_a_network_that_does_not_start_leaves_the_context_usable(
-    session: TensorRTSession, library: FakeTensorRT
+def test_what_the_library_refuses_leaves_the_context_usable(
+    session: TensorRTSession, library: FakeTensorRT, cuda: FakeCuda
 ) -> None:
     good = session.run(inputs(1))
     for _ in range(2):
@@ -137,21 +131,11 @@ def test_a_network_that_does_not_start_leaves_the_context_usable(
             session.run(inputs(1))
         library.refuses_to_run = False
     np.testing.assert_array_equal(session.run(inputs(1))["boxes"], good["boxes"])
-
-
-def test_a_shape_that_the_library_refuses_leaves_the_context_usable(
-    session: TensorRTSession, library: FakeTensorRT
-) -> None:
     library.refuses_shapes = True
     with pytest.raises(DeviceError, match=r"refuses shape \(1, 3, 320, 448\) for 'images'"):
         session.run(inputs(1))
     library.refuses_shapes = False
     assert session.run(inputs(1))["counts"].shape == (1,)
-
-
-def test_an_address_that_the_library_refuses_leaks_nothing(
-    session: TensorRTSession, library: FakeTensorRT, cuda: FakeCuda
-) -> None:
     library.refuses_addresses = True
     with pytest.raises(DeviceError, match="refuses an address for 'images'"):
         session.run(inputs(1))
@@ -223,31 +207,36 @@ def test_dlpack_arrays_are_accepted(session: TensorRTSession, cuda: FakeCuda) ->
         np.testing.assert_array_equal(_bytes_at(outputs["boxes"]), expected["boxes"])
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        pytest.param(np.zeros((1, 3, 320, 448), np.float32), "on the host", id="host"),
-        pytest.param([1.0], "expected an array on the GPU", id="list"),
-        pytest.param(
-            _Interface(64, (1, 3, 320, 448), typestr="<f2"), "float32, got '<f2'", id="f2"
-        ),
-        pytest.param(
-            _Interface(64, (1, 3, 320, 448), strides=(4, 4, 4, 4)), "dense row-major", id="gaps"
-        ),
-        pytest.param(_Interface(64, (1, 3, 320)), "input images: built for", id="rank"),
-    ],
-)
-def test_invalid_device_arrays(session: TensorRTSession, value: Any, message: str) -> None:
-    arrays = {"images": value, "image_hw": _Interface(64, (1, 2))}
-    with pytest.raises(UsageError, match=message), session.on_device(arrays):
-        pass
+def test_invalid_device_arrays(session: TensorRTSession, subtests: pytest.Subtests) -> None:
+    for value, message in [
+        (np.zeros((1, 3, 320, 448), np.float32), "on the host"),
+        ([1.0], "expected an array on the GPU"),
+        (_Interface(64, (1, 3, 320, 448), typestr="<f2"), "float32, got '<f2'"),
+        (_Interface(64, (1, 3, 320, 448), strides=(4, 4, 4, 4)), "dense row-major"),
+        (_Interface(64, (1, 3, 320)), "input images: built for"),
+    ]:
+        with subtests.test(message):
+            arrays = {"images": value, "image_hw": _Interface(64, (1, 2))}
+            with pytest.raises(UsageError, match=message), session.on_device(arrays):
+                pass
 
 
-def test_an_engine_that_the_library_refuses(
-    engine: Path, library: FakeTensorRT, cuda: FakeCuda
+def test_engines_that_cannot_be_opened(
+    engine: Path,
+    library: FakeTensorRT,
+    cuda: FakeCuda,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     library.refuses = True
     with pytest.raises(ArtifactError, match=r"refuses it .Serialization assertion failed"):
+        TensorRTSession(engine, cuda=cuda)
+    with pytest.raises(UsageError, match="contexts: expected at least 1, got 0"):
+        TensorRTSession(tmp_path / "a.engine", contexts=0)
+    with pytest.raises(UsageError, match=r"threads: .* runs on the GPU"):
+        Predictor.open(engine, threads=2)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[rtx\]'"):
         TensorRTSession(engine, cuda=cuda)
 
 
@@ -281,17 +270,6 @@ def test_only_tensorrt_rtx_has_a_kernel_cache(
         TensorRTSession(engine, runtime_cache=tmp_path / "kernels.cache", cuda=cuda)
 
 
-def test_a_session_needs_a_context(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="contexts: expected at least 1, got 0"):
-        TensorRTSession(tmp_path / "a.engine", contexts=0)
-
-
-def test_a_missing_library(engine: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'maskport\[rtx\]'"):
-        TensorRTSession(engine, cuda=cuda)
-
-
 def test_no_gpu_is_one_line(
     engine: Path, library: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,8 +286,3 @@ def test_no_gpu_is_one_line(
     with pytest.raises(DeviceError):
         Predictor.open(engine)
     assert library.deserialized == []
-
-
-def test_threads_are_for_the_cpu(engine: Path) -> None:
-    with pytest.raises(UsageError, match=r"threads: .* runs on the GPU"):
-        Predictor.open(engine, threads=2)

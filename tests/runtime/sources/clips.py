@@ -44,9 +44,7 @@ def pictures(count: int, height: int = 32, width: int = 48) -> list[NDArray[np.u
 
 
 def write(
-    path: Path,
-    frames: Sequence[NDArray[np.uint8]],
-    muxer: Mapping[str, str] | None = None,
+    path: Path, frames: Sequence[NDArray[np.uint8]], muxer: Mapping[str, str] | None = None
 ) -> Path:
     """Write a video in the codec of its suffix."""
     codec, pixel_format, options = (LOSSLESS | LOSSY)[path.suffix[1:]]

@@ -19,9 +19,8 @@ from runtime.sources.open import open_sources
 from tests.runtime.sources import clips
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
+def test_what_counts_as_live(subtests: pytest.Subtests) -> None:
+    for source, expected in [
         ("camera:0", True),
         ("camera:/dev/video0", True),
         ("rtsp://host/stream", True),
@@ -30,54 +29,43 @@ from tests.runtime.sources import clips
         ("file:///photo.jpg", False),
         ("concat:a|b", False),
         ("rtsp:/host", False),
-    ],
-)
-def test_what_counts_as_live(source: str, expected: bool) -> None:
-    assert live.is_live(source) is expected
+    ]:
+        with subtests.test(source=source):
+            assert live.is_live(source) is expected
 
 
-@pytest.mark.parametrize(
-    ("device", "platform", "expected"),
-    [
+def test_devices(subtests: pytest.Subtests) -> None:
+    for device, platform, expected in [
         ("0", "linux", ("/dev/video0", "v4l2")),
         ("/dev/video7", "linux", ("/dev/video7", "v4l2")),
         ("1", "darwin", ("1", "avfoundation")),
         ("Integrated Camera", "win32", ("video=Integrated Camera", "dshow")),
-    ],
-)
-def test_devices(device: str, platform: str, expected: tuple[str, str]) -> None:
-    assert live.camera_device(device, platform) == expected
+    ]:
+        with subtests.test(device=device):
+            assert live.camera_device(device, platform) == expected
 
 
-@pytest.mark.parametrize(
-    ("source", "name", "stem"),
-    [
+def test_names_show_no_passwords(subtests: pytest.Subtests) -> None:
+    for source, name, stem in [
         ("camera:0", "camera:0", "camera-0"),
         ("camera:/dev/video2", "camera:/dev/video2", "camera-video2"),
         ("rtsp://me:p@ss@host:554/a/b?key=1", "rtsp://host:554/a/b", "host-554-a-b"),
         ("http://host/clip.mp4", "http://host/clip.mp4", "host-clip.mp4"),
         ("rtsp://host", "rtsp://host", "host"),
-    ],
-)
-def test_names_show_no_passwords(source: str, name: str, stem: str) -> None:
-    assert live.live_name(source) == name
-    assert live.live_stem(source) == stem
+    ]:
+        with subtests.test(source=source):
+            assert live.live_name(source) == name
+            assert live.live_stem(source) == stem
 
 
-def test_missing_camera_is_one_error() -> None:
+def test_cameras_and_addresses_that_cannot_be_opened() -> None:
     items = list(open_sources(["camera:/dev/no-such-camera"]))
     assert [i.name for i in items] == ["camera:/dev/no-such-camera#000000"]
     assert isinstance(items[0].photo, ImageError)
     assert str(items[0].photo).startswith("camera:/dev/no-such-camera: cannot be opened (")
-
-
-def test_addresses_that_differ_in_hidden_parts() -> None:
     inputs = ["http://127.0.0.1:1/x?a", "http://127.0.0.1:1/x?b", "http://127.0.0.1:1/x?a"]
     names = [item.name for item in open_sources(inputs)]
-    assert names == [
-        "http://127.0.0.1:1/x#000000",
-        "http://127.0.0.1:1/x (127.0.0.1-1-x-2)#000000",
-    ]
+    assert names == ["http://127.0.0.1:1/x#000000", "http://127.0.0.1:1/x (127.0.0.1-1-x-2)#000000"]
 
 
 def _play(monkeypatch: pytest.MonkeyPatch, path: Path) -> list[Any]:

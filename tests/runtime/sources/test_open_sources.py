@@ -95,11 +95,6 @@ def test_an_input_without_photos(tmp_path: Path, text: str) -> None:
         open_sources([f"{tmp_path}/{text}" if text else ""])
 
 
-def test_gif_is_a_photo(tmp_path: Path) -> None:
-    _make(tmp_path, "a.gif")
-    assert open_sources([str(tmp_path / "a.gif")]).count == 1
-
-
 @pytest.mark.parametrize("stride", [0, -1, "2", 1.5, True])
 def test_a_stride_below_one(stride: Any, tmp_path: Path) -> None:
     _make(tmp_path, "a.png")
@@ -107,9 +102,16 @@ def test_a_stride_below_one(stride: Any, tmp_path: Path) -> None:
         open_sources([str(tmp_path / "a.png")], stride)
 
 
-def test_the_stride_does_not_skip_photos(tmp_path: Path) -> None:
+def test_photos_of_a_folder_are_opened_when_reached(tmp_path: Path) -> None:
     _make(tmp_path, "a.png", "b.png", "c.png")
     assert len(list(open_sources([str(tmp_path)], frame_stride=2))) == 3
+    iterator = iter(open_sources([str(tmp_path)]))
+    (tmp_path / "b.png").unlink()
+    assert next(iterator).photo == tmp_path / "a.png"
+    with pytest.raises(ImageError, match="no such file"):
+        decode(next(iterator).photo)  # type: ignore[arg-type]
+    _make(tmp_path, "a.gif")
+    assert open_sources([str(tmp_path / "a.gif")]).count == 1
 
 
 def test_special_files_are_items_that_cannot_be_decoded(tmp_path: Path) -> None:
@@ -154,25 +156,19 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     assert [i.photo for i in open_sources(["-"], stdin=stdin)] == [tmp_path / name]
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        pytest.param(b"", "an empty list", id="empty"),
-        pytest.param(b"\n# nothing\n\n", "an empty list", id="comments-only"),
-        pytest.param(b"a.png\n\0\0\n", ":2: not text", id="binary"),
-        pytest.param(
-            b"a.png\n" + b"x" * (lists._LONGEST_LINE + 1),
-            ":2: longer than a path",
-            id="one-endless-line",
-        ),
-    ],
-)
-def test_invalid_lists(tmp_path: Path, data: bytes, message: str) -> None:
-    path = tmp_path / "list.txt"
-    path.write_bytes(data)
-    with pytest.raises(UsageError, match=message) as caught:
-        open_sources([str(path)])
-    assert str(caught.value).startswith(str(path))
+def test_invalid_lists(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for data, message in [
+        (b"", "an empty list"),
+        (b"\n# nothing\n\n", "an empty list"),
+        (b"a.png\n\0\0\n", ":2: not text"),
+        (b"a.png\n" + b"x" * (lists._LONGEST_LINE + 1), ":2: longer than a path"),
+    ]:
+        with subtests.test(message):
+            path = tmp_path / "list.txt"
+            path.write_bytes(data)
+            with pytest.raises(UsageError, match=message) as caught:
+                open_sources([str(path)])
+            assert str(caught.value).startswith(str(path))
 
 
 def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,29 +194,14 @@ def test_standard_input_is_read_as_it_arrives(tmp_path: Path) -> None:
         assert list(iterator) == []
 
 
-def test_standard_input_twice() -> None:
+def test_standard_input_once_and_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only once"):
         open_sources(["-", "-"])
-
-
-def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     for stream in (None, closed):
         monkeypatch.setattr("sys.stdin", stream)
         with pytest.raises(UsageError, match="standard input is closed; pipe a list"):
             open_sources(["-"])
-
-
-def test_no_file_is_opened_before_it_is_reached(tmp_path: Path) -> None:
-    _make(tmp_path, "a.png", "b.png")
-    iterator = iter(open_sources([str(tmp_path)]))
-    (tmp_path / "b.png").unlink()
-    assert next(iterator).photo == tmp_path / "a.png"
-    with pytest.raises(ImageError, match="no such file"):
-        decode(next(iterator).photo)  # type: ignore[arg-type]
-
-
-def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read the list \(Is a directory\)"):
         lists.read_list(tmp_path)

@@ -43,10 +43,15 @@ STORED = {
 }
 
 
-def test_exif_of_a_pillow_image_is_applied() -> None:
+def test_damaged_and_rotated_pillow_images() -> None:
     image = Image.fromarray(np.ascontiguousarray(STORED[6](scene())))
     image.getexif()[ORIENTATION] = 6
     np.testing.assert_array_equal(decode(image), scene())
+    with (
+        Image.open(io.BytesIO(_jpeg()[:-3000])) as image,
+        pytest.raises(ImageError, match="truncated"),
+    ):
+        decode(image)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -91,35 +96,19 @@ def test_modes_become_rgb(mode: str) -> None:
         assert np.abs(pixels.astype(int) - scene()).max() <= 12
 
 
-def test_transparency_is_dropped() -> None:
-    alpha = np.zeros((24, 40, 1), np.uint8)
-    image = Image.fromarray(np.concatenate((scene(), alpha), axis=2), "RGBA")
-    np.testing.assert_array_equal(decode(image), scene())
-
-
-def test_color_profile_is_not_applied(tmp_path: Path) -> None:
-    """As in torchvision's and detectron2's readers: the network was trained on raw values."""
-    path = tmp_path / "photo.png"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    Image.fromarray(scene()).save(path, icc_profile=profile)
-    np.testing.assert_array_equal(decode(path), scene())
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        pytest.param(np.full((4, 4), 70000, np.int32), id="beyond-16-bit"),
-        pytest.param(np.full((4, 4), -1, np.int32), id="negative"),
-        pytest.param(np.full((4, 4), 0.5, np.float32), id="float"),
-        pytest.param(np.full((4, 4), np.nan, np.float32), id="nan"),
-    ],
-)
-def test_other_depths_are_refused(tmp_path: Path, values: NDArray[Any]) -> None:
-    path = tmp_path / "photo.tif"
-    Image.fromarray(values).save(path)
-    with pytest.raises(ImageError, match="expected 8 or 16 bits per channel") as caught:
-        decode(path)
-    assert str(path) in str(caught.value)
+def test_other_depths_are_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case, values in [
+        ("beyond-16-bit", np.full((4, 4), 70000, np.int32)),
+        ("negative", np.full((4, 4), -1, np.int32)),
+        ("float", np.full((4, 4), 0.5, np.float32)),
+        ("nan", np.full((4, 4), np.nan, np.float32)),
+    ]:
+        with subtests.test(case):
+            path = tmp_path / "photo.tif"
+            Image.fromarray(values).save(path)
+            with pytest.raises(ImageError, match="expected 8 or 16 bits per channel") as caught:
+                decode(path)
+            assert str(path) in str(caught.value)
 
 
 def _jpeg(size: int = 200) -> bytes:
@@ -129,58 +118,55 @@ def _jpeg(size: int = 200) -> bytes:
     return stream.getvalue()
 
 
-def test_truncated_pillow_image_is_an_image_error() -> None:
-    with (
-        Image.open(io.BytesIO(_jpeg()[:-3000])) as image,
-        pytest.raises(ImageError, match="truncated"),
-    ):
-        decode(image)
-
-
 def test_path_may_be_a_string(tmp_path: Path) -> None:
     path = tmp_path / "ein Bild ✓.png"
     Image.fromarray(scene()).save(path)
     np.testing.assert_array_equal(decode(str(path)), scene())
+    # As in torchvision's and detectron2's readers: the network was trained on raw values.
+    path = tmp_path / "photo.png"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(scene()).save(path, icc_profile=profile)
+    np.testing.assert_array_equal(decode(path), scene())
 
 
-def test_arrays_are_used_unchanged() -> None:
+def test_pixels_are_used_unchanged() -> None:
     np.testing.assert_array_equal(decode(scene()), scene())
     gray = scene()[:, :, 0]
     np.testing.assert_array_equal(decode(gray), np.stack([gray] * 3, axis=2))
+    alpha = np.zeros((24, 40, 1), np.uint8)
+    image = Image.fromarray(np.concatenate((scene(), alpha), axis=2), "RGBA")
+    np.testing.assert_array_equal(decode(image), scene())
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        pytest.param(np.zeros((0, 10, 3), np.uint8), "10x0", id="no-rows"),
-        pytest.param(np.zeros((10, 0, 3), np.uint8), "0x10", id="no-columns"),
-        pytest.param(np.zeros((0, 0), np.uint8), "0x0", id="nothing"),
-        pytest.param(np.zeros((4, 4, 3), np.float32), "got float32", id="float"),
-        pytest.param(np.zeros((4, 4, 3), np.uint16), "got uint16", id="uint16"),
-        pytest.param(np.zeros((4, 4, 3), np.bool_), "got bool", id="bool"),
-        pytest.param(np.zeros((3, 4, 4), np.uint8), r"\[3, 4, 4\]", id="planes-first"),
-        pytest.param(np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]", id="four-channels"),
-        pytest.param(np.zeros((1, 4, 4, 3), np.uint8), r"\[1, 4, 4, 3\]", id="batch"),
-        pytest.param(np.zeros(4, np.uint8), r"\[4\]", id="one-axis"),
-        pytest.param(np.array(7, np.uint8), r"uint8 \[\]", id="no-axis"),
-        pytest.param(np.zeros((4, 4, 1), np.uint8), r"\[4, 4, 1\]", id="one-channel"),
-        pytest.param(np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]", id="two-channels"),
-        pytest.param(np.zeros((4, 4, 0), np.uint8), r"\[4, 4, 0\]", id="no-channel"),
-        pytest.param(np.full((4, 4, 3), np.nan), "got float64", id="nan"),
-        pytest.param(np.full((4, 4, 3), np.inf, np.float16), "got float16", id="inf"),
-        pytest.param(np.full((4, 4), np.nan, np.float32), "got float32", id="gray-nan"),
-        pytest.param(np.zeros((4, 4, 3), np.int8), "got int8", id="int8"),
-        pytest.param(np.zeros((4, 4, 3), np.int64), "got int64", id="int64"),
-        pytest.param(np.zeros((4, 4, 3), np.complex64), "got complex64", id="complex"),
-        pytest.param(np.full((4, 4, 3), None, object), "got object", id="object"),
-        pytest.param(np.full((4, 4, 3), "a"), "got <U1", id="text"),
-        pytest.param(np.zeros((4, 4), "u1,u1,u1"), "got ", id="fields"),
-        pytest.param(np.zeros((4, 4, 3), "M8[s]"), "got datetime64", id="dates"),
-    ],
-)
-def test_bad_arrays(array: NDArray[Any], message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        decode(array)
+def test_bad_arrays(subtests: pytest.Subtests) -> None:
+    for array, message in [
+        (np.zeros((0, 10, 3), np.uint8), "10x0"),
+        (np.zeros((10, 0, 3), np.uint8), "0x10"),
+        (np.zeros((0, 0), np.uint8), "0x0"),
+        (np.zeros((4, 4, 3), np.float32), "got float32"),
+        (np.zeros((4, 4, 3), np.uint16), "got uint16"),
+        (np.zeros((4, 4, 3), np.bool_), "got bool"),
+        (np.zeros((3, 4, 4), np.uint8), r"\[3, 4, 4\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"\[1, 4, 4, 3\]"),
+        (np.zeros(4, np.uint8), r"\[4\]"),
+        (np.array(7, np.uint8), r"uint8 \[\]"),
+        (np.zeros((4, 4, 1), np.uint8), r"\[4, 4, 1\]"),
+        (np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]"),
+        (np.zeros((4, 4, 0), np.uint8), r"\[4, 4, 0\]"),
+        (np.full((4, 4, 3), np.nan), "got float64"),
+        (np.full((4, 4, 3), np.inf, np.float16), "got float16"),
+        (np.full((4, 4), np.nan, np.float32), "got float32"),
+        (np.zeros((4, 4, 3), np.int8), "got int8"),
+        (np.zeros((4, 4, 3), np.int64), "got int64"),
+        (np.zeros((4, 4, 3), np.complex64), "got complex64"),
+        (np.full((4, 4, 3), None, object), "got object"),
+        (np.full((4, 4, 3), "a"), "got <U1"),
+        (np.zeros((4, 4), "u1,u1,u1"), "got "),
+        (np.zeros((4, 4, 3), "M8[s]"), "got datetime64"),
+    ]:
+        with subtests.test(message), pytest.raises(ImageError, match=message):
+            decode(array)
 
 
 def _scattered() -> NDArray[np.uint8]:
@@ -195,30 +181,26 @@ def _read_only() -> NDArray[np.uint8]:
     return pixels
 
 
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
-        pytest.param(scene()[::-1, ::-1], scene()[::-1, ::-1].copy(), id="negative-strides"),
-        pytest.param(scene()[..., ::-1], scene()[..., ::-1].copy(), id="channels-backwards"),
-        pytest.param(_scattered(), scene(), id="every-other-column"),
-        pytest.param(np.asfortranarray(scene()), scene(), id="columns-first"),
-        pytest.param(_read_only(), scene(), id="read-only"),
-        pytest.param(np.ma.masked_less(scene(), 100), scene(), id="masked"),
-        pytest.param(
-            np.broadcast_to(np.uint8(7), (4, 5, 3)), np.full((4, 5, 3), 7), id="strides-of-0"
-        ),
-        pytest.param(np.broadcast_to(np.uint8(7), (4, 5)), np.full((4, 5, 3), 7), id="gray"),
-        pytest.param(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3)), id="1x1"),
-        pytest.param(np.zeros((10000, 1), np.uint8), np.zeros((10000, 1, 3)), id="10000x1"),
-    ],
-)
-def test_arrays_in_any_layout(array: NDArray[Any], expected: NDArray[Any]) -> None:
-    before = array.copy()
-    pixels = decode(array)
-    assert type(pixels) is np.ndarray
-    assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, expected)
-    np.testing.assert_array_equal(array, before)
+def test_arrays_in_any_layout(subtests: pytest.Subtests) -> None:
+    for case, array, expected in [
+        ("negative-strides", scene()[::-1, ::-1], scene()[::-1, ::-1].copy()),
+        ("channels-backwards", scene()[..., ::-1], scene()[..., ::-1].copy()),
+        ("every-other-column", _scattered(), scene()),
+        ("columns-first", np.asfortranarray(scene()), scene()),
+        ("read-only", _read_only(), scene()),
+        ("masked", np.ma.masked_less(scene(), 100), scene()),
+        ("strides-of-0", np.broadcast_to(np.uint8(7), (4, 5, 3)), np.full((4, 5, 3), 7)),
+        ("gray", np.broadcast_to(np.uint8(7), (4, 5)), np.full((4, 5, 3), 7)),
+        ("1x1", np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3))),
+        ("10000x1", np.zeros((10000, 1), np.uint8), np.zeros((10000, 1, 3))),
+    ]:
+        with subtests.test(case):
+            before = array.copy()
+            pixels = decode(array)
+            assert type(pixels) is np.ndarray
+            assert pixels.dtype == np.uint8
+            np.testing.assert_array_equal(pixels, expected)
+            np.testing.assert_array_equal(array, before)
 
 
 @pytest.mark.parametrize("shape", [(100_000, 100_000), (100_000, 100_000, 3)])
@@ -241,25 +223,19 @@ def _make(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"")
 
 
-def test_folder_is_sorted_and_holds_photos_only(tmp_path: Path) -> None:
+def test_find_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _make(tmp_path, "b.JPG", "a.png", "c.txt", "sub/d.jpg", "e.jpeg")
     assert [p.name for p in find_photos([str(tmp_path)])] == ["a.png", "b.JPG", "e.jpeg"]
-
-
-def test_inputs_keep_their_order_and_globs_expand(tmp_path: Path) -> None:
     _make(tmp_path, "x/2.jpg", "x/1.jpg", "y/3.jpg", "z.any")
     inputs = [str(tmp_path / "z.any"), str(tmp_path / "x" / "*.jpg"), str(tmp_path / "**" / "3.*")]
     assert [p.name for p in find_photos(inputs)] == ["z.any", "1.jpg", "2.jpg", "3.jpg"]
-
-
-def test_file_name_with_brackets_is_not_a_pattern(tmp_path: Path) -> None:
     _make(tmp_path, "photo[1].jpg")
     assert find_photos([str(tmp_path / "photo[1].jpg")]) == [tmp_path / "photo[1].jpg"]
-
-
-def test_folders_named_as_photos_are_left_out(tmp_path: Path) -> None:
-    _make(tmp_path, "a.png", "frames.png/b.png")
-    assert find_photos([str(tmp_path)]) == [tmp_path / "a.png"]
+    _make(tmp_path, "d/a.png", "d/frames.png/b.png")
+    assert find_photos([str(tmp_path / "d")]) == [tmp_path / "d" / "a.png"]
+    monkeypatch.setattr(Path, "iterdir", raising(PermissionError(13, "Permission denied")))
+    with pytest.raises(UsageError, match=r"cannot be listed \(Permission denied\)"):
+        find_photos([str(tmp_path)])
 
 
 @pytest.mark.parametrize("text", ["none.jpg", "*.jpg", "empty", "x" * 5000, "a\0b", "a\0/*"])
@@ -269,31 +245,15 @@ def test_an_input_without_photos_is_a_usage_error(tmp_path: Path, text: str) -> 
         find_photos([str(tmp_path / text)])
 
 
-def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "iterdir", raising(PermissionError(13, "Permission denied")))
-    with pytest.raises(UsageError, match=r"cannot be listed \(Permission denied\)"):
-        find_photos([str(tmp_path)])
-
-
-def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+def test_photos_without_files_or_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match="no file can have this name"):
         open_regular(tmp_path / "a\0b.jpg")
-
-
-def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"cannot be read \(File name too long\)"):
         open_regular(tmp_path / ("a" * 300 + ".jpg"))
-
-
-def test_a_palette_image_without_its_palette() -> None:
     image = Image.new("P", (3, 2))
-    assert image.palette is not None
     image.palette.palette = b""
     with pytest.raises(ImageError, match="a palette image without its palette"):
         decode(image)
-
-
-def test_a_photo_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.new("L", (3, 2))
     monkeypatch.setattr(image, "load", raising(MemoryError()))
     with pytest.raises(ImageError, match="larger than the memory; scale it down"):

@@ -44,10 +44,8 @@ def test_boxes_are_in_the_whole_photos_pixels(
     with Predictor(MeanSession(), scaled_decode=True) as fast, Predictor(MeanSession()) as exact:
         (result,) = fast.stream([path], keep_pixels=True)
         expected = exact.predict(path)
-    assert result.pixels is not None
     assert result.pixels.shape == (*decoded_hw, 3)
     detections = result.detections
-    assert detections is not None
     assert (
         detections.image_hw == expected.image_hw == (size_wh[::-1] if orientation == 1 else size_wh)
     )
@@ -78,7 +76,6 @@ def test_results_of_the_demo_differ_a_little(
         pixels = next(iter(fast.stream([path], keep_pixels=True))).pixels
     with Predictor.open(demo_onnx, threads=1) as exact:
         expected = exact.predict(path, score_threshold=0.6)
-    assert pixels is not None
     assert pixels.shape == (480, 640, 3)
     assert len(expected) >= 5
     assert detections.image_hw == expected.image_hw == (1920, 2560)

@@ -11,22 +11,16 @@ import pytest
 from runtime.sources.stems import Stems
 
 
-def test_the_first_is_unchanged_and_duplicates_are_numbered() -> None:
+def test_stems_are_unique() -> None:
     stems = Stems()
     names = ["a", "b", "a", "a-2", "a", "A", ""]
     assert [stems.photo(s) for s in names] == ["a", "b", "a-2", "a-2-2", "a-3", "A-4", "photo"]
-
-
-def test_frames_and_photos_named_like_frames() -> None:
     stems = Stems()
     assert stems.photo("clip-000003") == "clip-000003"
     assert stems.video("clip") == "clip-2"
     assert stems.photo("clip-2-1234567") == "clip-2-1234567-2"
     assert stems.photo("clip-2-12345") == "clip-2-12345"
     assert stems.video("CLIP-2") == "CLIP-2-2"
-
-
-def test_unicode_forms_of_a_letter_are_equal() -> None:
     stems = Stems()
     composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     assert stems.photo(composed) == composed

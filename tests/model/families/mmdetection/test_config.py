@@ -96,7 +96,6 @@ def test_settings_are_applied_and_not_assumed(text: str, tmp_path: Path) -> None
     checkpoint = _load(tmp_path, text)
     spec = checkpoint.spec
     pre, rpn, box, mask = spec.preprocess, spec.rpn, spec.box, spec.mask
-    assert mask is not None
     assert spec.anchors.sizes == ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))
     assert spec.anchors.ratios == ((0.3, 1.0, 3.0),) * 5
     assert (pre.short_side, pre.long_side, pre.size_divisor) == (512, 800, 64)
@@ -138,9 +137,8 @@ def test_configured_anchors_are_not_required(tmp_path: Path) -> None:
     assert (anchors.per_cell, anchors.order, anchors.offset) == (4, "size-major", 0.5)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
+def test_unsupported_settings_are_noted(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for old, new, message in [
         ("max_per_img=50", "max_per_img=-1", "rcnn.max_per_img of its training is -1"),
         ("nms_pre=2000", "nms_pre=4 * 500", "rpn.nms_pre of its training is an expression"),
         ("mask_thr_binary=0.4", "mask_thr_binary=-1", "expected a number between 0 and 1"),
@@ -153,31 +151,26 @@ def test_configured_anchors_are_not_required(tmp_path: Path) -> None:
         ("sampling_ratio=2", "sampling_ratio=99", "sampling_ratio of its training is 99"),
         ("max_per_img=500", "max_per_img=500, nms_post=9", "nms_post of its training is 9"),
         ("'AnchorGenerator'", "'LegacyAnchorGenerator'", "expected 'AnchorGenerator'"),
-    ],
-)
-def test_unsupported_settings_are_noted(old: str, new: str, message: str, tmp_path: Path) -> None:
-    assert old in NEW
-    checkpoint = _load(tmp_path, NEW.replace(old, new))
+    ]:
+        with subtests.test(message):
+            assert old in NEW
+            checkpoint = _load(tmp_path, NEW.replace(old, new))
 
-    assert any(re.search(message, note) for note in checkpoint.notes), checkpoint.notes
+            assert any(re.search(message, note) for note in checkpoint.notes), checkpoint.notes
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
+def test_what_contradicts_the_weights_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for old, new, message in [
         ("scales=[2]", "scales=[2, 3]", "2 scales and 3 ratios .*expected 3 anchors per cell"),
         ("32, 64]", "32, 128]", r"anchor_generator.strides .*expected \[4.0, 8.0, 16.0, 32.0, 64"),
         ("output_size=7", "output_size=14", r"roi_layer.output_size .* is 14, .*expected \[7.0\]"),
         ("[4, 8, 16, 32]", "[8, 16, 32, 64]", "featmap_strides of its training"),
         ("rpn=dict(nms_pre=2000, max_per_img=500", "rpn=dict(max_per_img=5", "no valid network"),
-    ],
-)
-def test_what_contradicts_the_weights_is_refused(
-    old: str, new: str, message: str, tmp_path: Path
-) -> None:
-    assert old in NEW
-    with pytest.raises(CheckpointError, match=f"weights.pth: .*{message}"):
-        _load(tmp_path, NEW.replace(old, new, 1))
+    ]:
+        with subtests.test(message):
+            assert old in NEW
+            with pytest.raises(CheckpointError, match=f"weights.pth: .*{message}"):
+                _load(tmp_path, NEW.replace(old, new, 1))
 
 
 def test_literals_dicts_and_names_are_read() -> None:
@@ -189,16 +182,14 @@ c = {**b, 'x': 3, 4: 5}"""
     assert tree["c"] == {**parse_config(text).tree["a"], "x": 3, "n": UNREAD}  # type: ignore[dict-item]
 
 
-def test_steps_are_limited() -> None:
+def test_the_text_is_limited() -> None:
     """Entries count each time they are copied."""
     text = "a = dict(x=1, y=2)\nb = dict(**a, **a)"
     assert parse_config(text, max_steps=10).tree["b"] == {"x": 1, "y": 2}
     assert parse_config(text, max_steps=9).problem == "it is not valid Python"
-
-
-def test_characters_are_limited() -> None:
     assert parse_config("a = 1", max_characters=5).tree == {"a": 1}
     assert parse_config("a = 12", max_characters=5).problem == "it has more than 5 characters"
+    assert len(shown([[0] * 9] * 9)) <= 60
 
 
 @pytest.mark.parametrize("error", [SyntaxError, ValueError, MemoryError, RecursionError])
@@ -215,10 +206,6 @@ def test_a_text_that_python_cannot_parse(
 @pytest.mark.parametrize("text", ["a = 1\0", "\ud800 = 1", "a = '\\d'", "a = 1 + 2", "a = b.c"])
 def test_odd_texts_raise_nothing(text: str) -> None:
     parse_config(text)
-
-
-def test_values_print_short() -> None:
-    assert len(shown([[0] * 9] * 9)) <= 60
 
 
 @pytest.mark.parametrize(
