@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from model.errors import ArtifactError, UsageError
-from runtime.cli.console import Parser, printable, thread_count
+from runtime.cli.console import Parser, plural, printable, thread_count
 from runtime.cli.figure import require_matplotlib
 from runtime.files import make_folder
 
@@ -35,7 +35,8 @@ class Removed(argparse.Action):
 def parser() -> Parser:
     """All options."""
     parser = Parser(
-        prog="maskport quantize", description="Quantize an exported graph, calibrated on photos."
+        prog="maskport quantize",
+        description="`maskport quantize`: quantize an exported graph, calibrated on photos.",
     )
     parser.add_argument("model", type=Path, help="an FP32 .onnx file of maskport export")
     parser.add_argument("photos", nargs="*", help="image files, folders or glob patterns")
@@ -45,28 +46,30 @@ def parser() -> Parser:
     _add_precision(parser)
     _add_layers(parser)
     _add_evaluation(parser)
-    parser.add_argument("--threads", type=thread_count, help="of the network, default all cores")
+    parser.add_argument(
+        "--threads", type=thread_count, help="threads of the network; default: all cores"
+    )
     return parser
 
 
 def _add_precision(parser: Parser) -> None:
     """Number formats, ranges and rounding."""
-    parser.add_argument("--format", default="int8", choices=("int8", "fp8"), help="default int8")
+    parser.add_argument("--format", default="int8", choices=("int8", "fp8"), help="default: int8")
     parser.add_argument(
         "--float-type",
         default="fp32",
         choices=("fp32", "fp16"),
-        help="of the layers that are not quantized; default fp32",
+        help="data type of the other layers; default: fp32",
     )
     parser.add_argument("--rest", dest="float_type", choices=("fp32", "fp16"), **_HIDDEN)
     parser.add_argument(
-        "--method", help="how ranges are chosen: min-max, percentile, entropy or mse; default mse"
+        "--method", help="how ranges are chosen: min-max, percentile, entropy or mse; default: mse"
     )
     parser.add_argument(
         "--rounding",
         type=lambda name: "gptq" if name == "learned" else name,
         choices=("gptq", "nearest"),
-        help="of the weights: GPTQ on the first photos, or each to the nearest code; default gptq",
+        help="rounding of weights: GPTQ on the first photos, or nearest; default: gptq",
     )
     parser.add_argument("--equalise", action=Removed, help=argparse.SUPPRESS)
     parser.add_argument("--correct-bias", action=Removed, nargs=0, help=argparse.SUPPRESS)
@@ -74,8 +77,8 @@ def _add_precision(parser: Parser) -> None:
         "--reduce-range",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="7 bits for weights, so that no CPU's int8 sums saturate; default auto: where this "
-        "CPU has no VNNI and Q/DQ are placed for ONNX Runtime",
+        help="7-bit weights, with which int8 sums never saturate; default: auto, which is yes if "
+        "this CPU has no VNNI and Q/DQ are placed for ONNX Runtime",
     )
     parser.add_argument(
         "--table",
@@ -98,19 +101,19 @@ def _add_layers(parser: Parser) -> None:
         default="accurate",
         metavar="NAME",
         help="accurate: quantize the heads; balanced: also the pyramid and most of the body; "
-        "fast: everything but the predictors; default accurate",
+        "fast: everything but the predictors; default: accurate",
     )
     parser.add_argument(
         "--budget",
         type=float,
         metavar="POINTS",
-        help="points of agreement AP that may be lost, measured on calibration photos: the layers "
-        "that cost most stay in floating point",
+        help="maximum loss of agreement AP in points, on calibration photos; the most sensitive "
+        "layers stay in floating point",
     )
     parser.add_argument(
         "--qdq-placement",
         metavar="NAME",
-        help="tensorrt or onnxruntime: whose fusions Q/DQ are placed for; default by the target",
+        help="place Q/DQ for the fusions of tensorrt or onnxruntime; default: by the target",
     )
     parser.add_argument("--qdq", dest="qdq_placement", **_HIDDEN)
 
@@ -121,7 +124,7 @@ def _add_evaluation(parser: Parser) -> None:
         "--reference",
         type=Path,
         metavar="FILE",
-        help="checkpoint or FP32 .onnx file to agree with; default: the model itself",
+        help="checkpoint or FP32 .onnx file to compare with; default: the model itself",
     )
     parser.add_argument(
         "--eval-images", metavar="DIR", help="held-out photos to evaluate the result on"
@@ -250,7 +253,7 @@ def evaluation_set(
     shared = sum(Photo.of(path).digest in digests for path in photos.paths)
     if shared:
         print(
-            f"warning: {shared} photos are in both sets; the evaluation is optimistic",
+            f"warning: {plural(shared, 'photo')} in both sets; the evaluation is optimistic",
             file=sys.stderr,
         )
     return photos

@@ -21,17 +21,21 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="YAML",
-        help="the framework's own configuration; default: config.yaml beside the weights",
+        help="the framework's own configuration; default: config.yaml in the folder of the weights",
     )
-    group.add_argument("--short-side", type=whole_number, metavar="PX")
-    group.add_argument("--long-side", type=whole_number, metavar="PX")
-    group.add_argument("--score-threshold", type=fraction, metavar="P")
-    group.add_argument("--nms-iou", type=fraction, metavar="IOU")
-    group.add_argument("--detections", type=whole_number, metavar="D", help="per image")
     group.add_argument(
-        "--candidates", type=whole_number, metavar="K", help="boxes kept for the final NMS"
+        "--short-side", type=whole_number, metavar="PX", help="shorter side after the resize"
     )
-    group.add_argument("--norm-eps", type=float, metavar="EPS", help="of BatchNorm")
+    group.add_argument(
+        "--long-side", type=whole_number, metavar="PX", help="maximum longer side after the resize"
+    )
+    group.add_argument("--score-threshold", type=fraction, metavar="P", help="minimum score")
+    group.add_argument("--nms-iou", type=fraction, metavar="IOU", help="of the final NMS")
+    group.add_argument("--detections", type=whole_number, metavar="D", help="maximum per image")
+    group.add_argument(
+        "--candidates", type=whole_number, metavar="K", help="maximum boxes before the final NMS"
+    )
+    group.add_argument("--norm-eps", type=float, metavar="EPS", help="BatchNorm epsilon")
     group.add_argument("--names", help="class names: a file with one per line, or a,b,c")
     group.add_argument("--spec", type=Path, help="JSON file with any fields of the spec")
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="maskport convert", description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, help="weights: .pth, .safetensors, .pkl, .h5")
-    parser.add_argument("output", type=Path, help="a name that ends in .safetensors")
+    parser.add_argument("output", type=Path, help="output file, .safetensors")
     add_spec_arguments(parser)
     return parser
 

@@ -154,17 +154,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="maskport engine", description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help=".onnx, exported with --target tensorrt[-rtx]")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: beside MODEL")
     parser.add_argument(
-        "--gpu", default="", metavar="SM,…", help="TensorRT-RTX: architectures, like sm86,sm89"
+        "-o", "--output", type=Path, metavar="DIR", help="default: the folder of MODEL"
+    )
+    parser.add_argument(
+        "--gpu", default="", metavar="SM,…", help="architectures, like sm86,sm89 (TensorRT-RTX)"
     )
     parser.add_argument("--workspace", type=_mebibytes, metavar="MIB", help="scratch memory limit")
     parser.add_argument("--level", type=int, choices=range(6), help="optimization level")
     parser.add_argument("--tf32", action="store_true", help="allow TF32 in FP32 layers")
     full = parser.add_argument_group("TensorRT only")
     full.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel timings to reuse")
-    full.add_argument("--version-compatible", action="store_true", help="also for later versions")
-    full.add_argument("--hardware-compatible", choices=HARDWARE_LEVELS, default="none")
+    full.add_argument(
+        "--version-compatible", action="store_true", help="run with later versions, too"
+    )
+    full.add_argument(
+        "--hardware-compatible",
+        choices=HARDWARE_LEVELS,
+        default="none",
+        help="run on other GPUs, too; default: none",
+    )
     return parser
 
 

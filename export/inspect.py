@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="maskport inspect", description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="a checkpoint, an .onnx file or an .engine")
-    parser.add_argument("--json", action="store_true", help="only the spec, as a --spec file")
+    parser.add_argument(
+        "--json", action="store_true", help="print only the spec, in the format of --spec"
+    )
     add_spec_arguments(parser)
     return parser
 

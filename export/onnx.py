@@ -207,45 +207,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="maskport export", description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, help="weights: .pth, .safetensors, .pkl, .h5")
-    parser.add_argument("-o", "--output", type=Path, help="default: the weights' name with .onnx")
+    parser.add_argument("-o", "--output", type=Path, help="default: WEIGHTS with suffix .onnx")
     graph = parser.add_argument_group("graph")
     graph.add_argument(
         "--target",
         default="onnxruntime",
         metavar="NAME",
-        help=f"what will run the file: {', '.join(TARGETS)}; default onnxruntime",
+        help=f"runtime that will run the file: {', '.join(TARGETS)}; default: onnxruntime",
     )
     graph.add_argument(
         "--size",
         metavar="HxW",
-        help="fixed canvas, larger photos are resized to fit; default: dynamic (not for TensorRT)",
+        help="fixed canvas, to which photos are resized; default: dynamic; required for TensorRT",
     )
     graph.add_argument(
         "--batch",
         metavar="N|MIN:OPT:MAX",
-        help="fixed batch, or a range for TensorRT; default: dynamic, 1 for TensorRT",
+        help="fixed batch, or a range for TensorRT; default: dynamic, for TensorRT 1",
     )
     graph.add_argument(
         "--precision",
         default="fp32",
         metavar="NAME",
-        help="data type of the heavy layers: fp32, fp16 or bf16; default fp32",
+        help="data type of the heavy layers: fp32, fp16 or bf16; default: fp32",
     )
-    graph.add_argument("--opset", type=int, help="ONNX opset, default 18; 22 for bf16")
+    graph.add_argument("--opset", type=int, help="ONNX opset; default: 18, for bf16 22")
     graph.add_argument(
         "--nms-rounds",
         metavar="R[,D]",
-        help="TensorRT: NMS iterations for proposals and detections; default 64,20",
+        help="TensorRT: NMS iterations for proposals and detections; default: 64,20",
     )
     graph.add_argument(
         "--max-sampling",
         type=whole_number,
         metavar="M",
-        help="TensorRT, adaptive pooling: M x M samples per bin; default: the largest RoI's need",
+        help="TensorRT, adaptive pooling: M x M samples per bin; default: enough for any RoI",
     )
     add_spec_arguments(parser)
     check = parser.add_argument_group("check")
-    check.add_argument("--check-image", type=Path, default=SAMPLE_PHOTO, help="photo for the check")
+    check.add_argument(
+        "--check-image",
+        type=Path,
+        default=SAMPLE_PHOTO,
+        help="photo for the check; default: a sample",
+    )
     check.add_argument("--no-check", action="store_true", help="skip the check")
     return parser
 

@@ -81,7 +81,7 @@ def _rounds(options: NativeOptions, spec: ModelSpec) -> str:
 
     cost = rounds_cost(spec, options)
     return (
-        f"NMS rounds: {options.proposal_rounds} for proposals, {options.detection_rounds} for "
-        f"detections (--nms-rounds), {cost.bytes_read / 1e6:.0f} MB read and "
+        f"NMS iterations: {options.proposal_rounds} for proposals, {options.detection_rounds} for "
+        f"detections (--nms-rounds); {cost.bytes_read / 1e6:.0f} MB read and "
         f"{cost.multiply_adds / 1e9:.2f} G multiply-adds per photo"
     )

@@ -19,6 +19,7 @@ from runtime.cli.console import (
     Bar,
     Parser,
     fraction,
+    plural,
     print_error,
     run,
     thread_count,
@@ -45,7 +46,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="maskport benchmark",
         description=__doc__.splitlines()[0],
-        epilog="Each artifact runs in a process of its own; they run in turn, photo by photo. The "
+        epilog="Each artifact runs in its own process; they run in turn, photo by photo. The "
         "first pass is not timed: it warms up, and its detections, from one photo per call, are "
         "compared. --repeats timed passes, from file to run lengths, and one streamed pass follow.",
     )
@@ -58,29 +59,29 @@ def _parser() -> Parser:
         "--annotations", type=Path, help="COCO instances JSON: AP instead of agreement"
     )
     parser.add_argument(
-        "--repeats", type=whole_number, default=3, help="timed passes, default %(default)s"
+        "--repeats", type=whole_number, default=3, help="timed passes; default: %(default)s"
     )
     parser.add_argument(
-        "--batch", type=whole_number, default=1, help="photos per call, default %(default)s"
+        "--batch", type=whole_number, default=1, help="photos per call; default: %(default)s"
     )
     parser.add_argument(
         "--threads",
         type=thread_count,
         help="threads of each network on the CPU; default: all cores",
     )
-    parser.add_argument("--backend", help="for all artifacts; default: by each file's suffix")
+    parser.add_argument("--backend", help="for all artifacts; default: by suffix")
     parser.add_argument("--device", help="cpu, cuda or cuda:1; default: by the backend")
-    parser.add_argument("--score-threshold", type=fraction, help="drop rows below this score")
+    parser.add_argument("--score-threshold", type=fraction, help="drop results below this score")
     parser.add_argument(
         "--run-dir",
         type=Path,
         default=Path("benchmark-out"),
-        help="folder for benchmark.json and benchmark.png, default %(default)s",
+        help="folder for benchmark.json and benchmark.png; default: %(default)s",
     )
     parser.add_argument(
         "--only-speed",
         action="store_true",
-        help="do not compare results or draw; needs no maskport[eval]",
+        help="no comparison of results and no plot; does not need maskport[eval]",
     )
     return parser
 
@@ -96,7 +97,7 @@ def _benchmark(argv: Sequence[str]) -> int:
     qualities = _qualities(measured, labels, against)
     _report(args, measured, qualities, against)
     if measured.left_out:
-        print_error(f"{measured.left_out} of {len(photos)} photos could not be used")
+        print_error(f"{measured.left_out} of {plural(len(photos), 'photo')} could not be used")
         return FAILED
     print(next_step("predict", args.artifacts[0], args.images, "-o", "out"))
     return DONE
@@ -191,7 +192,8 @@ def _report(
         "device": args.device,
         "score_threshold": args.score_threshold,
     }
-    print(f"{len(measured.photos)} photos, {args.repeats} timed passes, batch {args.batch}")
+    photos, passes = plural(len(measured.photos), "photo"), plural(args.repeats, "timed pass", "es")
+    print(f"{photos}, {passes}, batch {args.batch}")
     print(report.table(artifacts, against))
     path = args.run_dir / "benchmark.json"
     with atomic_path(path) as temporary:
@@ -200,7 +202,7 @@ def _report(
     print(f"numbers: {path}")
     if not args.only_speed:
         report.draw(artifacts, args.run_dir / "benchmark.png")
-        print(f"picture: {args.run_dir / 'benchmark.png'}")
+        print(f"plot: {args.run_dir / 'benchmark.png'}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.cli.console import DONE, Bar, Parser, run, thread_count
+from runtime.cli.console import DONE, Bar, Parser, plural, run, thread_count
 from runtime.cli.next_command import next_step
 from runtime.compare.coco_annotations import (
     ap_of,
@@ -49,7 +49,7 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=Path, required=True, help="folder of the photos")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances JSON")
     parser.add_argument("--run-dir", type=Path, help="write evaluate.json there")
-    parser.add_argument("--backend", help="onnxruntime or torch; default: by the file's suffix")
+    parser.add_argument("--backend", help="onnxruntime or torch; default: by the suffix")
     parser.add_argument(
         "--threads", type=thread_count, help="threads of the network; default: all cores"
     )
@@ -102,7 +102,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     if args.run_dir is not None:
         make_folder(args.run_dir)
     result = evaluate(args.artifact, args.images, args.annotations, args.backend, args.threads)
-    print(f"{result.photos} photos · {result.times}")
+    print(f"{plural(result.photos, 'photo')} · {result.times}")
     for iou_type, ap in result.scores.items():
         print(f"{'box ' if iou_type == 'bbox' else 'mask'} {_line(ap)}")
     if args.run_dir is not None:

@@ -22,6 +22,7 @@ from runtime.cli.console import (
     Parser,
     add_alias,
     fraction,
+    plural,
     print_error,
     print_note,
     run,
@@ -71,7 +72,7 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="FILE",
-        help="the same model exported for another canvas; each photo uses the best fitting one",
+        help="the same model exported for another canvas; each photo uses the best-fitting one",
     )
     add_alias(parser, "--also", "extra_artifact", type=Path, action="append")
     _add_output(parser.add_argument_group("output"))
@@ -81,12 +82,14 @@ def _parser() -> Parser:
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder, default out")
+    group.add_argument(
+        "-o", "--output", type=Path, default=Path("out"), help="folder; default: out"
+    )
     group.add_argument(
         "--save",
         default="overlay,json",
         metavar="FORMATS",
-        help=f"some of {','.join(FORMATS)} (default %(default)s)",
+        help=f"comma-separated: {', '.join(FORMATS)}; default: %(default)s",
     )
     group.add_argument(
         "--resume",
@@ -100,12 +103,17 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--score-threshold",
         metavar="T[,CLASS=T…]",
-        help="least score, and others for single classes: 0.5,person=0.7",
+        help="minimum score, also by class: 0.5,person=0.7",
     )
-    group.add_argument("--mask-threshold", type=fraction, help="default the model's, usually 0.5")
+    group.add_argument(
+        "--mask-threshold",
+        type=fraction,
+        metavar="P",
+        help="minimum probability of foreground; default: the model's, usually 0.5",
+    )
     group.add_argument("--top-k", type=whole_number, help="at most this many rows per photo")
-    group.add_argument("--classes", metavar="A,B…", help="only these, by name")
-    group.add_argument("--min-area", type=float, metavar="PX", help="least area in pixels")
+    group.add_argument("--classes", metavar="A,B…", help="only these class names")
+    group.add_argument("--min-area", type=float, metavar="PX", help="minimum area in pixels")
 
 
 def _add_execution(group: argparse._ArgumentGroup) -> None:
@@ -114,35 +122,38 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         type=whole_number,
         default=1,
         metavar="N",
-        help="every N-th frame of a video",
+        help="use every N-th frame of a video",
     )
     add_alias(group, "--every", "frame_stride", type=whole_number)
-    group.add_argument("--batch", type=whole_number, default=1, help="photos per call, default 1")
+    group.add_argument("--batch", type=whole_number, default=1, help="photos per call; default: 1")
     group.add_argument(
         "--backend",
-        help="onnxruntime, onnxruntime-tensorrt, tensorrt or torch; default by the file's suffix",
+        help="onnxruntime, onnxruntime-tensorrt, tensorrt or torch; default: by the suffix",
     )
-    group.add_argument("--device", help="cpu, cuda or cuda:N; default the backend's own")
+    group.add_argument("--device", help="cpu, cuda or cuda:N; default: by the backend")
     group.add_argument(
-        "--threads", type=thread_count, help="threads of the network, default all cores"
+        "--threads", type=thread_count, help="threads of the network; default: all cores"
     )
     group.add_argument(
-        "--workers", type=whole_number, default=2, help="other threads (default %(default)s)"
+        "--workers",
+        type=whole_number,
+        default=2,
+        help="threads for decoding and results; default: %(default)s",
     )
     group.add_argument(
         "--scaled-decode",
         action="store_true",
-        help="decode large JPEGs at a fraction of their size: faster, results differ a little",
+        help="decode large JPEGs at a fraction of their size: faster, but results differ slightly",
     )
     group.add_argument(
         "--on-uncertified",
         choices=("warn", "raise", "ignore"),
         default="warn",
-        help="when a fixed graph cannot certify its NMS for a photo; default warn",
+        help="if a fixed graph cannot certify its NMS for a photo; default: warn",
     )
     add_alias(group, "--on-inexact", "on_uncertified", choices=("warn", "raise", "ignore"))
     group.add_argument(
-        "--runtime-cache", type=Path, metavar="FILE", help="TensorRT-RTX: keeps compiled kernels"
+        "--runtime-cache", type=Path, metavar="FILE", help="TensorRT-RTX: cache of kernels"
     )
     group.add_argument("--sha256", metavar="HASH", help="refuse an artifact with another hash")
 
@@ -246,9 +257,9 @@ class _Repeats:
     def add(self, name: str) -> None:
         self._count += 1
         if self._count <= _MAX_REPEAT_NOTES:
-            print_note(f"{name}: named more than once, used once")
+            print_note(f"{name}: listed more than once; repeats are skipped")
         elif self._count == _MAX_REPEAT_NOTES + 1:
-            print_note("more photos were named more than once; each is used once")
+            print_note("more photos are listed more than once; repeats are skipped")
 
 
 class _Run:
@@ -332,18 +343,19 @@ class _Run:
 
 def _summary(progress: PhotoProgress, predictor: Predictor) -> str:
     count = progress.photos - progress.failed
-    return f"{count} photos · {predictor.times}" if count else "0 photos"
+    return f"{plural(count, 'photo')} · {predictor.times}" if count else "0 photos"
 
 
 def _report(written: Sequence[str], formats: Sequence[str], run_: _Run, is_complete: bool) -> int:
     if run_.done:
-        print(f"{run_.done} photos were done before")
+        print(f"{plural(run_.done, 'photo')} of the earlier run")
     for line in written:
         print(line)
     if "json" in formats:
         print(f"image_id: {run_.id_rule}")
     if run_.progress.failed:
-        print_error(f"{run_.progress.failed} of {run_.progress.photos} photos could not be used")
+        total = plural(run_.progress.photos, "photo")
+        print_error(f"{run_.progress.failed} of {total} could not be used")
     if not is_complete:
         raise KeyboardInterrupt
     if run_.progress.failed:

@@ -273,4 +273,4 @@ def test_a_folder_job_without_photos_is_an_error(demo_onnx: Path, tmp_path: Path
     done = run_job(demo_onnx, tmp_path / "empty", tmp_path / "results.jsonl")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
-    assert "no photo there" in done.stderr
+    assert "no photos found" in done.stderr

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from model.arrays import UInt8
 from model.errors import ImageError, UsageError
 from runtime.artifacts.metadata import Artifact
+from runtime.cli.console import plural
 from runtime.preprocessing.canvas import Canvas, resized_hw, to_canvas
 from runtime.sources.photos import decode
 
@@ -109,7 +110,7 @@ def require_enough(used: int, context: RunContext) -> None:
     """
     if used < LEAST:
         reasons = list(context.skipped.values())
-        counts = f"{used} usable photos, {len(reasons)} skipped"
+        counts = f"{plural(used, 'usable photo')}, {len(reasons)} skipped"
         if reasons:
             counts = f"{counts} ({reasons[0]})"
         raise UsageError(

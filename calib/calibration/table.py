@@ -237,7 +237,7 @@ def _restored(method: type[Observer], state: Mapping[str, Any]) -> tuple[int, Ob
     if isinstance(observer, Histogram) and observer.total != count:
         raise ValueError(f"the histogram has {observer.total} values, expected {count}")
     if count == 0 and observer.maximum > 0.0:
-        raise ValueError(f"a magnitude of {observer.maximum} without values")
+        raise ValueError(f"a maximum of {observer.maximum} without values")
     return count, observer
 
 

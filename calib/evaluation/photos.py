@@ -9,6 +9,7 @@ from pathlib import Path
 from calib.calibration.photos import require_resizable
 from model.errors import ImageError, UsageError
 from runtime.artifacts.metadata import Artifact
+from runtime.cli.console import plural
 from runtime.compare.coco_annotations import (
     CocoAnnotations,
     ImageId,
@@ -62,7 +63,7 @@ def open_evaluation_set(
         sizes_hw[image_id] = (pixels.shape[0], pixels.shape[1])
     if not sizes_hw:
         raise UsageError(
-            f"--eval-images: all {len(photos)} photos were left out ({unusable[0]}); give others"
+            f"--eval-images: none of {len(photos)} photos can be used ({unusable[0]}); use others"
         )
     paths = [photos[image_id] for image_id in sizes_hw]
     if coco is None:
@@ -71,5 +72,5 @@ def open_evaluation_set(
     require_objects(coco, sizes_hw, artifact.spec)
     unlabeled = set(files_at(folder)) - set(photos.values())
     if unlabeled:
-        unusable.append(f"{len(unlabeled)} photos of {folder} are not in {annotations}")
+        unusable.append(f"{plural(len(unlabeled), 'photo')} of {folder} not in {annotations}")
     return EvaluationSet(paths, coco, list(sizes_hw)), unusable

@@ -25,7 +25,7 @@ from calib.search.search import LayerChoice
 from calib.search.sensitivity import GroupSensitivity
 from export.precision.ranges import RangeReport
 from maskport import __version__
-from runtime.cli.console import Bar, printable
+from runtime.cli.console import Bar, plural, printable
 from runtime.files import atomic_path, make_folder
 
 SCHEMA_VERSION = 1
@@ -98,7 +98,7 @@ def print_report(report: QuantizeReport) -> None:
         _print_evaluation(report.evaluation)
     if report.has_keypoints and (report.evaluation is not None or report.choice is not None):
         print(
-            "keypoints are not compared, only boxes and masks; with a budget their head stays in "
+            "boxes and masks are compared, keypoints are not; with a budget their head stays in "
             "floating point"
         )
 
@@ -110,22 +110,23 @@ def _warn(text: str) -> None:
 def _print_calibration(summary: CalibrationSummary, skipped: int) -> None:
     used, resumed = summary.used, summary.resumed
     print(
-        f"{used} photos, {summary.seconds_per_photo:.2f} s each · {resumed} in the table before · "
-        f"{skipped} skipped"
+        f"{plural(used, 'photo')}, {summary.seconds_per_photo:.2f} s each · {resumed} already in "
+        f"the table · {skipped} skipped"
     )
     if used + resumed < ADVISED:
-        _warn(f"{used + resumed} usable photos; with fewer than {ADVISED}, ranges are not stable")
+        usable = plural(used + resumed, "usable photo")
+        _warn(f"{usable}; with fewer than {ADVISED}, ranges are unstable")
     if summary.others:
         _warn(
-            f"the table has {summary.others} photos that were not passed now and contribute to the "
-            "ranges; to leave them out, delete it or name another with --table"
+            f"the ranges include {plural(summary.others, 'photo')} of the table not passed now; to "
+            "exclude them, delete the table or name another with --table"
         )
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:
     print(
-        f"evaluation on {evaluation.photos} photos, agreement with {evaluation.confident} "
-        "confident detections of the reference:"
+        f"evaluation on {plural(evaluation.photos, 'photo')}, agreement with "
+        f"{evaluation.confident} confident detections of the reference:"
     )
     if evaluation.confident < LEAST_CONFIDENT:
         _warn(

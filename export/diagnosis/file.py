@@ -26,7 +26,7 @@ from runtime.sessions.tensorrt_library import check_architecture, load_library
 def diagnose_engine(path: Path) -> Diagnosis:
     """Check everything that must match before an engine can run here.
 
-    A missing library or GPU is absent; one that does not match is a problem.
+    A missing library or GPU is not available; one that does not match is a problem.
     """
     try:
         engine = read_engine_file(path)
@@ -49,7 +49,7 @@ def _try(subject: str, path: Path, check: Callable[[], str]) -> Finding:
         return Finding("ok", subject, check())
     except MaskportError as error:
         is_absent = isinstance(error, MissingDependencyError | DeviceError)
-        status: Status = "absent" if is_absent else "problem"
+        status: Status = "n/a" if is_absent else "problem"
         return of_error(status, subject, error, path)
 
 
@@ -75,7 +75,7 @@ def diagnose_checkpoint(path: Path) -> Diagnosis:
         from model.checkpoint import load
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision without its extension
         reason = in_brief(error)
-        remedy = "pip install 'maskport[export]', which torch and torchvision come with"
+        remedy = "pip install 'maskport[export]', which includes torch and torchvision"
         return Diagnosis((Finding("problem", path.name, f"cannot be read ({reason})", remedy),))
     try:
         checkpoint = load(path)

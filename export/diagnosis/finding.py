@@ -9,8 +9,8 @@ from typing import Literal
 
 from runtime.cli.console import printable
 
-Status = Literal["ok", "absent", "problem"]
-_WIDTH = max(map(len, ("ok", "absent", "problem")))
+Status = Literal["ok", "n/a", "problem"]
+_WIDTH = max(map(len, ("ok", "n/a", "problem")))
 _LONGEST = 1000
 
 
@@ -19,7 +19,7 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        status: "ok"; "absent": not installed or not intended, which is no fault; "problem".
+        status: "ok"; "n/a": not installed or not intended, which is not a fault; "problem".
         subject: what was checked.
         detail: the result; may be empty.
         remedy: what to do; may be empty.

@@ -28,7 +28,7 @@ _UNSUPPORTED = {
             "SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert",
             "SequenceAt", "ConcatFromSequence", "Bernoulli", "Multinomial", "Det",
         ),
-        "is not in TensorRT's parser",
+        "TensorRT's parser does not support it",
     ),
 }  # fmt: skip
 _RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
@@ -221,7 +221,7 @@ def diagnose_graph(model: onnx.ModelProto, artifact: Artifact | None) -> list[Fi
     """One finding per target.
 
     A blocker is a problem for the target that the file was exported for, and for every target if
-    that is unknown; otherwise the target counts as absent.
+    that is unknown; otherwise the target is not available.
 
     Args:
         model: a readable graph.
@@ -235,7 +235,7 @@ def diagnose_graph(model: onnx.ModelProto, artifact: Artifact | None) -> list[Fi
 
 def _blockers(view: GraphView, target: Target, artifact: Artifact | None) -> list[Blocker]:
     """Everything that prevents one target, in the order of the rules."""
-    command = f"python -m export.onnx WEIGHTS --target {target.name}"
+    command = f"export again: python -m export.onnx WEIGHTS --target {target.name}"
     if target.engine:
         command += f" --size {_canvas(artifact)}"
     context = Context(command, None if artifact is None else artifact.manifest)
@@ -249,7 +249,7 @@ def _finding(target: Target, blockers: list[Blocker], artifact: Artifact | None)
     exported_for = exported_for if exported_for in TARGETS else None
     if not blockers:
         return Finding("ok", subject, _approval(target, exported_for))
-    status: Status = "problem" if exported_for in (None, target.name) else "absent"
+    status: Status = "problem" if exported_for in (None, target.name) else "n/a"
     shown = [str(blocker) for blocker in blockers[:_SHOWN]]
     if len(blockers) > _SHOWN:
         shown.append(f"and {len(blockers) - _SHOWN} more")

@@ -88,15 +88,15 @@ def _python() -> Finding:
 
 
 def _compiled_loops() -> Iterator[Finding]:
-    compiled = {"resize of photos": torch_bilinear, "run lengths of masks": rle_from_masks}
+    compiled = {"resize kernel": torch_bilinear, "run-length kernel": rle_from_masks}
     for subject, module in compiled.items():
         if module.IS_COMPILED:
             yield Finding("ok", subject, "compiled")
         else:
             yield Finding(
-                "absent",
+                "n/a",
                 subject,
-                "not compiled: the same results, two to three times slower",
+                "not compiled: NumPy gives the same results, two to three times slower",
                 "install a C compiler and Python's headers, then reinstall maskport",
             )
 
@@ -112,7 +112,7 @@ def _torch() -> list[Finding]:
     result = probe(_TRY_TORCH)
     subject = "torch with torchvision"
     if result.succeeded:
-        return [Finding("ok", subject, f"work together ({result.text})")]
+        return [Finding("ok", subject, f"compatible ({result.text})")]
     remedy = f"pip install --force-reinstall 'torch{PACKAGES['torch'].range}' torchvision"
     detail = result.text
     if _BROKEN_EXTENSION in detail:
@@ -131,7 +131,7 @@ def _onnxruntime() -> list[Finding]:
         wheel = "onnxruntime-gpu" if _has("onnxruntime-gpu") else "onnxruntime"
         remedy = f"pip install --force-reinstall {wheel}"
         return [Finding("problem", "ONNX Runtime", result.text, remedy)]
-    return [Finding("ok", "ONNX Runtime's providers", result.text)]
+    return [Finding("ok", "ONNX Runtime providers", result.text)]
 
 
 def _tensorrt() -> list[Finding]:
@@ -151,7 +151,7 @@ def _gpu() -> tuple[str | None, Finding]:
     try:
         architecture = local_architecture()
     except (MissingDependencyError, DeviceError) as error:
-        return None, of_error("absent", "GPU", error)
+        return None, of_error("n/a", "GPU", error)
     return architecture, Finding("ok", "GPU", architecture)
 
 
@@ -169,9 +169,9 @@ def _rtx(architecture: str | None) -> list[Finding]:
     if architecture is not None and architecture not in known:
         findings.append(
             Finding(
-                "absent",
+                "n/a",
                 f"TensorRT-RTX on {architecture}",
-                "it does not build for the GPU of this machine",
+                "does not support the GPU of this machine",
                 "export with --target tensorrt",
             )
         )

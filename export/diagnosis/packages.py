@@ -92,7 +92,7 @@ def diagnose_packages() -> list[Finding]:
             Finding(
                 "problem",
                 "onnxruntime and onnxruntime-gpu",
-                "both are installed, and each overwrites the other's files",
+                "both are installed, but they overwrite each other's files",
                 "pip uninstall onnxruntime onnxruntime-gpu, then install one of them: "
                 "pip install 'onnxruntime-gpu>=1.22' for a GPU, else 'onnxruntime>=1.22'",
             )
@@ -117,11 +117,11 @@ def _absent(package: Package, versions: dict[str, str | None]) -> Finding:
         return Finding("problem", package.name, "not installed", package.remedy)
     other = next((w for w in _WHEELS if w != package.name and versions[w]), None)
     if package.name not in _WHEELS or other is None:
-        return Finding("absent", package.name, "not installed", package.remedy)
+        return Finding("n/a", package.name, "not installed", package.remedy)
     # Installing the second wheel beside the first would break both.
-    detail = f"not installed; {other} is, and only one of them may be"
+    detail = f"not installed; conflicts with {other}, which is"
     remedy = f"for a GPU: pip uninstall {other}, then {package.upgrade}"
-    return Finding("absent", package.name, detail, remedy if package.extra == "gpu" else "")
+    return Finding("n/a", package.name, detail, remedy if package.extra == "gpu" else "")
 
 
 def _in_series(version: str, series: str) -> bool:

@@ -18,7 +18,7 @@ from runtime.benchmarking.timings import (
     images_per_s,
     stage_percentiles,
 )
-from runtime.cli.console import aligned
+from runtime.cli.console import aligned, plural
 from runtime.cli.figure import BLUE, GREEN, LIGHT_BLUE, ORANGE, new_figure, save_figure
 
 SCHEMA_VERSION = 1
@@ -118,7 +118,7 @@ def _lines(against: Against | None) -> list[_Line]:
             for percent in PERCENTS
         ]
     lines += [
-        _Line("images/s, one call after another", _rate, "{:.2f}".format),
+        _Line("images/s, sequential", _rate, "{:.2f}".format),
         _Line("images/s, streamed", lambda e: e.measurement.streamed_per_s, "{:.2f}".format),
         _Line("peak memory, MB", lambda e: _mega(e.measurement.peak_bytes), "{:.0f}".format),
         _Line(
@@ -166,7 +166,9 @@ def _notes(artifacts: Sequence[Entry]) -> list[str]:
     missing = [p for p in PERCENTS if calls < calls_needed(p)]
     if missing:
         needed = ", ".join(f"p{percent} ({calls_needed(percent)})" for percent in missing)
-        notes.append(f"{calls} calls each, too few for {needed}; use more photos or --repeats")
+        notes.append(
+            f"{plural(calls, 'call')} each, too few for {needed}; use more photos or --repeats"
+        )
     resizes = {
         (
             e.measurement.artifact.spec.preprocess.short_side,
@@ -175,9 +177,7 @@ def _notes(artifacts: Sequence[Entry]) -> list[str]:
         for e in artifacts
     }
     if len(resizes) > 1:
-        notes.append(
-            "the artifacts resize photos differently, so their networks do not do equal work"
-        )
+        notes.append("the artifacts resize photos differently, so their times are not comparable")
     return ["", *(f"note: {note}" for note in notes)] if notes else []
 
 

@@ -36,6 +36,11 @@ def add_alias(group: argparse._ActionsContainer, old: str, dest: str, **options:
     group.add_argument(old, dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **options)
 
 
+def plural(count: int, noun: str, ending: str = "s") -> str:
+    """`1 photo`, `2 photos`."""
+    return f"{count} {noun}{'' if count == 1 else ending}"
+
+
 def printable(text: str) -> str:
     """One line: names from untrusted files may hold newlines or terminal codes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -57,10 +57,11 @@ class NumberedItems:
         here = {item.name: item.image_id for item in self.items()}
         for name, image_id in done.items():
             if here.get(name) != image_id:
-                now = f"is {here[name]} now" if name in here else "is not among the photos now"
+                now = f"now has {here[name]}" if name in here else "is not listed now"
                 raise UsageError(
-                    f"{folder}: was begun with other photos or in another order ({name} had "
-                    f"image_id {image_id}, it {now}); resume with the same, or name another folder"
+                    f"{folder}: the earlier run had other photos or another order ({name} had "
+                    f"image_id {image_id}, {now}); resume with the same photos, or name another "
+                    "folder"
                 )
 
 

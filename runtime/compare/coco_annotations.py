@@ -101,11 +101,12 @@ def labeled_photos(annotations: CocoAnnotations, folder: Path) -> dict[ImageId, 
         photos[image["id"]] = path
     if not photos:
         raise UsageError(
-            f"{folder}: none of the {len(images)} labeled photos is there; expected for instance "
+            f"{folder}: has none of the {len(images)} labeled photos; expected for instance "
             f"{next(iter(names), str(folder))[:_SHOWN_LETTERS]}"
         )
     if len(photos) < len(images):
-        print(f"{len(images) - len(photos)} labeled photos are not in {folder}; left out")
+        missing = len(images) - len(photos)
+        print(f"{missing} of {len(images)} labeled photos are not in {folder}; skipped")
     return photos
 
 
@@ -131,8 +132,8 @@ def require_objects(
     ]
     if not objects:
         raise UsageError(
-            f"{path}: no object on any of the {len(ids)} photos; give their annotations, or "
-            "leave --annotations out"
+            f"{path}: no objects on any of the {len(ids)} photos; use annotations of these "
+            "photos, or omit --annotations"
         )
     sizes = annotations.sizes_hw
     for number, one in enumerate(objects):

@@ -116,8 +116,8 @@ def _require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any
     if difference is not None:
         name, old, new = difference
         raise UsageError(
-            f"{folder}: was started with {name} {_shown(old)}, now it is {_shown(new)}; "
-            "resume with the same, or name another folder"
+            f"{folder}: the earlier run had {name} {_shown(old)}, this one has {_shown(new)}; "
+            "resume with the same options, or name another folder"
         )
 
 

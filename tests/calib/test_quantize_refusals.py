@@ -85,7 +85,7 @@ def test_one_photo_under_many_names_is_one_photo(
     copies = [tmp_path / f"{number}.png" for number in range(6)]
     for copy in copies:
         shutil.copy(scenes[0], copy)
-    with pytest.raises(UsageError, match="1 usable photos"):
+    with pytest.raises(UsageError, match="1 usable photo,"):
         quantize(demo_onnx, copies, tmp_path / "q.onnx", QuantizeOptions(rounding="nearest"))
 
 
@@ -142,7 +142,7 @@ def test_an_unreadable_reference_is_refused_before_calibration(
     assert main([*argv, "--reference", str(reference)]) == 1
     streams = capsys.readouterr()
     warning, error = streams.err.splitlines()
-    assert warning.startswith(f"warning: {len(scenes)} photos are in both sets")
+    assert warning.startswith(f"warning: {len(scenes)} photos in both sets")
     assert error.startswith("error: ")
     assert "r.onnx" in error
     assert streams.out == ""
@@ -159,7 +159,7 @@ def test_an_evaluation_photo_that_resizes_to_nothing_is_left_out(
     assert main([*argv, "--eval-images", str(folder)]) == 2
     errors = capsys.readouterr().err
     assert "line.png" in errors
-    assert "left out" in errors
+    assert "none of 1 photos can be used" in errors
     assert not (tmp_path / "q.onnx").exists()
 
 
@@ -188,7 +188,7 @@ def test_copies_are_named_and_few_usable_photos_are_a_warning(
     argv = [str(demo_onnx), str(folder), "-o", str(tmp_path / "q.onnx"), "--table", str(table)]
     assert main([*argv, "--rounding", "nearest"]) == 0
     streams = capsys.readouterr()
-    assert "6 in the table before · 36 skipped" in streams.out
+    assert "6 already in the table · 36 skipped" in streams.out
     assert streams.err.count("the same file as") == 35
     assert "empty1.png" in streams.err
     assert "empty2.png" in streams.err

@@ -45,7 +45,7 @@ def test_a_file_for_onnxruntime(demo_onnx: Path) -> None:
     assert "for onnxruntime" in findings[0].detail
     assert named(findings, "target onnxruntime").status == "ok"
     blocked = named(findings, "target tensorrt-rtx")
-    assert blocked.status == "absent"
+    assert blocked.status == "n/a"
     assert "NonMaxSuppression 'node_" in blocked.detail
     assert "--target tensorrt-rtx --size 320x544" in blocked.remedy
     assert diagnosis.next[:2] == ("predict", str(demo_onnx))
@@ -219,7 +219,7 @@ def test_an_engine_where_nothing_is_installed(
     monkeypatch.setattr(engine_diagnosis, "local_architecture", fail)
     findings = diagnose_file(engine).findings
     assert statuses(findings) == {
-        "manifest": "ok", "hash": "ok", "library": "absent", "GPU": "absent",
+        "manifest": "ok", "hash": "ok", "library": "n/a", "GPU": "n/a",
     }  # fmt: skip
     assert "maskport[rtx]" in named(findings, "library").remedy
 

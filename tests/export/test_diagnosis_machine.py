@@ -93,7 +93,7 @@ def test_one_wheel_is_enough(wheel: str, monkeypatch: pytest.MonkeyPatch) -> Non
     findings = diagnose_packages()
     assert problems(findings) == []
     finding = next(f for f in findings if f.subject == other)
-    assert finding.status == "absent"
+    assert finding.status == "n/a"
     # The remedy must not install both.
     assert "maskport[" not in finding.remedy
 
@@ -101,10 +101,10 @@ def test_one_wheel_is_enough(wheel: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("name", "status", "remedy"),
     [
-        ("tensorrt-rtx", "absent", "pip install 'maskport[rtx]'"),
-        ("tensorrt", "absent", "pip install 'maskport[tensorrt]'"),
-        ("pycocotools", "absent", "pip install 'maskport[eval]'"),
-        ("onnx-ir", "absent", "pip install 'maskport[export]'"),
+        ("tensorrt-rtx", "n/a", "pip install 'maskport[rtx]'"),
+        ("tensorrt", "n/a", "pip install 'maskport[tensorrt]'"),
+        ("pycocotools", "n/a", "pip install 'maskport[eval]'"),
+        ("onnx-ir", "n/a", "pip install 'maskport[export]'"),
         ("numpy", "problem", "pip install 'maskport'"),
     ],
 )
@@ -125,20 +125,20 @@ def test_another_name_of_the_same_library(monkeypatch: pytest.MonkeyPatch) -> No
 def test_this_machine_works() -> None:
     findings = diagnose_machine()
     assert named(findings, f"torch {metadata.version('torch')}").status == "ok"
-    assert "work together" in named(findings, "torch with torchvision").detail
-    assert "CPU" in named(findings, "ONNX Runtime's providers").detail
+    assert "compatible" in named(findings, "torch with torchvision").detail
+    assert "CPU" in named(findings, "ONNX Runtime providers").detail
 
 
 @pytest.mark.parametrize(
     ("module", "subject"),
-    [(torch_bilinear, "resize of photos"), (rle_from_masks, "run lengths of masks")],
+    [(torch_bilinear, "resize kernel"), (rle_from_masks, "run-length kernel")],
 )
 def test_loops_that_were_not_compiled(
     module: ModuleType, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IS_COMPILED", False)
     (finding,) = (one for one in machine._compiled_loops() if one.subject == subject)
-    assert finding.status == "absent"
+    assert finding.status == "n/a"
     assert "the same results" in finding.detail
     monkeypatch.setattr(module, "IS_COMPILED", True)
     assert [one.status for one in machine._compiled_loops() if one.subject == subject] == ["ok"]
@@ -193,7 +193,7 @@ def test_no_gpu_is_absent(error: Exception, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(machine, "local_architecture", fail)
     monkeypatch.setattr(machine, "probe", lambda code: ProbeResult(True, "tried"))
     finding = named(diagnose_machine(), "GPU")
-    assert (finding.status, f"{finding.detail}; {finding.remedy}") == ("absent", str(error))
+    assert (finding.status, f"{finding.detail}; {finding.remedy}") == ("n/a", str(error))
 
 
 def test_a_gpu_that_rtx_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_a_gpu_that_rtx_does_not_support(monkeypatch: pytest.MonkeyPatch) -> Non
     assert named(findings, "GPU").detail == "sm90"
     assert "sm89" in named(findings, "TensorRT-RTX").detail
     finding = named(findings, "TensorRT-RTX on sm90")
-    assert (finding.status, finding.remedy) == ("absent", "export with --target tensorrt")
+    assert (finding.status, finding.remedy) == ("n/a", "export with --target tensorrt")
 
 
 def test_installed_but_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_truncated(demo_rtx_onnx: Path, tmp_path: Path, length: int) -> None:
 def test_without_our_metadata(tmp_path: Path) -> None:
     path = tmp_path / "foreign.onnx"
     onnx.save(_graph(helper.make_node("Relu", ["x"], ["y"])), path)
-    _refused(path, ArtifactError, "holds no maskport metadata")
+    _refused(path, ArtifactError, "no maskport metadata")
 
 
 def test_external_data_from_elsewhere(demo_rtx_onnx: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_other_places_are_refused(
             with pytest.raises(ArtifactError, match=r"external data|takes its data from") as caught:
                 read_onnx(path)
             assert "\n" not in str(caught.value)
-            with pytest.raises(ArtifactError, match="takes tensors from another file"):
+            with pytest.raises(ArtifactError, match="its tensors are in another file"):
                 Predictor.open(path, threads=1)
 
 
@@ -161,5 +161,5 @@ def test_a_plain_file_beside_the_model_is_read_by_the_tools(
 ) -> None:
     path = _write(_file(), tiny_onnx, tmp_path)
     np.testing.assert_array_equal(_values(read_onnx(path).model), 3.0)
-    with pytest.raises(ArtifactError, match="takes tensors from another file"):
+    with pytest.raises(ArtifactError, match="its tensors are in another file"):
         Predictor.open(path)

@@ -144,7 +144,7 @@ def test_with_labels_one_artifact_gives_ap(
             ("first.onnx", "--score-threshold", "0.001"), 2, "export with --score-t", id="threshold"
         ),
         pytest.param(
-            ("first.onnx", "--images", "empty"), 2, "empty: no photo there", id="no-photo"
+            ("first.onnx", "--images", "empty"), 2, "empty: no photos found", id="no-photo"
         ),
         pytest.param(("first.onnx", "--images", "bad"), 2, "none of 1 photos could", id="all-bad"),
         pytest.param(("first.onnx", "--repeats", "0"), 2, "whole number from 1", id="repeats"),

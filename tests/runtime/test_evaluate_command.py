@@ -96,7 +96,7 @@ def test_other_annotations(
     truth["images"].append({"id": 1, "file_name": "none.png", "height": 1, "width": 1})
     path.write_text(json.dumps(truth), "utf-8")
     assert call(demo_onnx, labelled, annotations=path) == 0
-    assert "1 labeled photos are not in" in capsys.readouterr().out
+    assert "1 of 3 labeled photos are not in" in capsys.readouterr().out
 
 
 def test_bad_annotations_are_a_usage_error(
@@ -132,15 +132,15 @@ def test_bad_annotations_are_a_usage_error(
         (
             f'{{"images": [{{"id": 1, "file_name": "{"x" * 300}"}}],'
             ' "annotations": [], "categories": []}',
-            "none of the 1 labeled photos is there",
+            "none of the 1 labeled photos",
         ),
         (
             '{"images": [{"id": 1, "file_name": "x.png"}], "annotations": [], "categories": []}',
-            "none of the 1 labeled photos is there",
+            "none of the 1 labeled photos",
         ),
         (
             '{"images": [], "annotations": [], "categories": []}',
-            "none of the 0 labeled photos is there",
+            "none of the 0 labeled photos",
         ),
     ]:
         with subtests.test(expected):
@@ -163,7 +163,7 @@ def test_missing_files(
     (tmp_path / "file").write_text("mine")
     assert call(demo_onnx, labelled, "--run-dir", tmp_path / "file") == 1
     captured = capsys.readouterr()
-    assert "cannot make the folder" in captured.err
+    assert "cannot create the folder" in captured.err
     assert "photos" not in captured.out
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -132,7 +132,7 @@ def test_output_that_cannot_be_a_folder(
     (tmp_path / "file").write_text("mine")
     assert call(demo_onnx, photos, "-o", tmp_path / place) == 1
     text = capsys.readouterr().err
-    assert text.startswith(f"error: {tmp_path / place}: cannot make the folder")
+    assert text.startswith(f"error: {tmp_path / place}: cannot create the folder")
     assert text.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -158,8 +158,8 @@ def test_usage_errors(
     subtests: pytest.Subtests,
 ) -> None:
     for arguments, says in [
-        (["none.jpg"], "no photo there"),
-        (["*.jpg"], "no photo there"),
+        (["none.jpg"], "no photos found"),
+        (["*.jpg"], "no photos found"),
         (["{photos}", "--save", "gif"], "expected some of overlay"),
         (["{photos}", "--save", ""], "expected some of overlay"),
         (["{photos}", "--score-threshold", "0.01"], "below the exported"),
@@ -187,10 +187,7 @@ def test_photos_are_never_overwritten(
 ) -> None:
     before = (photos / "a.png").read_bytes()
     assert call(demo_onnx, photos, "-o", photos) == 2
-    assert (
-        "a.png would replace a photo or list that is read; name another folder"
-        in capsys.readouterr().err
-    )
+    assert "a.png would overwrite an input; name another folder" in capsys.readouterr().err
     assert (photos / "a.png").read_bytes() == before
     assert call(demo_onnx, photos / "a.png", "-o", photos, "--save", "jsonl") == 0
     assert (photos / "a.png").read_bytes() == before

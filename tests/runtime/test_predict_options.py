@@ -159,11 +159,11 @@ def test_a_run_is_resumed(
     assert call(demo_onnx, photos, "-o", out, *kinds, "--resume") == 0
     printed = capsys.readouterr().out
     assert printed.startswith("2 photos · ")
-    assert "1 photos were done before" in printed
+    assert "1 photo of the earlier run" in printed
     assert (out / "p0.png").stat().st_mtime_ns == before
     assert {name: (out / name).read_bytes() for name in whole} == whole
     assert call(demo_onnx, photos, "-o", out, *kinds, "--resume") == 0
-    assert "3 photos were done before" in capsys.readouterr().out
+    assert "3 photos of the earlier run" in capsys.readouterr().out
 
 
 def test_results_of_two_kinds_are_not_mixed(
@@ -174,8 +174,8 @@ def test_results_of_two_kinds_are_not_mixed(
     subtests: pytest.Subtests,
 ) -> None:
     for option, says in [
-        (["--score-threshold", "0.7"], "started with score_threshold"),
-        (["--top-k", "3"], "was started with top_k"),
+        (["--score-threshold", "0.7"], "run had score_threshold"),
+        (["--top-k", "3"], "the earlier run had top_k"),
     ]:
         with subtests.test(says):
             assert call(demo_onnx, photos, "-o", out, "--save", "jsonl") == 0
@@ -191,9 +191,9 @@ def test_other_photos_do_not_get_ids_that_are_taken(
     assert call(demo_onnx, photos / "p1.png", "-o", out, "--save", "jsonl") == 0
     assert call(demo_onnx, photos, "-o", out, "--save", "jsonl", "--resume") == 2
     text = capsys.readouterr().err.splitlines()[-1]
-    assert "p1.png had image_id 0, it is 1 now" in text
+    assert "p1.png had image_id 0, now has 1" in text
     assert call(demo_onnx, photos / "p0.png", "-o", out, "--save", "jsonl", "--resume") == 2
-    assert "p1.png had image_id 0, it is not among the photos now" in capsys.readouterr().err
+    assert "p1.png had image_id 0, is not listed now" in capsys.readouterr().err
 
 
 def test_ids_and_order_do_not_move(demo_onnx: Path, photos: Path, out: Path) -> None:

@@ -76,13 +76,16 @@ def test_another_export_of_the_weights_is_refused(
         spec = from_json(result[SPEC_KEY])
         result[SPEC_KEY] = to_json(replace(spec, box=replace(spec.box, nms_iou=0.25)))
     assert call(tmp_path / "lower.onnx", *arguments, "--resume") == 2
-    says = "was started with spec.box.nms_iou 0.5, now it is 0.25; resume with the same"
+    says = "the earlier run had spec.box.nms_iou 0.5, this one has 0.25; resume with the same"
     assert says in capsys.readouterr().err
     with metadata(tiny_onnx, tmp_path / "other.onnx") as result:
         manifest = json.loads(result[MANIFEST_KEY])
         result[MANIFEST_KEY] = json.dumps({**manifest, "lowering": "native"})
     assert call(tmp_path / "other.onnx", *arguments, "--resume") == 2
-    assert 'was started with lowering ["standard"], now it is ["native"]' in capsys.readouterr().err
+    assert (
+        'the earlier run had lowering ["standard"], this one has ["native"]'
+        in capsys.readouterr().err
+    )
     assert (out / "results.jsonl").read_bytes() == before
 
 
@@ -100,14 +103,14 @@ def test_a_photo_named_twice_is_done_once(
     arguments = (a, b, a, c, "-o", out, "--save", "jsonl,rle,json")
     assert call(tiny_onnx, *arguments) == 0
     assert images(out) == ["a.png", "b.png", "c.png"]
-    assert f"note: {a}: named more than once, used once\n" in capsys.readouterr().err
+    assert f"note: {a}: listed more than once; repeats are skipped\n" in capsys.readouterr().err
     whole = (out / "results.jsonl").read_bytes()
     cut_off(out, 2)
     assert call(tiny_onnx, *arguments, "--resume") == 0
     assert (out / "results.jsonl").read_bytes() == whole
     assert call(tiny_onnx, *[photos] * 3, "-o", out, "--save", "jsonl") == 0
     notes = [s for s in capsys.readouterr().err.splitlines() if s.startswith("note: ")]
-    assert notes[-1] == "note: more photos were named more than once; each is used once"
+    assert notes[-1] == "note: more photos are listed more than once; repeats are skipped"
     assert len(notes) == 7
 
 

@@ -174,9 +174,9 @@ def test_invalid_selections_are_refused(subtests: pytest.Subtests) -> None:
         ({"top_k": 2.5}, "top-k: expected a whole number"),
         ({"top_k": True}, "top-k: expected a whole number"),
         ({"top_k": "3"}, "top-k: expected a whole number from 1, got '3'"),
-        ({"min_area_px": -1}, "minimal area: expected 0 or more"),
-        ({"min_area_px": float("inf")}, "minimal area: expected a number"),
-        ({"min_area_px": 10**400}, "minimal area: expected a number"),
+        ({"min_area_px": -1}, "minimum area: expected 0 or more"),
+        ({"min_area_px": float("inf")}, "minimum area: expected a number"),
+        ({"min_area_px": 10**400}, "minimum area: expected a number"),
     ]:
         with subtests.test(message), pytest.raises(UsageError, match=message):
             Selection(**wanted)

@@ -37,8 +37,8 @@ def _annotated(photos: list[Path], **fields: object) -> dict[str, Any]:
             "none of its category ids [500] is one that the model",
         ),
         ({"annotations": {"segmentation": []}}, "1 of 1 objects have no segmentation"),
-        ({"annotations": {"category_id": 3}}, "no object on any of the 6 photos"),
-        ({"images": {"file_name": "none.png"}}, "none of the 6 labeled photos is there"),
+        ({"annotations": {"category_id": 3}}, "no objects on any of the 6 photos"),
+        ({"images": {"file_name": "none.png"}}, "none of the 6 labeled photos"),
     ],
 )
 def test_unsuitable_annotations_are_refused_before_calibration(
@@ -69,6 +69,6 @@ def test_photos_without_annotations_are_left_out(
     photos, reasons = open_evaluation_set(str(folder), file, artifact)
     assert [path.name for path in photos.paths] == [scene.name for scene in scenes[:2]]
     assert list(photos.image_ids) == [0, 1]
-    assert reasons == [f"1 photos of {folder} are not in {file}"]
+    assert reasons == [f"1 photo of {folder} not in {file}"]
     photos, reasons = open_evaluation_set(str(folder), None, artifact)
     assert (len(photos.paths), reasons) == (3, [])

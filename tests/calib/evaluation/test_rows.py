@@ -83,7 +83,7 @@ def test_missing_rows_are_reported_and_photos_without_objects_have_no_ap(
     assert main(argv) == 0
     streams = capsys.readouterr()
     assert "FP16 (emulated): none, weight 'w': beyond 65504" in streams.out
-    assert "evaluation on 1 photos, agreement with 0 confident detections" in streams.out
+    assert "evaluation on 1 photo, agreement with 0 confident detections" in streams.out
     assert "no ground truth" in streams.out
     assert "agreement with fewer than 8 detections is meaningless" in streams.err
     # The first photo could not be used, so the next command has the second.
@@ -110,7 +110,7 @@ def test_a_reference_must_be_fp32_and_have_the_same_outputs(
         options = QuantizeOptions(reference=reference, threads=1)
         return RunContext.of(read_onnx(demo_onnx), options)
 
-    with pytest.raises(UsageError, match=r"its precision is int8.* give the FP32 file"):
+    with pytest.raises(UsageError, match=r"its precision is int8.* use the FP32 file"):
         open_reference(context(quantized))
     same = context(demo_onnx)
     spec = replace(same.artifact.spec, mask=None)

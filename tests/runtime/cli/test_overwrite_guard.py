@@ -48,8 +48,7 @@ def test_a_photo_that_standard_input_names_stays(
     assert (photos / "r.png").exists()
     errors = [s for s in capsys.readouterr().err.splitlines() if s.startswith("error: ")]
     assert errors == [
-        "error: d/q.png: d/q.png would replace a photo or list that is read; name another folder "
-        "with -o",
+        "error: d/q.png: d/q.png would overwrite an input; name another folder with -o",
         "error: 1 of 2 photos could not be used",
     ]
 

@@ -78,7 +78,7 @@ def test_photos_are_matched_by_path_then_by_name(
     expected = {"a/1.jpg": "a/1.jpg", "b/1.jpg": "b/1.jpg", "/data/2.jpg": "2.jpg"}
     photos = labeled_photos(annotations, tmp_path)
     assert photos == {name: tmp_path / file for name, file in expected.items()}
-    assert "3 labeled photos are not in" in capsys.readouterr().out
+    assert "3 of 6 labeled photos are not in" in capsys.readouterr().out
     (tmp_path / "b/1.jpg").unlink()
     (tmp_path / "1.jpg").touch()
     with pytest.raises(UsageError, match=r"2 images are named 1\.jpg"):
@@ -106,7 +106,7 @@ WRONG_OBJECTS: list[tuple[dict[str, object], str]] = [
     ({"segmentation": {"counts": [20], "size": [5, 4]}}, "segmentation: expected polygons"),
     ({"segmentation": {"counts": "3", "size": [4, 5]}}, "segmentation: expected polygons"),
     ({"segmentation": []}, "1 of 1 objects have no segmentation"),
-    ({"category_id": 77}, "no object on any of the 1 photos"),
+    ({"category_id": 77}, "no objects on any of the 1 photos"),
 ]
 
 

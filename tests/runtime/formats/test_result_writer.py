@@ -184,10 +184,10 @@ def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").exists()
     assert done_ids(tmp_path, formats) == {}
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match=r"file/out: cannot make the folder .* with -o"):
+    with pytest.raises(ArtifactError, match=r"file/out: cannot create the folder .* with -o"):
         ResultWriter(["json"], tmp_path / "file" / "out", SPEC)
     (tmp_path / "labelme").write_text("")
-    with pytest.raises(ArtifactError, match=r"labelme: cannot make the folder"):
+    with pytest.raises(ArtifactError, match=r"labelme: cannot create the folder"):
         run(tmp_path, ["labelme"], {"a.jpg": two()})
 
 
@@ -211,18 +211,18 @@ def test_runs_start_over_resume_or_are_extended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "formats", "message"),
     [
-        ({"score_threshold": 0.3}, ["json"], "started with score_threshold 0.5, now it is 0.3"),
-        ({}, ["json"], "started with score_threshold 0.5, now it is null"),
+        ({"score_threshold": 0.3}, ["json"], "had score_threshold 0.5, this one has 0.3"),
+        ({}, ["json"], "had score_threshold 0.5, this one has null"),
         (
             {"score_threshold": {"a": 0.5}},
             ["json"],
-            r'started with score_threshold 0.5, now it is \{"a": 0.5\}',
+            r'had score_threshold 0.5, this one has \{"a": 0.5\}',
         ),
-        ({"score_threshold": ["a" * 99]}, ["json"], r'now it is \["a{78}…;'),
+        ({"score_threshold": ["a" * 99]}, ["json"], r'this one has \["a{78}…;'),
         (
             {"score_threshold": 0.5},
             ["jsonl"],
-            r'started with save \["json"\], now it is \["jsonl"\]',
+            r'had save \["json"\], this one has \["jsonl"\]',
         ),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_pattern_without_a_suffix_takes_photos_and_videos(tmp_path: Path) -> N
     }.items():  # fmt: skip
         parts = open_sources([str(tmp_path / pattern)]).parts
         assert [Path(part.key).name for part in parts] == names, pattern
-    with pytest.raises(UsageError, match="no photo there"):
+    with pytest.raises(UsageError, match="no photos found"):
         open_sources([str(tmp_path / "[nR]*")])
 
 
@@ -91,7 +91,7 @@ def test_a_pattern_without_a_suffix_takes_photos_and_videos(tmp_path: Path) -> N
 )
 def test_an_input_without_photos(tmp_path: Path, text: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no photo there"):
+    with pytest.raises(UsageError, match="no photos found"):
         open_sources([f"{tmp_path}/{text}" if text else ""])
 
 

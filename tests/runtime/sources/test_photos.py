@@ -241,7 +241,7 @@ def test_find_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["none.jpg", "*.jpg", "empty", "x" * 5000, "a\0b", "a\0/*"])
 def test_an_input_without_photos_is_a_usage_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no photo there"):
+    with pytest.raises(UsageError, match="no photos found"):
         find_photos([str(tmp_path / text)])
 
 
