@@ -163,7 +163,7 @@ def _check_output(output: Path, source: Path, table: Path) -> None:
         raise UsageError(f"--table {table}: it would overwrite a model; use another name")
     for option, path in (("-o", output), ("--table", table)):
         if not path.absolute().parent.is_dir():
-            raise UsageError(f"{option} {path}: no such folder; make it first")
+            raise UsageError(f"{option} {path}: no such folder; create it first")
 
 
 def require_float(file: OnnxFile) -> None:

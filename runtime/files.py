@@ -93,5 +93,5 @@ def make_folder(folder: Path, option: str = "--run-dir") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtifactError(
-            f"{folder}: cannot make the folder ({error.strerror}); name another with {option}"
+            f"{folder}: cannot create the folder ({error.strerror}); name another with {option}"
         ) from error

@@ -204,7 +204,7 @@ def _parse_classes(value: object) -> tuple[str, ...]:
 
 
 def _parse_min_area(value: object) -> float:
-    return _number("minimal area", value, "0 or more pixels", lambda area: area >= 0)
+    return _number("minimum area", value, "0 or more pixels", lambda area: area >= 0)
 
 
 def _parse_names(what: str, value: Any) -> tuple[str, ...]:

@@ -32,4 +32,4 @@ def require_threads(value: object) -> None:
     """
     require_count("threads", value)
     if operator.index(value) > MAX_THREADS:  # type: ignore[arg-type]
-        raise UsageError(f"threads: no machine has {value} cores; give at most {MAX_THREADS}")
+        raise UsageError(f"threads: expected at most {MAX_THREADS}, got {value}")

@@ -34,7 +34,7 @@ def read_cache(path: Path, names: Iterable[str]) -> dict[str, float]:
     missing = [name for name in needed if name not in scales]
     if missing:
         raise ArtifactError(
-            f"{path}: {len(missing)} of {len(needed)} tensors are not in it, for instance "
+            f"{path}: {len(missing)} of {len(needed)} tensors have no range, for instance "
             f"'{missing[0]}'; expected a cache made from this graph, with its tensor names"
         )
     for name in needed:

@@ -64,7 +64,7 @@ def _require_comparable(path: Path, reference: Artifact, graph: Artifact) -> Non
     if precision != "fp32":
         raise UsageError(
             f"--reference {path}: its precision is {precision}, so its own errors would count as "
-            "correct; give the FP32 file or the checkpoint"
+            "correct; use the FP32 file or the checkpoint"
         )
 
 

@@ -82,7 +82,7 @@ def search_budget(
         raise ArtifactError(
             f"--budget {budget:g}: with a single group of layers in 8 bits, "
             f"'{sensitivity.ranked[-1].group.title}', {known[high].scores.loss:.2f} points are "
-            f"lost already on {len(photos)} calibration photos; allow more"
+            f"lost already on {len(photos)} calibration photos; use a larger budget"
         )
     if is_within(0):
         high = 0

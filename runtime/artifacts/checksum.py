@@ -114,7 +114,7 @@ def _refuse_external_data(path: Path, part: bytes) -> None:
     while at >= 0:
         if _LOCATION_KEY.search(part[max(at - _LONGEST_VARINTS, 0) : at]):
             raise ArtifactError(
-                f"{path}: takes tensors from another file; maskport writes all into one, and "
-                "reads nothing else; not opened"
+                f"{path}: its tensors are in another file, which maskport never reads; not opened; "
+                "save the model as one file"
             )
         at = part.find(_LOCATION, at + 1)

@@ -117,7 +117,7 @@ def read_engine_file(engine: Path) -> EngineFile:
     try:
         if not path.is_file():
             raise ArtifactError(
-                f"{engine}: its manifest {path.name} is not beside it; an engine is code and is "
+                f"{engine}: its manifest {path.name} is missing; an engine is code and is "
                 "not loaded without; copy both, or build it again with maskport engine"
             )
         if path.stat().st_size > _MAX_MANIFEST_BYTES:

@@ -91,7 +91,7 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> Artifact:
 
     if SPEC_KEY not in metadata or MANIFEST_KEY not in metadata:
         raise ArtifactError(
-            f"{path}: holds no maskport metadata; expected a file that `maskport export` wrote"
+            f"{path}: no maskport metadata; expected a file written by `maskport export`"
         )
     try:
         manifest = _manifest(json.loads(metadata[MANIFEST_KEY]))
@@ -114,14 +114,16 @@ def _manifest(data: Mapping[str, Any]) -> Manifest:
     manifest = Manifest(**{**data, "batch_range": None if span is None else tuple(span)})
     for name in ("target", "lowering", "precision", "weights_sha256"):
         if not isinstance(getattr(manifest, name), str):
-            raise TypeError(f"manifest.{name}: expected a text")
+            raise TypeError(f"manifest.{name}: expected a string")
     for name in ("batch", "height", "width"):
         if not _is_size(getattr(manifest, name)):
             raise TypeError(f"manifest.{name}: expected a positive number or null")
     if manifest.batch_range is not None:
         sizes = [n for n in manifest.batch_range if _is_size(n) and n]
         if len(sizes) != 3 or len(manifest.batch_range) != 3 or sizes != sorted(sizes):
-            raise TypeError("manifest.batch_range: expected three positive numbers that rise")
+            raise TypeError(
+                "manifest.batch_range: expected three positive numbers in ascending order"
+            )
         if manifest.batch is not None:
             raise TypeError("manifest: expected a batch or a batch_range, not both")
     if not isinstance(manifest.versions, dict):

@@ -101,6 +101,6 @@ class ArtifactProcess(Closing):
     def _died(self) -> ArtifactError:
         self._process.join(_JOIN_TIMEOUT_S)
         return ArtifactError(
-            f"{self._path}: the process that runs it ended (exit code {self._process.exitcode}); "
-            "negative is a signal, -9 often means that memory ran out"
+            f"{self._path}: its process ended with exit code {self._process.exitcode}; a negative "
+            "code is a signal, and -9 often means that memory ran out"
         )

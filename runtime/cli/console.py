@@ -87,8 +87,7 @@ def thread_count(text: str) -> int:
         if whole_number(text) <= MAX_THREADS:
             return whole_number(text)
     raise argparse.ArgumentTypeError(
-        f"expected a whole number from 1 to {MAX_THREADS}, more than any machine has cores, "
-        f"got '{text}'"
+        f"expected a whole number from 1 to {MAX_THREADS}, got '{text}'"
     )
 
 

@@ -52,7 +52,7 @@ class OverwriteGuard:
         for target in targets:
             if self._is_read(target):
                 raise UsageError(
-                    f"-o {self._folder}: {target.name} would replace a photo or list that is read; "
+                    f"-o {self._folder}: {target.name} would overwrite an input; "
                     "name another folder"
                 )
 
@@ -65,8 +65,7 @@ class OverwriteGuard:
         for target in self._targets(item):
             if self._is_read(target):
                 problem = ImageError(
-                    f"{target} would replace a photo or list that is read; name another folder "
-                    "with -o",
+                    f"{target} would overwrite an input; name another folder with -o",
                     item.name,
                 )
                 return replace(item, photo=problem)

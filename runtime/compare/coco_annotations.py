@@ -146,7 +146,7 @@ def require_objects(
     if spec.mask is not None and bare:
         raise UsageError(
             f"{path}: {bare} of {len(objects)} objects have no segmentation, which mask AP needs; "
-            "expected polygons or run lengths, or leave --annotations out"
+            "add polygons or run lengths, or omit --annotations"
         )
 
 

@@ -78,7 +78,7 @@ def open_device_session(
         from runtime.sessions.tensorrt import TensorRTSession
 
         if parsed.type == "cpu":
-            raise UsageError(f"device {device}: {path} is an engine for a GPU; give cuda")
+            raise UsageError(f"device {device}: {path} is an engine for a GPU; use cuda")
         index = parsed.index if ":" in device else None
         return TensorRTSession(path, sha256, runtime_cache=runtime_cache, device_index=index)
     if suffix not in CHECKPOINT_SUFFIXES:

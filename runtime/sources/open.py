@@ -197,7 +197,7 @@ def _parts(text: str, frame_stride: int, stdin: TextIO | None) -> Sequence[_Part
     files = _files(text)
     if not files:
         raise UsageError(
-            f"{text}: no photo there; expected an image or video file, a folder of images, a "
+            f"{text}: no photos found; expected an image or video file, a folder of images, a "
             "glob, a list (.txt), -, camera:0 or rtsp://…"
         )
     return [_file(path, frame_stride) for path in files]

@@ -82,7 +82,7 @@ def find_photos(inputs: Sequence[str]) -> list[Path]:
     for text in inputs:
         files = files_at(text)
         if not files:
-            raise UsageError(f"{text}: no photo there; expected an image file, a folder or a glob")
+            raise UsageError(f"{text}: no photos found; expected an image file, a folder or a glob")
         photos.extend(files)
     return photos
 

@@ -85,7 +85,7 @@ def test_manifests_that_are_none(
     with pytest.raises(ArtifactError, match="not a readable manifest"):
         TensorRTSession(engine, cuda=cuda)
     manifest_path(engine).unlink()
-    with pytest.raises(ArtifactError, match=r"its manifest .* is not beside it"):
+    with pytest.raises(ArtifactError, match=r"its manifest .* is missing"):
         TensorRTSession(engine, cuda=cuda)
     assert library.deserialized == []
 

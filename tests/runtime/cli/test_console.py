@@ -206,7 +206,7 @@ def test_not_a_whole_number(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "1025", "99999999999"])
 def test_not_a_number_of_threads(text: str) -> None:
-    with pytest.raises(Exception, match=f"from 1 to 1024, .* got '{text}'"):
+    with pytest.raises(Exception, match=f"from 1 to 1024, got '{text}'"):
         thread_count(text)
     assert thread_count("1024") == 1024
 

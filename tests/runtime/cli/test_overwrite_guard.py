@@ -73,10 +73,10 @@ def refused(places: Sequence[str], folder: str, kinds: Sequence[str]) -> str:
 def test_every_way_to_name_a_file_is_recognized(photos: Path) -> None:
     (photos.parent / "link").symlink_to(photos)
     for folder in ("d", "./d", "e/../d", "link", str(photos)):
-        assert "q.png would replace" in refused(["d/q.png"], folder, ["overlay"])
+        assert "q.png would overwrite" in refused(["d/q.png"], folder, ["overlay"])
     # Another photo of that stem comes first and takes the name.
-    assert "q.png would replace" in refused(["e/q.png", "d/r.jpg", "d/q.png"], "d", ["overlay"])
-    assert "q.png would replace" in refused(["-", "d/q.png"], "d", ["overlay"])
+    assert "q.png would overwrite" in refused(["e/q.png", "d/r.jpg", "d/q.png"], "d", ["overlay"])
+    assert "q.png would overwrite" in refused(["-", "d/q.png"], "d", ["overlay"])
 
 
 def test_every_format_is_checked(photos: Path) -> None:
@@ -86,9 +86,9 @@ def test_every_format_is_checked(photos: Path) -> None:
         path.parent.mkdir(parents=True)
         shutil.copy(photos / "q.png", path)
     (photos / "classes.txt").write_text("q.png\n")
-    assert "000-dog would replace" in refused([str(cutout)], "d", ["crops"])
-    assert "f.png would replace" in refused([str(frame)], "d", ["labelme"])
-    assert "classes.txt would replace" in refused(["d/classes.txt"], "d", ["yolo"])
+    assert "000-dog would overwrite" in refused([str(cutout)], "d", ["crops"])
+    assert "f.png would overwrite" in refused([str(frame)], "d", ["labelme"])
+    assert "classes.txt would overwrite" in refused(["d/classes.txt"], "d", ["yolo"])
 
 
 def test_only_written_files_are_protected(photos: Path) -> None:

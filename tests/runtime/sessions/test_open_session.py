@@ -63,7 +63,7 @@ def test_threads_are_at_least_one(demo_onnx: Path, threads: Any) -> None:
 
 @pytest.mark.parametrize("threads", [1025, 100_000, 99_999_999_999])
 def test_threads_are_no_more_than_any_machine_has_cores(demo_onnx: Path, threads: int) -> None:
-    with pytest.raises(UsageError, match=r"no machine has .* cores; give at most 1024"):
+    with pytest.raises(UsageError, match=r"expected at most 1024, got"):
         open_session(demo_onnx, None, threads)
 
 
