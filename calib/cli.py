@@ -40,9 +40,7 @@ def parser() -> Parser:
     )
     parser.add_argument("model", type=Path, help="an FP32 .onnx file of maskport export")
     parser.add_argument("photos", nargs="*", help="image files, folders or glob patterns")
-    parser.add_argument(
-        "-o", "--output", type=Path, help="default: the model's name + .FORMAT.onnx"
-    )
+    parser.add_argument("-o", "--output", type=Path, help="default: MODEL with suffix .FORMAT.onnx")
     _add_precision(parser)
     _add_layers(parser)
     _add_evaluation(parser)

@@ -30,7 +30,7 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
         "--long-side", type=whole_number, metavar="PX", help="maximum longer side after the resize"
     )
     group.add_argument("--score-threshold", type=fraction, metavar="P", help="minimum score")
-    group.add_argument("--nms-iou", type=fraction, metavar="IOU", help="of the final NMS")
+    group.add_argument("--nms-iou", type=fraction, metavar="IOU", help="IoU limit of the final NMS")
     group.add_argument("--detections", type=whole_number, metavar="D", help="maximum per image")
     group.add_argument(
         "--candidates", type=whole_number, metavar="K", help="maximum boxes before the final NMS"

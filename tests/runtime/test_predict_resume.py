@@ -1,4 +1,4 @@
-"""`maskport predict --resume`: only what was begun in the same way is gone on with."""
+"""`maskport predict --resume`: only a run with the same settings is resumed."""
 
 from __future__ import annotations
 
