@@ -69,7 +69,7 @@ def _add_precision(parser: Parser) -> None:
         choices=("gptq", "nearest"),
         help="rounding of weights: GPTQ on the first photos, or nearest; default: gptq",
     )
-    parser.add_argument("--equalise", action=Removed, help=argparse.SUPPRESS)
+    parser.add_argument("--equalise", action=Removed, nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--correct-bias", action=Removed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument(
         "--reduce-range",

@@ -199,7 +199,7 @@ class Predictor(Closing):
     ) -> Generator[Streamed, None, None]:
         """Detect objects in many photos, in order, with all stages running at the same time.
 
-        A photo that cannot be used gives a result with an `error`, and the stream goes on. At most
+        A photo that cannot be used gives a result with an `error`; the stream continues. At most
         `depth` batches are in memory, however slow the caller or fast the source. The source is
         iterated in a thread of its own, and closed when the stream is. Arrays and Pillow images are
         copied before the next photo is requested, so a camera may reuse its array.

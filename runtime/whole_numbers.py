@@ -6,7 +6,7 @@ import operator
 
 from model.errors import UsageError
 
-# More than any machine has cores. ONNX Runtime starts as many as requested and hangs with 100,000.
+# More than any machine has cores.
 MAX_THREADS = 1024
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "embedding.md"
 PICTURES = ROOT / "docs" / "images"
 _BLOCK = re.compile(r"(?:<!-- compiled only: (.*?) -->\n)?```python\n(.*?)^```$", re.M | re.S)
-_WIDTH_PX, _COLOURS = 480, 255
+_WIDTH_PX, _COLORS = 480, 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ def run(folder: Path) -> dict[str, Any]:
 
 
 def small(path: Path) -> Image.Image:
-    """A picture as the document shows it: narrow, with few colours."""
+    """A picture as the document shows it: narrow, with few colors."""
     with Image.open(path) as image:
         rgb = image.convert("RGB")
     height = round(rgb.height * _WIDTH_PX / rgb.width)
-    return rgb.resize((_WIDTH_PX, height), Image.Resampling.LANCZOS).quantize(_COLOURS, kmeans=1)
+    return rgb.resize((_WIDTH_PX, height), Image.Resampling.LANCZOS).quantize(_COLORS, kmeans=1)
 
 
 def main() -> int:

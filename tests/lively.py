@@ -142,11 +142,11 @@ def enliven_network(model: MaskRCNN, images: Tensor, seed: int = 1) -> MaskRCNN:
     modules = dict(model.named_modules())
     for name, spread in _NETWORK_SPREAD.items():
         if name in modules:
-            _centre(modules[name], spread, name, lambda: model(images[:1], image_hw[:1]))
+            _center(modules[name], spread, name, lambda: model(images[:1], image_hw[:1]))
     return model
 
 
-def _centre(layer: nn.Module, spread: float, name: str, run: Callable[[], object]) -> None:
+def _center(layer: nn.Module, spread: float, name: str, run: Callable[[], object]) -> None:
     """Scale a predictor and take out its channels' means, or one class would win everywhere."""
     if "mask" in name:  # its convolution is not run as one: see `MaskHead`
         layer.weight.mul_(spread / layer.weight.std() / 12)

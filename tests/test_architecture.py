@@ -52,7 +52,9 @@ def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            assert node.module
             folder = ROOT / node.module.replace(".", "/")
             for alias in node.names:
                 is_module = (folder / alias.name).is_dir() or (
@@ -153,6 +155,17 @@ def _folder_sections() -> Iterator[str]:
             text = ast.get_docstring(_tree(path)) or ""
             text = re.sub(r"(?<=\n)`?([\w/]+)`?: ", r"- `\1`: ", text)
             yield f"### {path.parent}/\n\n{text}\n\n"
+
+
+def test_folder_descriptions_name_every_file() -> None:
+    wrong = []
+    for path in _sources(*PACKAGES):
+        if path.name == "__init__.py":
+            text = ast.get_docstring(_tree(path)) or ""
+            named = set(re.findall(r"^`?([a-z_]\w*)`?: ", text, re.M))
+            files = {p.stem for p in (ROOT / path.parent).glob("*.py")} - {"__init__"}
+            wrong += [f"{path.parent}: {name}" for name in named ^ files]
+    assert not wrong
 
 
 def test_every_command_explains_itself_and_is_in_the_table(

@@ -28,7 +28,7 @@ from maskport import __version__
 from runtime.cli.console import Bar, plural, printable
 from runtime.files import atomic_path, make_folder
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

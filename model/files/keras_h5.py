@@ -119,7 +119,7 @@ def _refuse_unusual(h5py: Any, dataset: Any, name: str, path: Path, limits: H5Li
     """Refuse values that are stored elsewhere or nowhere, filtered, or not floating point."""
     low = dataset.id
     properties = low.get_create_plist()
-    # In this order: reading the shape of a virtual dataset opens other files.
+    # In this order: the storage is checked before the shape is read.
     if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count() > 0:
         raise _refusal(path, name, "has its values in other files")
     if properties.get_nfilters() > 0:

@@ -1,8 +1,4 @@
-"""Check the size of nested tuples before a pickle is read.
-
-Hashing a tuple, as a dict does with its keys, visits every item, a repeated one each time. torch's
-unpickler limits neither the depth nor the size of tuples.
-"""
+"""Limit the depth and size of tuples before torch reads a pickle."""
 
 from __future__ import annotations
 

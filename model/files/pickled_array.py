@@ -1,8 +1,7 @@
 """Rebuild the NumPy values of a pickle from checked parts, without NumPy's own constructors.
 
 A pickled array stores its shape, dtype and bytes separately. They are accepted only if they agree,
-and all arrays of a file together only up to its size: a file can refer to the same bytes many
-times, and a copy for each would fill the memory.
+and all arrays of a file together only up to its size.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 torch's restricted unpickler refuses every name that is not registered. The few names below are
 registered with placeholders: each keeps the arguments from the file, or nothing, and executes
-nothing. NumPy's own constructors are not used, because they trust any shape and dtype; `values_of`
-checks both.
+nothing. NumPy's own constructors are not used: `values_of` checks shape and dtype.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def _scale_tables(placements: Placements) -> list[npt.NDArray[Any]]:
 
 
 def _round_tables(placements: Placements) -> list[npt.NDArray[Any]]:
-    """Float64 [N, 1, 4] each; `runtime.postprocessing.rescale` explains the pixel less and more."""
+    """Float64 [N, 1, 4] each; the last pixel is side - 1."""
     return [
         _xyxy(np.array(placements.origins_yx, np.float64)),
         _xyxy(np.subtract(placements.resized_hw, 1.0)),

@@ -71,7 +71,7 @@ def test_an_imported_cache_allows_rounding_to_nearest(
     assert "m.onnx: no such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("threads", [0, 1025, 100_000, 99_999_999_999])
+@pytest.mark.parametrize("threads", [0, 1025])
 def test_threads_have_a_bound(threads: int) -> None:
     with pytest.raises(UsageError, match="threads: "):
         count_kernels(Path("m.onnx"), threads)

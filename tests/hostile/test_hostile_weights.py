@@ -191,7 +191,7 @@ def test_the_number_of_tensors_is_limited(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_the_tuples_of_every_pickle_are_limited(is_zip: bool, tmp_path: Path) -> None:
-    """One level more than the limit, as a key, which torch hashes."""
+    """One level more than the limit."""
     for depth, reason in ((100, "no tensors"), (101, "nested tuples")):
         key: tuple[object, ...] = ()
         for _ in range(depth):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import secrets
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,11 @@ COPIES = {ONNX_BYTES: 60, ONNX_METADATA: 30, PHOTOS: 300, VIDEOS: 100, WEIGHTS: 
 
 
 def _run(kind: str, count: int, sound: Path | None = None) -> Counter[str]:
-    """Outcomes; of copies that end a library, up to one in fifty, a warning names the library."""
+    """Outcomes; none of these copies ends a library."""
     outcomes = Counter(outcome for _, outcome in mutations.run(kind, BASE, range(count), sound))
     assert outcomes.total() == count
     assert not failures(outcomes), outcomes
-    for outcome in ends(outcomes):
-        warnings.warn(outcome, stacklevel=2)
-    assert ends(outcomes).total() <= count // 50, outcomes
+    assert not ends(outcomes), outcomes
     return outcomes
 
 
@@ -58,7 +56,12 @@ def test_damaged_files_are_read_or_refused(kind: str) -> None:
 
 @pytest.mark.slow
 def test_many_damaged_photos() -> None:
-    _run(PHOTOS, 5000)
+    """Drawn anew each time; a copy that ends a library is counted, and not kept."""
+    outcomes = Counter(
+        outcome for _, outcome in mutations.run(PHOTOS, secrets.randbelow(2**31), range(5000))
+    )
+    assert not failures(outcomes), outcomes
+    assert ends(outcomes).total() <= 100, outcomes
 
 
 @pytest.mark.parametrize("kind", [ONNX_BYTES, ONNX_METADATA])

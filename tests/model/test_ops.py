@@ -28,9 +28,9 @@ def test_the_worked_roialign_example() -> None:
     y, x = np.mgrid[0:5, 0:5].astype(np.float64)
     plane = (10 * y + x)[None]
     spec = PoolerSpec(output_size=2, sampling_ratio=1, strides=(32,))
-    centres = np.array([0.3125 + 0.5 * 1.78125, 0.3125 + 1.5 * 1.78125])
-    assert centres.tolist() == [1.203125, 2.984375]
-    by_hand = 10 * centres[:, None] + centres[None, :]
+    centers = np.array([0.3125 + 0.5 * 1.78125, 0.3125 + 1.5 * 1.78125])
+    assert centers.tolist() == [1.203125, 2.984375]
+    by_hand = 10 * centers[:, None] + centers[None, :]
     pooled = _pool([plane], np.array([[10.0, 10.0, 124.0, 124.0]]), spec)
     np.testing.assert_allclose(pooled[0, 0], by_hand, rtol=1e-6)
     spec = PoolerSpec(output_size=2, sampling_ratio=2, strides=(32,))
@@ -98,8 +98,8 @@ def test_rows_that_are_not_valid_are_zero_and_cost_nothing_to_others() -> None:
 
 def _random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     """Clusters, duplicates and empty boxes among free ones."""
-    centres = rng.uniform(0, 60, (max(count // 4, 1), 2))
-    corner = centres[rng.integers(0, len(centres), count)] + rng.normal(0, 2, (count, 2))
+    centers = rng.uniform(0, 60, (max(count // 4, 1), 2))
+    corner = centers[rng.integers(0, len(centers), count)] + rng.normal(0, 2, (count, 2))
     sides = rng.uniform(0, 30, (count, 2)) * (rng.random((count, 1)) > 0.05)
     boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
     if count > 3:

@@ -121,22 +121,26 @@ def test_wide_image_needs_long_groups() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "o", "0o", "\x01", "~~", "é", "04", "ooooooooo0", "]" * 3],
+    ["", "\x01", "~~", "é", "04"],
     ids=[
         "empty",
-        "unfinished",
-        "unfinished-at-the-end",
         "control-character",
         "beyond-the-alphabet",
         "not-ascii",
         "too-few-pixels",
-        "endless-group",
-        "unfinished-only",
     ],
 )
 def test_damaged_text_is_refused(text: str) -> None:
     with pytest.raises(ArtifactError, match=r"run lengths: expected .* the text is damaged"):
         rle.decode({"size": [3, 3], "counts": text})
+
+
+def test_a_text_that_ends_inside_a_number_is_refused() -> None:
+    """A truncated file; the cut is found in a text of our own."""
+    text = rle.encode(np.ones((30, 30), np.bool_), 3, 2, (90, 90))["counts"]
+    end = next(index for index, letter in enumerate(text) if (ord(letter) - 48) & 32)
+    with pytest.raises(ArtifactError, match="the text is damaged"):
+        rle.decode({"size": [90, 90], "counts": text[: end + 1]})
 
 
 def test_text_of_another_size_is_refused() -> None:

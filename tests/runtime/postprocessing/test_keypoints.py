@@ -34,8 +34,8 @@ def heatmaps(seed: int, count: int = 3, side: int = 16, smooth: bool = True) -> 
     if not smooth:
         return noise
     y, x = np.mgrid[:side, :side]
-    centres = rng.uniform(-1, side, (count, 4, 2))
-    squared = (y - centres[..., 0, None, None]) ** 2 + (x - centres[..., 1, None, None]) ** 2
+    centers = rng.uniform(-1, side, (count, 4, 2))
+    squared = (y - centers[..., 0, None, None]) ** 2 + (x - centers[..., 1, None, None]) ** 2
     bumps = (rng.uniform(4, 9, (count, 4, 1, 1)) * np.exp(-squared / 5)).sum(axis=1)
     return (bumps + 0.2 * noise).astype(np.float32)
 

@@ -43,7 +43,7 @@ def tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
 def torchvision_canvas(
     photos: list[NDArray[np.uint8]], spec: PreprocessSpec
 ) -> NDArray[np.float32]:
-    """float32 [N, 3, H, W], the normalised and padded batch."""
+    """float32 [N, 3, H, W], the normalized and padded batch."""
     transform = GeneralizedRCNNTransform(
         spec.short_side, spec.long_side, list(spec.mean), list(spec.std)
     )
@@ -51,7 +51,7 @@ def torchvision_canvas(
     return images.tensors.numpy()
 
 
-def normalised(photos: list[NDArray[np.uint8]], spec: PreprocessSpec) -> NDArray[np.float32]:
+def normalized(photos: list[NDArray[np.uint8]], spec: PreprocessSpec) -> NDArray[np.float32]:
     """Our canvas after what the graph does first: normalise, and zero what is outside."""
     canvas = to_canvas(photos, spec)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
@@ -80,14 +80,14 @@ def test_canvas_equals_torchvisions(subtests: pytest.Subtests) -> None:
     ]:
         with subtests.test(case):
             pixels = [photo(*hw)]
-            ours, theirs = normalised(pixels, SMALL), torchvision_canvas(pixels, SMALL)
+            ours, theirs = normalized(pixels, SMALL), torchvision_canvas(pixels, SMALL)
             assert ours.shape == theirs.shape
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE / 255 / min(SMALL.std))
 
 
 def test_mixed_batch_equals_torchvisions() -> None:
     pixels = [photo(61, 83, 1), photo(200, 90, 2), photo(90, 150, 3)]
-    ours, theirs = normalised(pixels, SMALL), torchvision_canvas(pixels, SMALL)
+    ours, theirs = normalized(pixels, SMALL), torchvision_canvas(pixels, SMALL)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE / 255 / min(SMALL.std))
 
