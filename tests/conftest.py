@@ -159,3 +159,16 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_onnx(tiny_weights: Path) -> Path:
     """The same as ONNX, of any canvas and batch; made once (10 s)."""
     return tiny_weights.with_suffix(".onnx")
+
+
+@pytest.fixture(scope="session")
+def tiny_rtx_onnx(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for TensorRT-RTX on a 64x96 canvas, 1 to 3 photos; made once."""
+    from export.onnx import export_onnx
+    from export.tracing import GraphShape
+
+    def make(path: Path) -> None:
+        shape = GraphShape(height=64, width=96, batch_range=(1, 2, 3))
+        export_onnx(tiny_weights, path, shape=shape, check_photo=None, target="tensorrt-rtx")
+
+    return made_once(tmp_path_factory, "tiny.rtx.onnx", make)

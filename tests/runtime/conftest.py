@@ -23,5 +23,5 @@ def library(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
 
 
 @pytest.fixture
-def engine(demo_rtx_onnx: Path, tmp_path: Path) -> Path:
-    return write_engine(demo_rtx_onnx, tmp_path / "shapes.sm89.engine")
+def engine(tiny_rtx_onnx: Path, tmp_path: Path) -> Path:
+    return write_engine(tiny_rtx_onnx, tmp_path / "tiny.sm89.engine")

@@ -49,7 +49,7 @@ def _with_another_character(text: str, rng: np.random.Generator) -> str:
 
 
 def test_manifests_that_do_not_fit(
-    demo_rtx_onnx: Path,
+    tiny_rtx_onnx: Path,
     tmp_path: Path,
     library: FakeTensorRT,
     cuda: FakeCuda,
@@ -66,7 +66,7 @@ def test_manifests_that_do_not_fit(
     ]:
         with subtests.test(says):
             library.deserialized.clear()
-            engine = write_engine(demo_rtx_onnx, tmp_path / "odd.sm89.engine", **change)
+            engine = write_engine(tiny_rtx_onnx, tmp_path / "odd.sm89.engine", **change)
             with pytest.raises(ArtifactError, match=says) as caught:
                 TensorRTSession(engine, cuda=cuda)
             assert "\n" not in str(caught.value)
@@ -99,21 +99,21 @@ def test_a_hash_from_outside(engine: Path, library: FakeTensorRT, cuda: FakeCuda
 
 
 def test_later_versions_run_version_compatible_engines_only(
-    demo_rtx_onnx: Path, tmp_path: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+    tiny_rtx_onnx: Path, tmp_path: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = FakeTensorRT(cuda, "1.10.0.2")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", later)  # type: ignore[arg-type]
-    engine = write_engine(demo_rtx_onnx, tmp_path / "a.engine", version_compatible=True)
+    engine = write_engine(tiny_rtx_onnx, tmp_path / "a.engine", version_compatible=True)
     TensorRTSession(engine, cuda=cuda).close()
     engine = write_engine(
-        demo_rtx_onnx, engine, version_compatible=True, library_version="1.11.0.0"
+        tiny_rtx_onnx, engine, version_compatible=True, library_version="1.11.0.0"
     )
     with pytest.raises(ArtifactError, match="built with"):
         TensorRTSession(engine, cuda=cuda)
 
 
 def test_which_gpus_an_engine_of_sm86_runs_on(
-    demo_rtx_onnx: Path, tmp_path: Path, library: FakeTensorRT, subtests: pytest.Subtests
+    tiny_rtx_onnx: Path, tmp_path: Path, library: FakeTensorRT, subtests: pytest.Subtests
 ) -> None:
     for level, local, fits in [
         ("none", "sm89", False),
@@ -126,7 +126,7 @@ def test_which_gpus_an_engine_of_sm86_runs_on(
     ]:
         with subtests.test(level=level):
             engine = write_engine(
-                demo_rtx_onnx, tmp_path / "a.engine", hardware_compatible=level, architecture="sm86"
+                tiny_rtx_onnx, tmp_path / "a.engine", hardware_compatible=level, architecture="sm86"
             )
             library.cuda = cuda = FakeCuda(local)
             if fits:

@@ -78,8 +78,8 @@ def test_results_equal_the_predictors_with_the_engine(
 def test_the_host_never_waits(session: TensorRTSession, cuda: FakeCuda) -> None:
     """A run on another stream waits on the device until the buffers are read."""
     inputs = {
-        "images": _Interface(np.zeros((1, 3, 320, 448), np.float32)),
-        "image_hw": _Interface(np.array([[320, 448]], np.float32)),
+        "images": _Interface(np.zeros((1, 3, 64, 96), np.float32)),
+        "image_hw": _Interface(np.array([[64, 96]], np.float32)),
     }
     first, second = cuda.create_stream(), cuda.create_stream()
     read: list[str] = []
@@ -98,8 +98,8 @@ def test_a_host_run_waits_until_the_buffers_are_read(
     session: TensorRTSession, cuda: FakeCuda
 ) -> None:
     inputs = {
-        "images": np.zeros((1, 3, 320, 448), np.float32),
-        "image_hw": np.array([[320, 448]], np.float32),
+        "images": np.zeros((1, 3, 64, 96), np.float32),
+        "image_hw": np.array([[64, 96]], np.float32),
     }
     stream = cuda.create_stream()
     read: list[str] = []
@@ -112,8 +112,8 @@ def test_a_host_run_waits_until_the_buffers_are_read(
 
 def test_closing_waits_and_frees_all_resources(session: TensorRTSession, cuda: FakeCuda) -> None:
     inputs = {
-        "images": _Interface(np.zeros((1, 3, 320, 448), np.float32)),
-        "image_hw": _Interface(np.array([[320, 448]], np.float32)),
+        "images": _Interface(np.zeros((1, 3, 64, 96), np.float32)),
+        "image_hw": _Interface(np.array([[64, 96]], np.float32)),
     }
     stream = cuda.create_stream()
     read: list[str] = []
