@@ -76,7 +76,7 @@ def test_photos_of_the_table_that_were_not_passed_are_reported(
 
 
 def test_threads_reach_every_session(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime as ort
 
@@ -89,7 +89,7 @@ def test_threads_reach_every_session(
         return real(data, options, *args, **more)
 
     monkeypatch.setattr(ort, "InferenceSession", spied)
-    quantize(demo_onnx, scenes[:4], tmp_path / "q.onnx", QuantizeOptions(threads=1))
+    quantize(tiny_onnx, scenes[:4], tmp_path / "q.onnx", QuantizeOptions(threads=1))
     # Ranges, rounding, shapes, and the count of kernels.
     assert threads == [1] * 4
 
@@ -160,12 +160,12 @@ def test_a_repeated_path_is_not_a_copy(demo_onnx: Path, scenes: list[Path], tmp_
 
 
 def test_a_photo_is_hashed_and_decoded_once(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[Path] = []
     hashed: list[Path] = []
     decode, of = photos.decode, Photo.of
     monkeypatch.setattr(photos, "decode", lambda path: decoded.append(path) or decode(path))
     monkeypatch.setattr(Photo, "of", lambda path: hashed.append(path) or of(path))
-    quantize(demo_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(threads=1))
+    quantize(tiny_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(threads=1))
     assert decoded == hashed == scenes

@@ -100,7 +100,7 @@ def test_the_native_file_compiles(
 
 
 def test_an_interrupted_calibration_is_resumed(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, output, batches = scenes[:4], tmp_path / "q.onnx", 0
     observe = run._observe
@@ -115,18 +115,18 @@ def test_an_interrupted_calibration_is_resumed(
 
     monkeypatch.setattr(run, "_observe", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        quantize(demo_onnx, photos, output, NEAREST)
+        quantize(tiny_onnx, photos, output, NEAREST)
     assert not output.exists()
     monkeypatch.setattr(run, "_observe", observe)
-    resumed = quantize(demo_onnx, photos, output, NEAREST)
+    resumed = quantize(tiny_onnx, photos, output, NEAREST)
     assert resumed.calibration is not None
     assert (resumed.calibration.used, resumed.calibration.resumed) == (1, 3)
-    whole = quantize(demo_onnx, photos, tmp_path / "whole.onnx", NEAREST)
+    whole = quantize(tiny_onnx, photos, tmp_path / "whole.onnx", NEAREST)
     assert whole.path.read_bytes() == output.read_bytes()
 
 
 def test_photos_that_cannot_be_used_are_named_and_counted(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_onnx: Path, scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -135,7 +135,7 @@ def test_photos_that_cannot_be_used_are_named_and_counted(
     Image.new("RGB", (64, 48)).save(folder / "black.png")
     (folder / "cut.png").write_bytes(scenes[0].read_bytes()[:200])
     output = tmp_path / "q.onnx"
-    assert main([str(demo_onnx), str(folder), "-o", str(output), "--rounding", "nearest"]) == 0
+    assert main([str(tiny_onnx), str(folder), "-o", str(output), "--rounding", "nearest"]) == 0
     streams = capsys.readouterr()
     assert "black.png: all black" in streams.err
     assert "cut.png" in streams.err
@@ -146,14 +146,14 @@ def test_photos_that_cannot_be_used_are_named_and_counted(
 
 
 def test_too_few_photos(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, error_of: ErrorOf
+    tiny_onnx: Path, scenes: list[Path], tmp_path: Path, error_of: ErrorOf
 ) -> None:
     output = tmp_path / "q.onnx"
     two = [str(path) for path in scenes[:2]]
-    assert "expected at least 4" in error_of([str(demo_onnx), *two, "-o", str(output)])
+    assert "expected at least 4" in error_of([str(tiny_onnx), *two, "-o", str(output)])
     assert not output.exists()
-    assert error_of([str(demo_onnx), "-o", str(output)]).startswith("2 error: expected photos")
-    assert "no photos found" in error_of([str(demo_onnx), str(tmp_path), "-o", str(output)])
+    assert error_of([str(tiny_onnx), "-o", str(output)]).startswith("2 error: expected photos")
+    assert "no photos found" in error_of([str(tiny_onnx), str(tmp_path), "-o", str(output)])
 
 
 def test_a_quantized_file_is_refused(

@@ -63,16 +63,16 @@ def test_each_reader_gets_the_input_of_its_layer_on_the_first_photos(
 
 
 def test_photos_that_disappear_are_named_and_counted(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path
+    tiny_onnx: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
-    model, reader, gone = ir.load(demo_onnx), Recorder(), tmp_path / "gone.png"
+    model, reader, gone = ir.load(tiny_onnx), Recorder(), tmp_path / "gone.png"
     readers = [(weighted_layers(model.graph)[0], reader)]
-    skipped, counted = _feed(demo_onnx, readers, model, [gone, *scenes[:2]])
+    skipped, counted = _feed(tiny_onnx, readers, model, [gone, *scenes[:2]])
     assert len(reader.inputs) == 2
     assert sum(counted) == 3
     assert list(skipped) == [gone]
     with pytest.raises(UsageError, match=r"0 usable photos, 1 skipped \(.*gone\.png"):
-        _feed(demo_onnx, readers, model, [gone])
+        _feed(tiny_onnx, readers, model, [gone])
 
 
 def test_multiply_adds_need_a_photo(
@@ -87,7 +87,7 @@ def test_multiply_adds_need_a_photo(
 
 @pytest.mark.parametrize("rounding", ["gptq", "nearest"])
 def test_progress_adds_up_to_its_total(
-    demo_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_onnx: Path, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     rounding: Literal["gptq", "nearest"],
 ) -> None:  # fmt: skip
     monkeypatch.setattr("calib.calibration.run.PHOTOS", 5)
@@ -105,5 +105,5 @@ def test_progress_adds_up_to_its_total(
         totals.append(total)
         return counted.append
 
-    prepare(read_onnx(demo_onnx), photos, table, options, progress)
+    prepare(read_onnx(tiny_onnx), photos, table, options, progress)
     assert [sum(counted)] == totals == [photo_runs(len(photos), options)]
