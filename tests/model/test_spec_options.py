@@ -225,7 +225,7 @@ def test_spec_files_are_read(tmp_path: Path) -> None:
     path.write_bytes(b'\xef\xbb\xbf{"schema_version": 2, "box": {"detections": 5}}')
     assert read_spec_file(path) == {"box": {"detections": 5}}
     with pytest.raises(SpecError, match="no such file"):
-        read_spec_file(tmp_path / "spec.json")
+        read_spec_file(tmp_path / "missing.json")
 
 
 # Anchors that are not torchvision's
