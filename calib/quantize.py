@@ -112,7 +112,7 @@ def _check_before_calibration(
     """Refuse what would only fail after minutes of work."""
     from calib.context import RunContext
     from calib.evaluation.reference import open_reference
-    from runtime.compare.coco_ap import require_pycocotools
+    from runtime.compare.coco_evaluators import require_pycocotools
 
     require_float(file)
     context = RunContext.of(file, options)

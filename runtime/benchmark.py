@@ -110,7 +110,7 @@ def _check(args: argparse.Namespace) -> None:
         return
     require_matplotlib("benchmark.png", ", or pass --only-speed")
     if _against(args) is not None:
-        from runtime.compare.coco_ap import require_pycocotools
+        from runtime.compare.coco_evaluators import require_pycocotools
 
         require_pycocotools("comparing results needs", ", or pass --only-speed")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from runtime.compare.coco_annotations import (
     read_annotations,
     require_objects,
 )
-from runtime.compare.coco_ap import ApResult, IouType
+from runtime.compare.coco_ap import ApResult
+from runtime.compare.coco_inputs import IouType
 from runtime.files import atomic_path, make_folder
 from runtime.formats.coco import rows
 from runtime.predictor import Predictor
 
 SCHEMA_VERSION = 1
-_SHOWN = (("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"), ("ar100", "AR100"))
+_SHOWN = ("ap", "ap50", "ap75")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 
 def _line(ap: ApResult) -> str:
-    return " · ".join(f"{shown} {100 * getattr(ap, name):.2f}" for name, shown in _SHOWN)
+    names = (*_SHOWN, f"ar{ap.max_detections}")
+    return " · ".join(f"{name.upper()} {100 * ap.numbers[name]:.2f}" for name in names)
 
 
 def _write(folder: Path, artifact: Path, result: Evaluation) -> None:
@@ -120,7 +122,7 @@ def _write(folder: Path, artifact: Path, result: Evaluation) -> None:
         "schema_version": SCHEMA_VERSION,
         "artifact": artifact.name,
         "photos": result.photos,
-        **{iou_type: asdict(ap) for iou_type, ap in result.scores.items()},
+        **{iou_type: dict(ap.numbers) for iou_type, ap in result.scores.items()},
     }
     with atomic_path(folder / "evaluate.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")

@@ -15,7 +15,8 @@ from calib.evaluation.agreement import Scores, agreement, detect
 from calib.evaluation.photos import EvaluationSet
 from model.spec import ModelSpec
 from runtime.compare.coco_annotations import CocoAnnotations, ImageId
-from runtime.compare.coco_ap import IouType, evaluate
+from runtime.compare.coco_ap import evaluate
+from runtime.compare.coco_inputs import IouType
 from runtime.detections import Detections
 from runtime.formats.coco import rows_by_class
 from runtime.sessions.session import Session

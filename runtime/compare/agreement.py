@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.errors import UsageError
-from runtime.compare.coco_ap import ApResult, IouType, evaluate, shape_area_px
+from runtime.compare.coco_ap import ApResult, evaluate
+from runtime.compare.coco_evaluators import require_pycocotools
+from runtime.compare.coco_inputs import IouType, areas_px
 from runtime.compare.result_protocol import DetectionResult
 
 # Below it the eager model is unsure, and ranks depend on noise.
@@ -47,6 +49,7 @@ def agreement_ap(
             "agreement: expected as many candidate as reference results and at least one, got "
             f"{len(candidates)} and {len(references)}"
         )
+    require_pycocotools()
     with_masks = {result.mask_probs is not None for result in (*references, *candidates)}
     if len(with_masks) > 1:
         raise UsageError(
@@ -66,6 +69,7 @@ def _agreement(
     iou_type: IouType,
 ) -> ApResult:
     truth = [row for row in _rows(references, iou_type) if row["score"] >= truth_score]
+    areas = areas_px([row[_key(iou_type)] for row in truth], iou_type)
     labels = {int(label) for result in references for label in result.labels}
     ground_truth = {
         "images": [
@@ -74,13 +78,7 @@ def _agreement(
         ],
         "categories": [{"id": label} for label in sorted(labels)],
         "annotations": [
-            {
-                **row,
-                "id": number,
-                "iscrowd": 0,
-                "area": shape_area_px(row[_key(iou_type)], iou_type),
-            }
-            for number, row in enumerate(truth, start=1)
+            {**row, "iscrowd": 0, "area": area} for row, area in zip(truth, areas, strict=True)
         ],
     }
     return evaluate(ground_truth, _rows(candidates, iou_type), iou_type, range(len(references)))

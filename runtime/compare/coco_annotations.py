@@ -13,7 +13,8 @@ from typing import Any
 
 from model.errors import ArtifactError, UsageError
 from model.spec import ClassSpec, ModelSpec
-from runtime.compare.coco_ap import ApResult, IouType, evaluate
+from runtime.compare.coco_ap import ApResult, evaluate
+from runtime.compare.coco_inputs import IouType
 from runtime.masks.rle import area
 
 # An integer or a string.

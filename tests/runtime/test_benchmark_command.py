@@ -34,7 +34,7 @@ from runtime.benchmarking.timings import (
     stage_percentiles,
 )
 from runtime.benchmarking.worker import CompactDetections, OpenOptions, PhotoResult
-from runtime.compare.coco_ap import shape_area_px
+from runtime.compare.coco_inputs import areas_px
 from runtime.formats.coco import rows
 from runtime.predictor import Predictor
 
@@ -116,7 +116,7 @@ def test_with_labels_one_artifact_gives_ap(
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         names = predictor.spec.classes.names
     for number, row in enumerate(annotations, start=1):
-        area = shape_area_px(row["segmentation"], "segm")
+        area = areas_px([row["segmentation"]], "segm")[0]
         row.update(id=number, iscrowd=0, area=area)  # type: ignore[call-arg]
     categories = [{"id": i, "name": n} for i, n in enumerate(names)][1:]
     truth: dict[str, Any] = {"images": images, "annotations": annotations, "categories": categories}

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.compare.coco_ap import shape_area_px
+from runtime.compare.coco_inputs import areas_px
 from runtime.evaluate import main
 from runtime.formats.coco import rows
 from runtime.predictor import Predictor
@@ -41,7 +41,7 @@ def labelled(
         categories = [{"id": i, "name": n} for i, n in enumerate(predictor.spec.classes.names)][1:]
     assert len(annotations) >= 10
     truth = [
-        {**row, "id": number, "iscrowd": 0, "area": shape_area_px(row["segmentation"], "segm")}
+        {**row, "id": number, "iscrowd": 0, "area": areas_px([row["segmentation"]], "segm")[0]}
         for number, row in enumerate(annotations, start=1)
     ]
     _write(folder / "truth.json", images, truth, categories)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from model.errors import MissingDependencyError, UsageError
-from runtime.compare.coco_ap import IouType, evaluate
+from runtime.compare.coco_ap import evaluate
+from runtime.compare.coco_inputs import IouType
 from runtime.masks.rle import encode
 
 pytest.importorskip("pycocotools")
@@ -76,8 +76,8 @@ def test_hand_computed_ap(iou_type: IouType, subtests: pytest.Subtests) -> None:
         with subtests.test(case):
             result = evaluate(TWO, results, iou_type, [1])
             assert result.ap == pytest.approx(expected, abs=1e-12)
-            assert result.ap_small == -1.0
-            assert result.ap_medium == pytest.approx(expected, abs=1e-12)
+            assert result.numbers["ap_small"] == -1.0
+            assert result.numbers["ap_medium"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_all_twelve_numbers_are_coco_s() -> None:
@@ -97,7 +97,7 @@ def test_all_twelve_numbers_are_coco_s() -> None:
     evaluation.accumulate()
     evaluation.summarize()
     assert 0.1 < evaluation.stats[0] < 0.9
-    assert list(astuple(evaluate(truth, results, "bbox", [1, 2]))) == list(evaluation.stats)
+    assert list(evaluate(truth, results, "bbox", [1, 2]).numbers.values()) == list(evaluation.stats)
 
 
 def test_crowds_other_images_and_no_objects() -> None:
@@ -109,7 +109,7 @@ def test_crowds_other_images_and_no_objects() -> None:
     results = [_result(1, A, 0.9)]
     assert evaluate(truth, results, "bbox", [1]).ap == pytest.approx(1.0)
     assert evaluate(truth, results, "bbox", [1, 2]).ap == pytest.approx(51 / 101)
-    assert set(astuple(evaluate(_truth(), [_result(1, A, 0.9)], "bbox", [1]))) == {-1.0}
+    assert set(evaluate(_truth(), [_result(1, A, 0.9)], "bbox", [1]).numbers.values()) == {-1.0}
 
 
 def test_masks_are_sized_by_their_own_area() -> None:
@@ -117,7 +117,7 @@ def test_masks_are_sized_by_their_own_area() -> None:
     diagonal = dict(encode(np.eye(60, dtype=np.bool_), 40, 0, (100, 100)))
     stray = {**_result(1, (40, 0, 60, 60), 0.95), "segmentation": diagonal}
     result = evaluate(TWO, [stray, _result(1, A, 0.9), _result(1, B, 0.8)], "segm", [1])
-    assert result.ap_medium == pytest.approx(1.0)
+    assert result.numbers["ap_medium"] == pytest.approx(1.0)
     assert result.ap < 1.0
 
 
