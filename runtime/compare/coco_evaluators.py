@@ -7,6 +7,7 @@ and memory; `tests/runtime/compare/test_coco_evaluators.py` compares them.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 from collections.abc import Callable, Mapping
@@ -38,16 +39,19 @@ def require_pycocotools(what: str = "COCO AP needs", alternative: str = "") -> N
     Raises:
         MissingDependencyError: pycocotools is not installed.
     """
-    _require("pycocotools", what, alternative)
+    require_evaluator("pycocotools", what, alternative)
 
 
-def require_hotcoco(what: str) -> None:
-    """Check that hotcoco is installed; `what` is for the message.
-
-    Raises:
-        MissingDependencyError: it is not.
-    """
-    _require("hotcoco", what)
+def require_evaluator(
+    evaluator: Evaluator, what: str = "COCO AP needs", alternative: str = ""
+) -> None:
+    """As `require_pycocotools`, for either."""
+    try:
+        importlib.import_module(evaluator)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} {evaluator}, which is not installed; pip install 'maskport[eval]'{alternative}"
+        ) from error
 
 
 def accumulate(inputs: CocoInputs, evaluator: Evaluator) -> tuple[Float64, Float64]:
@@ -109,12 +113,3 @@ def _run(evaluation: Any, inputs: CocoInputs) -> Any:
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
-
-
-def _require(package: str, what: str, alternative: str = "") -> None:
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{what} {package}, which is not installed; pip install 'maskport[eval]'{alternative}"
-        ) from error

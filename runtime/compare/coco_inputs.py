@@ -24,7 +24,10 @@ _FIELDS: Mapping[IouType, str] = {
     "segm": "segmentation",
     "keypoints": "keypoints",
 }
-_MIN_DETECTIONS, _KEYPOINT_DETECTIONS = 100, 20
+COCO_MAX_DETECTIONS = 100
+_KEYPOINT_DETECTIONS = 20
+# pycocotools 2.0.11 puts the number of masks into a byte.
+_MAX_AREAS = 255
 # COCO's, of nose, eyes, ears, shoulders, elbows, wrists, hips, knees and ankles.
 COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
@@ -66,6 +69,7 @@ def coco_inputs(
     sigmas: Sequence[float] = (),
 ) -> CocoInputs:
     """See `runtime.compare.coco_ap.evaluate`."""
+    sigmas = (sigmas or COCO_SIGMAS) if iou_type == "keypoints" else ()
     images = _sorted(_named_images(ground_truth, image_ids))
     categories = _sorted(ground_truth["categories"])
     ids = _Ids(images, categories)
@@ -83,13 +87,13 @@ def coco_inputs(
         iou_type,
         [{**_size(image), "id": n} for n, image in enumerate(images, start=1)],
         [{"id": n, "name": str(n)} for n, _ in enumerate(categories, start=1)],
-        [{**_truth(one, iou_type), **numbers} for one, numbers in truth],
+        [{**_truth(one, iou_type, len(sigmas)), **numbers} for one, numbers in truth],
         [
             {key: row[key], "score": row["score"], "area": area, "iscrowd": 0, **numbers}
             for (row, numbers), area in zip(rows, areas, strict=True)
         ],
         _limits(iou_type, max_detections, [numbers["image_id"] for _, numbers in rows]),
-        (tuple(sigmas) or COCO_SIGMAS) if iou_type == "keypoints" else (),
+        tuple(sigmas),
         categories,
     )
     _require_sigmas(inputs)
@@ -137,18 +141,27 @@ def _size(image: Json) -> dict[str, Any]:
     return {side: image[side] for side in ("height", "width") if side in image}
 
 
-def _truth(annotation: Json, iou_type: IouType) -> dict[str, Any]:
-    key = _FIELDS[iou_type]
-    fields = {
-        key: annotation[key],
-        "area": annotation["area"],
-        "iscrowd": int(bool(annotation.get("iscrowd", 0))),
+def _truth(annotation: Json, iou_type: IouType, keypoint_count: int) -> dict[str, Any]:
+    fields = {"area": annotation["area"], "iscrowd": int(bool(annotation.get("iscrowd", 0)))}
+    if iou_type != "keypoints":
+        key = _FIELDS[iou_type]
+        return {**fields, key: annotation[key]}
+    # An object without keypoints is ignored, as one of which none is labeled: OKS takes its box.
+    points = annotation.get("keypoints") or [0.0] * 3 * keypoint_count
+    labeled = sum(v > 0 for v in points[2::3])
+    return {
+        **fields,
+        "keypoints": points,
+        "num_keypoints": annotation.get("num_keypoints", labeled),
+        "bbox": annotation["bbox"],
     }
-    if iou_type == "keypoints":
-        # OKS takes the box where no keypoint is labeled.
-        fields["bbox"] = annotation["bbox"]
-        fields["num_keypoints"] = sum(v > 0 for v in annotation[key][2::3])
-    return fields
+
+
+def default_sigmas(count: int) -> tuple[float, ...]:
+    """COCO's sigmas for its 17 keypoints, else their mean for each."""
+    if count == len(COCO_SIGMAS):
+        return COCO_SIGMAS
+    return (sum(COCO_SIGMAS) / len(COCO_SIGMAS),) * count
 
 
 def areas_px(shapes: Sequence[Any], iou_type: IouType) -> list[float]:
@@ -158,7 +171,11 @@ def areas_px(shapes: Sequence[Any], iou_type: IouType) -> list[float]:
     if iou_type == "segm":
         from pycocotools import mask
 
-        return [float(area) for area in mask.area(list(shapes))]
+        parts = (
+            mask.area(list(shapes[start : start + _MAX_AREAS]))
+            for start in range(0, len(shapes), _MAX_AREAS)
+        )
+        return [float(area) for part in parts for area in part]
     # As COCO's own reader of results: the extent of the keypoints.
     return [
         float((max(points[0::3]) - min(points[0::3])) * (max(points[1::3]) - min(points[1::3])))
@@ -169,7 +186,7 @@ def areas_px(shapes: Sequence[Any], iou_type: IouType) -> list[float]:
 def _limits(iou_type: IouType, most: int | None, image_of_row: Sequence[int]) -> list[int]:
     if iou_type == "keypoints":
         return [most or _KEYPOINT_DETECTIONS]
-    most = most or max((_MIN_DETECTIONS, *Counter(image_of_row).values()))
+    most = most or max((COCO_MAX_DETECTIONS, *Counter(image_of_row).values()))
     return sorted({limit for limit in (1, 10, most) if limit <= most})
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from model.errors import UsageError
 from runtime.compare.coco_ap import evaluate
 from runtime.compare.coco_evaluators import Evaluator
-from runtime.compare.coco_inputs import COCO_SIGMAS, IouType
+from runtime.compare.coco_inputs import COCO_SIGMAS, IouType, areas_px
 from runtime.masks.rle import encode
 
 pytest.importorskip("pycocotools")
@@ -155,6 +157,39 @@ def test_boxes_and_masks_equal_pycocotools_fed_with_dense_masks(
                         np.testing.assert_allclose(numbers, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.data
+def test_real_annotations_equal_pycocotools_fed_with_dense_masks(data_folder: Path) -> None:
+    """COCO's polygons and crowds; the results are its objects, some moved or confused."""
+    from pycocotools import mask as coco_mask
+    from pycocotools.coco import COCO
+
+    path = data_folder / "coco" / "annotations" / "instances_val2017.json"
+    truth = json.loads(path.read_text("utf-8"))
+    with contextlib.redirect_stdout(io.StringIO()):
+        labels = COCO(path)
+    rng = np.random.default_rng(0)
+    rows, dense = [], []
+    for one in truth["annotations"]:
+        mask = np.roll(labels.annToMask(one), rng.integers(-4, 5, 2), (0, 1)).astype(np.bool_)
+        if mask.any() and rng.random() < 0.9:
+            category = int(rng.choice([1, *[one["category_id"]] * 4]))
+            row = {"image_id": one["image_id"], "category_id": category, "bbox": _box(mask)}
+            score = float(rng.choice([0.5, rng.random()]))
+            height, width = mask.shape
+            rle = dict(encode(np.ascontiguousarray(mask.T), 0, 0, (height, width)))
+            rows.append({**row, "score": score, "segmentation": rle})
+            encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+            dense.append({**row, "score": score, "segmentation": encoded})
+            del dense[-1]["bbox"]
+    ids = [image["id"] for image in truth["images"]]
+    for iou_type, fed in (("bbox", rows), ("segm", dense)):
+        expected = _reference(truth, fed, iou_type, [1, 10, 100])
+        assert 0.2 < expected[0] < 0.9
+        result = evaluate(truth, rows, iou_type, ids)
+        numbers = list(result.numbers.values())
+        np.testing.assert_allclose(numbers, expected, rtol=0, atol=1e-12)
+
+
 def _keypoint_scene(seed: int, count: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rng = np.random.default_rng(seed)
     annotations: list[dict[str, Any]] = []
@@ -222,6 +257,12 @@ def test_300_detections_against_their_own_truth() -> None:
     # Recall 1/3 at precision 1: the thresholds 0, 0.01, ... 0.33.
     limited = evaluate(truth, rows, "bbox", [1], max_detections=100)
     assert limited.ap == pytest.approx(34 / 101)
+
+
+def test_areas_of_many_masks() -> None:
+    masks = [np.ones((2, n), np.bool_) for n in range(1, 301)]
+    shapes = [encode(mask, 0, 0, (400, 4)) for mask in masks]
+    assert areas_px(shapes, "segm") == [2 * n for n in range(1, 301)]
 
 
 def test_numbers_of_each_class() -> None:
