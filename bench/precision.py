@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx_ir as ir
 
 from bench import photos, results
-from bench.fitted import export_fitted, references
+from bench.fitted import LONG, SHORT, export_fitted, references
 from calib.calibration.work import Kernels, count_kernels
 from calib.evaluation.measure import EvaluationRow, Reference, evaluate_session
 from calib.evaluation.photos import EvaluationSet
@@ -27,8 +27,9 @@ from calib.graph.presets import PRESETS
 from calib.options import QuantizeOptions
 from calib.quantizer import Quantizer, prepare
 from export.onnx_file import read_onnx
+from runtime.annotations.labeled_photos import find_labeled_photos
+from runtime.annotations.labels import labels_for
 from runtime.cli.console import Bar
-from runtime.compare.coco_annotations import read_annotations
 from runtime.sessions.open import open_session
 
 CALIBRATION_PHOTOS = 128
@@ -115,8 +116,12 @@ def _run(folder: Path, tables: Path) -> list[Row]:
 
 
 def _references() -> tuple[Reference, Reference]:
-    labels = photos.data_folder() / "coco" / "annotations" / "instances_train2017.json"
-    fitted = EvaluationSet(photos.fitted_photos(), read_annotations(labels), photos.fitted_ids())
+    folder, ids = photos.data_folder() / "coco", photos.fitted_ids()
+    found = find_labeled_photos(
+        folder / "annotations" / "instances_train2017.json", folder / "train2017"
+    )
+    labels = labels_for(found.only(ids), photos.load_fitted(SHORT, LONG).spec)
+    fitted = EvaluationSet(photos.fitted_photos(), labels, ids)
     of_val, of_fitted = references(EvaluationSet(photos.val_photos()), fitted)
     return of_val, of_fitted
 

@@ -245,6 +245,8 @@ def evaluation_set(
     if args.eval_images is None:
         return None
     photos, unusable = open_evaluation_set(args.eval_images, args.annotations, file.artifact)
+    for notice in () if photos.labels is None else photos.labels.notices:
+        print(printable(notice))
     for reason in unusable:
         print(f"warning: {printable(reason)}; left out", file=sys.stderr)
     digests = {photo.digest for photo in calibration}

@@ -21,6 +21,7 @@ from runtime.cli.console import (
     fraction,
     plural,
     print_error,
+    printable,
     run,
     thread_count,
     whole_number,
@@ -31,9 +32,11 @@ from runtime.files import atomic_path, make_folder
 from runtime.sources.photos import find_photos
 
 if TYPE_CHECKING:
+    from runtime.annotations.labeled_photos import LabeledPhotos
+    from runtime.annotations.labels import Labels
     from runtime.artifacts.metadata import Artifact
     from runtime.benchmarking.passes import Measurements
-    from runtime.benchmarking.quality import Labels, Quality
+    from runtime.benchmarking.quality import Quality
     from runtime.benchmarking.report import Against
 
 
@@ -88,12 +91,12 @@ def _parser() -> Parser:
 
 def _benchmark(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    labels = _labels(args)
-    photos = list(labels.image_ids) if labels is not None else find_photos([args.images])
+    labeled = _labeled(args)
+    photos = find_photos([args.images]) if labeled is None else list(labeled.photos.values())
     photos = list(dict.fromkeys(photos))[: args.limit]
     _check(args)
     against = _against(args)
-    measured = _measure(args, photos, labels, against)
+    measured, labels = _measure(args, photos, labeled, against)
     qualities = _qualities(measured, labels, against)
     _report(args, measured, qualities, against)
     if measured.left_out:
@@ -123,27 +126,31 @@ def _against(args: argparse.Namespace) -> Against | None:
     return "first" if len(args.artifacts) > 1 else None
 
 
-def _labels(args: argparse.Namespace) -> Labels | None:
-    """Annotations and their photos; None without --annotations."""
+def _labeled(args: argparse.Namespace) -> LabeledPhotos | None:
+    """The photos that the annotations name; None without --annotations."""
     if args.annotations is None:
         return None
     if args.only_speed:
         raise UsageError("--annotations: --only-speed compares no results; leave one of them out")
-    from runtime.benchmarking.quality import Labels
-    from runtime.compare.coco_annotations import labeled_photos, read_annotations
+    from runtime.annotations.labeled_photos import find_labeled_photos
 
-    annotations = read_annotations(args.annotations)
-    photos = labeled_photos(annotations, Path(args.images))
-    return Labels(annotations, {path: image_id for image_id, path in photos.items()})
+    found = find_labeled_photos(args.annotations, Path(args.images), allow_unreadable=True)
+    return found.only(list(found.photos)[: args.limit])
 
 
 def _measure(
-    args: argparse.Namespace, photos: Sequence[Path], labels: Labels | None, against: Against | None
-) -> Measurements:
+    args: argparse.Namespace,
+    photos: Sequence[Path],
+    labeled: LabeledPhotos | None,
+    against: Against | None,
+) -> tuple[Measurements, list[Labels]]:
+    """Measurements, and with labels those for each artifact."""
+    from runtime.annotations.labels import labels_for
     from runtime.benchmarking.passes import Plan, measure
-    from runtime.benchmarking.quality import require_comparable, require_labels
+    from runtime.benchmarking.quality import require_comparable
     from runtime.benchmarking.worker import OpenOptions
 
+    labels: list[Labels] = []
     options = [
         OpenOptions(path, args.backend, args.device, args.threads, args.score_threshold)
         for path in args.artifacts
@@ -151,22 +158,25 @@ def _measure(
     plan = Plan(args.repeats, args.batch)
 
     def check_artifacts(artifacts: Sequence[Artifact]) -> None:
-        if labels is not None:
-            require_labels(artifacts, labels)
+        if labeled is not None:
+            labels.extend(labels_for(labeled, artifact.spec) for artifact in artifacts)
+            for notice in dict.fromkeys(line for one in labels for line in one.notices):
+                print(printable(notice))
         elif against == "first":
             require_comparable(artifacts)
 
     bar = Bar(plan.steps(len(photos), len(options)), "photos")
-    return measure(options, photos, plan, bar.advance, check_artifacts)
+    return measure(options, photos, plan, bar.advance, check_artifacts), labels
 
 
 def _qualities(
-    measured: Measurements, labels: Labels | None, against: Against | None
+    measured: Measurements, labels: Sequence[Labels], against: Against | None
 ) -> list[Quality | None]:
     from runtime.benchmarking.quality import against_first, against_labels
 
-    if labels is not None:
-        return [against_labels(a.results, measured.photos, labels) for a in measured.artifacts]
+    if labels:
+        pairs = zip(measured.artifacts, labels, strict=True)
+        return [against_labels(a.results, measured.photos, own) for a, own in pairs]
     if against is None:
         return [None] * len(measured.artifacts)
     first, *others = measured.artifacts

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.cli.console import DONE, Bar, Parser, plural, run, thread_count
+from runtime.annotations.labeled_photos import find_labeled_photos
+from runtime.annotations.labels import labels_for
+from runtime.cli.console import DONE, Bar, Parser, plural, printable, run, thread_count
 from runtime.cli.next_command import next_step
-from runtime.compare.coco_annotations import (
-    ap_of,
-    labeled_photos,
-    read_annotations,
-    require_objects,
-)
 from runtime.compare.coco_ap import ApResult
+from runtime.compare.coco_ap import evaluate as score
 from runtime.compare.coco_inputs import IouType
 from runtime.files import atomic_path, make_folder
 from runtime.formats.coco import rows
@@ -32,7 +29,7 @@ _SHOWN = ("ap", "ap50", "ap75")
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """AP by IoU type ("bbox", and "segm" for a model with masks), with the stages' mean times."""
+    """AP by IoU type ("bbox", and "segm" if model and labels have masks), with mean times."""
 
     photos: int
     scores: Mapping[IouType, ApResult]
@@ -79,13 +76,14 @@ def evaluate(
         ImageError: a photo cannot be decoded.
         MissingDependencyError: pycocotools is not installed.
     """
-    coco = read_annotations(Path(annotations))
-    photos = labeled_photos(coco, Path(images))
-    bar = Bar(len(photos), "photos")
+    found = find_labeled_photos(Path(annotations), Path(images))
+    photos = found.photos
     coco_rows: list[Mapping[str, Any]] = []
     with Predictor.open(artifact, backend=backend, threads=threads) as predictor:
-        require_objects(coco, photos, predictor.spec)
-        iou_types: list[IouType] = ["bbox"] if predictor.spec.mask is None else ["bbox", "segm"]
+        labels = labels_for(found, predictor.spec)
+        for notice in labels.notices:
+            print(printable(notice))
+        bar = Bar(len(photos), "photos")
         results = predictor.stream(photos.values())
         for image_id, result in zip(photos, results, strict=True):
             if result.error is not None:
@@ -94,7 +92,11 @@ def evaluate(
             coco_rows += rows(result.detections, image_id)
             bar.advance()
         times = str(predictor.times)
-    scores = {one: ap_of(coco_rows, coco, one, list(photos)) for one in iou_types}
+    scores: dict[IouType, ApResult] = {
+        one: score(labels.document, coco_rows, one, list(photos))
+        for one in labels.iou_types
+        if one != "keypoints"
+    }
     return Evaluation(len(photos), scores, times)
 
 

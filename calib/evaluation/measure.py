@@ -14,7 +14,7 @@ import numpy as np
 from calib.evaluation.agreement import Scores, agreement, detect
 from calib.evaluation.photos import EvaluationSet
 from model.spec import ModelSpec
-from runtime.compare.coco_annotations import CocoAnnotations, ImageId
+from runtime.annotations.labels import Labels
 from runtime.compare.coco_ap import evaluate
 from runtime.compare.coco_inputs import IouType
 from runtime.detections import Detections
@@ -88,10 +88,10 @@ def evaluate_session(
     by_photo = [agreement([one], [other]) for one, other in pairs]
     worst = max(range(len(results)), key=lambda i: by_photo[i].loss)
     changes: tuple[ApChange, ...] = ()
-    if reference.photos.annotations is not None:
-        kinds: tuple[IouType, ...] = ("bbox",) if by_photo[0].mask is None else ("bbox", "segm")
-        annotations = reference.photos.annotations
-        changes = tuple(_change(kind, reference, annotations, results) for kind in kinds)
+    labels = reference.photos.labels
+    if labels is not None:
+        kinds = [kind for kind in labels.iou_types if kind != "keypoints"]
+        changes = tuple(_change(kind, reference, labels, results) for kind in kinds)
     return EvaluationRow(
         title,
         agreement(reference.detections, results),
@@ -104,7 +104,7 @@ def evaluate_session(
 
 
 def _change(
-    kind: IouType, reference: Reference, annotations: CocoAnnotations, results: Sequence[Detections]
+    kind: IouType, reference: Reference, labels: Labels, results: Sequence[Detections]
 ) -> ApChange:
     ids = reference.photos.image_ids
     before, after = (
@@ -114,7 +114,7 @@ def _change(
     )
 
     def change(draw: Sequence[int]) -> tuple[float, float]:
-        truth = resampled(annotations.document, [ids[i] for i in draw])
+        truth = resampled(labels.document, [ids[i] for i in draw])
         aps = []
         for side in (before, after):
             rows = [{**row, "image_id": n} for n, i in enumerate(draw, start=1) for row in side[i]]
@@ -128,14 +128,14 @@ def _change(
     return ApChange(kind, ap, difference, low, high)
 
 
-def resampled(document: Mapping[str, Any], ids: Sequence[ImageId]) -> dict[str, Any]:
+def resampled(document: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
     """Annotations of a draw with replacement: each photo of the draw becomes an image of its own.
 
     Args:
         document: COCO instances.
         ids: of the drawn images, with repetitions; they become 1, 2, ….
     """
-    by_image: dict[ImageId, list[Mapping[str, Any]]] = {}
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
     for annotation in document["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     images = {image["id"]: image for image in document["images"]}

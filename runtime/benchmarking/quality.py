@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import UsageError
+from runtime.annotations.labels import Labels
 from runtime.artifacts.metadata import Artifact
 from runtime.benchmarking.worker import PhotoResult
 from runtime.compare.agreement import agreement_ap
-from runtime.compare.coco_annotations import CocoAnnotations, ImageId, ap_of, require_objects
-from runtime.compare.coco_ap import ApResult
+from runtime.compare.coco_ap import ApResult, evaluate
+from runtime.compare.coco_inputs import IouType
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +21,6 @@ class Quality:
 
     box: float | None
     mask: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """COCO annotations, and the image id of every photo."""
-
-    annotations: CocoAnnotations
-    image_ids: Mapping[Path, ImageId]
 
 
 def require_comparable(artifacts: Sequence[Artifact]) -> None:
@@ -50,35 +43,26 @@ def require_comparable(artifacts: Sequence[Artifact]) -> None:
         )
 
 
-def require_labels(artifacts: Sequence[Artifact], labels: Labels) -> None:
-    """Check that AP can be computed for every artifact.
-
-    Raises:
-        UsageError: see `require_objects`.
-    """
-    for artifact in artifacts:
-        require_objects(labels.annotations, labels.image_ids.values(), artifact.spec)
-
-
 def against_labels(
     results: Sequence[PhotoResult], photos: Sequence[Path], labels: Labels
 ) -> Quality:
-    """COCO AP on labelled photos.
+    """COCO AP on labeled photos, with the artifact's labels.
 
     Raises:
-        UsageError: annotations that pycocotools cannot use.
         MissingDependencyError: pycocotools is not installed.
     """
-    ids = [labels.image_ids[photo] for photo in photos]
+    image_ids = {path: image_id for image_id, path in labels.photos.items()}
+    ids = [image_ids[photo] for photo in photos]
     rows = [
         {**row, "image_id": image_id}
         for result, image_id in zip(results, ids, strict=True)
         for row in result.coco
     ]
-    box = _points(ap_of(rows, labels.annotations, "bbox", ids))
-    if all(result.detections.mask_rles is None for result in results):
-        return Quality(box, None)
-    return Quality(box, _points(ap_of(rows, labels.annotations, "segm", ids)))
+
+    def points(iou_type: IouType) -> float | None:
+        return _points(evaluate(labels.document, rows, iou_type, ids))
+
+    return Quality(points("bbox"), points("segm") if "segm" in labels.iou_types else None)
 
 
 def against_first(first: Sequence[PhotoResult], other: Sequence[PhotoResult]) -> Quality:

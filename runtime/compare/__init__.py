@@ -11,7 +11,6 @@ mask_attribution: near ties that explain a mask alone.
 keypoint_attribution: near ties that explain a keypoint alone.
 agreement: COCO AP with the eager model's detections as ground truth.
 ap_losses: what each kind of error costs in AP50, after TIDE.
-coco_annotations: COCO annotations and the photos that they name.
 coco_ap: COCO's standard numbers of boxes, masks and keypoints.
 coco_evaluators: hotcoco and pycocotools, from inputs to accumulated precision and recall.
 coco_inputs: annotations and results in the form that every evaluator reads alike.

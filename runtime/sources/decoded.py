@@ -1,4 +1,4 @@
-"""A decoded photo, and the size limit of one."""
+"""A decoded photo, its size, and the limit of that."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ class Decoded:
 
     pixels: UInt8
     full_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class UprightSize:
+    """The size of a decoded photo.
+
+    Attributes:
+        hw: upright height and width.
+        is_turned: whether its orientation rotates or mirrors the stored pixels, or may do so.
+    """
+
+    hw: tuple[int, int]
+    is_turned: bool
 
 
 def whole(pixels: UInt8) -> Decoded:

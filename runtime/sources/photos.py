@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from model.arrays import UInt8
 from model.errors import ImageError, UsageError
-from runtime.sources.decoded import Decoded, check_size, whole
+from runtime.sources.decoded import Decoded, UprightSize, check_size, whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,6 +70,17 @@ def decode_at_least(photo: Photo, target_hw: TargetHw) -> Decoded:
         ImageError: as `decode`, or raised by `target_hw`.
     """
     return _decode(photo, target_hw)
+
+
+def upright_size(path: Path) -> UprightSize:
+    """The size of the pixels that `decode` returns; reads a file's header only, if that is enough.
+
+    Raises:
+        ImageError: as `decode`, but damage after the header stays undetected.
+    """
+    from runtime.sources import pillow
+
+    return pillow.upright_size(path)
 
 
 def find_photos(inputs: Sequence[str]) -> list[Path]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from model.arrays import UInt8
 from model.errors import ImageError, image_named, in_brief
-from runtime.sources.decoded import MAX_PIXELS, Decoded, check_size, whole
+from runtime.sources.decoded import MAX_PIXELS, Decoded, UprightSize, check_size, whole
 from runtime.sources.regular_file import open_regular
 from runtime.sources.scaled_jpeg import TargetHw, shrink
 
@@ -33,6 +33,14 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Chunks that may have the orientation, with the start of their content.
+_PNG_ORIENTATIONS = (
+    b"eXIf",
+    b"iTXtXML:com.adobe.xmp",
+    b"tEXtRaw profile type exif",
+    b"zTXtRaw profile type exif",
+)
 # Tags of TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
@@ -54,6 +62,39 @@ def from_file(path: Path, target_hw: TargetHw | None) -> Decoded:
             full_hw = _upright_hw(image)
             shrink(image, full_hw, target_hw)
             return Decoded(to_rgb(image), full_hw)
+
+
+def upright_size(path: Path) -> UprightSize:
+    """The size that `from_file` decodes to; reads no pixels if the header is enough.
+
+    Raises:
+        ImageError: as `from_file`, but damage after the header stays undetected.
+    """
+    with image_named(str(path)), open_regular(path) as file:
+        with _pillow_errors():
+            has_late_metadata = _has_late_metadata(file)
+            image = Image.open(file, formats=_FORMATS)
+        with image:
+            check_size(image.width, image.height)
+            tags = getattr(image, "tag_v2", {})
+            # Pillow rotates TIFF files while it loads them.
+            if has_late_metadata or tags.get(ExifTags.Base.Orientation, 1) != 1:
+                height, width, _ = to_rgb(image).shape
+                return UprightSize((height, width), is_turned=True)
+            return UprightSize(_upright_hw(image), _orientation(image) in _TRANSPOSES)
+
+
+def _has_late_metadata(file: BinaryIO) -> bool:
+    """Whether a PNG file has its orientation after the pixels, where Pillow reads it too."""
+    is_late = has_pixels = False
+    if file.read(len(_PNG_SIGNATURE)) == _PNG_SIGNATURE:
+        while not is_late and len(head := file.read(8)) == 8:
+            end = file.tell() + int.from_bytes(head[:4], "big") + 4
+            has_pixels |= head[4:] == b"IDAT"
+            is_late = has_pixels and (head[4:] + file.read(21)).startswith(_PNG_ORIENTATIONS)
+            file.seek(end)
+    file.seek(0)
+    return is_late
 
 
 def _upright_hw(image: Image.Image) -> tuple[int, int]:
@@ -108,7 +149,8 @@ def _rgb(image: Image.Image) -> UInt8:
 def _orientation(image: Image.Image) -> Any:
     """The EXIF orientation, 1 to 8; None for damaged EXIF, whose file may have intact pixels."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
+        # Pillow's own method for PNG files decodes the pixels first.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except Exception:
         return None
 

@@ -34,10 +34,11 @@ def _annotated(photos: list[Path], **fields: object) -> dict[str, Any]:
         ({"images": {"height": 120}}, "give the photos that were annotated"),
         (
             {"annotations": {"category_id": 500}, "categories": {"id": 500}},
-            "none of its category ids [500] is one that the model",
+            "1 of its categories (500) are not among the 7 that the model can predict",
         ),
-        ({"annotations": {"segmentation": []}}, "1 of 1 objects have no segmentation"),
-        ({"annotations": {"category_id": 3}}, "no objects on any of the 6 photos"),
+        ({"annotations": {"iscrowd": 1}}, "all 1 objects on these photos are crowds"),
+        ({"annotations": {"category_id": 3}}, "1 of 1 annotations have a category_id that"),
+        ({"annotations": {"image_id": 9}}, "all 1 annotations have an image_id that"),
         ({"images": {"file_name": "none.png"}}, "none of the 6 labeled photos"),
     ],
 )
