@@ -47,6 +47,7 @@ typecheck-tensorrt: $(VENV)/.dev
 results: $(VENV)/.dev
 	$(PY) bench/parity.py --json docs/results/parity.json --markdown docs/results/parity.md
 	$(PY) bench/paste.py --json docs/results/paste.json --markdown docs/results/paste.md
+	$(PY) bench/evaluate.py --json docs/results/evaluate.json --markdown docs/results/evaluate.md
 	$(PY) bench/end_to_end.py --json docs/results/end_to_end.json --markdown docs/results/end_to_end.md
 	$(PY) bench/masks.py --json docs/results/masks.json --markdown docs/results/masks.md
 	$(PY) bench/runtime.py --photos 2 --json docs/results/runtime.json --markdown docs/results/runtime.md
