@@ -3,8 +3,8 @@
 Both start from result rows in memory, masks as run lengths: pycocotools with `loadRes`, `evaluate`,
 `accumulate` and `summarize`, as its demo does, this project with `runtime.compare.coco_ap`. They
 run in turn, and medians count. Peak memory is that of a process that makes the rows and computes
-the numbers of boxes and masks once. Exit status 1 when a number differs by more than 1e-12, boxes take
-more than a tenth or masks more than a fifth of pycocotools' time, or memory exceeds 2 GB.
+the numbers of boxes and masks once. Exit status 1 when a number differs by more than 1e-12, boxes
+take more than a tenth or masks more than a fifth of pycocotools' time, or memory exceeds 2 GB.
 """
 
 from __future__ import annotations

@@ -5,35 +5,32 @@ python -m runtime.evaluate model.onnx --images DIR --annotations FILE.json
 
 from __future__ import annotations
 
-import json
+import argparse
+import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
+from model.errors import UsageError
+from model.spec import ModelSpec
 from runtime.annotations.labeled_photos import find_labeled_photos
-from runtime.annotations.labels import labels_for
-from runtime.cli.console import DONE, Bar, Parser, plural, printable, run, thread_count
+from runtime.annotations.labels import Labels, labels_for
+from runtime.cli.console import DONE, Parser, printable, run, thread_count, whole_number
 from runtime.cli.next_command import next_step
-from runtime.compare.coco_ap import ApResult
-from runtime.compare.coco_ap import evaluate as score
-from runtime.compare.coco_inputs import IouType
-from runtime.files import atomic_path, make_folder
-from runtime.formats.coco import rows
+from runtime.compare.coco_evaluators import (
+    Evaluator,
+    default_evaluator,
+    evaluator_version,
+    require_evaluator,
+)
+from runtime.evaluation.detect import detect, detected_before
+from runtime.evaluation.report import ErrorChange, Evaluation, lines, write
+from runtime.evaluation.score import ScoreOptions, Scorer
+from runtime.files import make_folder
+from runtime.formats.coco import CocoRow
 from runtime.predictor import Predictor
-
-SCHEMA_VERSION = 1
-_SHOWN = ("ap", "ap50", "ap75")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """AP by IoU type ("bbox", and "segm" if model and labels have masks), with mean times."""
-
-    photos: int
-    scores: Mapping[IouType, ApResult]
-    times: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,12 +43,47 @@ def _parser() -> Parser:
     parser.add_argument("artifact", type=Path, help="an exported .onnx file, or a checkpoint")
     parser.add_argument("--images", type=Path, required=True, help="folder of the photos")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances JSON")
-    parser.add_argument("--run-dir", type=Path, help="write evaluate.json there")
-    parser.add_argument("--backend", help="onnxruntime or torch; default: by the suffix")
     parser.add_argument(
+        "--run-dir",
+        type=Path,
+        help="write evaluate.json and the detections there; an interrupted run continues",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="another artifact, or the --run-dir of its evaluation: which errors cost more AP",
+    )
+    _add_numbers(parser.add_argument_group("numbers"))
+    execution = parser.add_argument_group("execution")
+    execution.add_argument("--backend", help="onnxruntime or torch; default: by the suffix")
+    execution.add_argument(
         "--threads", type=thread_count, help="threads of the network; default: all cores"
     )
     return parser
+
+
+def _add_numbers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--max-detections",
+        type=whole_number,
+        metavar="N",
+        help="detections that count per photo and class; default: the artifact's number where it "
+        "is above 100, else 100; for keypoints COCO's 20",
+    )
+    group.add_argument("--per-class", action="store_true", help="also the numbers of each class")
+    group.add_argument(
+        "--sigmas",
+        type=_sigmas,
+        default=(),
+        metavar="S,S…",
+        help="falloff of each keypoint in OKS; default: COCO's for 17 keypoints, else their mean",
+    )
+    group.add_argument(
+        "--evaluator",
+        choices=get_args(Evaluator),
+        help="both give the same numbers; default: hotcoco if it is installed",
+    )
 
 
 def evaluate(
@@ -60,6 +92,13 @@ def evaluate(
     annotations: str | Path,
     backend: str | None = None,
     threads: int | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    against: str | Path | None = None,
+    max_detections: int | None = None,
+    per_class: bool = False,
+    sigmas: Sequence[float] = (),
+    evaluator: Evaluator | None = None,
 ) -> Evaluation:
     """COCO AP of an artifact on annotated photos.
 
@@ -69,65 +108,101 @@ def evaluate(
         annotations: COCO instances JSON; its photos are evaluated.
         backend: "onnxruntime" or "torch"; default by the file's suffix.
         threads: threads of the network; default all cores.
+        run_dir: folder for the detections, in which an interrupted run continues.
+        against: another artifact, or the `run_dir` of its evaluation; adds what each kind of error
+            costs in both.
+        max_detections: per photo and class; None takes the artifact's number where it is above
+            100, else 100, and COCO's 20 for keypoints.
+        per_class: also compute the numbers of each class.
+        sigmas: falloff of each keypoint in OKS, as fractions of the object's size; by default
+            COCO's for 17 keypoints, else their mean for each.
+        evaluator: "hotcoco" or "pycocotools"; None takes hotcoco if it is installed.
 
     Raises:
-        UsageError: annotations that AP cannot be computed from, or without a photo in the folder.
+        UsageError: annotations that AP cannot be computed from; a run folder of another artifact,
+            of other annotations or photos; another number of sigmas than keypoints.
         ArtifactError: the artifact cannot be used.
         ImageError: a photo cannot be decoded.
-        MissingDependencyError: pycocotools is not installed.
+        MissingDependencyError: pycocotools is not installed, or hotcoco for `against`.
     """
+    evaluator = evaluator or default_evaluator()
+    require_evaluator(evaluator)
+    if against is not None:
+        require_evaluator("hotcoco", "comparing errors needs")
+    folder = None if run_dir is None else Path(run_dir)
+    options = ScoreOptions(max_detections, sigmas, per_class, evaluator)
     found = find_labeled_photos(Path(annotations), Path(images))
-    photos = found.photos
-    coco_rows: list[Mapping[str, Any]] = []
     with Predictor.open(artifact, backend=backend, threads=threads) as predictor:
         labels = labels_for(found, predictor.spec)
         for notice in labels.notices:
             print(printable(notice))
-        bar = Bar(len(photos), "photos")
-        results = predictor.stream(photos.values())
-        for image_id, result in zip(photos, results, strict=True):
-            if result.error is not None:
-                raise result.error
-            assert result.detections is not None
-            coco_rows += rows(result.detections, image_id)
-            bar.advance()
-        times = str(predictor.times)
-    scores: dict[IouType, ApResult] = {
-        one: score(labels.document, coco_rows, one, list(photos))
-        for one in labels.iou_types
-        if one != "keypoints"
-    }
-    return Evaluation(len(photos), scores, times)
+        scorer = Scorer(labels, predictor.spec, options)
+        detected = detect(predictor, labels, folder)
+        spec = predictor.spec
+    errors = None
+    if against is not None:
+        before = _other_rows(Path(against), labels, spec, folder, threads)
+        other = Path(against).name
+        errors = ErrorChange(other, scorer.costs(before), scorer.costs(detected.rows))
+    return Evaluation(
+        photos=len(labels.photos),
+        resumed=detected.resumed,
+        scores=scorer.scores(detected.rows),
+        class_names={one["id"]: one["name"] for one in labels.document["categories"]},
+        evaluator=evaluator_version(evaluator),
+        notes=scorer.notes(),
+        times=detected.times,
+        errors=errors,
+    )
+
+
+def _other_rows(
+    other: Path, labels: Labels, spec: ModelSpec, folder: Path | None, threads: int | None
+) -> list[CocoRow]:
+    """The detections of another artifact, or of a finished run of it."""
+    if other.is_dir():
+        return detected_before(other, labels, spec)
+    with Predictor.open(other, threads=threads) as predictor:
+        if predictor.spec.classes != spec.classes:
+            raise UsageError(
+                f"--against: {other} has other classes, so errors cannot be compared; name another "
+                "artifact of this model"
+            )
+        return detect(predictor, labels, None if folder is None else folder / "against").rows
 
 
 def _evaluate(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     if args.run_dir is not None:
         make_folder(args.run_dir)
-    result = evaluate(args.artifact, args.images, args.annotations, args.backend, args.threads)
-    print(f"{plural(result.photos, 'photo')} · {result.times}")
-    for iou_type, ap in result.scores.items():
-        print(f"{'box ' if iou_type == 'bbox' else 'mask'} {_line(ap)}")
+    result = evaluate(
+        args.artifact,
+        args.images,
+        args.annotations,
+        args.backend,
+        args.threads,
+        run_dir=args.run_dir,
+        against=args.against,
+        max_detections=args.max_detections,
+        per_class=args.per_class,
+        sigmas=args.sigmas,
+        evaluator=args.evaluator,
+    )
+    for line in lines(result):
+        print(line)
     if args.run_dir is not None:
-        _write(args.run_dir, args.artifact, result)
+        write(args.run_dir, args.artifact, result)
     print(next_step("predict", args.artifact, args.images, "-o", "out"))
     return DONE
 
 
-def _line(ap: ApResult) -> str:
-    names = (*_SHOWN, f"ar{ap.max_detections}")
-    return " · ".join(f"{name.upper()} {100 * ap.numbers[name]:.2f}" for name in names)
-
-
-def _write(folder: Path, artifact: Path, result: Evaluation) -> None:
-    document: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "artifact": artifact.name,
-        "photos": result.photos,
-        **{iou_type: dict(ap.numbers) for iou_type, ap in result.scores.items()},
-    }
-    with atomic_path(folder / "evaluate.json") as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+def _sigmas(text: str) -> tuple[float, ...]:
+    """An argparse type: positive numbers, separated by commas."""
+    with suppress(ValueError):
+        sigmas = tuple(map(float, text.split(",")))
+        if all(0 < one < math.inf for one in sigmas):
+            return sigmas
+    raise argparse.ArgumentTypeError(f"expected positive numbers as 0.05,0.1, got '{text}'")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def coco_inputs(
         iou_type,
         [{**_size(image), "id": n} for n, image in enumerate(images, start=1)],
         [{"id": n, "name": str(n)} for n, _ in enumerate(categories, start=1)],
-        [{**_truth(one, iou_type, len(sigmas)), **numbers} for one, numbers in truth],
+        [{**_truth(one, iou_type), **numbers} for one, numbers in truth],
         [
             {key: row[key], "score": row["score"], "area": area, "iscrowd": 0, **numbers}
             for (row, numbers), area in zip(rows, areas, strict=True)
@@ -141,20 +141,11 @@ def _size(image: Json) -> dict[str, Any]:
     return {side: image[side] for side in ("height", "width") if side in image}
 
 
-def _truth(annotation: Json, iou_type: IouType, keypoint_count: int) -> dict[str, Any]:
-    fields = {"area": annotation["area"], "iscrowd": int(bool(annotation.get("iscrowd", 0)))}
-    if iou_type != "keypoints":
-        key = _FIELDS[iou_type]
-        return {**fields, key: annotation[key]}
-    # An object without keypoints is ignored, as one of which none is labeled: OKS takes its box.
-    points = annotation.get("keypoints") or [0.0] * 3 * keypoint_count
-    labeled = sum(v > 0 for v in points[2::3])
-    return {
-        **fields,
-        "keypoints": points,
-        "num_keypoints": annotation.get("num_keypoints", labeled),
-        "bbox": annotation["bbox"],
-    }
+def _truth(annotation: Json, iou_type: IouType) -> dict[str, Any]:
+    # OKS takes the box of an object without labeled keypoints.
+    more = ("bbox", "num_keypoints") if iou_type == "keypoints" else ()
+    fields = {name: annotation[name] for name in (_FIELDS[iou_type], "area", *more)}
+    return {**fields, "iscrowd": int(bool(annotation.get("iscrowd", 0)))}
 
 
 def default_sigmas(count: int) -> tuple[float, ...]:

@@ -46,6 +46,20 @@ def rows_by_class(result: DetectionResult, image_id: int, classes: ClassSpec) ->
     return _rows(result, image_id, category_ids)
 
 
+def rows_of_record(record: Mapping[str, Any], image_id: int) -> Iterator[CocoRow]:
+    """The detections of a record, see `runtime.formats.jsonl`, as `rows` gives them."""
+    for detection in record["detections"]:
+        keypoints = detection.get("keypoints")
+        yield _row(
+            image_id,
+            detection["category_id"],
+            detection["box_xyxy"],
+            detection["score"],
+            detection.get("rle"),
+            None if keypoints is None else keypoints.values(),
+        )
+
+
 def write_from_jsonl(path: Path, records: Path) -> None:
     """Write a JSON Lines file whose records have image ids as one JSON list.
 
@@ -84,16 +98,7 @@ def _record_rows(records: Path) -> Iterator[CocoRow]:
                 "the same photos in the same order, or again without resume"
             )
         images[image_id] = image
-        for detection in record["detections"]:
-            keypoints = detection.get("keypoints")
-            yield _row(
-                image_id,
-                detection["category_id"],
-                detection["box_xyxy"],
-                detection["score"],
-                detection.get("rle"),
-                None if keypoints is None else keypoints.values(),
-            )
+        yield from rows_of_record(record, image_id)
 
 
 def _row(

@@ -55,15 +55,19 @@ class RunSettings:
         # In the form that reading a file gives: a tuple is a list.
         self._now = json.loads(json.dumps({**settings, "save": sorted(self._formats)}))
 
-    def require_same(self) -> None:
-        """Require the settings of the earlier run, if there is one.
+    def require_same(self, except_for: Collection[str] = ()) -> None:
+        """Require the settings of the earlier run, if there is one, `except_for` these names.
 
         Raises:
             UsageError: They differ or are unknown.
             ArtifactError: Its records cannot be read.
         """
         if self._path.exists():
-            _require_same(self._folder, _read(self._path), self._now)
+            before, now = (
+                {name: value for name, value in one.items() if name not in except_for}
+                for one in (_read(self._path), self._now)
+            )
+            _require_same(self._folder, before, now)
         elif done_ids(self._folder, self._formats):
             raise _unknown(self._folder)
 
@@ -107,7 +111,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _unknown(folder: Path) -> UsageError:
     return UsageError(
         f"{folder}: holds results without their settings ({_SETTINGS}); name another folder, "
-        "or predict again without resume"
+        "or run again without resume"
     )
 
 
