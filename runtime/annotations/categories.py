@@ -93,7 +93,8 @@ def match_categories(
 
 def _is_by_id(entry: CategoryEntry, classes: Mapping[int, str]) -> bool:
     """Whether a category can only be matched by id, since one side has no names."""
-    return not _named(entry) or not any(classes.values())
+    is_nameless = not _named(entry) and _key(entry.name) not in _BACKGROUND
+    return is_nameless or not any(classes.values())
 
 
 def _shift(entries: Sequence[CategoryEntry], classes: Mapping[int, str]) -> int:
