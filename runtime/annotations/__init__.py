@@ -10,5 +10,5 @@ photo_sizes: the photos' sizes, compared with those in the file.
 categories: categories matched with the model's classes, by name or by id.
 objects: one annotation with all fields that COCO AP reads.
 segmentations: polygons and run lengths as compressed run lengths.
-plausibility: boxes and masks that are valid but unlikely.
+plausibility: objects that are valid but unlikely.
 """

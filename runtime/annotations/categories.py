@@ -218,11 +218,25 @@ def _one_sided(
     if alone:
         lost = sum(objects.get(one.id, 0) for one in alone)
         names = _list([one.name or repr(one.id) for one in alone])
-        parts.append(f"{len(alone)} only in the file ({names}; its {lost} objects count as missed)")
+        parts.append(
+            f"{len(alone)} only in the file ({names}; its {lost} objects count as missed"
+            f"{_other_name(alone, missing, classes)})"
+        )
     if missing:
         names = _list([classes[number] or str(number) for number in missing])
         parts.append(f"{len(missing)} only in the model ({names}; not scored)")
     return [f"categories: {', '.join(parts)}"] if parts else []
+
+
+def _other_name(
+    alone: Sequence[CategoryEntry], missing: Sequence[int], classes: Mapping[int, str]
+) -> str:
+    """The first category whose id is a class with another name, which may be a synonym."""
+    for one in alone:
+        number = number_of(one.id)
+        if number is not None and number in missing and one.name:
+            return f"; its {number} {shown(one.name)} is the model's {shown(classes[number])}"
+    return ""
 
 
 def _list(names: Iterable[str]) -> str:

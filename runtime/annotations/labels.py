@@ -18,8 +18,8 @@ from runtime.annotations.categories import match_categories
 from runtime.annotations.coco_file import Annotation
 from runtime.annotations.labeled_photos import LabeledPhotos
 from runtime.annotations.objects import CleanObject, clean_object
-from runtime.annotations.photo_sizes import SizeHw, require_sizes, turned_notice
-from runtime.annotations.plausibility import unlikely
+from runtime.annotations.photo_sizes import require_sizes, turned_notice
+from runtime.annotations.plausibility import repeated, unlikely
 from runtime.annotations.segmentations import UnusableError, has_mask
 from runtime.annotations.values import shown
 from runtime.compare.coco_evaluators import require_pycocotools
@@ -64,7 +64,7 @@ def labels_for(found: LabeledPhotos, spec: ModelSpec) -> Labels:
             f"{path}: none of its {len(found.photos)} photos can be opened; use others"
         )
     sizes_hw = {number: size.hw for number, size in sizes.items()}
-    require_sizes(path, images, sizes_hw)
+    require_sizes(path, images, sizes)
     numbers = {images[number].id: number for number in sizes}
     annotations = [one for one in found.file.annotations if one.image in numbers]
     if not annotations:
@@ -98,14 +98,15 @@ def labels_for(found: LabeledPhotos, spec: ModelSpec) -> Labels:
         ],
     }
     notices = [*found.notices, *turned_notice(sizes.values()), *match.notices]
-    notices += [*not_scored, *_completed(objects), *unlikely(objects, hws)]
+    notices += [*not_scored, *_completed(objects), *repeated(document["annotations"])]
+    notices += unlikely(objects, hws)
     return Labels(path, document, found.photos, iou_types, tuple(notices))
 
 
 def _objects(
     path: Path,
     annotations: Sequence[Annotation],
-    sizes_hw: Sequence[SizeHw],
+    sizes_hw: Sequence[tuple[int, int]],
     spec: ModelSpec,
     needs_masks: bool,
 ) -> list[CleanObject]:

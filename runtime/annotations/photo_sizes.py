@@ -9,40 +9,40 @@ from model.errors import UsageError
 from runtime.annotations.coco_file import ImageEntry
 from runtime.sources.decoded import UprightSize
 
-SizeHw = tuple[int, int]
-
 
 def require_sizes(
-    path: Path, images: Mapping[int, ImageEntry], sizes_hw: Mapping[int, SizeHw]
+    path: Path, images: Mapping[int, ImageEntry], sizes: Mapping[int, UprightSize]
 ) -> None:
     """Refuse photos of another size than the file's: their AP would be near zero.
 
     Args:
         path: of the COCO file, for messages.
         images: by image id.
-        sizes_hw: height and width of every photo, upright.
+        sizes: of every photo.
 
     Raises:
         UsageError: a photo of another size; a file without sizes has none to compare with.
     """
     others = {
-        image_id: (expected, size_hw)
-        for image_id, size_hw in sizes_hw.items()
-        if (expected := images[image_id].size_hw) not in (None, size_hw)
+        image_id: expected
+        for image_id, size in sizes.items()
+        if (expected := images[image_id].size_hw) is not None and expected != size.hw
     }
     if not others:
         return
     first = next(iter(others))
-    expected, (height, width) = others[first]
-    assert expected is not None
-    remedy = (
-        "its EXIF orientation rotates it, and the annotations are of the photo before that; "
-        "leave it out, or rotate one of the two"
-        if expected == (width, height)
-        else "it was rescaled or cropped since; give the photos that were annotated"
-    )
+    expected, (height, width) = others[first], sizes[first].hw
+    if expected != (width, height):
+        remedy = "it was rescaled or cropped since; give the photos that were annotated"
+    elif sizes[first].is_turned:
+        remedy = (
+            "its EXIF orientation rotates it, and the annotations are of the photo before that; "
+            "leave it out, or rotate one of the two"
+        )
+    else:
+        remedy = "it was rotated since, or the file has its height and width exchanged; correct one"
     raise UsageError(
-        f"{path}: {len(others)} of {len(sizes_hw)} photos have another size than in the file: "
+        f"{path}: {len(others)} of {len(sizes)} photos have another size than in the file: "
         f"{images[first].file_name} is {height} x {width}, annotated as {expected[0]} x "
         f"{expected[1]} (height x width); {remedy}"
     )
@@ -54,6 +54,6 @@ def turned_notice(sizes: Iterable[UprightSize]) -> list[str]:
     if not turned:
         return []
     return [
-        f"{turned} photos have an EXIF orientation that rotates or mirrors them; the annotations "
-        "are taken to be of the upright photos"
+        f"photos with an EXIF orientation that rotates or mirrors them: {turned}; their "
+        "annotations are taken to be of the upright photo"
     ]

@@ -1,8 +1,9 @@
-"""Boxes and masks that are valid but unlikely: a line for each kind, with their number."""
+"""Objects that are valid but unlikely: a line for each kind, with their number."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,21 @@ def unlikely(objects: Sequence[CleanObject], sizes_hw: Sequence[tuple[int, int]]
         )
     masked = [one for one in objects if one.mask is not None]
     return lines + (_unlikely_masks(masked) if masked else [])
+
+
+def repeated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line about clean annotations that are equal but for their ids, as after a merge."""
+    keys = [
+        (row["image_id"], row["category_id"], *row["bbox"], str(row.get("segmentation")))
+        for row in rows
+    ]
+    again = len(keys) - len(set(keys))
+    if not again:
+        return []
+    return [
+        f"{again} of {len(rows)} objects repeat another one (photo, category, box and mask); all "
+        "of them count"
+    ]
 
 
 def _outside(boxes: Float64, sizes_hw: Float64) -> Bool:

@@ -30,7 +30,7 @@ def _annotated(photos: list[Path], **fields: object) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"images": {"height": 320, "width": 240}}, "0.png is 240 x 320, annotated as 320 x 240"),
-        ({"images": {"height": 320, "width": 240}}, "its EXIF orientation"),
+        ({"images": {"height": 320, "width": 240}}, "height and width exchanged"),
         ({"images": {"height": 120}}, "give the photos that were annotated"),
         (
             {"annotations": {"category_id": 500}, "categories": {"id": 500}},

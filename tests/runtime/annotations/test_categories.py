@@ -82,7 +82,7 @@ MATCHES: list[tuple[str, ModelSpec, list[tuple[Any, ...]], dict[Any, int], str]]
         _spec(NAMED),
         [(1, "cat"), (2, "hen"), (3, "cow")],
         {1: 1, 2: 4, 3: 3},
-        "its 1 objects count as missed), 1 only in the model (dog; not scored)",
+        "missed; its 2 'hen' is the model's 'dog'), 1 only in the model (dog;",
     ),
     (
         "no names in the file",

@@ -291,6 +291,10 @@ def test_keypoints(
 
 UNLIKELY: list[tuple[Change, str]] = [
     (
+        lambda d: d["annotations"].extend([{**one, "id": None} for one in d["annotations"]]),
+        "4 of 8 objects repeat another one (photo, category, box and mask); all of them count",
+    ),
+    (
         _each("annotations", lambda one: one.update(bbox=[one["bbox"][0], one["bbox"][1],
               one["bbox"][0] + one["bbox"][2], one["bbox"][1] + one["bbox"][3]])),
         "boxes reach out of their photo by more than 1 px",

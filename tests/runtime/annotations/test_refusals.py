@@ -47,6 +47,11 @@ def _half_size(document: Document) -> None:
         image["height"], image["width"] = HEIGHT // 2, WIDTH // 2
 
 
+def _exchanged(document: Document) -> None:
+    for image in document["images"]:
+        image["height"], image["width"] = WIDTH, HEIGHT
+
+
 def _masks_of_half_size(document: Document) -> None:
     for one in document["annotations"]:
         one["segmentation"] = {"size": [HEIGHT // 2, WIDTH // 2], "counts": [HEIGHT * WIDTH // 4]}
@@ -81,6 +86,7 @@ REFUSED: list[tuple[Change, str]] = [
     (_all("annotations", image_id=9), "all 4 annotations have an image_id that 'images' does not"),
     (_first("annotations", category_id=9), "1 of 4 annotations have a category_id that"),
     (_half_size, "2 of 2 photos have another size than in the file: 1.png is 30 x 40, annotated"),
+    (_exchanged, "it was rotated since, or the file has its height and width exchanged"),
     (_masks_of_half_size, "expected the photo's size [30, 40], got [15, 20] (4 of 4 objects)"),
     (_transposed, "the photo's size [30, 40] (it is [height, width]), got [40, 30] (1 of 4"),
     (_first("annotations", bbox=["a"] * 4), "bbox: expected four numbers of pixels"),
@@ -175,7 +181,7 @@ def test_rotated_photos(folder: Path) -> None:
         labels(folder, plain())
     _turn(folder / "1.png", 3, (WIDTH, HEIGHT))
     (line,) = labels(folder, plain()).notices
-    assert line.startswith("1 photos have an EXIF orientation that rotates or mirrors them")
+    assert line.startswith("photos with an EXIF orientation that rotates or mirrors them: 1;")
 
 
 def test_photos_that_cannot_be_opened(folder: Path) -> None:
