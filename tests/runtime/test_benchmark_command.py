@@ -117,8 +117,8 @@ def test_with_labels_one_artifact_gives_ap(
         names = predictor.spec.classes.names
     for number, row in enumerate(annotations, start=1):
         area = areas_px([row["segmentation"]], "segm")[0]
-        row.update(id=number, iscrowd=0, area=area)  # type: ignore[call-arg]
-    categories = [{"id": i, "name": n} for i, n in enumerate(names)][1:]
+        row.update(id=number, iscrowd=0, area=area, category_id=row["category_id"] + 7)  # type: ignore[call-arg]
+    categories = [{"id": i + 7, "name": n} for i, n in enumerate(names)][1:]
     truth: dict[str, Any] = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "truth.json").write_text(json.dumps(truth), "utf-8")
     inputs = ["--images", folder / "photos", "--annotations", tmp_path / "truth.json"]
@@ -126,6 +126,7 @@ def test_with_labels_one_artifact_gives_ap(
     assert call(folder / "first.onnx", *inputs, *quick) == 0
     out = capsys.readouterr().out
     assert re.search(r"^box AP +100\.00$", out, re.MULTILINE)
+    assert "categories are matched by name; 7 of 7 have other ids in the model" in out
     assert re.search(r"^next: .*runtime\.predict.*first\.onnx", out, re.MULTILINE)
     document = json.loads((tmp_path / "benchmark.json").read_text("utf-8"))
     assert document["artifacts"][0]["mask_ap"] == pytest.approx(100)

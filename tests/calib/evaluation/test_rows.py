@@ -83,6 +83,7 @@ def test_missing_rows_are_reported_and_photos_without_detections_have_ap_0(
     assert main(argv) == 0
     streams = capsys.readouterr()
     assert "FP16 (emulated): none, weight 'w': beyond 65504" in streams.out
+    assert "1 categories are matched by id, since the file has no names for them" in streams.out
     assert "evaluation on 1 photo, agreement with 0 confident detections" in streams.out
     assert "agreement with fewer than 8 detections is meaningless" in streams.err
     # The first photo could not be used, so the next command has the second.
