@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -132,18 +132,22 @@ def evaluate(
     folder = None if run_dir is None else Path(run_dir)
     options = ScoreOptions(max_detections, sigmas, per_class, evaluator)
     found = find_labeled_photos(Path(annotations), Path(images))
-    with Predictor.open(artifact, backend=backend, threads=threads) as predictor:
+    with ExitStack() as opened:
+        predictor = opened.enter_context(Predictor.open(artifact, backend=backend, threads=threads))
         labels = labels_for(found, predictor.spec)
         for notice in labels.notices:
             print(printable(notice))
         scorer = Scorer(labels, predictor.spec, options)
+        other = None
+        if against is not None:
+            # Checked before the first photo, run after the last.
+            other = _other(Path(against), labels, predictor.spec, threads, opened)
         detected = detect(predictor, labels, folder)
-        spec = predictor.spec
-    errors = None
-    if against is not None:
-        before = _other_rows(Path(against), labels, spec, folder, threads)
-        other = Path(against).name
-        errors = ErrorChange(other, scorer.costs(before), scorer.costs(detected.rows))
+        errors = None
+        if against is not None and other is not None:
+            before = other(None if folder is None else folder / "against")
+            name = Path(against).resolve().name
+            errors = ErrorChange(name, scorer.costs(before), scorer.costs(detected.rows))
     return Evaluation(
         photos=len(labels.photos),
         resumed=detected.resumed,
@@ -156,19 +160,23 @@ def evaluate(
     )
 
 
-def _other_rows(
-    other: Path, labels: Labels, spec: ModelSpec, folder: Path | None, threads: int | None
-) -> list[CocoRow]:
-    """The detections of another artifact, or of a finished run of it."""
-    if other.is_dir():
-        return detected_before(other, labels, spec)
-    with Predictor.open(other, threads=threads) as predictor:
-        if predictor.spec.classes != spec.classes:
-            raise UsageError(
-                f"--against: {other} has other classes, so errors cannot be compared; name another "
-                "artifact of this model"
-            )
-        return detect(predictor, labels, None if folder is None else folder / "against").rows
+def _other(
+    path: Path, labels: Labels, spec: ModelSpec, threads: int | None, opened: ExitStack
+) -> Callable[[Path | None], list[CocoRow]]:
+    """Open another artifact, or a finished run of it; returns what gives its detections.
+
+    The callable takes the folder of an artifact's records.
+    """
+    if path.is_dir():
+        rows = detected_before(path, labels, spec)
+        return lambda _: rows
+    predictor = opened.enter_context(Predictor.open(path, threads=threads))
+    if predictor.spec.classes != spec.classes:
+        raise UsageError(
+            f"--against: {path} has other classes, so errors cannot be compared; name another "
+            "artifact of this model"
+        )
+    return lambda folder: detect(predictor, labels, folder).rows
 
 
 def _evaluate(argv: Sequence[str]) -> int:
