@@ -50,6 +50,7 @@ results: $(VENV)/.dev
 	$(PY) bench/evaluate.py --json docs/results/evaluate.json --markdown docs/results/evaluate.md
 	$(PY) bench/end_to_end.py --json docs/results/end_to_end.json --markdown docs/results/end_to_end.md
 	$(PY) bench/masks.py --json docs/results/masks.json --markdown docs/results/masks.md
+	$(PY) bench/label_readers.py --against db22482 --json docs/results/labels.json --markdown docs/results/labels.md
 	$(PY) bench/runtime.py --photos 2 --json docs/results/runtime.json --markdown docs/results/runtime.md
 	$(PY) bench/runtime.py --only "R50 800" --photos 2 --repeats 8 --json docs/results/runtime_r50_800.json --markdown docs/results/runtime_r50_800.md
 	$(PY) bench/resize.py --json docs/results/resize.json --markdown docs/results/resize.md

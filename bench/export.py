@@ -15,8 +15,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import child, results
+from bench.worktree import worktree
 from runtime.cli.console import Bar
 
 MAX_SECONDS = 60
@@ -76,7 +77,7 @@ def main() -> int:
     with ExitStack() as stack:
         trees = [ROOT]
         if args.against is not None:
-            trees.append(stack.enter_context(_worktree(args.against)))
+            trees.append(stack.enter_context(worktree(args.against)))
         for tree in trees:
             _compile(tree)
         cases = args.case or list(CASES)
@@ -111,21 +112,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
-
-
-@contextmanager
-def _worktree(revision: str) -> Iterator[Path]:
-    """The files of a revision in a temporary folder."""
-    with tempfile.TemporaryDirectory() as parent:
-        tree = Path(parent) / "tree"
-        git = ("git", "-C", str(ROOT), "worktree")
-        added = subprocess.run([*git, "add", "--quiet", "--detach", str(tree), revision])
-        if added.returncode != 0:
-            raise SystemExit(f"error: --against {revision}: git cannot make a worktree of it")
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
 def _compile(tree: Path) -> None:

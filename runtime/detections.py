@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from model.spec import PasteRule
     from runtime.formats.coco import CocoRow
+    from runtime.formats.labelme import MaskShape
     from runtime.masks.polygons import Polygon
     from runtime.selection import Selection
 
@@ -233,11 +234,17 @@ class Detections:
 
         return lines(self)
 
-    def to_labelme(self, image_path: str | os.PathLike[str]) -> dict[str, Any]:
-        """The content of a labelme file; see `runtime.formats.labelme`."""
+    def to_labelme(
+        self, image_path: str | os.PathLike[str], mask_shape: MaskShape = "polygon"
+    ) -> dict[str, Any]:
+        """The content of a labelme file; see `runtime.formats.labelme`.
+
+        Raises:
+            UsageError: There is no such `mask_shape`.
+        """
         from runtime.formats.labelme import document
 
-        return document(self, os.fspath(image_path))
+        return document(self, os.fspath(image_path), mask_shape)
 
     def _rule(self) -> MaskRule:
         return MaskRule(self.paste, self.mask_threshold, self.mask_threshold_inclusive)

@@ -33,6 +33,7 @@ from runtime.cli.image_ids import NumberedItems
 from runtime.cli.next_command import next_step
 from runtime.cli.overwrite_guard import OverwriteGuard
 from runtime.cli.photo_progress import PhotoProgress
+from runtime.formats.labelme import MASK_SHAPES, MaskShape
 from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
 from runtime.postprocessing.certificate import UncertifiedResultWarning
@@ -90,6 +91,11 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         default="overlay,json",
         metavar="FORMATS",
         help=f"comma-separated: {', '.join(FORMATS)}; default: %(default)s",
+    )
+    group.add_argument(
+        "--labelme-shape",
+        choices=MASK_SHAPES,
+        help="labelme files: a polygon per part of a mask, or one mask; default: polygon",
     )
     group.add_argument(
         "--resume",
@@ -162,7 +168,7 @@ def _predict(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     formats = _names(args.save)
     options = _selection_options(args)
-    _check_formats(formats, args.scaled_decode)
+    _check_formats(formats, args.scaled_decode, args.labelme_shape)
     live = [source for source in args.photos if is_live(source)]
     if live and args.resume:
         raise UsageError(
@@ -187,7 +193,10 @@ def _predict(argv: Sequence[str]) -> int:
     with opened as predictor:
         predictor.check(batch_size=args.batch, **options)
         settings = _settings(args, predictor, options)
-        results = ResultWriter(formats, args.output, predictor.spec, args.resume, settings)
+        shape: MaskShape = args.labelme_shape or "polygon"
+        results = ResultWriter(
+            formats, args.output, predictor.spec, args.resume, settings, labelme_shape=shape
+        )
         with results as writer:
             # The writer has truncated a partial record of an interrupted run.
             done = done_ids(args.output, formats) if args.resume else {}
@@ -203,9 +212,13 @@ def _names(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def _check_formats(formats: Sequence[str], scaled_decode: bool) -> None:
+def _check_formats(
+    formats: Sequence[str], scaled_decode: bool, labelme_shape: MaskShape | None
+) -> None:
     """Check what needs no model."""
     require_formats(formats)
+    if labelme_shape is not None and "labelme" not in formats:
+        raise UsageError("--labelme-shape: no labelme files are written; add --save labelme")
     if scaled_decode and (needing := [name for name in formats if name in _NEED_ALL_PIXELS]):
         raise UsageError(
             f"--scaled-decode: {', '.join(needing)} are drawn from the whole photo; omit it, or "
@@ -245,6 +258,8 @@ def _settings(
         "batch": args.batch,
         "every": args.frame_stride,  # the key of existing runs
         "scaled_decode": args.scaled_decode,
+        # Runs before this option wrote polygons.
+        "labelme_shape": None if args.labelme_shape == "polygon" else args.labelme_shape,
     }
 
 

@@ -31,7 +31,7 @@ def labels(folder: Path, stem: str) -> Path:
 
 
 def labelme(folder: Path, stem: str) -> Path:
-    """The labelme file; a video frame is written beside it with the suffix .png."""
+    """The labelme file; a frame or photo written beside it has the suffix .png."""
     return folder / "labelme" / f"{file_stem(stem)}.json"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from runtime.files import atomic_path, make_folder
 from runtime.formats import coco, crops, jsonl, labelme, layout, resume, rle, yolo
 from runtime.formats.lock import FolderLock
 from runtime.sources.items import ItemName
+from runtime.sources.photos import decode
+
+_PhotoWriter = Callable[[Path, ItemName, UInt8, Detections], None]
 
 FORMATS = ("overlay", "json", "jsonl", "rle", "crops", "yolo", "labelme")
 
@@ -50,6 +54,7 @@ class ResultWriter(Closing):
             not be written again; otherwise the first record replaces its records.
         settings: Options that change the results, as JSON data: a run is resumed with the same
             settings only.
+        labelme_shape: The type of labelme's shapes for masks.
 
     Raises:
         UsageError: The model has no masks for a format, the run cannot be resumed, or another run
@@ -64,11 +69,18 @@ class ResultWriter(Closing):
         spec: ModelSpec,
         resume_run: bool = False,
         settings: Mapping[str, Any] | None = None,
+        labelme_shape: labelme.MaskShape = "polygon",
     ) -> None:
         if "rle" in formats and spec.mask is None:
             raise UsageError("--save: rle needs masks, and this model has none; use json")
+        if labelme_shape == "mask" and spec.mask is None:
+            raise UsageError("--labelme-shape: mask needs masks, and this model has none; omit it")
         make_folder(folder, "-o")
         self._formats, self._folder, self._spec = frozenset(formats), folder, spec
+        self._write_photo: Mapping[str, _PhotoWriter] = {
+            **_PHOTO_FILES,
+            "labelme": partial(_write_labelme, labelme_shape),
+        }
         self._has_photos = self._has_begun = False
         self._lock = FolderLock(folder)
         try:
@@ -91,7 +103,7 @@ class ResultWriter(Closing):
         Raises:
             ArtifactError: A file cannot be written.
         """
-        for name, write in _PHOTO_FILES.items():
+        for name, write in self._write_photo.items():
             if name in self._formats:
                 write(self._folder, item, pixels, detections)
         self._has_photos = True
@@ -187,28 +199,40 @@ def _write_labels(folder: Path, item: ItemName, pixels: UInt8, detections: Detec
     yolo.write(path, detections)
 
 
-def _write_labelme(folder: Path, item: ItemName, pixels: UInt8, detections: Detections) -> None:
+def _write_labelme(
+    mask_shape: labelme.MaskShape,
+    folder: Path,
+    item: ItemName,
+    pixels: UInt8,
+    detections: Detections,
+) -> None:
     path = layout.labelme(folder, item.stem)
     make_folder(path.parent, "-o")
-    labelme.write(path, detections, _labelme_photo(item.name, path, pixels))
+    photo = _labelme_photo(item.name, path, pixels, detections.image_hw)
+    labelme.write(path, detections, photo, mask_shape)
 
 
-def _labelme_photo(name: str, path: Path, pixels: UInt8) -> str:
-    """The photo's path relative to the labelme file; a video frame is written beside it."""
-    if os.path.isfile(name):
+def _labelme_photo(name: str, path: Path, pixels: UInt8, image_hw: tuple[int, int]) -> str:
+    """The photo's path relative to the labelme file.
+
+    A video frame, and a photo that labelme cannot open, is written beside it.
+    """
+    is_file = os.path.isfile(name)
+    if is_file and labelme.is_opened(name):
         try:
             return Path(os.path.relpath(name, path.parent)).as_posix()
         except ValueError:  # on another drive
             return os.path.abspath(name)
+    if is_file and pixels.shape[:2] != image_hw:  # decoded at a fraction of its size
+        pixels = decode(name)
     picture = path.with_suffix(".png")
     with atomic_path(picture) as temporary:
         Image.fromarray(pixels).save(temporary)
     return picture.name
 
 
-_PHOTO_FILES: Mapping[str, Callable[[Path, ItemName, UInt8, Detections], None]] = {
+_PHOTO_FILES: Mapping[str, _PhotoWriter] = {
     "overlay": _write_overlay,
     "crops": _write_crops,
     "yolo": _write_labels,
-    "labelme": _write_labelme,
 }

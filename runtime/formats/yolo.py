@@ -5,10 +5,24 @@ box-only model `class center_x center_y width height`. `class` counts the classe
 background from 0, in the order of the model's names: `classes.txt` has one per line, `data.yaml`
 has them in the form that a training run reads.
 
-Limits of the format: a line has one ring, so zero-width cuts join parts and holes
-(`runtime.masks.join_rings`), which keeps the pixels; there is no score; a detection without a pixel
-in the image has no line. Outlines are simplified as far as the pixels stay the same; a reader that
-rounds vertices to whole pixels, as Ultralytics' training does, moves an edge by up to half a pixel.
+Ultralytics and supervision multiply a vertex by the image's size, Ultralytics truncates it to a
+pixel and supervision rounds it, and both paint the outline and what it encloses. So the vertices
+are `runtime.masks.pixel_rings`, a quarter of a pixel past the pixel's integer coordinates, and at
+the image's own size both readers give:
+
+* the mask's pixels, if it is in one piece, with or without holes; pixels that touch at a corner are
+  one piece;
+* a mask in several pieces with bridges, a pixel wide and as short as possible, because a line has
+  one ring.
+
+Ultralytics' training first adds points between the vertices, up to 1000 or one more than the
+longest outline of the photo has. On a diagonal step, rounding moves such a point to a pixel beside
+the mask. So an outline with a diagonal step repeats its last vertex, up to a length to which
+nothing is added.
+
+`bench/label_readers.py` measures this with the readers themselves. A reader that takes the outline
+as exact geometry gets half a pixel less on each side. There is no score, and a detection without a
+pixel in the image has no line.
 
 Source: Ultralytics' documentation, "Instance segmentation datasets overview".
 """
@@ -20,16 +34,19 @@ from pathlib import Path
 
 import numpy as np
 
-from model.arrays import Float64
+from model.arrays import Float64, Int64
 from model.spec import ModelSpec
 from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import layout
-from runtime.masks.join_rings import to_single_ring
-from runtime.masks.polygons import SAME_PIXELS_PX
+from runtime.masks.pixel_rings import IN_PIXEL_PX, has_diagonal, mask_rings
 
-_DECIMALS = 7
+_BOX_DECIMALS = 7
+# Beyond the digits of a pixel's number: a vertex moves by at most 0.005 pixels.
+_EXTRA_DECIMALS = 2
+# Ultralytics' `YOLODataset.update_labels_info`, since 8.0.
+_RESAMPLED_VERTICES = 1000
 
 
 def lines(detections: Detections) -> list[str]:
@@ -41,11 +58,14 @@ def lines(detections: Detections) -> list[str]:
         rows = np.stack((x0 + x1, y0 + y1, 2 * (x1 - x0), 2 * (y1 - y0)), axis=1) / 2
         rows /= (width, height, width, height)
         is_visible = (rows[:, 2:] > 0).all(axis=1)
-        return [_line(classes[row], rows[row]) for row in np.flatnonzero(is_visible)]
+        visible = np.flatnonzero(is_visible)
+        return [_line(classes[row], rows[row], _BOX_DECIMALS) for row in visible]
+    rings = _without_resampling(mask_rings(detections.crops()))
+    decimals = len(str(max(height, width))) + _EXTRA_DECIMALS
     return [
-        _line(label, (to_single_ring(parts) / (width, height)).ravel())
-        for label, parts in zip(classes, detections.polygons(SAME_PIXELS_PX), strict=True)
-        if parts
+        _line(label, ((ring + IN_PIXEL_PX) / (width, height)).ravel(), decimals)
+        for label, ring in zip(classes, rings, strict=True)
+        if len(ring)
     ]
 
 
@@ -76,8 +96,17 @@ def class_names(spec: ModelSpec) -> tuple[str, ...]:
     return spec.classes.names[int(spec.box.background == "first") :]
 
 
-def _line(label: int, numbers: Float64) -> str:
-    texts = (f"{number:.{_DECIMALS}f}".rstrip("0").rstrip(".") for number in numbers)
+def _without_resampling(rings: list[Int64]) -> list[Int64]:
+    """The rings of a photo, those with a diagonal step as long as the longest."""
+    longest = max(_RESAMPLED_VERTICES, *map(len, rings), 0)
+    return [
+        np.pad(ring, ((0, longest - len(ring)), (0, 0)), "edge") if has_diagonal(ring) else ring
+        for ring in rings
+    ]
+
+
+def _line(label: int, numbers: Float64, decimals: int) -> str:
+    texts = (f"{number:.{decimals}f}".rstrip("0").rstrip(".") for number in numbers)
     return " ".join((str(label), *texts))
 
 

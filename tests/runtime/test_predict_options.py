@@ -96,6 +96,8 @@ def test_usage_errors_leave_nothing(
         (["--device", "tpu"], "expected cpu, cuda or cuda:N"),
         (["--scaled-decode"], "overlay are drawn from the whole photo"),
         (["--save", "json,png"], "got 'png'"),
+        (["--labelme-shape", "mask"], "no labelme files are written; add --save labelme"),
+        (["--save", "labelme", "--labelme-shape", "box"], "'polygon', 'mask'"),
     ]:
         with subtests.test(says):
             assert call(demo_onnx, photos, "-o", out, *arguments) == 2
@@ -118,6 +120,21 @@ def test_every_kind_of_file(demo_onnx: Path, photos: Path, out: Path) -> None:
         lines = (out / "labels" / f"{stem}.txt").read_text("utf-8").splitlines()
         assert len(lines) == count
     assert {"results.json", "results.jsonl", "rle.json", "classes.txt"} <= names
+
+
+def test_labelme_mask_shapes_are_resumed_as_such(
+    demo_onnx: Path, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = ("-o", out, "--save", "jsonl,labelme")
+    assert call(demo_onnx, photos / "p0.png", *save, "--labelme-shape", "mask") == 0
+    shapes = json.loads((out / "labelme" / "p0.json").read_text("utf-8"))["shapes"]
+    assert {shape["shape_type"] for shape in shapes} == {"mask"}
+    assert len(shapes) == len(rows(out)) > 0
+    assert call(demo_onnx, photos / "p0.png", *save, "--resume") == 2
+    assert 'the earlier run had labelme_shape "mask"' in capsys.readouterr().err
+    assert call(demo_onnx, photos / "p0.png", *save) == 0
+    explicit = ("--labelme-shape", "polygon", "--resume")
+    assert call(demo_onnx, photos / "p0.png", *save, *explicit) == 0
 
 
 def test_a_list_and_standard_input(

@@ -1,7 +1,9 @@
-"""Annotation files and cutouts: their pixels, and the form that their readers expect."""
+"""Annotation files: their pixels, and the form that their readers expect."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import sys
 from dataclasses import replace
@@ -12,14 +14,13 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from model.errors import ArtifactError, ImageError, MissingDependencyError
+from model.errors import MissingDependencyError, UsageError
 from model.spec import ClassSpec, MaskHeadSpec, ModelSpec, ResNetSpec
 from runtime.detections import Detections
 from runtime.formats import crops, jsonl, labelme, rle, yolo
 from runtime.formats.names import file_stem
-from tests.oracles.polygons import rasterize
 
 SPEC = ModelSpec(
     dialect="torchvision",
@@ -73,20 +74,85 @@ def numbers(line: str) -> tuple[int, NDArray[np.float64]]:
     return int(label), np.array(values, np.float64)
 
 
-def test_a_yolo_line_holds_the_masks_pixels() -> None:
-    detections = example(30)
+def read_by_supervision(lines: list[str], image_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    reader = pytest.importorskip("supervision.dataset.formats.yolo")
+    masks: NDArray[np.bool_] = reader.yolo_annotations_to_detections(
+        lines, image_hw[::-1], with_masks=True
+    ).mask
+    return masks
+
+
+def test_supervision_reads_the_masks_pixels_from_yolo_lines() -> None:
+    ring = np.pad(np.zeros((1, 3, 3), np.float32), ((0, 0), (1, 1), (1, 1)), constant_values=1)
+    few_cells = np.random.default_rng(6).random((12, 5, 5), np.float32) ** 0.6
+    probs = np.concatenate((few_cells, ring.repeat(4, axis=0)))
+    detections = replace(example(16), mask_probs=probs)
     lines = detections.to_yolo_seg()
-    several = [len(parts) > 1 or any(p.holes for p in parts) for parts in detections.polygons()]
-    assert sum(several) > 5
     visible = [row for row, mask in enumerate(dense(detections)) if mask.any()]
     assert len(lines) == len(visible)
-    for line, row in zip(lines, visible, strict=True):
+    one_piece = with_holes = 0
+    for line, row, read in zip(lines, visible, read_by_supervision(lines, IMAGE_HW), strict=True):
         label, values = numbers(line)
         assert label == detections.labels[row] - 1
-        assert (values >= 0).all()
-        assert (values <= 1).all()
-        ring = values.reshape(-1, 2) * IMAGE_HW[::-1]
-        np.testing.assert_array_equal(rasterize([ring], IMAGE_HW), dense(detections)[row])
+        assert (values > 0).all()
+        assert (values < 1).all()
+        written = dense(detections)[row]
+        assert read[written].all()
+        parts = detections.polygons()[row]
+        if len(parts) == 1:
+            one_piece += 1
+            with_holes += bool(parts[0].holes)
+            np.testing.assert_array_equal(read, written)
+    assert one_piece - with_holes > 3
+    assert with_holes > 3
+    assert one_piece < len(visible)
+
+
+def test_an_outline_with_a_diagonal_is_too_long_for_added_vertices() -> None:
+    side = 60
+    noise = np.random.default_rng(7).random((side, side)) < 0.6
+    masks = np.stack((np.eye(side), noise)).astype(np.float32)
+    detections = Detections(
+        boxes=np.array([[0, 0, side, side]] * 2, np.float32),
+        scores=np.ones(2, np.float32),
+        labels=np.zeros(2, np.int64),
+        names=("cat",) * 2,
+        mask_probs=masks,
+        image_hw=(side, side),
+        paste="float",
+    )
+    # Ultralytics adds vertices up to 1000, or one more than the longest outline has.
+    counts = [len(numbers(line)[1]) // 2 for line in detections.to_yolo_seg()]
+    assert counts[0] == counts[1] > 1000
+    (line,) = detections.take([0]).to_yolo_seg()
+    assert len(numbers(line)[1]) == 2 * 1000
+    (read,) = read_by_supervision([line], (side, side))
+    np.testing.assert_array_equal(read, dense(detections)[0])
+
+
+@pytest.mark.parametrize("image_hw", [(1, 1), (9, 10), (999, 1000), (3, 9_999), (70_000, 2)])
+def test_yolo_vertices_stay_in_their_pixels_at_every_size(image_hw: tuple[int, int]) -> None:
+    height, width = image_hw
+    size = min(height, width, 8)
+    rng = np.random.default_rng(5)
+    corner = np.stack((rng.integers(0, width, 20), rng.integers(0, height, 20)), axis=1)
+    detections = Detections(
+        boxes=np.concatenate((corner, corner + size), axis=1).astype("f4"),
+        scores=np.ones(20, np.float32),
+        labels=np.zeros(20, np.int64),
+        names=("cat",) * 20,
+        mask_probs=np.ones((20, 28, 28), np.float32),
+        image_hw=image_hw,
+    )
+    for line, mask in zip(detections.to_yolo_seg(), dense(detections), strict=True):
+        # In the precision of the readers; one truncates, another rounds.
+        vertices = numbers(line)[1].astype(np.float32).reshape(-1, 2) * np.float32((width, height))
+        pixels = np.trunc(vertices)
+        np.testing.assert_array_equal(pixels, np.round(vertices))
+        np.testing.assert_allclose(vertices, pixels + 0.25, atol=0.01)
+        y, x = np.nonzero(mask)
+        assert {*pixels[:, 0]} == {x.min(), x.max()}
+        assert {*pixels[:, 1]} == {y.min(), y.max()}
 
 
 @pytest.mark.parametrize("first_class", [0, 1])
@@ -109,11 +175,12 @@ def test_yolo_of_a_box_only_model_is_boxes_in_the_image() -> None:
         np.testing.assert_allclose(corners * (90, 60, 90, 60), expected, atol=1e-4)
 
 
-def test_a_row_without_pixels_has_no_yolo_line_and_no_polygon() -> None:
+def test_a_row_without_pixels_has_no_yolo_line_and_no_labelme_shape() -> None:
     detections = off_image(example(3), 1)
     assert len(detections.to_yolo_seg()) == 2
-    rows = {shape["group_id"] for shape in detections.to_labelme("a.jpg")["shapes"]}
-    assert rows == {0, 2}
+    for mask_shape in labelme.MASK_SHAPES:
+        shapes = detections.to_labelme("a.jpg", mask_shape)["shapes"]
+        assert {shape["group_id"] for shape in shapes} == {0, 2}
 
 
 def test_yolo_files_name_the_classes(tmp_path: Path) -> None:
@@ -133,28 +200,50 @@ def test_yolo_files_name_the_classes(tmp_path: Path) -> None:
     assert yolo.class_names(last) == ("cat", "dog")
 
 
-def test_labelme_polygons_hold_the_masks_pixels() -> None:
+def read_by_labelme(shape: dict[str, Any]) -> NDArray[np.bool_]:
+    """As `shapes_to_label` of labelme 7.9: Pillow paints polygons, mask shapes are pasted."""
+    if shape["shape_type"] == "polygon":
+        image = Image.new("L", IMAGE_HW[::-1])
+        points = [tuple(point) for point in shape["points"]]
+        ImageDraw.Draw(image).polygon(points, outline=1, fill=1)
+        return np.asarray(image) > 0
+    mask = np.zeros(IMAGE_HW, np.bool_)
+    (x0, y0), (x1, y1) = np.array(shape["points"]).astype(int)
+    with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as png:
+        mask[y0 : y1 + 1, x0 : x1 + 1] = np.asarray(png).astype(np.bool_)
+    return mask
+
+
+@pytest.mark.parametrize("mask_shape", labelme.MASK_SHAPES)
+def test_labelme_reads_the_masks_pixels(mask_shape: labelme.MaskShape) -> None:
     detections = example(30)
-    document = json.loads(json.dumps(detections.to_labelme(Path("photos/a.jpg"))))
+    document = json.loads(json.dumps(detections.to_labelme(Path("photos/a.jpg"), mask_shape)))
     assert set(document) == {
         "version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth",
     }  # fmt: skip
     assert (document["imagePath"], document["imageData"]) == ("photos/a.jpg", None)
     assert (document["imageHeight"], document["imageWidth"]) == IMAGE_HW
-    rings: dict[int, list[NDArray[np.float64]]] = {row: [] for row in range(30)}
+    read: dict[int, list[NDArray[np.bool_]]] = {row: [] for row in range(30)}
     for shape in document["shapes"]:
         assert set(shape) == {
             "label", "points", "group_id", "description", "shape_type", "flags", "mask",
         }  # fmt: skip
         row = shape["group_id"]
-        assert shape["shape_type"] == "polygon"
+        assert shape["shape_type"] == mask_shape
+        assert (shape["mask"] is None) == (mask_shape == "polygon")
         assert shape["label"] == detections.names[row]
         assert shape["description"] == f"score {detections.scores[row]:.4f}"
-        rings[row].append(np.array(shape["points"]))
-    assert any(len(parts) > 1 for parts in rings.values())
+        read[row].append(read_by_labelme(shape))
     for row, mask in enumerate(dense(detections)):
-        np.testing.assert_array_equal(rasterize(rings[row], IMAGE_HW), mask)
-        assert len(rings[row]) == len(detections.polygons()[row])
+        np.testing.assert_array_equal(np.any([np.zeros_like(mask), *read[row]], axis=0), mask)
+        parts = len(detections.polygons()[row])
+        assert len(read[row]) == (parts if mask_shape == "polygon" else min(parts, 1))
+    assert any(len(parts) > 1 for parts in detections.polygons())
+
+
+def test_an_unknown_labelme_shape_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected a shape of polygon, mask, got circle"):
+        example(1).to_labelme("a.jpg", "circle")  # type: ignore[arg-type]
 
 
 def test_labelme_of_boxes_and_keypoints(tmp_path: Path) -> None:
@@ -174,64 +263,6 @@ def test_labelme_of_boxes_and_keypoints(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.array(corners).ravel(), clipped)
     labelme.write(tmp_path / "a.json", example(0), "a.jpg")
     assert json.loads((tmp_path / "a.json").read_text())["shapes"] == []
-
-
-def test_a_cutout_is_the_photo_with_the_mask_as_alpha() -> None:
-    detections, pixels = example(20), picture()
-    pictures = detections.cutouts(pixels)
-    assert len(pictures) == 20
-    for row, cutout in enumerate(pictures):
-        mask, cut = dense(detections)[row], np.asarray(cutout)
-        assert cutout.mode == "RGBA"
-        x0, y0 = np.floor(detections.boxes[row, :2].clip(0)).astype(int)
-        rows, columns = np.nonzero(mask)
-        # The window starts at the box, or at the mask if that extends further.
-        left, top = min(x0, columns.min(initial=90)), min(y0, rows.min(initial=60))
-        height, width = cut.shape[:2]
-        np.testing.assert_array_equal(cut[..., :3], pixels[top : top + height, left : left + width])
-        whole = np.zeros(IMAGE_HW, np.uint8)
-        whole[top : top + height, left : left + width] = cut[..., 3]
-        np.testing.assert_array_equal(whole, mask * 255)
-
-
-def test_cutouts_of_a_box_only_model_are_rgb() -> None:
-    detections = example(1, masks=False)
-    whole_pixels = replace(detections, boxes=np.array([[10.4, 5, 20.2, 30.9]], np.float32))
-    (cutout,) = whole_pixels.cutouts(Image.fromarray(picture()))
-    assert (cutout.mode, cutout.size) == ("RGB", (11, 26))
-    np.testing.assert_array_equal(np.asarray(cutout), picture()[5:31, 10:21])
-
-
-@pytest.mark.parametrize("masks", [False, True])
-def test_a_cutout_outside_the_image_has_no_size(masks: bool) -> None:
-    pictures = off_image(example(3, masks=masks), 1).cutouts(picture())
-    assert pictures[1].size == (0, 0)
-    assert min(pictures[0].size) > 0
-    assert example(0).cutouts(picture()) == []
-
-
-def test_cutouts_of_other_photos_and_into_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"cutouts: expected an RGB image as uint8 \[60, 90, 3\]"):
-        example().cutouts(picture()[:-1])
-    (tmp_path / "a").write_text("a file")
-    with pytest.raises(ArtifactError, match="cannot write"):
-        crops.write(tmp_path / "a", picture(), example())
-
-
-def test_cutout_files_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
-    detections = off_image(example(4), 1)
-    crops.write(tmp_path / "a", picture(), detections)
-    (tmp_path / "a" / "mine.png").write_text("not ours")
-    names = {path.name for path in (tmp_path / "a").iterdir()} - {"mine.png"}
-    assert names == {f"{row:03d}-{file_stem(detections.names[row])}.png" for row in (0, 2, 3)}
-    with Image.open(tmp_path / "a" / f"000-{file_stem(detections.names[0])}.png") as saved:
-        np.testing.assert_array_equal(
-            np.asarray(saved), np.asarray(detections.cutouts(picture())[0])
-        )
-    crops.write(tmp_path / "a", picture(), detections.take([0]))
-    assert len(list((tmp_path / "a").iterdir())) == 2
-    crops.write(tmp_path / "b", picture(), example(0))
-    assert not (tmp_path / "b").exists()
 
 
 def test_a_class_name_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:

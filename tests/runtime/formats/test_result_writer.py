@@ -19,6 +19,7 @@ from runtime.formats import coco, jsonl
 from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
 from runtime.sources.items import ItemName
+from runtime.sources.photos import decode
 from tests.runtime.formats.test_annotation_files import IMAGE_HW, SPEC, example, picture
 
 BOX_SPEC = replace(SPEC, mask=None)
@@ -153,6 +154,44 @@ def test_labelme_finds_the_photo(tmp_path: Path) -> None:
     with Image.open(folder / json.loads(frame.read_text())["imagePath"]) as saved:
         np.testing.assert_array_equal(np.asarray(saved), picture())
         assert saved.size == IMAGE_HW[::-1]
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("CMYK", ".jpg"), ("I;16", ".png"), ("I;16", ".tif"), ("CMYK", ".tif")]
+)
+def test_a_photo_that_labelme_cannot_open_is_written_beside_its_file(
+    mode: str, suffix: str, tmp_path: Path
+) -> None:
+    photo = tmp_path / f"a{suffix}"
+    Image.new(mode, IMAGE_HW[::-1]).save(photo)
+    run(tmp_path / "out", ["labelme"], {str(photo): two()})
+    folder = tmp_path / "out" / "labelme"
+    assert json.loads((folder / "a.json").read_text())["imagePath"] == "a.png"
+    with Image.open(folder / "a.png") as saved:
+        assert saved.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(saved), picture())
+    # A photo that was decoded at a fraction of its size is decoded again.
+    with ResultWriter(["labelme"], tmp_path / "out", SPEC) as writer:
+        writer.write_files(ItemName(str(photo), "a"), picture()[::2, ::2], two())
+    with Image.open(folder / "a.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), decode(photo))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_photo_that_labelme_opens_is_not_written_again(mode: str, tmp_path: Path) -> None:
+    photo = tmp_path / "a.png"
+    Image.new(mode, IMAGE_HW[::-1]).save(photo)
+    run(tmp_path / "out", ["labelme"], {str(photo): two()})
+    assert files(tmp_path / "out") == {"labelme/a.json"}
+
+
+def test_labelme_mask_shapes(tmp_path: Path) -> None:
+    with ResultWriter(["labelme"], tmp_path, SPEC, labelme_shape="mask") as writer:
+        write(writer, "a.jpg", "a", two())
+    shapes = json.loads((tmp_path / "labelme" / "a.json").read_text())["shapes"]
+    assert [shape["shape_type"] for shape in shapes] == ["mask", "mask"]
+    with pytest.raises(UsageError, match="labelme-shape: mask needs masks, and this model has"):
+        ResultWriter(["labelme"], tmp_path, BOX_SPEC, labelme_shape="mask")
 
 
 @pytest.mark.parametrize(

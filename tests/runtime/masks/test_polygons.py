@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from model.arrays import Bool
 from model.errors import UsageError
-from runtime.masks.join_rings import to_single_ring
 from runtime.masks.paste import MaskCrop
 from runtime.masks.polygons import SAME_PIXELS_PX, Polygon, outlines, signed_area
 from runtime.masks.simplify import douglas_peucker
@@ -141,11 +140,6 @@ def test_polygons_of_small_masks() -> None:
     assert [signed_area(hole) for hole in holed[0].holes] == [-2]
     assert outlines([]) == []
     assert outlines([crop(NAMED["empty"])] * 2) == [[], []]
-    (result,) = outlines([crop(drawn("##....#"))])
-    ring = to_single_ring(result)
-    steps = np.hypot(*(np.roll(ring, -1, axis=0) - ring).T)
-    assert steps.max() == 4
-    assert signed_area(ring) == 3
 
 
 def disc(side: int) -> Bool:
@@ -227,21 +221,3 @@ def test_douglas_peucker_is_the_recursion() -> None:
         x, y = np.concatenate(lines).T
         result = douglas_peucker(x.copy(), y.copy(), first, 0.7)
         np.testing.assert_array_equal(result, np.concatenate(expected))
-
-
-def test_a_single_ring_has_the_pixels_of_all() -> None:
-    rng = np.random.default_rng(16)
-    several = 0
-    for _ in range(400):
-        mask = random_mask(rng)
-        for tolerance in (0.0, SAME_PIXELS_PX):
-            (result,) = outlines([crop(mask)], tolerance)
-            if not result:
-                continue
-            several += len(rings(result)) > 1
-            ring = to_single_ring(result)
-            held = rasterize([ring], placed(mask).shape)
-            np.testing.assert_array_equal(held, placed(mask))
-            # There and back: a joined ring adds two vertices.
-            assert len(ring) == sum(map(len, rings(result))) + 2 * (len(rings(result)) - 1)
-    assert several > 100
