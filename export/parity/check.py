@@ -13,14 +13,14 @@ import numpy.typing as npt
 import onnx
 
 from export.onnx_file import remove_checksum
-from export.parity.network_reference import NetworkEager, eager_reference, model_noise
+from export.parity.eager_variants import model_noise
+from export.parity.network_reference import NetworkEager, eager_reference
 from export.parity.torchvision_reference import EagerRun, TorchvisionEager
 from model.checkpoint import Checkpoint
 from model.errors import ExportError
-from runtime.compare.attribution import explain
-from runtime.compare.limits import FP32_ONNX, Limits, Verdict, check
+from runtime.compare.limits import Verdict
 from runtime.compare.matching import compare
-from runtime.compare.noise import widened
+from runtime.compare.noise_check import check_with_noise
 from runtime.compare.result_protocol import DetectionResult
 from runtime.detections import Detections
 from runtime.predictor import Predictor
@@ -35,8 +35,8 @@ _THRESHOLD_NAME = "select.score_threshold"
 class CheckReport:
     """The verdict, its photo and its score threshold.
 
-    `noise` names the limits if they are wider than for a trained network; `reference` is the
-    result of the eager model.
+    `noise` is the model's own, if the limits allow for it; `reference` is the result of the eager
+    model.
     """
 
     verdict: Verdict
@@ -50,9 +50,9 @@ class CheckReport:
     def __str__(self) -> str:
         threshold = f" at score threshold {self.score_threshold:.2g}" if self.lowered else ""
         uncertified = "" if self.certified else f" · not certified there: raise {_REMEDIES}"
-        limits = f" · limits: {self.noise}" if self.noise else ""
+        noise = f" · {self.noise}" if self.noise else ""
         on_photo = f"against eager PyTorch on {self.photo}{threshold}"
-        return f"{self.verdict} · {on_photo}{uncertified}{limits}"
+        return f"{self.verdict} · {on_photo}{uncertified}{noise}"
 
 
 def check_file(
@@ -62,11 +62,11 @@ def check_file(
 
     If the eager model finds fewer than 20 objects, the score threshold of both is lowered to the
     widest gap between its scores, so that the check always compares something. If the file
-    exceeds the limits, the eager model is compared with itself under other convolutions: limits
-    are wider for a model that is more sensitive to rounding (`runtime.compare.noise`).
+    exceeds the limits, the eager model runs once more, with other convolutions, and the file may
+    differ from it by a multiple of what it differs from itself (`runtime.compare.noise_check`).
 
     Raises:
-        ExportError: a difference beyond the limits of `runtime.compare.limits`, or fewer than
+        ExportError: a difference beyond the limits, or fewer than
             20 detections at any threshold.
     """
     with Predictor.open(path, on_uncertified="ignore") as predictor:
@@ -138,24 +138,25 @@ class _Check:
     lowered: bool
 
     def report(self, run: EagerRun, detections: Detections) -> CheckReport:
-        verdict = self._verdict(run, detections, FP32_ONNX)
-        noise = ""
-        if not verdict.passed:
-            # What rounding alone changes for this model on this photo.
-            rounding = model_noise(self.eager, self.photo, self.threshold, run)
-            wider = widened(FP32_ONNX, rounding)
-            if wider.name != FP32_ONNX.name:
-                verdict, noise = self._verdict(run, detections, wider), wider.name
+        verdict, noise = check_with_noise(
+            [compare(run.detections, detections, self.name)],
+            lambda _: run.trace,
+            lambda: model_noise(
+                self.eager, {self.name: self.photo}, {self.name: run}, self.threshold
+            ),
+        )
+        why = "" if noise is None else f"; {noise}"
         if not verdict.passed and not detections.exact:
             raise ExportError(
-                f"the file differs from the eager model ({verdict}) and does not certify its "
+                f"the file differs from the eager model ({verdict}{why}) and does not certify its "
                 f"result on {self.name}; export with larger {_REMEDIES}; no file was written"
             )
         if not verdict.passed:
-            rows = "; ".join(str(e) for e in verdict.excesses[:3])
+            first = [*verdict.statistics[:3], *[e for e in verdict.excesses if not e.near_tie][:3]]
+            rows = "; ".join(map(str, first or verdict.excesses[:3]))
             raise ExportError(
-                f"the file differs from the eager model beyond the limits ({verdict}): {rows}; "
-                "no file was written"
+                f"the file differs from the eager model beyond the limits ({verdict}{why}): "
+                f"{rows}; no file was written"
             )
         return CheckReport(
             verdict,
@@ -163,10 +164,6 @@ class _Check:
             self.threshold,
             self.lowered,
             detections.exact,
-            noise,
+            "" if noise is None else str(noise),
             run.detections,
         )
-
-    def _verdict(self, run: EagerRun, detections: Detections, limits: Limits) -> Verdict:
-        comparison = compare(run.detections, detections, self.name)
-        return explain(check([comparison], limits), [comparison], lambda _: run.trace)

@@ -7,9 +7,7 @@ Legend: D detections, P proposals before NMS, R after, K candidates.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,9 +24,6 @@ from model.placement import Windows, image_windows
 from model.spec import ModelSpec
 from runtime.compare.attribution import EagerTrace
 from runtime.compare.keypoint_attribution import KeypointTrace
-from runtime.compare.matching import compare
-from runtime.compare.noise import Noise, largest, measure
-from runtime.compare.result_protocol import DetectionResult
 from runtime.detections import Detections
 from runtime.postprocessing.from_raw import from_raw, raw_rows
 from runtime.preprocessing.canvas import Canvas, to_canvas
@@ -164,27 +159,6 @@ def _candidates(
         }
         for row in range(len(boxes))
     ]
-
-
-@contextlib.contextmanager
-def without_onednn() -> Iterator[None]:
-    """Run torch's convolutions without oneDNN, which changes only their rounding."""
-    with warnings.catch_warnings():
-        # torch warns about a GPU's TF32 whenever the flag is set.
-        warnings.simplefilter("ignore")
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
-
-
-def model_noise(
-    eager: TorchvisionEager | NetworkEager, photo: UInt8, score_threshold: float, run: EagerRun
-) -> Noise:
-    """How much rounding alone changes a model's result on a photo from that of `run`."""
-    with without_onednn():
-        others: list[DetectionResult] = [eager.run(photo, score_threshold).detections]
-    if isinstance(eager, NetworkEager):
-        others.append(eager.run_in_double(photo, score_threshold))
-    return largest([measure(compare(run.detections, other)) for other in others])
 
 
 def eager_reference(

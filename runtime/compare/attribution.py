@@ -29,13 +29,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Bool, Float64, Int64
-from model.spec import ModelSpec
+from model.spec import KeypointHeadSpec, MaskHeadSpec, ModelSpec
 from runtime.compare.borderline import (
     NearTie,
     Selection,
     class_offset_noise,
+    edge_noise,
     filter_outcomes,
     level_near_ties,
+    moved_px,
     score_noise,
     select,
     suppression,
@@ -45,6 +47,7 @@ from runtime.compare.limits import Excess, Limits, Verdict
 from runtime.compare.mask_attribution import mask_near_tie
 from runtime.compare.matching import Comparison, box_iou
 from runtime.compare.result_protocol import DetectionResult
+from runtime.compare.top_k_cut import explain_displaced, require_full
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +134,8 @@ def find_borderline(trace: EagerTrace, limits: Limits) -> Borderline:
         ValueError: The trace contradicts certain outcomes, so the run did not follow its spec.
     """
     pooler = trace.spec.box.pooler
-    levels = level_near_ties(trace.proposals, pooler, limits.epsilons, "proposal")
+    edge_px = edge_noise(trace.proposals, limits.epsilons)
+    levels = level_near_ties(trace.proposals, pooler, edge_px, "proposal")
     return Borderline(
         trace,
         limits,
@@ -219,6 +223,9 @@ def explain(
                 for excess, tie in zip(of_image, ties, strict=True)
             ]
             of_image = explain_displaced(of_image, by_name[image], trace.spec.box.detections)
+            stage = borderline.detections
+            survivors = int(stage.outcomes.kept.sum())
+            of_image = require_full(of_image, by_name[image], stage.top_k, survivors)
         explained += of_image
     return replace(verdict, excesses=tuple(explained))
 
@@ -233,11 +240,17 @@ def find_near_tie(excess: Excess, comparison: Comparison, borderline: Borderline
     """
     trace, limits = borderline.trace, borderline.limits
     rows = _rows(excess, comparison, trace)
-    if excess.quantity == "mask_iou" and _same_box(excess.pair, comparison, limits):
-        return mask_near_tie(excess.pair, comparison, trace.spec, rows[0].canvas_xyxy, limits)
+    if excess.quantity in ("mask_iou", "mask_probability") and _same_box(
+        excess.pair, comparison, limits
+    ):
+        level = _roi_level_near_tie(rows, trace.spec.mask, "mask RoI of this row,")
+        return mask_near_tie(excess.pair, comparison, trace.spec, level, limits)
     if excess.keypoint >= 0 and _same_box(excess.pair, comparison, limits):
+        level = _roi_level_near_tie(rows, trace.spec.keypoint, "keypoint RoI of this row,")
         scale_xy = trace.canvas_scale_xy
-        return keypoint_near_tie(excess, comparison, trace.spec, trace.keypoints, scale_xy, limits)
+        return keypoint_near_tie(
+            excess, comparison, trace.spec, trace.keypoints, scale_xy, level, limits
+        )
     near_tie = _candidate_near_tie(rows, borderline, is_pair=excess.pair >= 0)
     for row in rows:
         if excess.quantity == "unmatched":
@@ -261,6 +274,18 @@ def _on_canvas(rows: DetectionResult, row: int, trace: EagerTrace) -> _Row:
     original = rows.boxes[row]
     canvas = (original / np.tile(trace.canvas_scale_xy, 2)).reshape(1, 4)
     return _Row(canvas, original, int(rows.labels[row]), rows.scores[row : row + 1])
+
+
+def _roi_level_near_tie(
+    rows: list[_Row], head: MaskHeadSpec | KeypointHeadSpec | None, what: str
+) -> NearTie | None:
+    """The two boxes of a pair, which are the head's RoIs, are at a boundary of two levels."""
+    if head is None:
+        return None
+    reference, candidate = (row.canvas_xyxy for row in rows)
+    edge_px = moved_px(reference, candidate)
+    ties = level_near_ties(reference, head.pooler, edge_px, what)
+    return next((tie for _, tie in ties), None)
 
 
 def _same_box(pair: int, comparison: Comparison, limits: Limits) -> bool:
@@ -325,38 +350,3 @@ def _level_near_tie(row: _Row, borderline: Borderline) -> NearTie | None:
     overlap = box_iou(borderline.trace.proposals, row.canvas_xyxy)[:, 0]
     local = borderline.limits.epsilons.local_iou.value
     return next((tie for box, tie in borderline.levels if overlap[box] >= local), None)
-
-
-def explain_displaced(
-    excesses: Sequence[Excess], comparison: Comparison, top_k: int
-) -> list[Excess]:
-    """Explain unmatched rows at the end of a full result by the rows that displaced them.
-
-    When a near tie adds a row to a result of D rows, its last row is displaced.
-
-    1. Only a result of `top_k` rows displaces anything.
-    2. Each unmatched row of one side with a near tie explains one row of the other side: the
-       lowest-scored ones that are unmatched, and only with a lower score.
-
-    Args:
-        excesses: of one image, with their own near ties.
-        comparison: of the same image.
-        top_k: detections per image, D.
-    """
-    explained = list(excesses)
-    for side in ("reference", "candidate"):
-        result = comparison.reference if side == "reference" else comparison.candidate
-        if len(result) < top_k:
-            continue
-        displacing = [
-            e for e in explained if e.quantity == "unmatched" and e.side != side and e.near_tie
-        ]
-        tail = set(np.argsort(result.scores, kind="stable")[: len(displacing)].tolist())
-        for index, excess in enumerate(explained):
-            is_tail = excess.quantity == "unmatched" and excess.side == side and excess.row in tail
-            above = next((e for e in displacing if e.got >= excess.got), None)
-            if is_tail and not excess.near_tie and above is not None:
-                displacing.remove(above)
-                line = f"last of {top_k} rows, displaced by {above.side} row {above.row}"
-                explained[index] = replace(excess, near_tie=line)
-    return explained

@@ -24,6 +24,8 @@ from runtime.compare.matching import box_iou
 
 # A wider band would include boxes that do not touch; only boxes thinner than a pixel reach it.
 _MAX_IOU_EPS = 0.05
+# A box is decoded, clipped and scaled; each step rounds a coordinate by half a float32 step.
+_COORDINATE_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,14 @@ def sides_wh(boxes_xyxy: NDArray[np.floating]) -> Float64:
     """Width and height, float64 [K, 2]."""
     boxes = boxes_xyxy.astype(np.float64)
     return boxes[:, 2:] - boxes[:, :2]
+
+
+def moved_px(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> Float64:
+    """How far the edges of boxes moved, float64 [K], with the rounding of float32 coordinates."""
+    coordinates = np.abs(a_xyxy).max(axis=1, initial=0.0).astype(np.float32)
+    apart = np.abs(a_xyxy.astype(np.float64) - b_xyxy).max(axis=1, initial=0.0)
+    moved: Float64 = apart + _COORDINATE_STEPS * np.spacing(coordinates)
+    return moved
 
 
 def class_offset_noise(boxes_xyxy: NDArray[np.floating], groups: Int64) -> Float64:
@@ -336,9 +346,15 @@ def _pair_near_tie(pairs: Suppression, pair: int, what: str) -> NearTie:
 
 
 def level_near_ties(
-    boxes_xyxy: NDArray[np.floating], pooler: PoolerSpec, epsilons: Epsilons, what: str
+    boxes_xyxy: NDArray[np.floating], pooler: PoolerSpec, edge_px: Float64, what: str
 ) -> Iterator[tuple[int, NearTie]]:
-    """Boxes whose pyramid level noise can change, with the argument of the level rule.
+    """Boxes whose pyramid level changes with their edges, with the argument of the level rule.
+
+    Args:
+        boxes_xyxy: float [K, 4], canvas pixels.
+        pooler: has the rule.
+        edge_px: float64 [K], how far the edges of each box may move.
+        what: name of a box in messages.
 
     Source: Feature Pyramid Networks, eq. 1, with the epsilons of `PoolerSpec`.
     """
@@ -347,7 +363,7 @@ def level_near_ties(
     wh = sides_wh(boxes_xyxy).clip(1e-6)
     root = np.sqrt(wh.prod(axis=1)) / pooler.canonical_size
     argument = pooler.canonical_level + np.log2(root + pooler.inner_eps) + pooler.outer_eps
-    eps = edge_noise(boxes_xyxy, epsilons) * (1.0 / wh).sum(axis=1) / np.log(2.0)
+    eps = edge_px * (1.0 / wh).sum(axis=1) / np.log(2.0)
     lowest, highest = np.log2(pooler.strides[0]), np.log2(pooler.strides[-1])
     step = np.round(argument)
     near = (np.abs(argument - step) <= eps) & (step > lowest) & (step <= highest)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.spec import ModelSpec
-from runtime.compare.borderline import NearTie, edge_noise, level_near_ties
+from runtime.compare.borderline import NearTie, edge_noise
 from runtime.compare.limits import Epsilons, Excess, Limits
 from runtime.compare.matching import Comparison
 from runtime.postprocessing.bicubic import padded, pixel_value, resize_axis
@@ -48,6 +48,7 @@ def keypoint_near_tie(
     spec: ModelSpec,
     trace: KeypointTrace | None,
     canvas_scale_xy: tuple[float, float],
+    level: NearTie | None,
     limits: Limits,
 ) -> NearTie | None:
     """The near tie that explains one keypoint of a pair.
@@ -58,6 +59,7 @@ def keypoint_near_tie(
         spec: the eager model.
         trace: of the same run; None explains nothing.
         canvas_scale_xy: original-image pixels per canvas pixel.
+        level: of the row's keypoint RoI: its two boxes are at a boundary of two levels.
         limits: its epsilons and keypoint score limit are used.
     """
     if trace is None or spec.keypoint is None or comparison.candidate.keypoints is None:
@@ -72,11 +74,7 @@ def keypoint_near_tie(
     )
     # Nearly equal peaks have nearly equal scores: they do not explain another score.
     near_tie = _peak_near_tie(side, limits) if excess.quantity == "keypoint_px" else None
-    near_tie = near_tie or _grid_near_tie(side, spec.keypoint.score, limits)
-    levels = level_near_ties(
-        side.box, spec.keypoint.pooler, limits.epsilons, "keypoint RoI of this row,"
-    )
-    return near_tie or next((tie for _, tie in levels), None)
+    return near_tie or _grid_near_tie(side, spec.keypoint.score, limits) or level
 
 
 @dataclass(frozen=True, slots=True, eq=False)

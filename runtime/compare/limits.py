@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from model.errors import UsageError
 from runtime.compare.matching import Comparison
 
-Quantity = Literal["unmatched", "score", "box_px", "mask_iou", "keypoint_px", "keypoint_score"]
+Quantity = Literal[
+    "unmatched",
+    "score",
+    "box_px",
+    "mask_probability",
+    "mask_iou",
+    "keypoint_px",
+    "keypoint_score",
+]
 Side = Literal["reference", "candidate"]
 
 
@@ -48,6 +56,7 @@ class Limits:
     name: str
     score: Limit
     box_px: Limit
+    mask_probability: Limit
     mask_iou: Limit
     mask_iou_small: Limit
     small_mask_px: Limit
@@ -105,6 +114,11 @@ FP32_ONNX = Limits(
     name="fp32-onnx",
     score=Limit("score", 5e-5, "twelve times the difference of a prototype (4e-6)"),
     box_px=Limit("box, px", 0.01, "a prototype differed by 4e-4 px; a hundredth is invisible"),
+    mask_probability=Limit(
+        "mask probability",
+        1e-3,
+        "30 times the noise of R50-FPN (3.0e-5): another mask, even where no pixel differs",
+    ),
     mask_iou=Limit("mask IoU", 0.999, "one pixel in a thousand may be at the threshold"),
     mask_iou_small=Limit(
         "mask IoU, small", 0.99, "below the area of `small_mask_px` one pixel is over 0.5 %"
@@ -179,11 +193,28 @@ class Excess:
 
 
 @dataclass(frozen=True, slots=True)
+class StatisticExcess:
+    """A statistic over many rows beyond its limit, for example the median of `box_px`."""
+
+    statistic: str
+    quantity: str
+    got: float
+    limit: Limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.statistic} of {self.quantity} {self.got:.3g}, limit {self.limit.value:.3g} "
+            f"({self.limit.reason})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """All excesses of a run, and whether they are few and explained.
 
     `detections` counts the reference's rows, `keypoints` those of all pairs. The worst values are
-    over all pairs, None where no pair has the quantity.
+    over all pairs, None where no pair has the quantity. `statistics` is of a comparison with the
+    model's own noise (`runtime.compare.noise_check`).
     """
 
     limits: Limits
@@ -195,6 +226,7 @@ class Verdict:
     worst_mask_iou: float | None
     worst_keypoint_diff_px: float | None = None
     keypoints: int = 0
+    statistics: tuple[StatisticExcess, ...] = ()
 
     def _rows(self, excesses: Sequence[Excess]) -> set[tuple[str, Side, int]]:
         return {(e.image, e.side, e.row) for e in excesses}
@@ -239,6 +271,7 @@ class Verdict:
             self.unexplained_rows <= self.limits.unexplained.value
             and self.near_tie_rows <= rows
             and self.near_tie_keypoints <= keypoints
+            and not self.statistics
         )
 
     def __str__(self) -> str:
@@ -257,6 +290,8 @@ class Verdict:
         if self.excesses:
             parts.append(f"{self.near_tie_rows} from near ties")
             parts.append(f"{self.unexplained_rows} unexplained")
+        if self.statistics:
+            parts.append(f"{len(self.statistics)} statistics beyond their limits")
         return " · ".join(parts)
 
 
@@ -301,6 +336,9 @@ def _excesses(comparison: Comparison, limits: Limits) -> Iterator[Excess]:
     # Each test is the negation of "within", so that a NaN is an excess.
     yield from _above(comparison, "score", comparison.score_diff, limits.score.value)
     yield from _above(comparison, "box_px", comparison.box_diff_px, limits.box_px.value)
+    if comparison.mask_prob_diff is not None:
+        limit = limits.mask_probability.value
+        yield from _above(comparison, "mask_probability", comparison.mask_prob_diff, limit)
     if comparison.mask_iou is not None and comparison.mask_area_px is not None:
         least = mask_limits(comparison.mask_area_px, limits)
         for pair in np.flatnonzero(~(comparison.mask_iou >= least)):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.arrays import Bool, Float64
 from model.spec import MaskHeadSpec, ModelSpec
-from runtime.compare.borderline import NearTie, edge_noise, level_near_ties, sides_wh
+from runtime.compare.borderline import NearTie, edge_noise, sides_wh
 from runtime.compare.limits import Epsilons, Limits
 from runtime.compare.matching import Comparison
 from runtime.masks.paste import MaskRule, paste_crops
@@ -25,7 +25,7 @@ _PASTE_ROUNDING = 1e-6
 
 
 def mask_near_tie(
-    pair: int, comparison: Comparison, spec: ModelSpec, canvas_xyxy: Float64, limits: Limits
+    pair: int, comparison: Comparison, spec: ModelSpec, level: NearTie | None, limits: Limits
 ) -> NearTie | None:
     """The near tie that explains the masks of one pair.
 
@@ -33,16 +33,14 @@ def mask_near_tie(
         pair: Index in the comparison.
         comparison: Both results, with mask probabilities on both sides.
         spec: The eager model.
-        canvas_xyxy: float64 [1, 4], the reference row's box on the canvas.
+        level: of the row's mask RoI: its two boxes are at a boundary of two levels.
         limits: The epsilons are used.
     """
     if spec.mask is None or comparison.mask_prob_diff is None:
         return None
     prob_diff = float(comparison.mask_prob_diff[pair])
     if not prob_diff <= limits.epsilons.mask_probability.value:
-        what = "mask RoI of this row,"
-        levels = level_near_ties(canvas_xyxy, spec.mask.pooler, limits.epsilons, what)
-        return next((near_tie for _, near_tie in levels), None)
+        return level
     row, column = (int(index) for index in comparison.matching.pairs[pair])
     sides = _Sides.of(comparison, row, column)
     if sides is None:

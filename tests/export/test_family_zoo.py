@@ -17,16 +17,15 @@ import torch
 from export.convert import convert
 from export.engine import build_engine
 from export.onnx import export_onnx
-from export.parity.network_reference import NetworkEager, model_noise
+from export.parity.eager_variants import in_double, model_noise, other_convolutions
+from export.parity.network_reference import NetworkEager
 from export.tracing import GraphShape
 from model.checkpoint import Checkpoint, load
 from model.mask_rcnn import MaskRCNN
 from model.native.options import NativeOptions
 from model.spec import ModelSpec, PoolerSpec, PreprocessSpec, RoIStageSpec
-from runtime.compare.attribution import explain
-from runtime.compare.limits import FP32_ONNX, check
 from runtime.compare.matching import compare
-from runtime.compare.noise import largest, widened
+from runtime.compare.noise_check import check_with_noise
 from runtime.predictor import Predictor
 from tests.detectron2_models import C4, CASES, DC5, KEYPOINTS
 from tests.keras_matterport import Widths, random_weights, write_h5
@@ -130,15 +129,13 @@ def _require_equal(
             compare(runs[name].detections, predictor.predict(photo), name)
             for name, photo in photos.items()
         ]
-    verdict = explain(check(rows), rows, lambda name: runs[name].trace)
-    if not verdict.passed:  # limits are wider for a network that is sensitive to rounding
-        threshold = checkpoint.spec.box.score_threshold
-        noise = largest(
-            [model_noise(eager, photos[name], threshold, run) for name, run in runs.items()]
-        )
-        verdict = explain(
-            check(rows, widened(FP32_ONNX, noise)), rows, lambda name: runs[name].trace
-        )
+    threshold = checkpoint.spec.box.score_threshold
+    variants = (other_convolutions, in_double)
+    verdict, _ = check_with_noise(
+        rows,
+        lambda name: runs[name].trace,
+        lambda: model_noise(eager, photos, runs, threshold, variants),
+    )
     assert verdict.detections >= 20
     # Quantized RoIs of neighbors coincide: equal scores have no order.
     has_ties = kind == "roi-pool" and verdict.unexplained_rows == 0

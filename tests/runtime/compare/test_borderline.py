@@ -12,6 +12,7 @@ from model.spec import PoolerSpec
 from runtime.compare.borderline import (
     Outcomes,
     class_offset_noise,
+    edge_noise,
     filter_outcomes,
     level_near_ties,
     nms_outcomes,
@@ -98,7 +99,9 @@ def test_what_certain_boxes_decide() -> None:
     assert outcomes.kept.tolist() == [True, False, True]
     assert not outcomes.undecided.any()
     boxes = np.array([[0.0, 0.0, 224.0, 224.0]])
-    assert not list(level_near_ties(boxes, PoolerSpec(strides=(16,)), FP32_EPSILONS, "proposal"))
+    assert not list(
+        level_near_ties(boxes, PoolerSpec(strides=(16,)), np.ones(len(boxes)), "proposal")
+    )
     outcomes = Outcomes(np.array([True, False, True, False]), np.array([False, False, False, True]))
     min_above, max_above = rank_bounds(outcomes, np.array([0.9, 0.8, 0.7, 0.6]), 1e-5)
     assert min_above[:3].tolist() == [0, 1, 1]
@@ -153,7 +156,8 @@ def test_level_rule_boundaries(subtests: pytest.Subtests) -> None:
     ]:
         with subtests.test(case):
             boxes = np.array([[7.0, 9.0, 7.0 + side_px, 9.0 + side_px]])
-            near_ties = level_near_ties(boxes, PoolerSpec(), FP32_EPSILONS, "proposal")
+            edge_px = edge_noise(boxes, FP32_EPSILONS)
+            near_ties = level_near_ties(boxes, PoolerSpec(), edge_px, "proposal")
             assert [near_tie.threshold for _, near_tie in near_ties] == expected
 
 

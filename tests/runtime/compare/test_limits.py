@@ -36,7 +36,7 @@ def test_every_limit_has_a_reason() -> None:
     tables = (FP32_ONNX, FP32_ONNX.epsilons)
     limits = [getattr(table, f.name) for table in tables for f in fields(table)]
     entries = [limit for limit in limits if isinstance(limit, Limit)]
-    assert len(entries) == 17
+    assert len(entries) == 18
     assert all(entry.name and len(entry.reason) > 20 for entry in entries)
 
 
@@ -75,6 +75,7 @@ def test_excesses_are_reported_at_their_rows() -> None:
     assert [(e.quantity, e.row, e.side) for e in excesses] == [
         ("score", 2, "reference"),
         ("box_px", 3, "reference"),
+        ("mask_probability", 5, "reference"),
         ("mask_iou", 5, "reference"),
     ]
     assert excesses[1].got == pytest.approx(0.05, abs=1e-4)
