@@ -1,7 +1,7 @@
 """The detections of an artifact on labeled photos, as COCO rows.
 
-With a folder, each photo's detections are written as soon as they are there, and a later run with
-the same artifact, annotations and photos continues behind them.
+With a folder, each photo's detections are written as soon as they are there, with the hash of its
+file, and a later run with the same artifact, annotations and photos continues behind them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def detect(predictor: Predictor, labels: Labels, folder: Path | None) -> Detecte
 
     Raises:
         ImageError: a photo that cannot be used: AP over the others would be misleading.
-        UsageError: the folder has records of other settings, or another run writes there.
+        UsageError: the folder has records of other settings or of a photo that was replaced, or
+            another run writes there.
         ArtifactError: the folder cannot be written.
     """
     with ExitStack() as stack:
@@ -61,7 +62,7 @@ def detect(predictor: Predictor, labels: Labels, folder: Path | None) -> Detecte
             settings = _settings(labels, predictor.spec) | artifact
             writer = ResultWriter(_FORMATS, folder, predictor.spec, True, settings)
             stack.enter_context(writer)
-            rows, done = _records(folder)
+            rows, done = _records(folder, labels)
         remaining = {one: path for one, path in labels.photos.items() if one not in done}
         bar = Bar(len(remaining), "photos")
         results = stack.enter_context(closing(predictor.stream(remaining.values())))
@@ -71,7 +72,7 @@ def detect(predictor: Predictor, labels: Labels, folder: Path | None) -> Detecte
             assert result.detections is not None
             rows += coco.rows(result.detections, image_id)
             if writer is not None:
-                item = ItemName(str(path), path.stem, image_id=image_id)
+                item = ItemName(str(path), path.stem, image_id=image_id, sha256=_sha256(path))
                 writer.write_record(item, result.detections)
             bar.advance()
         if writer is not None:
@@ -88,7 +89,7 @@ def detected_before(folder: Path, labels: Labels, spec: ModelSpec) -> list[CocoR
     """
     settings = resume.RunSettings(folder, _FORMATS, _settings(labels, spec))
     settings.require_same(except_for=[_ARTIFACT])
-    rows, done = _records(folder)
+    rows, done = _records(folder, labels)
     if done != labels.photos.keys():
         raise UsageError(
             f"{folder}: expected the --run-dir of a finished evaluation, got detections of "
@@ -102,13 +103,12 @@ def _settings(labels: Labels, spec: ModelSpec) -> dict[str, Any]:
     classes = spec.classes
     return {
         "annotations": _sha256(labels.path),
-        "photos": {str(image_id): path.stat().st_size for image_id, path in labels.photos.items()},
         "classes": {str(classes.dataset_id(n)): name for n, name in enumerate(classes.names)},
     }
 
 
-def _records(folder: Path) -> tuple[list[CocoRow], set[int]]:
-    """Rows of an earlier run, and the image ids of its photos."""
+def _records(folder: Path, labels: Labels) -> tuple[list[CocoRow], set[int]]:
+    """Rows of an earlier run, and the image ids of its photos; without photos that are gone."""
     path = resume.log_path(folder, _FORMATS)
     rows, done = list[CocoRow](), set[int]()
     for record in jsonl.read(path) if path.exists() else ():
@@ -117,6 +117,14 @@ def _records(folder: Path) -> tuple[list[CocoRow], set[int]]:
             raise ArtifactError(
                 f"{path}: {record['image']} has image_id {image_id}, expected one of its own; "
                 "name another folder"
+            )
+        photo = labels.photos.get(image_id)
+        if photo is None:
+            continue
+        if record.get("sha256") != _sha256(photo):
+            raise UsageError(
+                f"{folder}: {photo} has another content than the photo of its detections; name "
+                "another folder"
             )
         done.add(image_id)
         rows += coco.rows_of_record(record, image_id)

@@ -133,7 +133,10 @@ def _error_lines(errors: ErrorChange) -> list[str]:
     titles = ["error", f"AP50 cost in {printable(errors.other)}", "here", "change", "errors"]
     cells = []
     for kind, after in errors.after.items():
-        before = errors.before[kind]
+        before = errors.before.get(kind)
+        if before is None:  # of masks, which the other one lacks
+            cells.append([kind, "–", f"{100 * after.cost:.2f}", "", ""])
+            continue
         counts = "" if after.count is None else f"{before.count} → {after.count}"
         change = f"{100 * (after.cost - before.cost):+.2f}"
         cells.append([kind, f"{100 * before.cost:.2f}", f"{100 * after.cost:.2f}", change, counts])

@@ -75,12 +75,13 @@ class Scorer:
         }
 
     def costs(self, rows: Sequence[CocoRow]) -> dict[str, ErrorCost]:
-        """What each kind of error costs."""
+        """What each kind of error costs; of masks only if the detections have them."""
         return error_costs(
             self._labels.document,
             rows,
             list(self._labels.photos),
-            with_masks="segm" in self._labels.iou_types,
+            with_masks="segm" in self._labels.iou_types
+            and all("segmentation" in row for row in rows),
             max_detections=self.limit,
         )
 

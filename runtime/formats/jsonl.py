@@ -24,8 +24,10 @@ _BLOCK_BYTES = 1 << 16
 _LARGEST = 1e30
 
 
-def record(image: str, detections: Detections, image_id: int | None = None) -> dict[str, Any]:
-    """One image as a JSON object; `image` is its name.
+def record(
+    image: str, detections: Detections, image_id: int | None = None, sha256: str | None = None
+) -> dict[str, Any]:
+    """One image as a JSON object; `image` is its name, `sha256` of its file.
 
     Each detection has `label` (the checkpoint's class index), `category_id` (the data set's),
     `name`, `score`, `box_xyxy`, `rle` (COCO's compressed run lengths) if the model has masks, and
@@ -51,6 +53,7 @@ def record(image: str, detections: Detections, image_id: int | None = None) -> d
     return {
         "image": image,
         **({} if image_id is None else {"image_id": image_id}),
+        **({} if sha256 is None else {"sha256": sha256}),
         "height": height,
         "width": width,
         "exact": detections.exact,
@@ -82,13 +85,20 @@ class Writer(Closing):
         except OSError as error:
             raise self._failed(error) from error
 
-    def add(self, image: str, detections: Detections, image_id: int | None = None) -> None:
+    def add(
+        self,
+        image: str,
+        detections: Detections,
+        image_id: int | None = None,
+        sha256: str | None = None,
+    ) -> None:
         """Append one image.
 
         Raises:
             ArtifactError: It cannot be written; earlier lines stay whole.
         """
-        line = json.dumps(record(image, detections, image_id), allow_nan=False).encode() + b"\n"
+        entry = record(image, detections, image_id, sha256)
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
         if self.has_old:
             self._replace_old(line)
             return

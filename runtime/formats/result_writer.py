@@ -115,7 +115,7 @@ class ResultWriter(Closing):
             ArtifactError: The record cannot be written.
         """
         with self._recording():
-            self._log.add(item.name, detections, item.image_id)
+            self._log.add(item.name, detections, item.image_id, item.sha256)
 
     def finish(self) -> list[str]:
         """Write the files of the run; returns a line per format with its path.

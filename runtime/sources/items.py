@@ -19,11 +19,13 @@ class ItemName:
         stem: for output files, without a suffix; unique in one pass, also on a file system that
             ignores case.
         image_id: in COCO's results, if a command assigns one.
+        sha256: of the photo's file, if a command resumes only with the same photo.
     """
 
     name: str
     stem: str
     image_id: int | None = field(default=None, kw_only=True)
+    sha256: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

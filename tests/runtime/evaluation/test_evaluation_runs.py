@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,30 @@ def test_an_interrupted_run_continues(
     assert f"{PHOTOS} photos of the earlier run" in capsys.readouterr().out
 
 
+def test_a_run_continues_after_a_damaged_photo_is_replaced_or_removed(
+    tiny_onnx: Path, labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = tmp_path / "inputs"
+    shutil.copytree(labeled, inputs)
+    photo = inputs / "photos" / f"{PHOTOS}.png"
+    intact = photo.read_bytes()
+    photo.write_bytes(intact[: len(intact) // 2])
+    assert call(tiny_onnx, inputs, "--run-dir", tmp_path / "replaced") == 1
+    assert f"{photo}: damaged or truncated" in capsys.readouterr().err
+    shutil.copytree(tmp_path / "replaced", tmp_path / "removed")
+    photo.write_bytes(intact)
+    assert call(tiny_onnx, inputs, "--run-dir", tmp_path / "replaced") == 0
+    earlier = f"{PHOTOS - 1} photos of the earlier run"
+    assert earlier in capsys.readouterr().out
+    photo.unlink()
+    assert call(tiny_onnx, inputs, "--run-dir", tmp_path / "removed") == 0
+    # Detections of a photo that is gone do not count either.
+    assert call(tiny_onnx, inputs, "--run-dir", tmp_path / "replaced") == 0
+    assert capsys.readouterr().out.count(earlier) == 2
+    documents = [(tmp_path / one / "evaluate.json").read_text() for one in ("replaced", "removed")]
+    assert documents[0] == documents[1]
+
+
 def test_runs_of_other_inputs_are_refused(
     tiny_onnx: Path,
     other: Path,
@@ -156,7 +181,8 @@ def test_runs_of_other_inputs_are_refused(
     changed = tmp_path / "changed"
     (changed / "photos").mkdir(parents=True)
     for path in (labeled / "photos").iterdir():
-        Image.open(path).save(changed / "photos" / path.name, compress_level=0)
+        # Of the same size.
+        (changed / "photos" / path.name).write_bytes(path.read_bytes()[:-1] + b"!")
     text = (labeled / "truth.json").read_text("utf-8")
     (changed / "truth.json").write_text(text, "utf-8")
     annotations = tmp_path / "annotations"
@@ -166,7 +192,7 @@ def test_runs_of_other_inputs_are_refused(
     (annotations / "truth.json").write_text(text + "\n", "utf-8")
     for model, inputs, expected in (
         (other, labeled, "the earlier run had artifact"),
-        (tiny_onnx, changed, "the earlier run had photos.1"),
+        (tiny_onnx, changed, f"{changed / 'photos' / '1.png'} has another content"),
         (tiny_onnx, annotations, "the earlier run had annotations"),
     ):
         with subtests.test(expected):
@@ -200,7 +226,13 @@ def test_errors_of_two_artifacts(
     assert result.errors is not None
     assert result.errors.other == "run"
     assert result.errors.before == result.errors.after
-    (run_dir / "results.jsonl").write_bytes(b"")
+    # A model without masks.
+    log = run_dir / "results.jsonl"
+    log.write_text(re.sub(r', "rle": \{.*?\}', "", log.read_text("utf-8")), "utf-8")
+    capsys.readouterr()
+    assert call(other, labeled, "--against", run_dir) == 0
+    assert re.search(r"^mask only +– +\d", capsys.readouterr().out, re.M)
+    log.write_bytes(b"")
     assert call(other, labeled, "--against", run_dir) == 2
     assert "detections of 0 of 4 photos; finish that run" in capsys.readouterr().err
 
