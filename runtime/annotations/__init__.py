@@ -9,6 +9,7 @@ photo_files: the files of the images, by the paths that tools write.
 photo_sizes: the photos' sizes, compared with those in the file.
 categories: categories matched with the model's classes, by name or by id.
 objects: one annotation with all fields that COCO AP reads.
+keypoint_order: keypoints in the model's order, by their names.
 segmentations: polygons and run lengths as compressed run lengths.
 plausibility: objects that are valid but unlikely.
 """

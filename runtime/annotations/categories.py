@@ -86,8 +86,10 @@ def match_categories(
         *_by_id(by_id, shift),
         *_one_sided(alone, objects, sorted(free), classes),
     ]
-    ids |= {one.id: number for number, one in enumerate(alone, start=max(0, *classes) + 1)}
-    names = {ids[one.id]: one.name for one in entries}
+    # Also behind ids that the model could only give to its background.
+    taken = max(map(spec.classes.dataset_id, range(len(spec.classes.names))))
+    ids |= {one.id: number for number, one in enumerate(alone, start=taken + 1)}
+    names = {n: one.name or classes.get(n) or str(one.id) for one in entries for n in [ids[one.id]]}
     return CategoryMatch(ids, names, common, tuple(notices))
 
 
@@ -138,7 +140,8 @@ def _classes(spec: ModelSpec) -> dict[int, str]:
         number = spec.classes.dataset_id(label)
         if _key(name) in _BACKGROUND | _NO_CLASS:
             continue
-        classes[number] = "" if _is_numbered(name, number) else name
+        is_numbered = _is_numbered(name, number) or _is_numbered(name, label)
+        classes[number] = "" if is_numbered else name
     return classes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,15 @@ class ImageEntry:
 
 @dataclass(frozen=True, slots=True)
 class CategoryEntry:
-    """A category of the file; `name` is "" where the file has none."""
+    """A category of the file; `name` is "" where the file has none.
+
+    `keypoints` are the names of its keypoints, in their order; empty where the file has none.
+    """
 
     id: Id
     name: str
-    supercategory: str
+    supercategory: str = field(default="", compare=False)
+    keypoints: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def read_coco(path: Path) -> CocoFile:
     ]  # fmt: skip
     if not listed:
         ids = dict.fromkeys(category for _, category, _ in references)
-        listed = [CategoryEntry(one, "", "") for one in ids]
+        listed = [CategoryEntry(one, "") for one in ids]
     categories = _unique(path, "category", listed)
     joined = _joined(path, images, categories, references, notices)
     return CocoFile(path, images, joined, categories, tuple(notices))
@@ -151,11 +155,13 @@ def _side(path: Path, name: str, field: str, value: object) -> int | None:
 
 
 def _category(path: Path, number: int, entry: Json) -> CategoryEntry:
-    name, above = entry.get("name"), entry.get("supercategory")
+    name, above, points = (entry.get(one) for one in ("name", "supercategory", "keypoints"))
+    points = points if isinstance(points, list) else []
     return CategoryEntry(
         _id(path, "categories", number, entry),
         name if isinstance(name, str) else "",
         above if isinstance(above, str) else "",
+        tuple(points) if all(isinstance(one, str) for one in points) else (),
     )
 
 

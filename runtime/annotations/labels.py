@@ -16,6 +16,7 @@ from model.errors import UsageError
 from model.spec import ModelSpec
 from runtime.annotations.categories import match_categories
 from runtime.annotations.coco_file import Annotation
+from runtime.annotations.keypoint_order import in_model_order
 from runtime.annotations.labeled_photos import LabeledPhotos
 from runtime.annotations.objects import CleanObject, clean_object
 from runtime.annotations.photo_sizes import require_sizes, turned_notice
@@ -75,7 +76,11 @@ def labels_for(found: LabeledPhotos, spec: ModelSpec) -> Labels:
     counts = Counter(one.category for one in annotations)
     match = match_categories(path, found.file.categories, counts, spec)
     hws = [sizes_hw[numbers[one.image]] for one in annotations]
-    bare = sum(not has_mask(one.fields.get("segmentation")) for one in annotations)
+    bare = [
+        _where(number, one)
+        for number, one in enumerate(annotations, start=1)
+        if not has_mask(one.fields.get("segmentation"))
+    ]
     objects = _objects(path, annotations, hws, spec, needs_masks=not bare)
     categories = [match.ids[one.category] for one in annotations]
     _require_scored(path, objects, categories, match.common)
@@ -84,6 +89,11 @@ def labels_for(found: LabeledPhotos, spec: ModelSpec) -> Labels:
     if "keypoints" in iou_types and spec.keypoint is not None:
         unlabeled = {"keypoints": [0.0] * 3 * len(spec.keypoint.names), "num_keypoints": 0}
         rows = [row if row.get("keypoints") else {**row, **unlabeled} for row in rows]
+        names = {one.id: one.keypoints for one in found.file.categories}
+        rows, lines = in_model_order(
+            rows, [names[one.category] for one in annotations], spec.keypoint.names
+        )
+        not_scored += lines
     document = {
         "images": [
             {"id": n, "file_name": images[n].file_name, "height": hw[0], "width": hw[1]}
@@ -118,8 +128,7 @@ def _objects(
         try:
             objects.append(clean_object(one.fields, hw, needs_masks, spec.keypoint is not None))
         except UnusableError as error:
-            name = one.fields.get("id", f"number {number}")
-            problems.append((error, f"object {shown(name)} on image {shown(one.image)}"))
+            problems.append((error, _where(number, one)))
     if problems:
         first, where = problems[0]
         alike = sum(problem.field == first.field for problem, _ in problems)
@@ -127,6 +136,10 @@ def _objects(
             f"{path}: {where}: {first} ({alike} of {len(annotations)} objects); correct the file"
         )
     return objects
+
+
+def _where(number: int, one: Annotation) -> str:
+    return f"object {shown(one.fields.get('id', f'number {number}'))} on image {shown(one.image)}"
 
 
 def _require_scored(
@@ -147,14 +160,19 @@ def _require_scored(
 
 
 def _iou_types(
-    objects: Sequence[CleanObject], bare: int, spec: ModelSpec
+    objects: Sequence[CleanObject], bare: Sequence[str], spec: ModelSpec
 ) -> tuple[tuple[IouType, ...], list[str]]:
     """What can be scored, and a line for what the model has and the file lacks."""
     iou_types: list[IouType] = ["bbox"]
     missing = []
     if spec.mask is not None:
-        if bare:
-            missing.append(f"no mask AP: {bare} of {len(objects)} objects have no segmentation")
+        if len(bare) == len(objects):
+            missing.append(f"no mask AP: none of the {len(objects)} objects has a segmentation")
+        elif bare:
+            missing.append(
+                f"no mask AP: {len(bare)} of {len(objects)} objects have no segmentation (first: "
+                f"{bare[0]}); add it, or remove these objects"
+            )
         else:
             iou_types.append("segm")
     if spec.keypoint is not None:

@@ -50,20 +50,21 @@ def clean_object(
     derived = []
     box = _given_box(annotation.get("bbox"))
     area = _given_area(annotation.get("area"))
-    is_placeholder = box is not None and area == 0 and box[2] * box[3] > 0
+    # Tools write 0 for what they do not know.
+    lacks_box = box is None or box[2] == box[3] == 0
     segmentation = annotation.get("segmentation")
     mask = None
-    if has_mask(segmentation) and (needs_mask or box is None or area is None or is_placeholder):
+    if has_mask(segmentation) and (needs_mask or lacks_box or not area):
         mask = read_mask(segmentation, size_hw)
     if is_missing(annotation.get("iscrowd")):
         derived.append("iscrowd")
     given_box = box
-    if mask is not None and (box is None or box[2] == box[3] == 0):
+    if mask is not None and lacks_box:
         box, given_box = _box_of(mask), None
         derived.append("bbox")
     if box is None:
         raise UnusableError("bbox", "four numbers of pixels, or a segmentation", None)
-    if area is None or is_placeholder:
+    if area is None or (area == 0 and box[2] * box[3] > 0):
         area = _area_of(mask, box)
         derived.append("area")
     fields: Json = {"iscrowd": _iscrowd(annotation.get("iscrowd")), "area": area, "bbox": [*box]}

@@ -34,7 +34,8 @@ def find_files(path: Path, images: Sequence[ImageEntry], folder: Path) -> PhotoF
 
     A name is tried as it is, below the folder; then without its first folders, one after the
     other, down to its last part. Backslashes separate folders too. URLs, encoded names, Label
-    Studio's prefixes and other Unicode forms are tried last.
+    Studio's prefixes and other Unicode forms are tried last. An absolute path is only tried by its
+    parts: where it leads may be an older copy of the photos.
 
     Args:
         path: of the COCO file, for messages.
@@ -76,8 +77,7 @@ def find_files(path: Path, images: Sequence[ImageEntry], folder: Path) -> PhotoF
 
 def _file(folder: Path, name: str) -> Path | None:
     for candidate in dict.fromkeys(_candidates(name)):
-        path = folder / candidate
-        if os.path.isfile(path):
+        if not Path(candidate).anchor and os.path.isfile(path := folder / candidate):
             return path
     return None
 

@@ -26,6 +26,12 @@ def unlikely(objects: Sequence[CleanObject], sizes_hw: Sequence[tuple[int, int]]
     """
     boxes: Float64 = np.array([one.fields["bbox"] for one in objects], np.float64)
     lines = []
+    crowds = sum(one.fields["iscrowd"] for one in objects)
+    if crowds > len(objects) / 2:
+        lines.append(
+            f"{crowds} of {len(objects)} objects are crowds (iscrowd 1), which AP leaves out; some "
+            "tools write that for every object with run lengths"
+        )
     outside = _outside(boxes, np.array(sizes_hw, np.float64))
     if outside.any():
         lines.append(

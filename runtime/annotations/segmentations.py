@@ -39,8 +39,10 @@ class Mask:
 
 
 def has_mask(segmentation: object) -> bool:
-    """Whether there is a segmentation at all: null, "", {}, [] and [[]] are none."""
-    return not is_missing(segmentation) and segmentation not in ("", {}, [], [[]])
+    """Whether there is a segmentation at all: null, "", {} and lists of nothing are none."""
+    if isinstance(segmentation, list):
+        return any(one != [] for one in segmentation)
+    return not is_missing(segmentation) and segmentation not in ("", {})
 
 
 def read_mask(segmentation: object, size_hw: tuple[int, int]) -> Mask:

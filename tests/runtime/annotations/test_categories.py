@@ -113,6 +113,13 @@ MATCHES: list[tuple[str, ModelSpec, list[tuple[Any, ...]], dict[Any, int], str]]
         "2 of 3 have other ids",
     ),
     (
+        "ids of their own, and no names",
+        _spec(NUMBERED, (0, 17, 18, 20)),
+        [(17, "cat"), (18, "dog"), (20, "cow")],
+        {17: 17, 18: 18, 20: 20},
+        f"3 {LINE} id, since the model has no names",
+    ),
+    (
         "no names, from 0",
         _spec(NUMBERED),
         [(0, "cat"), (1, "dog"), (2, "cow")],
@@ -162,6 +169,14 @@ def test_the_background_is_never_a_match() -> None:
     match = _match(_spec(NAMED), (0, "__background__"), (1, "cat"))
     assert match.common == {1}
     assert "1 only in the file (__background__; its 1 objects" in match.notices[0]
+    # Nor is it a class that the model calls so.
+    match = _match(_spec(("bg", "cat", "background")), (1, "cat"), (2, "background"))
+    assert match.ids == {1: 1, 2: 3}
+
+
+def test_categories_without_a_name_take_the_models_or_their_id() -> None:
+    assert _match(_spec(NAMED), (1,), (2, "dog"), (3,)).names == {1: "cat", 2: "dog", 3: "cow"}
+    assert _match(_spec(NUMBERED), (1,), (2,)).names == {1: "1", 2: "2"}
 
 
 REFUSED: list[tuple[str, ModelSpec, list[tuple[Any, ...]], str]] = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model.spec import KeypointHeadSpec
 from runtime.annotations.labeled_photos import find_labeled_photos
 from runtime.annotations.labels import labels_for
 from tests.runtime.annotations.coco_files import (
@@ -88,6 +90,10 @@ def _images_twice(document: Document) -> None:
     document["images"] += [{**one, "license": 3} for one in document["images"]]
 
 
+def _categories_twice(document: Document) -> None:
+    document["categories"] += [{**one, "supercategory": ""} for one in document["categories"]]
+
+
 def _whole_file_twice(document: Document) -> None:
     for part in ("images", "annotations", "categories"):
         document[part] += document[part]
@@ -147,6 +153,11 @@ SAME: list[tuple[str, Change, str]] = [
     ("boxes empty", _set("annotations", bbox=[]), "bbox (4)"),
     ("boxes 0", _set("annotations", bbox=[0, 0, 0, 0]), "bbox (4)"),
     (
+        "boxes and areas 0",
+        _set("annotations", bbox=[0, 0, 0, 0], area=0),
+        "bbox (4), area (4)",
+    ),
+    (
         "boxes as text",
         _each("annotations", lambda one: one.update(bbox=[f"{n}.0" for n in one["bbox"]])),
         "",
@@ -160,6 +171,7 @@ SAME: list[tuple[str, Change, str]] = [
     ("run lengths as text of bytes", _text_of_bytes, ""),
     ("images twice", _images_twice, ""),
     ("everything twice", _whole_file_twice, "4 of 8 annotations repeat"),
+    ("categories with other supercategories", _categories_twice, ""),
     ("an annotation of an unlisted image", _unlisted_image, "1 of 5 annotations have an image_id"),
     (
         "a photo that is missing",
@@ -218,7 +230,7 @@ def test_ids_that_are_no_numbers_get_numbers_in_their_order(folder: Path) -> Non
     assert [one["image_id"] for one in found.document["annotations"]] == [2, 2, 1, 1]
 
 
-NO_MASK: list[object] = [[], [[]], None, {}, "", NAN]
+NO_MASK: list[object] = [[], [[]], [[], []], None, {}, "", NAN]
 
 
 def test_without_all_masks_there_is_box_ap_only(folder: Path, subtests: pytest.Subtests) -> None:
@@ -226,7 +238,8 @@ def test_without_all_masks_there_is_box_ap_only(folder: Path, subtests: pytest.S
         {name: value for name, value in one.items() if name != "segmentation"}
         for one in labels(folder, plain()).document["annotations"]
     ]
-    for count in (4, 1):
+    some = "1 of 4 objects have no segmentation (first: object 1 on image 1); add it, or remove"
+    for count, text in ((4, "none of the 4 objects has a segmentation"), (1, some)):
         for value in NO_MASK:
             with subtests.test(count=count, value=value):
                 document = plain()
@@ -234,8 +247,8 @@ def test_without_all_masks_there_is_box_ap_only(folder: Path, subtests: pytest.S
                     one["segmentation"] = value
                 found = labels(folder, document)
                 assert found.iou_types == ("bbox",)
-                line = f"no mask AP: {count} of 4 objects have no segmentation"
-                assert found.notices == (line,)
+                (line,) = found.notices
+                assert line.startswith(f"no mask AP: {text}")
                 assert found.document["annotations"] == expected
     document = plain()
     _drop("annotations", "segmentation", "area")(document)
@@ -289,7 +302,33 @@ def test_keypoints(
         assert rows[0]["num_keypoints"] == 2
 
 
+def test_keypoints_match_by_name(folder: Path, subtests: pytest.Subtests) -> None:
+    moved = [12, 14, 0, 10, 10, 2]
+    for names, expected, line in (
+        (["head", "tail"], KEYPOINTS, ""),
+        (["Head ", "TAIL"], KEYPOINTS, ""),
+        (["tail", "head"], moved, "of 4 of 4 objects are matched by name, since the model has"),
+        (["nose", "end"], KEYPOINTS, "other names than the model's (['nose', 'end'],"),
+        (["tail"], KEYPOINTS, ""),
+        (["tail", 7], KEYPOINTS, ""),
+    ):
+        with subtests.test(names=names):
+            document = plain()
+            _set("annotations", keypoints=KEYPOINTS)(document)
+            _set("categories", keypoints=names)(document)
+            found = labels(folder, document, KEYPOINT_SPEC)
+            assert [row["keypoints"] for row in found.document["annotations"]] == [expected] * 4
+            assert len(found.notices) == bool(line)
+            assert line in "".join(found.notices)
+    numbered = replace(KEYPOINT_SPEC, keypoint=KeypointHeadSpec(names=("keypoint_0", "keypoint_1")))
+    assert labels(folder, document, numbered).notices == ()
+
+
 UNLIKELY: list[tuple[Change, str]] = [
+    (
+        lambda d: [one.update(iscrowd=1) for one in d["annotations"][1:]],
+        "3 of 4 objects are crowds (iscrowd 1), which AP leaves out; some tools write that",
+    ),
     (
         lambda d: d["annotations"].extend([{**one, "id": None} for one in d["annotations"]]),
         "4 of 8 objects repeat another one (photo, category, box and mask); all of them count",

@@ -68,6 +68,14 @@ def test_missing_photos_are_counted(tmp_path: Path) -> None:
     )
 
 
+def test_absolute_paths_mean_photos_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "smaller"
+    _touch(tmp_path, "original/1.jpg", "original/2.jpg", "smaller/1.jpg")
+    found = _find(folder, *(str(tmp_path / "original" / name) for name in ("1.jpg", "2.jpg")))
+    assert found.photos == {0: folder / "1.jpg"}
+    assert found.notices[0] == f"1 of 2 labeled photos are not in {folder}; skipped"
+
+
 def test_one_photo_of_several_images_is_refused(tmp_path: Path) -> None:
     _touch(tmp_path, "1.jpg", "2.jpg")
     for names in [("a/1.jpg", "b/1.jpg"), ("1.jpg", "1.jpg"), ("1.jpg", "./1.jpg")]:
