@@ -43,7 +43,7 @@ def find_files(path: Path, images: Sequence[ImageEntry], folder: Path) -> PhotoF
         folder: of the photos.
 
     Raises:
-        UsageError: no photo is there, or several images have the same photo.
+        UsageError: no folder, no photo in it, or several images have the same photo.
     """
     found: dict[Id, Path] = {}
     elsewhere = []
@@ -54,6 +54,8 @@ def find_files(path: Path, images: Sequence[ImageEntry], folder: Path) -> PhotoF
         found[image.id] = file
         if file != folder / image.file_name:
             elsewhere.append(image)
+    if not found and not os.path.isdir(folder):
+        raise UsageError(f"{folder}: no such folder; expected the folder of the labeled photos")
     if not found:
         raise UsageError(
             f"{folder}: has none of the {len(images)} labeled photos of {path}; expected for "

@@ -83,3 +83,6 @@ def test_one_photo_of_several_images_is_refused(tmp_path: Path) -> None:
             _find(tmp_path, *names, "2.jpg")
     with pytest.raises(UsageError, match=r"none of the 1 labeled photos of labels\.json"):
         _find(tmp_path, "3.jpg")
+    for path in ("none", "*.jpg", "1.jpg"):
+        with pytest.raises(UsageError, match="no such folder; expected the folder of the labeled"):
+            _find(tmp_path / path, "1.jpg")
