@@ -56,6 +56,7 @@ results: $(VENV)/.dev
 	$(PY) bench/resize.py --json docs/results/resize.json --markdown docs/results/resize.md
 	$(PY) bench/import_time.py --json docs/results/import_time.json --markdown docs/results/import_time.md
 	$(PY) bench/export.py --against 4fb7c12 --repeats 2 --json docs/results/export.json --markdown docs/results/export.md
+	$(PY) bench/negative_controls.py --json docs/results/negative_controls.json --markdown docs/results/negative_controls.md
 	$(PY) bench/native.py --json docs/results/native.json --markdown docs/results/native.md
 	$(PY) bench/rounds.py --json docs/results/rounds.json --markdown docs/results/rounds.md
 	$(PY) bench/engine.py --json docs/results/engine.json --markdown docs/results/engine.md
