@@ -135,8 +135,9 @@ class Model:
         rows = len(self.correct)
         yield Control("last row dropped", {"": partial(self.correct.take, np.arange(rows - 1))})
         if self.correct.mask_probs is not None:
-            masks = sorted({round(at * (rows - 1)) for at in _MASK_ROWS})
-            for row in masks:
+            # A row that a near tie puts in the place of another one has nothing to compare with.
+            matched = compare(self.run.detections, self.correct).matching.pairs[:, 1]
+            for row in [int(matched[round(at * (len(matched) - 1))]) for at in _MASK_ROWS]:
                 flipped = partial(_flipped, self.correct, row)
                 yield Control("mask transposed", {f"row {row}": flipped})
 

@@ -53,12 +53,12 @@ def write(name: str, path: Path, photos: list[Tensor]) -> None:
     torch.manual_seed(7)
     model = build().eval()
     if is_adapted:
-        _adapt(model, photos)
+        adapt(model, photos)
     torch.save(model.state_dict(), path)
 
 
 @torch.no_grad()
-def _adapt(model: GeneralizedRCNN, photos: list[Tensor]) -> None:
+def adapt(model: GeneralizedRCNN, photos: list[Tensor]) -> None:
     """Give every BatchNorm the statistics of the photos, and scale the heads until they detect."""
     heads = model.roi_heads
     images, _ = model.transform(photos)

@@ -15,6 +15,8 @@ from runtime.compare.matching import Comparison
 
 # Rounding moves a box by far less: such a pair is one row lost and another one gained.
 _MOVED_FRACTION = 0.1
+# A softmax is a quotient of a rounded exponential and a rounded sum.
+_SCORE_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,9 +92,16 @@ def _edges(comparison: Comparison) -> Float64:
 
 
 def _logits(comparison: Comparison) -> Float64:
+    """Differences of logits beyond what float32 probabilities resolve.
+
+    Near 1 a step of float32 is a large step of the logit.
+    """
     rows, columns = comparison.matching.pairs.T
     sides = ((comparison.reference, rows), (comparison.candidate, columns))
     scores = [s.scores[index].astype(np.float64).clip(1e-12, 1 - 1e-7) for s, index in sides]
     first, second = (np.log(p) - np.log1p(-p) for p in scores)
-    difference: Float64 = np.abs(first - second)
+    nearest = np.maximum(*scores)
+    steps = _SCORE_STEPS * np.spacing(nearest.astype(np.float32)).astype(np.float64)
+    resolution = steps / (nearest * (1.0 - nearest))
+    difference: Float64 = (np.abs(first - second) - resolution).clip(0.0)
     return difference

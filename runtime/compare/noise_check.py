@@ -34,8 +34,9 @@ from runtime.compare.limits import (
 from runtime.compare.matching import MIN_IOU, Comparison, box_iou
 from runtime.compare.noise import MEDIAN, P99, Noise, widened
 
-# A quiet model's median is below a tenth of its limits: R50-FPN's largest difference is 4e-4 px.
-_MEDIAN_FLOOR = 0.1
+# A quiet model's median of these is below a tenth of its limit: R50-FPN's largest differences are
+# 4e-6 and 4e-4 px. The other limits are its largest differences.
+_MEDIAN_FLOOR = {"score": 0.1, "box_px": 0.1}
 _MIN_CLASS_ROWS = 3
 # Of a correct file; there are up to a thousand classes and quantities.
 _CLASS_LUCK = 1e-5
@@ -105,9 +106,13 @@ def _with_near_ties(limits: Limits, own: Sequence[Verdict]) -> Limits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Unmatched:
-    """A row that another run loses or gains: `row` of eager, -1 for a gained one."""
+    """A row that another run loses or gains: `row` of eager, -1 for a gained one.
+
+    `total` is the number of rows of that run.
+    """
 
     image: str
+    total: int
     row: int
     label: int
     box_xyxy: NDArray[np.float32]
@@ -117,14 +122,20 @@ class _Unmatched:
         is_gained = excess.side == "candidate"
         rows = comparison.candidate if is_gained else comparison.reference
         row = -1 if is_gained else excess.row
-        return cls(excess.image, row, excess.label, rows.boxes[excess.row])
+        total = len(comparison.candidate)
+        return cls(excess.image, total, row, excess.label, rows.boxes[excess.row])
 
-    def is_same(self, other: _Unmatched) -> bool:
-        """The same row of eager, or gained ones that would match each other."""
+    def is_explained_by(self, other: _Unmatched) -> bool:
+        """The same row of eager, or gained ones that would match each other.
+
+        A run that loses a row, and has another one in its place, explains no shorter result.
+        """
         if (self.image, self.row, self.label) != (other.image, other.row, other.label):
             return False
+        if self.row >= 0:
+            return self.total >= other.total
         iou = box_iou(self.box_xyxy[None], other.box_xyxy[None])
-        return self.row >= 0 or bool(iou[0, 0] >= MIN_IOU)
+        return self.total <= other.total and bool(iou[0, 0] >= MIN_IOU)
 
 
 def _unmatched(comparisons: Sequence[Comparison], verdict: Verdict) -> Iterator[_Unmatched]:
@@ -143,7 +154,7 @@ def _with_shared(
     for excess in verdict.excesses:
         if excess.quantity == "unmatched" and not excess.near_tie:
             own = _Unmatched.of(excess, by_name[excess.image])
-            if any(own.is_same(other) for other in shared):
+            if any(own.is_explained_by(other) for other in shared):
                 excess = replace(excess, near_tie="another run of eager changes this row too")
         excesses.append(excess)
     return replace(verdict, excesses=tuple(excesses))
@@ -154,7 +165,8 @@ def _beyond(
 ) -> Iterator[StatisticExcess]:
     """The statistics of one quantity that are beyond the noise's."""
     floor = _floor(quantity, base)
-    tests = [("median", 0.5, _limit(MEDIAN, noise.quantile(quantity, 0.5), _MEDIAN_FLOOR * floor))]
+    least = _MEDIAN_FLOOR.get(quantity, 1.0) * floor
+    tests = [("median", 0.5, _limit(MEDIAN, noise.quantile(quantity, 0.5), least))]
     if quantity != _POSITIONS:
         tests.append(("99th percentile", 0.99, _limit(P99, noise.quantile(quantity, 0.99), floor)))
     for name, fraction, limit in tests:

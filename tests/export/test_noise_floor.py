@@ -17,17 +17,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.negative_controls import Model, outcome
+from bench.noisy_models import adapt
 from export.parity.network_reference import NetworkEager
 from export.parity.torchvision_reference import EagerRun
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, SpecOptions
 from model.mask_rcnn import MaskRCNN
 from runtime.compare.limits import FP32_ONNX, Verdict
 from runtime.compare.matching import compare
 from runtime.compare.noise import measure
 from runtime.compare.noise_check import check_with_noise
 from runtime.detections import Detections
-from tests.lively import enliven_network
+from tests.lively import enliven_network, picture
 from tests.reliability import tiny
+from tests.zoo import LONG_SIDE, SHORT_SIDE, ZOO
 
 THRESHOLD = 0.05
 SPEC = replace(
@@ -162,3 +165,20 @@ def test_faults_of_the_results_are_refused(step: float) -> None:
     row = int(asymmetry.argmax())
     probs[row] = probs[row].T
     assert not _check(replace(candidate, mask_probs=probs), step).passed
+
+
+@pytest.mark.slow
+def test_faults_of_a_file_are_refused(tmp_path: Path) -> None:
+    weights, options = tmp_path / "v2.pth", SpecOptions(short_side=SHORT_SIDE, long_side=LONG_SIDE)
+    photos = [picture(150, 200, seed) for seed in (1, 2)]
+    torch.manual_seed(7)
+    network = ZOO["v2-91"]().eval()
+    adapt(network, [torch.tensor(p).permute(2, 0, 1).float() / 255 for p in photos])
+    torch.save(network.state_dict(), weights)
+    model = Model("v2", weights, options, photos[0])
+    verdict = model.verdict(model.correct)
+    assert verdict.passed, [*map(str, (verdict, *verdict.statistics, *verdict.excesses))]
+    controls = list(model.controls())
+    assert len(controls) >= 10
+    for control in controls:
+        assert outcome(model, control).refused, control.kind

@@ -46,6 +46,16 @@ def test_the_noise_is_the_largest_of_the_variants() -> None:
     assert measure([]).worst("box_px") == 0.0
 
 
+def test_a_step_of_a_score_near_one_is_no_difference_of_its_logit() -> None:
+    eager = replace(_detections(), scores=np.array([1 - 2**-20, 0.5], np.float32))
+    step = np.array([2.0**-24, 0.0], np.float32)
+    other = replace(eager, scores=eager.scores + step)
+    (logits,) = measure([[compare(eager, other)]]).of("score_logit")
+    assert logits.values.tolist() == [0.0, 0.0]
+    far = replace(eager, scores=eager.scores - 100 * step)
+    assert measure([[compare(eager, far)]]).worst("score_logit") > 1.0
+
+
 def test_the_99th_percentile_of_few_rows_is_not_their_worst() -> None:
     eager = _detections()
     moved = replace(eager, boxes=eager.boxes + np.array([[0.5], [0.001]], np.float32))

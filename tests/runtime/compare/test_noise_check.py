@@ -16,7 +16,7 @@ from runtime.compare.matching import compare
 from runtime.compare.noise import Noise, measure
 from runtime.compare.noise_check import check_with_noise
 from runtime.detections import Detections
-from tests.runtime.compare.scenes import benign_trace, detections, dropped, shifted
+from tests.runtime.compare.scenes import added, benign_trace, detections, dropped, shifted
 
 ROWS, CLASSES, SIDE = 60, 5, 8
 NOISE_PX, NOISE_SCORE, NOISE_MASK = 0.005, 1e-4, 1e-3
@@ -150,6 +150,14 @@ def test_rows_that_eager_itself_loses_are_explained() -> None:
     assert excess.near_tie == "another run of eager changes this row too"
     other, _ = _check(lost, own=dropped(_rounded(EAGER, 1), 6))
     assert other.unexplained_rows == 1
+
+
+def test_a_row_that_eager_itself_replaces_is_no_reason_for_a_shorter_result() -> None:
+    replaced = added(dropped(_rounded(EAGER, 1), 5), 20)
+    shorter, _ = _check(dropped(_rounded(EAGER, 2), 5), own=replaced)
+    assert shorter.unexplained_rows == 1
+    full, _ = _check(added(dropped(_rounded(EAGER, 2), 5), 20), own=replaced)
+    assert full.passed
 
 
 def test_rows_that_eager_itself_gains_are_explained() -> None:
