@@ -128,7 +128,8 @@ class Model:
             yield Control("two classes swapped", {name: partial(wrong, swap)})
         yield Control("channels swapped", {"BGR": partial(wrong, graph_faults.swap_channels)})
         names = graph_faults.biases(self.graph)
-        for name in [names[round(at * (len(names) - 1))] for at in _LAYERS]:
+        layers = dict.fromkeys(names[round(at * (len(names) - 1))] for at in _LAYERS)
+        for name in layers:
             scaled = partial(graph_faults.scale_bias, name=name)
             factors = {str(f): partial(wrong, partial(scaled, factor=f)) for f in _FACTORS}
             yield Control(f"bias of {name.removesuffix('.weight_bias')} times", factors)
