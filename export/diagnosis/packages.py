@@ -67,6 +67,7 @@ _ALL = (
     Package("av", "18", "video"),
     Package("supervision", "0.31", "supervision"),
     Package("pycocotools", "2.0.10", "eval"),
+    Package("hotcoco", "1.3", "eval"),
     Package("matplotlib", "3.8", "eval"),
 )
 PACKAGES = {package.name: package for package in _ALL}
