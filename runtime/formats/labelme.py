@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.arrays import Int64
 from model.errors import UsageError
@@ -33,6 +33,7 @@ from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.masks.paste import MaskCrop
 from runtime.masks.pixel_rings import IN_PIXEL_PX, part_rings
+from runtime.sources.photos import upright_size
 
 MaskShape = Literal["polygon", "mask"]
 MASK_SHAPES: tuple[MaskShape, ...] = get_args(MaskShape)
@@ -84,9 +85,20 @@ def write(
 
 
 def is_opened(photo: str | os.PathLike[str]) -> bool:
-    """Whether labelme opens an intact photo: not if it has 16 bits per pixel or is CMYK."""
+    """Whether labelme opens an intact photo, with the pixels that `sources.photos.decode` returns.
+
+    Not with 16 bits per pixel or CMYK, not with damaged EXIF, and not if the photo is turned by
+    something else than EXIF (XMP, a tag of a TIFF file).
+    """
     with Image.open(photo) as image:
-        return image.mode in _OPENED_MODES
+        read_exif = getattr(image, "_getexif", None)
+        try:
+            # As labelme does. Without EXIF, Pillow would decode a whole PNG file to look for it.
+            exif = read_exif() if read_exif and "exif" in image.info else None
+        except Exception:
+            return False
+        is_turned = (exif or {}).get(ExifTags.Base.Orientation) in range(2, 9)
+        return image.mode in _OPENED_MODES and is_turned == upright_size(Path(photo)).is_turned
 
 
 def _shapes(detections: Detections, mask_shape: MaskShape) -> Iterator[dict[str, Any]]:

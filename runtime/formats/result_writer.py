@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -219,16 +219,24 @@ def _labelme_photo(name: str, path: Path, pixels: UInt8, image_hw: tuple[int, in
     """
     is_file = os.path.isfile(name)
     if is_file and labelme.is_opened(name):
-        try:
-            return Path(os.path.relpath(name, path.parent)).as_posix()
-        except ValueError:  # on another drive
-            return os.path.abspath(name)
+        photo = _relative(name, path.parent)
+        if "\\" not in photo:  # a separator to labelme on every system
+            return photo
     if is_file and pixels.shape[:2] != image_hw:  # decoded at a fraction of its size
         pixels = decode(name)
     picture = path.with_suffix(".png")
     with atomic_path(picture) as temporary:
         Image.fromarray(pixels).save(temporary)
     return picture.name
+
+
+def _relative(name: str, folder: Path) -> str:
+    """The path of a file from a folder, whose `..` leaves the folder that a link leads to."""
+    parent, base = os.path.split(name)
+    path = os.path.join(os.path.realpath(parent), base)
+    with suppress(ValueError):  # on another drive
+        path = os.path.relpath(path, os.path.realpath(folder))
+    return Path(path).as_posix()
 
 
 _PHOTO_FILES: Mapping[str, _PhotoWriter] = {

@@ -17,8 +17,8 @@ the image's own size both readers give:
 
 Ultralytics' training first adds points between the vertices, up to 1000 or one more than the
 longest outline of the photo has. On a diagonal step, rounding moves such a point to a pixel beside
-the mask. So an outline with a diagonal step repeats its last vertex, up to a length to which
-nothing is added.
+the mask. So an outline of one piece with a diagonal step repeats its last vertex, up to a length to
+which nothing is added; along a bridge such pixels may remain.
 
 `bench/label_readers.py` measures this with the readers themselves. A reader that takes the outline
 as exact geometry gets half a pixel less on each side. There is no score, and a detection without a
@@ -30,17 +30,19 @@ Source: Ultralytics' documentation, "Instance segmentation datasets overview".
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from model.arrays import Float64, Int64
+from model.arrays import Int64
 from model.spec import ModelSpec
 from runtime.boxes import clipped
 from runtime.detections import Detections
 from runtime.files import atomic_path
 from runtime.formats import layout
-from runtime.masks.pixel_rings import IN_PIXEL_PX, has_diagonal, mask_rings
+from runtime.masks.pixel_rings import IN_PIXEL_PX, MaskRing, mask_rings
 
 _BOX_DECIMALS = 7
 # Beyond the digits of a pixel's number: a vertex moves by at most 0.005 pixels.
@@ -59,11 +61,15 @@ def lines(detections: Detections) -> list[str]:
         rows /= (width, height, width, height)
         is_visible = (rows[:, 2:] > 0).all(axis=1)
         visible = np.flatnonzero(is_visible)
-        return [_line(classes[row], rows[row], _BOX_DECIMALS) for row in visible]
+        return [
+            _line(classes[row], (_text(number, _BOX_DECIMALS) for number in rows[row].tolist()))
+            for row in visible
+        ]
     rings = _without_resampling(mask_rings(detections.crops()))
     decimals = len(str(max(height, width))) + _EXTRA_DECIMALS
+    x_text, y_text = _pixel_text(width, decimals), _pixel_text(height, decimals)
     return [
-        _line(label, ((ring + IN_PIXEL_PX) / (width, height)).ravel(), decimals)
+        _line(label, (text for x, y in ring.tolist() for text in (x_text(x), y_text(y))))
         for label, ring in zip(classes, rings, strict=True)
         if len(ring)
     ]
@@ -96,18 +102,33 @@ def class_names(spec: ModelSpec) -> tuple[str, ...]:
     return spec.classes.names[int(spec.box.background == "first") :]
 
 
-def _without_resampling(rings: list[Int64]) -> list[Int64]:
-    """The rings of a photo, those with a diagonal step as long as the longest."""
-    longest = max(_RESAMPLED_VERTICES, *map(len, rings), 0)
+def _without_resampling(rings: Sequence[MaskRing]) -> list[Int64]:
+    """The rings of a photo; those of one piece with a diagonal step are as long as the longest."""
+    longest = max(_RESAMPLED_VERTICES, *(len(ring.pixels) for ring in rings), 0)
     return [
-        np.pad(ring, ((0, longest - len(ring)), (0, 0)), "edge") if has_diagonal(ring) else ring
+        np.pad(ring.pixels, ((0, longest - len(ring.pixels)), (0, 0)), "edge")
+        if ring.has_diagonal and not ring.has_bridges
+        else ring.pixels
         for ring in rings
     ]
 
 
-def _line(label: int, numbers: Float64, decimals: int) -> str:
-    texts = (f"{number:.{decimals}f}".rstrip("0").rstrip(".") for number in numbers)
-    return " ".join((str(label), *texts))
+def _pixel_text(size: int, decimals: int) -> Callable[[int], str]:
+    """From a pixel's coordinate to its fraction of the size; a photo's outlines repeat many."""
+
+    @cache
+    def text(pixel: int) -> str:
+        return _text((pixel + IN_PIXEL_PX) / size, decimals)
+
+    return text
+
+
+def _line(label: int, numbers: Iterable[str]) -> str:
+    return " ".join((str(label), *numbers))
+
+
+def _text(number: float, decimals: int) -> str:
+    return f"{number:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def _write_text(path: Path, text: str) -> None:

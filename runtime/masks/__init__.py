@@ -10,4 +10,5 @@ boundary: the edges between foreground and background, linked to rings
 polygons: outlines of masks as polygons with holes
 simplify: Douglas-Peucker simplification of many rings
 pixel_rings: rings over a mask's own pixels, for readers that paint the outlines of polygons
+bridges: the shortest ways between the pieces of a mask
 """

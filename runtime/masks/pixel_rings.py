@@ -14,8 +14,8 @@ pixels, which the even-odd rule cancels:
 
 * a hole to the nearest ring on its left, over pixels of the mask: nothing is added;
 * parts that touch at a corner, by one diagonal step: nothing is added;
-* parts that do not touch, by the shortest way: a reader paints the pixels in between. The tree of
-  ways with the fewest pixels is chosen.
+* parts that do not touch, by the shortest ways that connect them all (`runtime.masks.bridges`): a
+  reader paints the pixels in between.
 
 Module legend: E boundary edges, J joins, V visited pixels of all walks.
 """
@@ -23,11 +23,13 @@ Module legend: E boundary edges, J joins, V visited pixels of all walks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from model.arrays import Int64
 from runtime.masks.boundary import STEP_X, STEP_Y, Rings, cycles, exteriors, left_neighbors, trace
+from runtime.masks.bridges import shortest_ways
 from runtime.masks.paste import MaskCrop
 from runtime.masks.simplify import run_lengths, run_starts
 
@@ -35,12 +37,30 @@ from runtime.masks.simplify import run_lengths, run_starts
 # that truncates and for one that rounds.
 IN_PIXEL_PX = 0.25
 
-_BLOCK_PAIRS = 1 << 20
 # The foreground pixel on the right of an edge, from the edge's start, by its direction.
 _PIXEL_X = np.array([0, -1, -1, 0])
 _PIXEL_Y = np.array([0, 0, -1, -1])
 # Edges joined in pairs, int64 [J, 2].
 _Joins = Int64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskRing:
+    """One ring for a whole mask.
+
+    Attributes:
+        pixels: int64 [N, 2], as a ring of `part_rings`; [0, 2] if the mask is empty.
+        has_bridges: Whether it goes over pixels that are not of the mask.
+    """
+
+    pixels: Int64
+    has_bridges: bool
+
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether a step changes both x and y."""
+        steps = self.pixels - np.roll(self.pixels, 1, axis=0)
+        return bool((steps != 0).all(axis=1).any())
 
 
 def part_rings(crops: Sequence[MaskCrop]) -> list[list[Int64]]:
@@ -56,24 +76,18 @@ def part_rings(crops: Sequence[MaskCrop]) -> list[list[Int64]]:
     return _walks(rings, _hole_joins(rings), len(crops))
 
 
-def mask_rings(crops: Sequence[MaskCrop]) -> list[Int64]:
-    """One ring per mask, with all its parts and holes.
-
-    Returns:
-        Per mask int64 [N, 2], as `part_rings`; [0, 2] if it is empty.
-    """
-    none = np.empty((0, 2), np.int64)
+def mask_rings(crops: Sequence[MaskCrop]) -> list[MaskRing]:
+    """One ring per mask, with all its parts and holes."""
+    none = MaskRing(np.empty((0, 2), np.int64), has_bridges=False)
     rings = trace(crops)
     if not rings.first.size:
         return [none] * len(crops)
-    joins = np.concatenate((_hole_joins(rings), _part_joins(rings)))
-    return [walks[0] if walks else none for walks in _walks(rings, joins, len(crops))]
-
-
-def has_diagonal(ring: Int64) -> bool:
-    """Whether a step of a ring, int64 [N, 2], changes both x and y."""
-    steps = ring - np.roll(ring, 1, axis=0)
-    return bool((steps != 0).all(axis=1).any())
+    part_joins, bridged = _part_joins(rings)
+    joins = np.concatenate((_hole_joins(rings), part_joins))
+    return [
+        MaskRing(walks[0], mask in bridged) if walks else none
+        for mask, walks in enumerate(_walks(rings, joins, len(crops)))
+    ]
 
 
 def _pixels(rings: Rings) -> tuple[Int64, Int64]:
@@ -88,19 +102,23 @@ def _hole_joins(rings: Rings) -> _Joins:
     return np.stack((left[is_hole], leftmost[is_hole]), axis=1)
 
 
-def _part_joins(rings: Rings) -> _Joins:
-    """Joins that connect the parts of each mask."""
+def _part_joins(rings: Rings) -> tuple[_Joins, set[int]]:
+    """Joins that connect the parts of each mask; the masks whose parts do not all touch."""
     part = exteriors(rings)[rings.of_edge]
     joins, roots = _tree(part, _touching(rings))
     piece = roots[part]
     x, y = _pixels(rings)
+    bridged = set()
     # The edges of a mask are together.
     first = run_starts(rings.edges.mask)
     for start, size in zip(first, run_lengths(first, part.size), strict=True):
         of_mask = slice(start, start + size)
         if (piece[of_mask] != piece[start]).any():
-            joins += (_bridges(x[of_mask], y[of_mask], piece[of_mask]) + start).tolist()
-    return np.array(joins, np.int64).reshape(-1, 2)
+            bridged.add(int(rings.edges.mask[start]))
+            _, number = np.unique(piece[of_mask], return_inverse=True)
+            ways = shortest_ways(x[of_mask], y[of_mask], number)
+            joins += [[start + a, start + b] for a, b in _tree(number, ways)[0]]
+    return np.array(joins, np.int64).reshape(-1, 2), bridged
 
 
 def _touching(rings: Rings) -> _Joins:
@@ -129,43 +147,6 @@ def _tree(part: Int64, pairs: _Joins) -> tuple[list[list[int]], Int64]:
             root[other] = one
             joins.append([a, b])
     return joins, np.array([find(index) for index in range(len(root))])
-
-
-def _bridges(x: Int64, y: Int64, piece: Int64) -> _Joins:
-    """The shortest ways that connect all pieces of a mask, by Prim's algorithm.
-
-    Args:
-        x: int64 [E], the pixel of each edge.
-        y: int64 [E].
-        piece: int64 [E].
-
-    Returns:
-        Pairs of edges; a way between two pixels has as many steps as the larger of its x and y.
-    """
-    _, piece = np.unique(piece, return_inverse=True)
-    _, pixel = np.unique(x * (y.max() + 1) + y, return_index=True)
-    nearest = np.zeros(x.size, np.int64)
-    steps = np.full(x.size, np.iinfo(np.int64).max)
-    joins = []
-    newest = int(np.bincount(piece).argmax())
-    remaining = pixel[piece[pixel] != newest]
-    while remaining.size:
-        sources = pixel[piece[pixel] == newest]
-        block = max(1, _BLOCK_PAIRS // remaining.size)
-        for start in range(0, sources.size, block):
-            some = sources[start : start + block]
-            away = np.abs(x[remaining, None] - x[some])
-            np.maximum(away, np.abs(y[remaining, None] - y[some]), out=away)
-            closest = away.argmin(axis=1)
-            away = away[np.arange(remaining.size), closest]
-            is_shorter = away < steps[remaining]
-            steps[remaining[is_shorter]] = away[is_shorter]
-            nearest[remaining[is_shorter]] = some[closest[is_shorter]]
-        end = int(remaining[steps[remaining].argmin()])
-        joins.append([int(nearest[end]), end])
-        newest = int(piece[end])
-        remaining = remaining[piece[remaining] != newest]
-    return np.array(joins, np.int64)
 
 
 def _walks(rings: Rings, joins: _Joins, masks: int) -> list[list[Int64]]:
@@ -233,6 +214,8 @@ def _corners(x: Int64, y: Int64, walk: Int64) -> list[tuple[int, Int64]]:
     after = np.empty_like(before)
     after[before] = np.arange(walk.size)
     turns = (to_x != to_x[after]) | (to_y != to_y[after])
+    # Points added on a diagonal may pass beside its pixels, so each is a vertex.
+    turns |= (to_x != 0) & (to_y != 0)
     turns[first] |= run_lengths(first, walk.size) == 1
     points = np.stack((x[turns], y[turns]), axis=1)
     split = np.split(points, run_starts(walk[turns])[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.errors import ArtifactError, UsageError
 from model.spec import KeypointHeadSpec, ModelSpec
@@ -175,6 +176,47 @@ def test_a_photo_that_labelme_cannot_open_is_written_beside_its_file(
         writer.write_files(ItemName(str(photo), "a"), picture()[::2, ::2], two())
     with Image.open(folder / "a.png") as saved:
         np.testing.assert_array_equal(np.asarray(saved), decode(photo))
+
+
+def test_a_photo_that_labelme_turns_otherwise_is_written_beside_its_file(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    picture_ = Image.fromarray(picture())
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    # labelme turns pixels by EXIF only, and refuses a file whose EXIF is damaged.
+    for name, options, is_opened in [
+        ("exif.jpg", {"exif": exif}, True),
+        ("exif.png", {"exif": exif}, True),
+        ("exif.webp", {"exif": exif}, True),
+        ("xmp.jpg", {"xmp": xmp}, False),
+        ("xmp.webp", {"xmp": xmp}, False),
+        ("tag.tif", {"tiffinfo": {ExifTags.Base.Orientation: 6}}, False),
+        ("damaged.png", {"exif": b"damaged"}, False),
+        ("damaged.webp", {"exif": b"damaged"}, False),
+    ]:
+        with subtests.test(name):
+            photo = tmp_path / name
+            picture_.save(photo, **options)  # type: ignore[arg-type]
+            run(tmp_path / "out", ["labelme"], {str(photo): two()})
+            content = json.loads((tmp_path / "out" / "labelme" / f"{photo.stem}.json").read_text())
+            expected = f"../../{name}" if is_opened else f"{photo.stem}.png"
+            assert content["imagePath"] == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a separator of Windows, and links need rights there")
+def test_labelme_finds_the_photo_behind_a_link_and_with_a_backslash(tmp_path: Path) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "far" / "away")
+    for name, expected in (("a.png", "../../../a.png"), ("b\\c.png", None)):
+        photo = tmp_path / name
+        Image.fromarray(picture()).save(photo)
+        with ResultWriter(["labelme"], tmp_path / "out", SPEC) as writer:
+            writer.write_files(ItemName(str(photo), "d"), picture(), two())
+        path = tmp_path / "out" / "labelme" / "d.json"
+        assert json.loads(path.read_text())["imagePath"] == (expected or "d.png")
+        assert path.with_suffix(".png").exists() == (expected is None)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from model.arrays import Bool, Int64
 from runtime.masks.paste import MaskCrop
-from runtime.masks.pixel_rings import IN_PIXEL_PX, has_diagonal, mask_rings, part_rings
+from runtime.masks.pixel_rings import IN_PIXEL_PX, MaskRing, mask_rings, part_rings
 from tests.oracles.polygons import parts
 from tests.runtime.masks.test_polygons import NAMED, drawn, random_mask
 
@@ -60,7 +60,8 @@ def all_masks(height: int, width: int) -> list[Bool]:
 
 def assert_painted(masks: Sequence[Bool]) -> None:
     crops = [crop(mask) for mask in masks]
-    for mask, ring, of_parts in zip(masks, mask_rings(crops), part_rings(crops), strict=True):
+    for mask, of_mask, of_parts in zip(masks, mask_rings(crops), part_rings(crops), strict=True):
+        ring = of_mask.pixels
         assert len(of_parts) == len(parts(mask))
         assert all(len(of_part) >= 3 for of_part in of_parts)
         np.testing.assert_array_equal(painted_parts(of_parts, mask.shape), mask)
@@ -70,7 +71,7 @@ def assert_painted(masks: Sequence[Bool]) -> None:
             assert len(ring) >= 3
             result = painted(ring, mask.shape)
             assert result[mask].all()
-            assert pieces(mask) > 1 or not result[~mask].any()
+            assert of_mask.has_bridges == result[~mask].any() == (pieces(mask) > 1)
 
 
 def test_every_mask_of_nine_pixels() -> None:
@@ -84,7 +85,7 @@ def test_named_and_random_masks(subtests: pytest.Subtests) -> None:
             if mask.size:
                 assert_painted([mask])
             else:
-                assert mask_rings([crop(mask)])[0].shape == (0, 2)
+                assert mask_rings([crop(mask)])[0].pixels.shape == (0, 2)
                 assert part_rings([crop(mask)]) == [[]]
     with subtests.test("random"):
         assert_painted([random_mask(rng, 15) for _ in range(200)])
@@ -96,17 +97,18 @@ def test_only_corners_need_a_diagonal() -> None:
     rng = np.random.default_rng(32)
     masks = [random_mask(rng, 20) for _ in range(200)]
     for of_parts in part_rings([crop(mask) for mask in masks]):
-        assert not any(map(has_diagonal, of_parts))
+        assert not any(MaskRing(part, has_bridges=False).has_diagonal for part in of_parts)
     (thin,) = mask_rings([crop(NAMED["thin-diagonal"])])
-    assert len(thin) == 3  # there, and back
-    assert has_diagonal(thin)
+    # Added points may pass beside a pixel of a diagonal that is no vertex.
+    assert {x for x, _ in thin.pixels.tolist()} == {*range(len(NAMED["thin-diagonal"]))}
+    assert thin.has_diagonal
     # Also from the last vertex to the first.
-    assert has_diagonal(np.array([[0, 0], [2, 0], [2, 2]]))
+    assert MaskRing(np.array([[0, 0], [2, 0], [2, 2]]), has_bridges=False).has_diagonal
 
 
 def bridge_pixels(mask: Bool) -> int:
     (ring,) = mask_rings([crop(mask)])
-    return int(painted(ring, mask.shape)[~mask].sum())
+    return int(painted(ring.pixels, mask.shape)[~mask].sum())
 
 
 @pytest.mark.parametrize(
@@ -155,10 +157,10 @@ def test_masks_do_not_depend_on_their_company() -> None:
     rng = np.random.default_rng(34)
     crops = [crop(random_mask(rng)) for _ in range(60)]
     for one, among in zip(crops, mask_rings(crops), strict=True):
-        np.testing.assert_array_equal(mask_rings([one])[0], among)
+        np.testing.assert_array_equal(mask_rings([one])[0].pixels, among.pixels)
 
 
 def test_a_crop_has_its_place_in_the_image() -> None:
     (ring,) = mask_rings([MaskCrop(7, 5, np.ones((2, 3), np.bool_))])
     corners: NDArray[np.int64] = np.array([[7, 5], [8, 5], [8, 7], [7, 7]])
-    assert sorted(ring.tolist()) == sorted(corners.tolist())
+    assert sorted(ring.pixels.tolist()) == sorted(corners.tolist())
