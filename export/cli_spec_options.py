@@ -12,6 +12,8 @@ from runtime.cli.console import fraction, printable, whole_number
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint, SpecOptions
+    from model.live.builder import Builder
+    from model.live.read import LiveModel
 
 
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,16 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--norm-eps", type=float, metavar="EPS", help="BatchNorm epsilon")
     group.add_argument("--names", help="class names: a file with one per line, or a,b,c")
     group.add_argument("--spec", type=Path, help="JSON file with any fields of the spec")
+    code = parser.add_argument_group("live model, of which nothing has to be assumed")
+    code.add_argument(
+        "--model",
+        metavar="CODE:NAME",
+        help="package.module:name or file.py:name, which is imported AND RUN to build the model; "
+        "the weights are loaded into it",
+    )
+    code.add_argument(
+        "--model-args", metavar="JSON", help='arguments of NAME, like {"num_classes": 3}'
+    )
 
 
 def spec_options(args: argparse.Namespace) -> SpecOptions:
@@ -61,7 +73,22 @@ def spec_options(args: argparse.Namespace) -> SpecOptions:
     )
 
 
-def print_reading(checkpoint: Checkpoint) -> None:
+def model_builder(args: argparse.Namespace) -> Builder | None:
+    """The code of `--model`, which has not run yet; None without that option.
+
+    Raises:
+        UsageError: a name or arguments of another form.
+    """
+    if args.model is None:
+        if args.model_args is not None:
+            raise UsageError("--model-args: they are the arguments of --model; add it")
+        return None
+    from model.live.builder import Builder
+
+    return Builder.parse(args.model, args.model_args)
+
+
+def print_reading(checkpoint: Checkpoint | LiveModel) -> None:
     """Print each note about the files that were read, and each assumption, on its own line."""
     for note in checkpoint.notes:
         print(printable(note))

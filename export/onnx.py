@@ -3,6 +3,7 @@
 python -m export.onnx weights.pth -o model.onnx
 python -m export.onnx weights.pth --target tensorrt-rtx --size 800x1344 -o model.rtx.onnx
 python -m export.onnx weights.pth … --precision fp16
+python -m export.onnx weights.pth --model build.py:make -o model.onnx
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.cli_spec_options import add_spec_arguments, spec_options
+from export.cli_spec_options import add_spec_arguments, model_builder, spec_options
 from export.onnx_report import ExportReport, print_report
 from export.targets import TARGETS, Target, landscape_hw, native_candidates, target_named
 from maskport import __version__
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import onnx_ir as ir
+    from torch import nn
 
     from export.passes.half_precision import HalfReport
     from export.tracing import GraphShape
     from model.checkpoint import Checkpoint, SpecOptions
+    from model.live.builder import Builder
+    from model.live.read import LiveModel
     from model.native.options import NativeOptions
     from model.spec import ModelSpec
 
@@ -38,7 +42,7 @@ SAMPLE_PHOTO = Path(__file__).resolve().parent / "data" / "shapes.jpg"
 
 
 def export_onnx(
-    weights: str | Path,
+    weights: str | Path | nn.Module | None,
     output: str | Path,
     options: SpecOptions | None = None,
     shape: GraphShape | None = None,
@@ -49,13 +53,16 @@ def export_onnx(
     native_options: NativeOptions | None = None,
     config: Path | None = None,
     precision: str = "fp32",
+    builder: Builder | None = None,
 ) -> ExportReport:
-    """Export a checkpoint to ONNX.
+    """Export a live model or a checkpoint to ONNX.
 
     Args:
-        weights: a file that `model.checkpoint.load` reads.
+        weights: a module of torchvision's `GeneralizedRCNN` family, or a file that
+            `model.checkpoint.load` reads; None with a builder whose module has its weights.
         output: the ONNX file; not written if anything fails.
-        options: spec fields that the checkpoint does not hold.
+        options: spec fields that the checkpoint does not hold; of a live model, thresholds, sides
+            and class names.
         shape: fixed sizes; dynamic by default, which TensorRT targets do not accept.
         opset: ONNX opset, default 18; a BF16 file always has opset 22.
         check_photo: photo on which the file is compared with the eager model; None: no check.
@@ -65,8 +72,10 @@ def export_onnx(
         config: the framework's own configuration of the model; see `model.checkpoint.load`.
         precision: "fp32", "fp16" or "bf16"; half precision is checked by the emulator, on the
             same photo.
+        builder: the user's code that builds the model; it runs, and `weights` are loaded into it.
 
     Raises:
+        ModelError: a live model that cannot be exported, with the part and what to do.
         UsageError: an invalid option, or an output that would overwrite an input.
         CheckpointError: the weights cannot be read, or their format is unknown.
         ExportError: tracing failed, or the file differs from the eager model beyond the limits.
@@ -77,18 +86,22 @@ def export_onnx(
     from export.precision.check import check_half
     from export.precision.formats import PRECISIONS
     from export.tracing import GraphShape, trace
-    from model.checkpoint import load
     from model.native.options import NativeOptions
 
     begin_step = steps.begin if steps else lambda _: None
     destination = target_named(target)
     require_one_of("--precision", precision, PRECISIONS)
     output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset, precision)
-    refuse_overwrite(output, weights, check_photo, config)
+    path = Path(weights) if isinstance(weights, str | os.PathLike) else None
+    refuse_overwrite(output, path, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
-    begin_step("reading the weights")
-    checkpoint = load(weights, options, config)
+    begin_step("reading the model" if path is None else "reading the weights")
+    live = builder or weights if path is None else builder
+    checkpoint = _read(path, live, options, config, shape)
+    shape = shape.on_fixed_canvas(checkpoint.spec.preprocess)
     shape.check(checkpoint.spec.preprocess)
+    if photo is not None:
+        photo = _with_channels(photo, checkpoint.spec.preprocess.channels)
     native = None
     if destination.lowering == "native":
         checkpoint = _for_native(checkpoint, options, shape)
@@ -117,6 +130,38 @@ def export_onnx(
     return ExportReport(output, checkpoint, size, report, native, half, half_check)
 
 
+def _read(
+    path: Path | None,
+    live: nn.Module | Builder | None,
+    options: SpecOptions | None,
+    config: Path | None,
+    shape: GraphShape,
+) -> Checkpoint | LiveModel:
+    """Read a live module, what a builder builds, or a checkpoint."""
+    canvas_hw = None
+    if shape.height is not None and shape.width is not None:
+        canvas_hw = shape.height, shape.width
+    if live is None:
+        from model.checkpoint import load
+
+        if path is None:
+            raise UsageError("expected a weights file, or --model with the code of the model")
+        return load(path, options, config)
+    if config is not None:
+        raise UsageError(f"--config {config}: a live model has its own values; leave it out")
+    from model.live.builder import Builder
+    from model.live.read import read_live
+
+    if isinstance(live, Builder):
+        return live.load(path, options, canvas_hw)
+    return read_live(live, options, canvas_hw)
+
+
+def _with_channels(photo: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.uint8]:
+    """A photo of as many channels as the model takes: its own, repeated."""
+    return photo[:, :, [index % 3 for index in range(channels)]]
+
+
 def _to_half(graph: ir.Model, precision: str) -> HalfReport:
     from export.passes.half_precision import half_precision
     from export.passes.opset_22 import opset_22
@@ -129,8 +174,8 @@ def _to_half(graph: ir.Model, precision: str) -> HalfReport:
 
 
 def _for_native(
-    checkpoint: Checkpoint, options: SpecOptions | None, shape: GraphShape
-) -> Checkpoint:
+    checkpoint: Checkpoint | LiveModel, options: SpecOptions | None, shape: GraphShape
+) -> Checkpoint | LiveModel:
     """Replace the number of candidates by the lowering's default, unless the user set one."""
     from model.spec_options import is_set
 
@@ -166,7 +211,7 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
 def _write(
     graph: ir.Model,
     path: Path,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | LiveModel,
     shape: GraphShape,
     target: Target,
     precision: str = "fp32",
@@ -206,7 +251,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="maskport export", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path, help="weights: .pth, .safetensors, .pkl, .h5")
+    parser.add_argument(
+        "weights",
+        type=Path,
+        nargs="?",
+        help="weights: .pth, .safetensors, .pkl, .h5; not needed if the code of --model loads them",
+    )
     parser.add_argument("-o", "--output", type=Path, help="default: WEIGHTS with suffix .onnx")
     graph = parser.add_argument_group("graph")
     graph.add_argument(
@@ -258,16 +308,19 @@ def _parser() -> Parser:
 def _export(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     require_packages("export", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime")
-    if not args.weights.name:
-        raise UsageError(f"{args.weights}: expected a weights file")
+    weights, builder = args.weights, model_builder(args)
+    if weights is None and (builder is None or args.output is None):
+        raise UsageError("expected a weights file, or --model with the code of the model and -o")
+    if weights is not None and not weights.name:
+        raise UsageError(f"{weights}: expected a weights file")
     from export.cli_graph_options import graph_shape, native_options
 
     target = target_named(args.target)
-    output = args.output or args.weights.with_suffix(target.suffix)
+    output = args.output or weights.with_suffix(target.suffix)
     checks, conversions = int(not args.no_check), int(args.precision != "fp32")
     steps = Steps(3 + checks + conversions * (1 + checks))
     report = export_onnx(
-        args.weights,
+        weights,
         output,
         spec_options(args),
         graph_shape(args.size, args.batch, target),
@@ -278,6 +331,7 @@ def _export(argv: Sequence[str]) -> int:
         native_options(args.nms_rounds, target, args.max_sampling),
         args.config,
         args.precision,
+        builder,
     )
     steps.end()
     print_report(report, args)

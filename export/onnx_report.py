@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from export.passes.half_precision import HalfReport
     from export.precision.check import HalfCheckReport
     from model.checkpoint import Checkpoint
+    from model.live.read import LiveModel
     from model.native.options import NativeOptions
     from model.spec import ModelSpec
 
@@ -36,7 +37,7 @@ class ExportReport:
     """
 
     path: Path
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | LiveModel
     size_bytes: int
     check: CheckReport | None
     rounds: NativeOptions | None = None

@@ -8,7 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -25,7 +25,7 @@ from export.roles import tag_roles
 from model.errors import ExportError, UsageError, in_brief
 from model.mask_rcnn import MaskRCNN, Outputs
 from model.native.options import NativeOptions
-from model.spec import PreprocessSpec
+from model.spec import ModuleBodySpec, PreprocessSpec
 
 DEFAULT_OPSET = 18
 # The lowerings are written for 18, and all tested readers support it. ONNX Runtime 1.31 has no
@@ -59,6 +59,13 @@ class GraphShape:
         """The maximum number of images of one run; None: no limit."""
         return self.batch if self.batch_range is None else self.batch_range[2]
 
+    def on_fixed_canvas(self, spec: PreprocessSpec) -> GraphShape:
+        """With the sides of the model's canvas, if it resizes every photo to one size."""
+        canvas_hw = spec.fixed_canvas_hw if spec.fixed_hw is not None else None
+        if canvas_hw is None or self.height is not None or self.width is not None:
+            return self
+        return replace(self, height=canvas_hw[0], width=canvas_hw[1])
+
     def check(self, spec: PreprocessSpec) -> None:
         """Check the sizes against the preprocessing.
 
@@ -72,6 +79,13 @@ class GraphShape:
                 f"--size {self.height}x{self.width}: this model's canvas is always square, "
                 f"{square}x{square}; use that, or another --long-side"
             )
+        if spec.fixed_hw is not None and spec.fixed_canvas_hw is not None:
+            least = spec.fixed_canvas_hw
+            if (self.height or least[0]) < least[0] or (self.width or least[1]) < least[1]:
+                raise UsageError(
+                    f"--size {self.height}x{self.width}: this model resizes every photo to "
+                    f"{spec.fixed_hw[0]}x{spec.fixed_hw[1]}; use at least {least[0]}x{least[1]}"
+                )
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and (side % divisor or not divisor <= side <= 16384):
                 raise UsageError(
@@ -113,24 +127,37 @@ def trace(
         ExportError: the tracer failed, or the lowering cannot express the network.
     """
     if native_options is None:
-        graph_model = _standard(model, opset)
+        graph_model = _standard(model, shape, opset)
     else:
         graph_model = _native(model, shape, opset, native_options, native_passes)
     _declare_shapes(graph_model, model, shape)
     return graph_model
 
 
-def _standard(model: MaskRCNN, opset: int) -> ir.Model:
-    """Trace with dynamic sizes; fixed ones are declared afterwards, and readers fold them."""
-    divisor = model.spec.preprocess.size_divisor
+def _standard(model: MaskRCNN, shape: GraphShape, opset: int) -> ir.Model:
+    """Trace with dynamic sizes; fixed ones are declared afterwards, and readers fold them.
+
+    A body of the user may need the sides that the file will have, so they are fixed in its trace.
+    """
+    spec = model.spec.preprocess
+    divisor = spec.size_divisor
     # The tracer would specialize on a size of 1, hence two images.
-    height, width = map(model.spec.preprocess.canvas_side, _TRACE_SIDES)
+    height, width = map(spec.canvas_side, _TRACE_SIDES)
     batch = torch.export.Dim("batch", min=1, max=1024)
-    rows = divisor * torch.export.Dim("rows", min=1, max=16384 // divisor)
-    columns = divisor * torch.export.Dim("columns", min=1, max=16384 // divisor)
-    dynamic = {"images": {0: batch, 2: rows, 3: columns}, "image_hw": {0: batch}}
+    sides: dict[int, Any] = {
+        2: divisor * torch.export.Dim("rows", min=1, max=16384 // divisor),
+        3: divisor * torch.export.Dim("columns", min=1, max=16384 // divisor),
+    }
+    is_fixed = isinstance(model.spec.body, ModuleBodySpec) and None not in (
+        shape.height,
+        shape.width,
+    )
+    if is_fixed:
+        height, width, sides = shape.height or height, shape.width or width, {}
+    dynamic = {"images": {0: batch, **sides}, "image_hw": {0: batch}}
     table = standard.translations()
-    graph_model = _run_tracer(model, _example(2, height, width), dynamic, opset, table)
+    example = _example(2, model.spec.preprocess.channels, height, width)
+    graph_model = _run_tracer(model, example, dynamic, opset, table)
     compact_heads(graph_model)
     # The tracer's shapes contain its own size names.
     for node in graph_model.graph.all_nodes():
@@ -149,7 +176,8 @@ def _native(
     if shape.batch_range is not None:
         batch = torch.export.Dim("batch", min=shape.batch_range[0], max=shape.batch_range[2])
         dynamic = {"images": {0: batch}, "image_hw": {0: batch}}
-    example = _example(shape.batch or shape.largest_batch, shape.height, shape.width)
+    channels = model.spec.preprocess.channels
+    example = _example(shape.batch or shape.largest_batch, channels, shape.height, shape.width)
     table = native.translations(options, shape.largest_batch)
     graph_model = _run_tracer(model, example, dynamic, opset, table)
     for rewrite in passes:
@@ -159,9 +187,11 @@ def _native(
     return graph_model
 
 
-def _example(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _example(
+    batch: int, channels: int, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     return (
-        torch.zeros(1, 3, height, width).expand(batch, -1, -1, -1),
+        torch.zeros(1, channels, height, width).expand(batch, -1, -1, -1),
         torch.tensor([[float(height), float(width)]] * batch),
     )
 
@@ -216,7 +246,8 @@ def _declare_shapes(graph_model: ir.Model, model: MaskRCNN, shape: GraphShape) -
         side = spec.keypoint.side
         trailing_of["keypoint_heatmaps"] = [rows, len(spec.keypoint.names), side, side]
     images, image_hw = graph_model.graph.inputs
-    images.shape = ir.Shape([batch, 3, shape.height or "height", shape.width or "width"])
+    channels = spec.preprocess.channels
+    images.shape = ir.Shape([batch, channels, shape.height or "height", shape.width or "width"])
     image_hw.shape = ir.Shape([batch, 2])
     for value in graph_model.graph.outputs:
         value.shape = ir.Shape([batch, *trailing_of.get(value.name or "", [])])

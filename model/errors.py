@@ -24,6 +24,10 @@ class CheckpointError(MaskportError):
     """A weights file cannot be read, is unsafe, or is of an unknown dialect."""
 
 
+class ModelError(MaskportError):
+    """A live model cannot be read or exported, or the user's code does not build one."""
+
+
 class SpecError(MaskportError):
     """A `ModelSpec`, or a part of one, is malformed or contradicts itself."""
 

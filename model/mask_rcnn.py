@@ -5,6 +5,7 @@ Legend: N images, H x W canvas, D detections per image, M mask side, J keypoints
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 from model.bodies.fpn import FeaturePyramid
 from model.bodies.mobilenet import MobileNetV3Body
 from model.bodies.resnet import ResNetBody, RoIStage
+from model.errors import SpecError
 from model.heads.box import BoxHead
+from model.heads.kept import KeptParts
 from model.heads.keypoint import KeypointHead
 from model.heads.mask import MaskHead
 from model.heads.rpn import RegionProposalNetwork
 from model.heads.selection import DetectionSelector, Selection
 from model.ops import Operators, RoIPooler
 from model.placement import Windows, image_windows
-from model.spec import ModelSpec, PreprocessSpec, ResNetSpec
+from model.spec import MobileNetV3Spec, ModelSpec, PreprocessSpec, ResNetSpec
 
 
 class Outputs(NamedTuple):
@@ -53,11 +56,12 @@ class Normalize(nn.Module):
     def __init__(self, spec: PreprocessSpec) -> None:
         super().__init__()
         self.pads_first = spec.padding == "zero-before"
-        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
+        mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (spec.mean, spec.std))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: Tensor, windows: Windows) -> Tensor:
-        """Map float32 [N, 3, H, W] to the same shape."""
+        """Map float32 [N, C, H, W] to the same shape."""
         # Most eager models normalize before they pad, so that the padding is zero.
         inside = windows.inside()[:, None]
         if self.pads_first:
@@ -69,47 +73,53 @@ class MaskRCNN(nn.Module):
     """Mask R-CNN, Faster R-CNN and Keypoint R-CNN as a spec describes them.
 
     The names of the children are the roles of the exported graph's nodes, stored in every file.
+    `kept` has the modules of the user that take the place of the spec's layers.
 
     Source: Mask R-CNN; torchvision `GeneralizedRCNN` without its transform: the runtime resizes,
     the network normalizes.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, kept: KeptParts | None = None) -> None:
         super().__init__()
+        kept = kept or KeptParts()
+        _require_parts(spec, kept)
         self.spec = spec
         self.normalise = Normalize(spec.preprocess)
-        is_resnet = isinstance(spec.body, ResNetSpec)
-        self.body = ResNetBody(spec.body) if is_resnet else MobileNetV3Body(spec.body)  # type: ignore[arg-type]
-        self.fpn = None if spec.fpn is None else FeaturePyramid(self.body.channels, spec.fpn)
-        channels = self.body.channels[-1] if spec.fpn is None else spec.fpn.channels
-        self.rpn = RegionProposalNetwork(channels, spec.rpn, spec.anchors, _level_strides(spec))
+        self.body, body_channels = _body(spec, kept)
+        self.fpn = None if spec.fpn is None else FeaturePyramid(body_channels, spec.fpn)
+        channels = body_channels[-1] if spec.fpn is None else spec.fpn.channels
+        self.rpn = RegionProposalNetwork(
+            channels, spec.rpn, spec.anchors, _level_strides(spec), kept.rpn_head
+        )
         self.box_pool = RoIPooler(spec.box.pooler)
         self.roi_stage: RoIStage | None = None
         if spec.roi_stage is not None:
             self.roi_stage = RoIStage(channels, spec.roi_stage)
             channels = spec.roi_stage.channels
-        self._add_heads(spec, channels)
+        self._add_heads(spec, channels, kept)
 
-    def _add_heads(self, spec: ModelSpec, channels: int) -> None:
+    def _add_heads(self, spec: ModelSpec, channels: int, kept: KeptParts) -> None:
         classes, has_stage = spec.num_foreground, self.roi_stage is not None
         side = spec.box.pooler.output_size
-        self.box_head = BoxHead(channels, side, spec.box, classes, mean=has_stage)
+        self.box_head = kept.box_head or BoxHead(
+            channels, side, spec.box, classes, mean=has_stage
+        )
         self.select = DetectionSelector(spec.box, classes, spec.anchors.end_shift)
-        self.mask_head: MaskHead | None = None
+        self.mask_head: nn.Module | None = None
         if spec.mask is not None:
             num_outputs = 1 if spec.mask.class_agnostic else len(spec.classes.names)
             self.mask_pool = RoIPooler(spec.mask.pooler)
-            self.mask_head = MaskHead(channels, spec.mask, num_outputs)
-        self.keypoint_head: KeypointHead | None = None
+            self.mask_head = kept.mask_head or MaskHead(channels, spec.mask, num_outputs)
+        self.keypoint_head: nn.Module | None = None
         if spec.keypoint is not None:
             self.keypoint_pool = RoIPooler(spec.keypoint.pooler)
-            self.keypoint_head = KeypointHead(channels, spec.keypoint)
+            self.keypoint_head = kept.keypoint_head or KeypointHead(channels, spec.keypoint)
 
     def forward(self, images: Tensor, image_hw: Tensor) -> Outputs:
         """Detect objects.
 
         Args:
-            images: float32 [N, 3, H, W], resized, in the spec's channel order and value range,
+            images: float32 [N, C, H, W], resized, in the spec's channel order and value range,
                 placed on the canvas as the spec has it; pixels outside the images are ignored.
             image_hw: float32 [N, 2], height and width of each image on the canvas, in pixels.
         """
@@ -173,8 +183,40 @@ class MaskRCNN(nn.Module):
         return heatmaps.reshape(*valid.shape, *heatmaps.shape[1:]), cut
 
 
+def _require_parts(spec: ModelSpec, kept: KeptParts) -> None:
+    """Refuse a spec of the user's own modules without those modules."""
+    heads = {
+        "body": (getattr(spec.body, "name", ""), kept.body),
+        "RPN head": (spec.rpn.module, kept.rpn_head),
+        "box head": (spec.box.module, kept.box_head),
+        "mask head": (spec.mask.module if spec.mask else "", kept.mask_head),
+        "keypoint head": (spec.keypoint.module if spec.keypoint else "", kept.keypoint_head),
+    }
+    for part, (name, module) in heads.items():
+        if name and module is None:
+            raise SpecError(
+                f"spec: the {part} is a module of the user, {name}, which a spec cannot describe; "
+                "pass the model itself (--model)"
+            )
+
+
+def _body(spec: ModelSpec, kept: KeptParts) -> tuple[nn.Module, Sequence[int]]:
+    """The body, and the channels of its outputs."""
+    if kept.body is not None:
+        return kept.body, [spec.body.channels[i] for i in spec.body.outputs]
+    inputs = spec.preprocess.channels
+    if isinstance(spec.body, ResNetSpec):
+        resnet = ResNetBody(spec.body, inputs)
+        return resnet, resnet.channels
+    assert isinstance(spec.body, MobileNetV3Spec)
+    mobilenet = MobileNetV3Body(spec.body, inputs)
+    return mobilenet, mobilenet.channels
+
+
 def _level_strides(spec: ModelSpec) -> tuple[int, ...]:
-    """Nominal strides of the RPN's levels."""
+    """Nominal strides of the RPN's levels; empty if the anchors do not need them."""
+    if spec.anchors.stride_rule == "canvas":
+        return ()
     strides = spec.box.pooler.strides
     has_extra = spec.fpn is not None and spec.fpn.extra_level == "pool"
     return (*strides, 2 * strides[-1]) if has_extra else strides

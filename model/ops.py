@@ -178,9 +178,10 @@ class OpaqueOperators:
     def pyramid_pool(
         self, features: Sequence[Tensor], rois: Tensor, valid: Tensor, spec: PoolerSpec
     ) -> tuple[Tensor, Tensor]:
-        """Pool on as many levels as the spec has strides."""
-        levels = list(features[: len(spec.strides)])
-        pooled, cut = torch.ops.maskrcnn.pyramid_pool(levels, rois, valid, pooler_to_json(spec))
+        """Pool on one level per stride of the spec."""
+        pooled, cut = torch.ops.maskrcnn.pyramid_pool(
+            list(features), rois, valid, pooler_to_json(spec)
+        )
         return pooled, cut
 
     def nms_keep(
@@ -213,4 +214,5 @@ class RoIPooler(nn.Module):
         Returns:
             float32 [N * R, C, P, P]; samples_cut, int32 [N].
         """
-        return self.operators.pyramid_pool(features, rois, valid, self.spec)
+        levels = [features[level] for level in self.spec.pooled_levels]
+        return self.operators.pyramid_pool(levels, rois, valid, self.spec)

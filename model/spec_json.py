@@ -94,10 +94,11 @@ def _build(cls: type[_Spec], data: object, path: str) -> _Spec:
     for key in data:
         if key not in known:
             raise SpecError(_unknown(key, known, path))
-    missing = [name for name in known if name not in data]
+    added = {f.name for f in fields(cls) if f.metadata.get("added")}  # type: ignore[arg-type]
+    missing = [name for name in known if name not in data and name not in added]
     if missing:
         raise SpecError(f"{path}: missing field '{missing[0]}'; add it")
-    return cls(**{name: _value(hints[name], data[name], f"{path}.{name}") for name in known})
+    return cls(**{name: _value(hints[name], data[name], f"{path}.{name}") for name in data})
 
 
 def _value(hint: Any, data: Any, path: str) -> Any:

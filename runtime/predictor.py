@@ -247,7 +247,7 @@ class Predictor(Closing):
         """
         call = Call([photo], [""], Selection())
         with call.timed("decode"):
-            pixels = decode(photo)
+            pixels = decode(photo, self.spec.preprocess.channels)
         self.times.add(call.seconds)
         return pixels
 
@@ -258,7 +258,7 @@ class Predictor(Closing):
         short, long = self.spec.preprocess.short_side, self.spec.preprocess.long_side
         for artifact in self.artifacts:
             sides = artifact.manifest.canvas_hw or (short, min(long, short * 4 // 3))
-            self.predict(np.zeros((*sides, 3), np.uint8))
+            self.predict(np.zeros((*sides, self.spec.preprocess.channels), np.uint8))
         prepare()
         self.times = StageTimes()
 

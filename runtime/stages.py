@@ -227,7 +227,7 @@ class Stages:
     def _decode(self, photo: Photo) -> Decoded:
         if self._scaled_decode:
             return decode_at_least(photo, self._resized_hw)
-        return whole(decode(photo))
+        return whole(decode(photo, self.spec.preprocess.channels))
 
     def _resized_hw(self, photo_hw: tuple[int, int]) -> tuple[int, int]:
         """A photo's size on the canvas chosen for it."""

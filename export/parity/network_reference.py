@@ -18,6 +18,7 @@ from torch import Tensor
 from export.parity.torchvision_reference import THRESHOLD_MARGIN, EagerRun, TorchvisionEager
 from model.arrays import UInt8
 from model.checkpoint import Checkpoint
+from model.live.read import LiveModel
 from model.heads.selection import DetectionSelector
 from model.mask_rcnn import Outputs
 from model.placement import Windows, image_windows
@@ -162,9 +163,9 @@ def _candidates(
 
 
 def eager_reference(
-    checkpoint: Checkpoint, canvas_hw: tuple[int, int] | None = None
+    checkpoint: Checkpoint | LiveModel, canvas_hw: tuple[int, int] | None = None
 ) -> TorchvisionEager | NetworkEager:
-    """The reference of a checkpoint: torchvision's own model, or our network."""
+    """The reference: the live module itself, torchvision's own model, or our network."""
     if checkpoint.spec.dialect == "torchvision":
         return TorchvisionEager(checkpoint, canvas_hw)
     return NetworkEager(checkpoint, canvas_hw)

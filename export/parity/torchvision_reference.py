@@ -23,6 +23,7 @@ from torchvision.ops.boxes import clip_boxes_to_image
 
 from model.arrays import Float32
 from model.checkpoint import Checkpoint
+from model.live.read import LiveModel
 from model.families.torchvision.reference import eager_model
 from model.spec import ModelSpec
 from runtime.compare.attribution import EagerTrace
@@ -87,23 +88,27 @@ class TorchvisionEager:
     """torchvision's own model of a checkpoint, step by step.
 
     Args:
-        checkpoint: of the torchvision dialect.
+        checkpoint: of the torchvision dialect, or a live model, whose own module runs.
         canvas_hw: pad to this canvas, and shrink photos to fit it; None pads as torchvision does.
         model: of torchvision's builders with the same weights; None builds one from the spec.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | LiveModel,
         canvas_hw: tuple[int, int] | None = None,
         model: GeneralizedRCNN | None = None,
     ) -> None:
         self.spec = checkpoint.spec
-        self.model = model or eager_model(checkpoint.spec, checkpoint.original)
+        if isinstance(checkpoint, LiveModel):
+            model = model or checkpoint.reference
+        else:
+            model = model or eager_model(checkpoint.spec, checkpoint.original)
+        self.model = model
         self._canvas_hw = canvas_hw
 
     def run(self, photo: npt.NDArray[np.uint8], score_threshold: float | None = None) -> EagerRun:
-        """Detect on one uint8 [h, w, 3] RGB photo, with another score threshold if given."""
+        """Detect on one uint8 [h, w, C] photo, with another score threshold if given."""
         return self.run_batch([photo], score_threshold)[0]
 
     def run_batch(
@@ -123,7 +128,7 @@ class TorchvisionEager:
         if self._canvas_hw is None:
             images, _ = self.model.transform(photos)
             return images
-        canvas = photos[0].new_zeros(len(photos), 3, *self._canvas_hw)
+        canvas = photos[0].new_zeros(len(photos), len(photos[0]), *self._canvas_hw)
         sizes = []
         for row, photo in enumerate(photos):
             hw = resized_hw((photo.shape[1], photo.shape[2]), self.spec.preprocess, self._canvas_hw)
@@ -137,6 +142,8 @@ def _run(
     model: GeneralizedRCNN, spec: ModelSpec, photo_hws: list[tuple[int, int]], images: ImageList
 ) -> list[EagerRun]:
     features = model.backbone(images.tensors)
+    if isinstance(features, Tensor):
+        features = {"0": features}
     proposals, _ = model.rpn(images, features)
     with _outputs_of(model.roi_heads, "box_predictor", "keypoint_predictor") as outputs:
         detections, _ = model.roi_heads(features, proposals, images.image_sizes)

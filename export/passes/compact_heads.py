@@ -34,10 +34,21 @@ def compact_heads(model: ir.Model) -> bool:
     changed = False
     for role in _ROLES:
         head = [node for node in model.graph if role_of(node) == role]
-        if head:
+        if head and _is_rowwise(model.graph, head):
             _compact(model.graph, _with_stage(model.graph, head), role)
             changed = True
     return changed
+
+
+def _is_rowwise(graph: ir.Graph, head: list[ir.Node]) -> bool:
+    """Whether all that the head reads has a row per detection.
+
+    A module of the user may compute with the number of rows, which would be that of all rows.
+    """
+    rows = _with_stage(graph, head)
+    reads_input = any(value in graph.inputs for node in rows for value in node.inputs)
+    entering = _entering(rows, {value for node in rows for value in node.outputs})
+    return not reads_input and all(v.shape is not None and len(v.shape) in (2, 4) for v in entering)
 
 
 def _with_stage(graph: ir.Graph, head: list[ir.Node]) -> list[ir.Node]:

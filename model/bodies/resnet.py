@@ -7,7 +7,7 @@ convolution. detectron2's checkpoints do neither, so these blocks differ but kee
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Layout:
     dilation: int
     stride_in_1x1: bool
     norm: Norm | None
+    first_dilation: int = 0  # of the first block; 0: as of the others
 
     def conv(self, inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
         """A 1x1 or 3x3 convolution, padded so that only the stride changes the sides."""
@@ -94,11 +95,11 @@ class Bottleneck(nn.Module):
 class ResNetBody(nn.Module):
     """Stem and stages; returns the stages in `spec.outputs`, finest first."""
 
-    def __init__(self, spec: ResNetSpec) -> None:
+    def __init__(self, spec: ResNetSpec, inputs: int = 3) -> None:
         super().__init__()
         norm = norm_layer(spec.norm, spec.norm_eps)
         self.outputs = spec.outputs
-        self.conv1 = nn.Conv2d(3, spec.stem_channels, 7, 2, 3, bias=norm is None)
+        self.conv1 = nn.Conv2d(inputs, spec.stem_channels, 7, 2, 3, bias=norm is None)
         self.bn1 = nn.Identity() if norm is None else norm(spec.stem_channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if spec.stem_pool == "both" else _EndPaddedPool()
@@ -111,6 +112,7 @@ class ResNetBody(nn.Module):
                 spec.dilations[stage],
                 spec.stride_in_1x1,
                 norm,
+                spec.first_dilations[stage] if spec.first_dilations else 0,
             )
             stride = 1 if stage == 0 or spec.dilations[stage] > 1 else 2
             blocks = _stage(inputs, layout, spec.block, spec.blocks[stage], stride)
@@ -119,7 +121,7 @@ class ResNetBody(nn.Module):
         self.channels = [spec.channels[i] for i in spec.outputs]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map [N, 3, H, W] to one feature map per output."""
+        """Map [N, inputs, H, W] to one feature map per output."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         features = []
         for stage in range(max(self.outputs) + 1):
@@ -156,7 +158,8 @@ def _stage(
 ) -> OrderedDict[str, nn.Module]:
     block_class = BasicBlock if block == "basic" else Bottleneck
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    blocks["0"] = block_class(inputs, layout, stride)
+    first = replace(layout, dilation=layout.first_dilation or layout.dilation)
+    blocks["0"] = block_class(inputs, first, stride)
     for index in range(1, count):
         blocks[str(index)] = block_class(layout.outputs, layout, 1)
     return blocks

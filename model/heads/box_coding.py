@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from model.spec.proposals import SizeClamp
-
-MAX_LOG_RATIO = math.log(1000.0 / 16)
+from model.spec.proposals import MAX_LOG_RATIO, SizeClamp
 
 
 def decode(
@@ -17,6 +13,7 @@ def decode(
     reference: Tensor,
     weights: tuple[float, float, float, float],
     size_clamp: SizeClamp,
+    max_log_ratio: float = MAX_LOG_RATIO,
 ) -> Tensor:
     """Apply regression deltas to reference boxes.
 
@@ -26,6 +23,7 @@ def decode(
         weights: divisors of dx, dy, dw, dh.
         size_clamp: bound on dw and dh: "upper" (torchvision, detectron2), "both" (MMDetection) or
             "none" (Matterport).
+        max_log_ratio: that bound.
 
     Returns:
         float32 [..., 4] xyxy, in the reference's frame, not clipped.
@@ -39,8 +37,8 @@ def decode(
     center = _divide(deltas[..., :2], weights[:2]) * size + center
     log_ratio = _divide(deltas[..., 2:], weights[2:])
     if size_clamp != "none":
-        lowest = -MAX_LOG_RATIO if size_clamp == "both" else None
-        log_ratio = log_ratio.clamp(min=lowest, max=MAX_LOG_RATIO)
+        lowest = -max_log_ratio if size_clamp == "both" else None
+        log_ratio = log_ratio.clamp(min=lowest, max=max_log_ratio)
     half = 0.5 * (torch.exp(log_ratio) * size)
     return torch.cat([center - half, center + half], dim=-1)
 

@@ -22,18 +22,25 @@ from model.spec import AnchorSpec, RpnSpec
 class RegionProposalNetwork(nn.Module):
     """Proposals with static counts: always R rows, some of which may be invalid.
 
+    `head` replaces the head of the spec; it has the face of `RpnHead`.
+
     Source: Faster R-CNN, sec. 3.1; torchvision `RegionProposalNetwork.filter_proposals`.
     """
 
     def __init__(
-        self, channels: int, spec: RpnSpec, anchors: AnchorSpec, strides: Sequence[int]
+        self,
+        channels: int,
+        spec: RpnSpec,
+        anchors: AnchorSpec,
+        strides: Sequence[int],
+        head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.operators: Operators = OPAQUE
         self.anchors = anchors
         self.strides = tuple(strides)
-        self.head = RpnHead(channels, spec.conv_widths, anchors.per_cell)
+        self.head = head or RpnHead(channels, spec.conv_widths, anchors.per_cell)
         for level in range(len(anchors.sizes)):
             self.register_buffer(f"cell{level}", cell_anchors(anchors, level), persistent=False)
 
@@ -75,7 +82,10 @@ class RegionProposalNetwork(nn.Module):
             levels = [_concatenated(levels)]
         best = [self._best(*level) for level in levels]
         top_deltas, anchors, top_logits = (torch.cat(t, dim=1) for t in zip(*best, strict=True))
-        boxes = decode(top_deltas, anchors, self.spec.box_weights, self.spec.size_clamp)
+        spec = self.spec
+        boxes = decode(
+            top_deltas, anchors, spec.box_weights, spec.size_clamp, spec.max_log_ratio
+        )
         return windows.clip(boxes, self.spec.clip_to, self.anchors.end_shift), top_logits
 
     def _flatten(
@@ -108,10 +118,10 @@ class RegionProposalNetwork(nn.Module):
         return top_deltas, embedding(index, anchors), values
 
     def _anchors(self, level: int, grid_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Tensor:
-        stride = self.strides[level]
-        stride_yx = (stride, stride)
         if self.anchors.stride_rule == "canvas":
             stride_yx = (canvas_hw[0] // grid_hw[0], canvas_hw[1] // grid_hw[1])
+        else:
+            stride_yx = (self.strides[level], self.strides[level])
         cell: Tensor = self.get_buffer(f"cell{level}")
         return grid_anchors(cell, grid_hw, stride_yx, self.anchors.offset)
 
@@ -172,11 +182,13 @@ def cell_anchors(spec: AnchorSpec, level: int) -> Tensor:
     """Anchors of one cell, centered on the origin.
 
     Returns:
-        float32 [A, 4] xyxy, canvas pixels; ratio is height / width.
+        float32 [A, 4] xyxy, canvas pixels; ratio is height / width. `spec.cells` has precedence.
 
     Source: Faster R-CNN, sec. 3.1.1; torchvision `AnchorGenerator.generate_anchors` (rounded),
     detectron2 `DefaultAnchorGenerator` (not rounded).
     """
+    if spec.cells:
+        return torch.tensor(spec.cells[level], dtype=torch.float32)
     sizes = torch.tensor(spec.sizes[level], dtype=torch.float32)
     height_ratio = torch.sqrt(torch.tensor(spec.ratios[level], dtype=torch.float32))
     width_ratio = 1 / height_ratio

@@ -139,7 +139,10 @@ class DetectionSelector(nn.Module):
         flat = deltas.reshape(count, num_proposals * groups, 4)
         selected = torch.gather(flat, 1, index[:, :, None].expand(-1, -1, 4))  # [N, K, 4]
         reference = torch.gather(proposals, 1, best.row[:, :, None].expand(-1, -1, 4))
-        return decode(selected, reference, self.spec.box_weights, self.spec.size_clamp)
+        spec = self.spec
+        return decode(
+            selected, reference, spec.box_weights, spec.size_clamp, spec.max_log_ratio
+        )
 
 
 def _best(

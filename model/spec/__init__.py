@@ -15,7 +15,7 @@ proposals: anchors and the region proposal network
 tree: the whole model
 """
 
-from model.spec.body import FpnSpec, MobileNetV3Spec, ResNetSpec, RoIStageSpec
+from model.spec.body import FpnSpec, MobileNetV3Spec, ModuleBodySpec, ResNetSpec, RoIStageSpec
 from model.spec.heads import BoxHeadSpec, ClassSpec, KeypointHeadSpec, MaskHeadSpec, PasteRule
 from model.spec.input import PreprocessSpec
 from model.spec.pooler import PoolerSpec
@@ -31,6 +31,7 @@ __all__ = [
     "MaskHeadSpec",
     "MobileNetV3Spec",
     "ModelSpec",
+    "ModuleBodySpec",
     "PasteRule",
     "PoolerSpec",
     "PreprocessSpec",

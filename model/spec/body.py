@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from model.spec.checks import counts, not_negative, positive, require
+from model.spec.checks import ADDED, counts, not_negative, positive, require
 
 NormKind = Literal["none", "batch_norm", "group_norm"]
 GROUPS_OF_GROUP_NORM = 32
@@ -32,6 +32,8 @@ class ResNetSpec:
         dilations: of each stage's 3x3 convolutions; a dilated stage keeps its input's resolution.
         outputs: indices of the stages that are returned.
         stem_pool: padding of the stem's max pooling; "end" is bottom and right only (TensorFlow).
+        first_dilations: of the 3x3 convolutions in each stage's first block, if not `dilations`
+            (torchvision's `replace_stride_with_dilation`: those of the stage before).
     """
 
     blocks: tuple[int, ...]
@@ -47,6 +49,7 @@ class ResNetSpec:
     outputs: tuple[int, ...] = (0, 1, 2, 3)
     stem_pool: Literal["both", "end"] = "both"
     kind: Literal["resnet"] = "resnet"
+    first_dilations: tuple[int, ...] = field(default=(), metadata=ADDED)
 
     def __post_init__(self) -> None:
         sized = (self.widths, self.channels, self.dilations)
@@ -62,6 +65,12 @@ class ResNetSpec:
             channels=self.channels,
             groups=self.groups,
             dilations=self.dilations,
+            first_dilations=self.first_dilations,
+        )
+        require(
+            len(self.first_dilations) in (0, len(self.blocks)),
+            f"body: expected one of first_dilations per stage, {len(self.blocks)}, got "
+            f"{len(self.first_dilations)}",
         )
         not_negative("body", norm_eps=self.norm_eps)
         _require_outputs(self.outputs, len(self.blocks))
@@ -102,6 +111,33 @@ class MobileNetV3Spec:
             len(self.channels) == len(self.outputs),
             f"body: expected one entry of channels per output, got {len(self.channels)} for "
             f"{len(self.outputs)} outputs",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleBodySpec:
+    """A body that is the user's own module, which the exported file contains.
+
+    Attributes:
+        name: its class.
+        channels: of each output, finest first.
+        strides: canvas pixels per cell of each output.
+        outputs: indices of its outputs.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    outputs: tuple[int, ...]
+    kind: Literal["module"] = "module"
+
+    def __post_init__(self) -> None:
+        counts("body", channels=self.channels, strides=self.strides)
+        _require_outputs(self.outputs, len(self.channels))
+        require(
+            len(self.channels) == len(self.strides) == len(self.outputs),
+            f"body: expected channels and strides for {len(self.outputs)} outputs, got "
+            f"{len(self.channels)} and {len(self.strides)}",
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from model.errors import SpecError
 
 MOST = 1_000_000  # the largest allowed count
+# Metadata of a field that was added later: files without it have its default.
+ADDED: Mapping[str, bool] = {"added": True}
 
 
 def require(condition: bool, message: str) -> None:

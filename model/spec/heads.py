@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model.spec.body import NormKind, require_groups
-from model.spec.checks import MOST, counts, in_unit_interval, not_negative, positive, require
+from model.spec.checks import ADDED, MOST, counts, in_unit_interval, not_negative, positive, require
 from model.spec.pooler import PoolerSpec
-from model.spec.proposals import SizeClamp
+from model.spec.proposals import MAX_LOG_RATIO, SizeClamp
 
 PasteRule = Literal["integer", "float", "resize"]
 COCO_KEYPOINTS = (
@@ -29,11 +29,13 @@ class BoxHeadSpec:
         choice: "every-class" makes every (proposal, class) pair a candidate; "best-class" only
             each proposal's best class, unless that is the background (Matterport).
         score_inclusive: whether a score equal to the threshold passes.
-        size_clamp: see `RpnSpec`.
+        size_clamp, max_log_ratio: see `RpnSpec`.
         to_image: transform of boxes to the original image: "scale"; "clip", scale and clip, empty
             boxes dropped (detectron2); "round", scale and round, empty boxes dropped (Matterport).
         candidates: maximum number of (proposal, class) pairs that reach NMS; the output
             `candidates_cut` is not 0 if that was too few.
+        module: classes of the user's own head and predictor that the file contains; empty for the
+            layers above.
     """
 
     pooler: PoolerSpec = field(default_factory=PoolerSpec)
@@ -55,6 +57,8 @@ class BoxHeadSpec:
     min_size_inclusive: bool = True
     to_image: Literal["scale", "clip", "round"] = "scale"
     candidates: int = 2000
+    max_log_ratio: float = field(default=MAX_LOG_RATIO, metadata=ADDED)
+    module: str = field(default="", metadata=ADDED)
 
     def __post_init__(self) -> None:
         require(
@@ -65,7 +69,7 @@ class BoxHeadSpec:
         in_unit_interval("box head", score_threshold=self.score_threshold, nms_iou=self.nms_iou)
         counts("box head", conv_widths=self.conv_widths, fc_widths=self.fc_widths)
         not_negative("box head", norm_eps=self.norm_eps, min_size=self.min_size)
-        positive("box head", box_weights=self.box_weights)
+        positive("box head", box_weights=self.box_weights, max_log_ratio=(self.max_log_ratio,))
         require_groups("box head", self.norm if self.conv_widths else "none", *self.conv_widths)
         require(
             self.choice == "every-class" or self.scoring == "softmax",
@@ -80,6 +84,12 @@ class MaskHeadSpec:
     `paste` is "integer" (torchvision: pad one cell, enlarge the box, truncate it to int64),
     "float" (detectron2: sample at pixel centers inside the float box) or "resize" (Matterport:
     resize to the integer box).
+
+    Attributes:
+        dilation: of the 3x3 convolutions.
+        map_side: side of a mask; 0 for twice the pooled side.
+        module: classes of the user's own head or predictor that the file contains; empty for the
+            layers above.
     """
 
     pooler: PoolerSpec = field(default_factory=lambda: PoolerSpec(output_size=14))
@@ -91,9 +101,18 @@ class MaskHeadSpec:
     paste: PasteRule = "integer"
     threshold: float = 0.5
     threshold_inclusive: bool = False
+    dilation: int = field(default=1, metadata=ADDED)
+    map_side: int = field(default=0, metadata=ADDED)
+    module: str = field(default="", metadata=ADDED)
 
     def __post_init__(self) -> None:
-        counts("mask head", conv_widths=self.conv_widths, deconv_width=self.deconv_width)
+        counts(
+            "mask head",
+            conv_widths=self.conv_widths,
+            deconv_width=self.deconv_width,
+            dilation=self.dilation,
+        )
+        not_negative("mask head", map_side=self.map_side)
         not_negative("mask head", norm_eps=self.norm_eps)
         require_groups("mask head", self.norm, *self.conv_widths)
         require(
@@ -107,23 +126,27 @@ class KeypointHeadSpec:
     """The keypoint head: one heatmap per keypoint, four times the pooled side.
 
     `score` of a keypoint: "logit", the heatmap's peak (torchvision), or "softmax", the peak's
-    probability over all positions (detectron2).
+    probability over all positions (detectron2). `map_side` and `module`: see `MaskHeadSpec`; a
+    `map_side` of 0 is four times the pooled side.
     """
 
     pooler: PoolerSpec = field(default_factory=lambda: PoolerSpec(output_size=14))
     conv_widths: tuple[int, ...] = (512,) * 8
     names: tuple[str, ...] = COCO_KEYPOINTS
     score: Literal["logit", "softmax"] = "logit"
+    map_side: int = field(default=0, metadata=ADDED)
+    module: str = field(default="", metadata=ADDED)
 
     def __post_init__(self) -> None:
         counts("keypoint head", conv_widths=self.conv_widths)
+        not_negative("keypoint head", map_side=self.map_side)
         require(len(self.conv_widths) >= 1, "keypoint head: expected at least one convolution")
         require(len(self.names) >= 1, "keypoint head: expected at least one keypoint name")
 
     @property
     def side(self) -> int:
         """Side of a heatmap."""
-        return 4 * self.pooler.output_size
+        return self.map_side or 4 * self.pooler.output_size
 
 
 @dataclass(frozen=True, slots=True)

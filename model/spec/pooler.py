@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from model.spec.checks import counts, not_negative, positive, require
+from model.spec.checks import ADDED, counts, not_negative, positive, require
 
 PoolerKind = Literal["roi_align", "roi_pool", "roi_warp", "crop_and_resize", "prroi_pool"]
 _MOST_SAMPLES = 16
@@ -34,6 +34,7 @@ class PoolerSpec:
             (i + 1)/(n + 1).
         crop_frame: of `crop_and_resize`: "stride" divides by the stride; "image" maps corner to
             corner, the canvas's last pixel to the level's last cell (Matterport).
+        levels: the pooled levels, as ascending indices of the pyramid's; empty for the first ones.
     """
 
     output_size: int = 7
@@ -49,6 +50,12 @@ class PoolerSpec:
     quantise: Literal["floor", "round"] = "round"
     placement: Literal["centred", "even"] = "centred"
     crop_frame: Literal["stride", "image"] = "stride"
+    levels: tuple[int, ...] = field(default=(), metadata=ADDED)
+
+    @property
+    def pooled_levels(self) -> tuple[int, ...]:
+        """Indices of the pyramid's levels that are pooled, finest first."""
+        return self.levels or tuple(range(len(self.strides)))
 
     def __post_init__(self) -> None:
         counts("pooler", output_size=self.output_size, strides=self.strides)
@@ -57,6 +64,16 @@ class PoolerSpec:
             all(b in (a, 2 * a) for a, b in pairwise(self.strides)),
             f"pooler: expected strides that each equal or double the one before, got "
             f"{self.strides}",
+        )
+        require(
+            not self.levels
+            or (
+                len(self.levels) == len(self.strides)
+                and self.levels[0] >= 0
+                and list(self.levels) == sorted(set(self.levels))
+            ),
+            f"pooler: expected one ascending level per stride, got levels {self.levels} and "
+            f"strides {self.strides}",
         )
         positive("pooler", canonical_size=(self.canonical_size,))
         not_negative(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from model.spec.body import FpnSpec, MobileNetV3Spec, ResNetSpec, RoIStageSpec
+from model.spec.body import FpnSpec, MobileNetV3Spec, ModuleBodySpec, ResNetSpec, RoIStageSpec
 from model.spec.checks import require
 from model.spec.heads import BoxHeadSpec, ClassSpec, KeypointHeadSpec, MaskHeadSpec
 from model.spec.input import PreprocessSpec
 from model.spec.pooler import PoolerSpec
 from model.spec.proposals import AnchorSpec, RpnSpec
+
+BodySpec = ResNetSpec | MobileNetV3Spec | ModuleBodySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class ModelSpec:
 
     dialect: str
     architecture: str
-    body: ResNetSpec | MobileNetV3Spec
+    body: BodySpec
     classes: ClassSpec
     fpn: FpnSpec | None = field(default_factory=FpnSpec)
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
@@ -50,12 +52,16 @@ class ModelSpec:
     def _require_levels(self) -> None:
         """Body, pyramid, anchors and poolers must have the same levels."""
         levels = len(self.body.outputs)
+        expected = levels + (self.fpn is not None and self.fpn.extra_level == "pool")
         for pooler in self.poolers:
             require(
-                len(pooler.strides) == levels,
+                bool(pooler.levels) or len(pooler.strides) == levels,
                 f"pooler: expected a stride for each of {levels} levels, got {pooler.strides}",
             )
-        expected = levels + (self.fpn is not None and self.fpn.extra_level == "pool")
+            require(
+                pooler.pooled_levels[-1] < expected,
+                f"pooler: expected levels from 0 to {expected - 1}, got {pooler.levels}",
+            )
         require(
             len(self.anchors.sizes) == expected,
             f"anchors: expected sizes and ratios for {expected} levels, got "
@@ -65,7 +71,7 @@ class ModelSpec:
     def _require_roi_stage(self) -> None:
         if self.roi_stage is None:
             require(
-                bool(self.box.fc_widths or self.box.conv_widths),
+                bool(self.box.fc_widths or self.box.conv_widths or self.box.module),
                 "box head: expected at least one of fc_widths or conv_widths",
             )
             return
@@ -95,5 +101,7 @@ class ModelSpec:
         """Side of the square masks, M; 0 for a model without masks."""
         if self.mask is None:
             return 0
+        if self.mask.map_side:
+            return self.mask.map_side
         stride = 1 if self.roi_stage is None else self.roi_stage.stride
         return 2 * -(-self.mask.pooler.output_size // stride)

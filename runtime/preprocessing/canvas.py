@@ -28,7 +28,7 @@ class Canvas:
     """The graph's inputs for a batch.
 
     Attributes:
-        images: float32 [N, 3, H, W] in the spec's channel order and value range, zero in the
+        images: float32 [N, C, H, W] in the spec's channel order and value range, zero in the
             padding.
         image_hw: float32 [N, 2], each photo's size on the canvas.
         origin_yx: each photo's first row and column on the canvas.
@@ -53,6 +53,8 @@ def resized_hw(
     height, width = photo_hw
     if height < 1 or width < 1:
         raise ImageError(f"the image is {height}x{width}; expected at least one pixel a side")
+    if spec.fixed_hw is not None:
+        return spec.fixed_hw
     if spec.resize_rule == "torchvision":
         scale = _one_scale(height, width, spec, canvas_hw)
         sides = math.floor(height * scale), math.floor(width * scale)
@@ -144,7 +146,7 @@ def to_canvas(
     """Resize photos, place them on canvases of one size, and pad.
 
     Args:
-        photos: uint8 [h, w, 3] RGB each.
+        photos: uint8 [h, w, C] each, RGB if C is 3.
         spec: the resize rule and the graph's value range.
         canvas_hw: a fixed canvas; None takes the spec's square, or the smallest that holds all
             photos, rounded up to the spec's divisor, as the eager model does.
@@ -162,7 +164,7 @@ def to_canvas(
         canvas_hw = shared_canvas_hw(sizes, spec)
     origins = tuple(origin_yx(size, canvas_hw, spec) for size in sizes)
     count = len(photos) if batch is None else batch
-    shape = (count, 3, *canvas_hw)
+    shape = (count, spec.channels, *canvas_hw)
     images = np.empty(shape, np.float32) if pool is None else pool.take(shape)
     image_hw = np.tile(np.array([canvas_hw], np.float32), (count, 1))
     for row, (photo, (height, width)) in enumerate(zip(photos, sizes, strict=True)):
@@ -211,17 +213,17 @@ def shared_canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> 
 
 
 def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
-    """Resize uint8 [h, w, 3] RGB to float32 [3, H, W] in the graph's channels and range."""
-    planes = np.empty((3, *hw), np.float32)
+    """Resize uint8 [h, w, C], RGB if C is 3, to float32 [C, H, W] in the graph's channels."""
+    planes = np.empty((spec.channels, *hw), np.float32)
     _resize_into(planes, photo, spec)
     return planes
 
 
 def _resize_into(planes: Float32, photo: UInt8, spec: PreprocessSpec) -> None:
-    """Fill float32 [3, H, W]."""
+    """Fill float32 [C, H, W]."""
     scale = np.float32(spec.value_range / 255.0)
     if spec.interpolation == "bilinear":
-        channels = (2, 1, 0) if spec.channel_order == "bgr" else (0, 1, 2)
+        channels = (2, 1, 0) if spec.channel_order == "bgr" else tuple(range(spec.channels))
         resize_into(planes, photo, channels, float(scale))
         return
     if spec.channel_order == "bgr":

@@ -34,14 +34,16 @@ def resize_into(
     other way round: results differ by float32's rounding, at most 3e-7 of the value range.
 
     Args:
-        resized: float32 [3, H, W], filled.
-        photo: uint8 [h, w, 3].
+        resized: float32 [C, H, W], filled.
+        photo: uint8 [h, w, bands].
         channels: the photo's channel of each plane.
         scale: factor of all pixels.
 
     Source: torch `interpolate(mode="bilinear", align_corners=False)`, with its index arithmetic.
     """
-    resize = resize_c if IS_COMPILED else resize_numpy
+    # The kernel has loops for three channels.
+    is_rgb = len(channels) == photo.shape[2] == 3
+    resize = resize_c if IS_COMPILED and is_rgb else resize_numpy
     resize(resized, photo, channels, scale)
 
 
@@ -69,8 +71,8 @@ def resize_numpy(resized: Float32, photo: UInt8, channels: Sequence[int], scale:
     rows = zip(*taps(photo.shape[0], resized.shape[1]), strict=True)
     for y, (top, bottom, low) in enumerate(rows):
         upper = photo[top].astype(np.float32)
-        mixed = upper + (photo[bottom].astype(np.float32) - upper) * low  # [w, 3]
-        line = mixed[left] * weights[0] + mixed[right] * weights[1]  # [W, 3]
+        mixed = upper + (photo[bottom].astype(np.float32) - upper) * low  # [w, bands]
+        line = mixed[left] * weights[0] + mixed[right] * weights[1]  # [W, bands]
         resized[:, y] = line[:, list(channels)].T
 
 
