@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from export.cli_spec_options import add_model_arguments, model_builder
 from model.errors import ArtifactError, UsageError
 from runtime.cli.console import Parser, plural, printable, thread_count
 from runtime.cli.figure import require_matplotlib
@@ -124,6 +125,7 @@ def _add_evaluation(parser: Parser) -> None:
         metavar="FILE",
         help="checkpoint or FP32 .onnx file to compare with; default: the model itself",
     )
+    add_model_arguments(parser)
     parser.add_argument(
         "--eval-images", metavar="DIR", help="held-out photos to evaluate the result on"
     )
@@ -165,6 +167,7 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
         import_cache=args.import_cache,
         budget=args.budget,
         reference=args.reference,
+        reference_model=model_builder(args),
         threads=args.threads,
     )
 
@@ -180,8 +183,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     if not args.model.is_file():
         raise ArtifactError(f"{args.model}: no such file; expected an ONNX file of maskport export")
     is_compared = args.budget is not None or args.eval_images is not None
-    if args.reference is not None and not is_compared:
-        raise UsageError("--reference: nothing is compared; add --budget or --eval-images")
+    if (args.reference or args.model_code) is not None and not is_compared:
+        option = "--model" if args.reference is None else "--reference"
+        raise UsageError(f"{option}: nothing is compared; add --budget or --eval-images")
     if args.reference is not None and not args.reference.is_file():
         raise ArtifactError(f"--reference {args.reference}: no such file; check the path")
     if args.annotations is not None and args.eval_images is None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from calib.graph.formats import FORMATS
 from calib.graph.presets import PRESETS, Preset
 from calib.observers.methods import METHODS
 from model.errors import UsageError, require_one_of
 from runtime.whole_numbers import require_threads
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from model.live.builder import Builder
 
 FloatType = Literal["fp32", "fp16"]
 Rounding = Literal["gptq", "nearest"]
@@ -37,6 +42,8 @@ class QuantizeOptions:
         budget: points of agreement AP that may be lost; None quantizes the preset's layers. See
             `calib.search.search`.
         reference: a checkpoint or an ONNX file to agree with; None is the input graph.
+        reference_model: a live module to agree with, or the code that builds it and takes the
+            weights of `reference`.
         reduce_range: give weights 7 bits, so that int8 sums do not saturate on a CPU without VNNI;
             None decides by this CPU where Q/DQ are placed for ONNX Runtime.
         threads: of the CPU; None takes all cores.
@@ -55,6 +62,7 @@ class QuantizeOptions:
     import_cache: Path | None = None
     budget: float | None = None
     reference: Path | None = None
+    reference_model: nn.Module | Builder | None = None
     reduce_range: bool | None = None
     threads: int | None = None
 

@@ -118,7 +118,7 @@ def _check_before_calibration(
     context = RunContext.of(file, options)
     if options.budget is not None or evaluation is not None:
         require_pycocotools("--budget and --eval-images need")
-    if options.reference is not None:
+    if options.reference is not None or options.reference_model is not None:
         open_reference(context).close()
 
 

@@ -11,9 +11,9 @@ from model.errors import UsageError
 from runtime.cli.console import fraction, printable, whole_number
 
 if TYPE_CHECKING:
-    from model.checkpoint import Checkpoint, SpecOptions
+    from model.checkpoint import SpecOptions
     from model.live.builder import Builder
-    from model.live.read import LiveModel
+    from model.live.source import AnyModel
 
 
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +40,15 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--norm-eps", type=float, metavar="EPS", help="BatchNorm epsilon")
     group.add_argument("--names", help="class names: a file with one per line, or a,b,c")
     group.add_argument("--spec", type=Path, help="JSON file with any fields of the spec")
+    add_model_arguments(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the code that builds a live model."""
     code = parser.add_argument_group("live model, of which nothing has to be assumed")
     code.add_argument(
         "--model",
+        dest="model_code",
         metavar="CODE:NAME",
         help="package.module:name or file.py:name, which is imported AND RUN to build the model; "
         "the weights are loaded into it",
@@ -79,16 +85,23 @@ def model_builder(args: argparse.Namespace) -> Builder | None:
     Raises:
         UsageError: a name or arguments of another form.
     """
-    if args.model is None:
+    if args.model_code is None:
         if args.model_args is not None:
             raise UsageError("--model-args: they are the arguments of --model; add it")
         return None
     from model.live.builder import Builder
 
-    return Builder.parse(args.model, args.model_args)
+    return Builder.parse(args.model_code, args.model_args)
 
 
-def print_reading(checkpoint: Checkpoint | LiveModel) -> None:
+def model_arguments(args: argparse.Namespace, weights: Path | None) -> list[str | Path]:
+    """The weights and the code of a command, for the next one."""
+    options = {"--model": args.model_code, "--model-args": args.model_args}
+    given = [part for name, value in options.items() if value for part in (name, value)]
+    return [*([] if weights is None else [weights]), *given]
+
+
+def print_reading(checkpoint: AnyModel) -> None:
     """Print each note about the files that were read, and each assumption, on its own line."""
     for note in checkpoint.notes:
         print(printable(note))

@@ -10,23 +10,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.cli_spec_options import add_spec_arguments, print_reading, spec_options
-from model.errors import UsageError
+from export.cli_spec_options import (
+    add_spec_arguments,
+    model_builder,
+    print_reading,
+    spec_options,
+)
+from model.errors import ModelError, UsageError
 from runtime.cli.console import DONE, Parser, run
 from runtime.cli.next_command import next_step
 from runtime.files import atomic_path, refuse_overwrite
 
 if TYPE_CHECKING:
-    from model.checkpoint import Checkpoint
+    from model.live.source import AnyModel
 
 
-def convert(checkpoint: Checkpoint, output: Path) -> None:
+def convert(checkpoint: AnyModel, output: Path) -> None:
     """Write the weights under the network's own names, float32, with the spec in the header.
 
     The file needs no configuration and no assumptions when it is opened: the spec is complete.
 
     Raises:
         UsageError: the output is not named `.safetensors`, or is the input.
+        ModelError: a live model with parts of its own, which no spec describes.
         ArtifactError: the output cannot be written.
     """
     from safetensors.torch import save_file
@@ -36,6 +42,12 @@ def convert(checkpoint: Checkpoint, output: Path) -> None:
     if output.suffix.lower() != ".safetensors":
         raise UsageError(f"{output}: expected a name that ends in .safetensors")
     refuse_overwrite(output, checkpoint.path)
+    custom = getattr(checkpoint, "kept_paths", ())
+    if custom:
+        raise ModelError(
+            f"{checkpoint.path}: a spec cannot describe its parts {'; '.join(custom)}; export it "
+            "instead"
+        )
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     with atomic_path(output) as temporary:
         save_file(tensors, temporary, header_of(checkpoint.spec))
@@ -56,9 +68,9 @@ def _parser() -> Parser:
 
 def _convert(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    from model.checkpoint import load
+    from model.live.source import open_model
 
-    checkpoint = load(args.weights, spec_options(args), args.config)
+    checkpoint = open_model(args.weights, spec_options(args), args.config, model_builder(args))
     convert(checkpoint, args.output)
     spec, size = checkpoint.spec, args.output.stat().st_size
     print(

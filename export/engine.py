@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from export.builders.library import Library, library_of
 from export.builders.options import BuildOptions
-from export.targets import TARGETS
+from export.targets import TARGETS, target_named
 from maskport import __version__
 from model.errors import ArtifactError, UsageError
 from runtime.artifacts.engine_manifest import HARDWARE_LEVELS, EngineInfo, manifest_path, to_text
@@ -25,8 +26,11 @@ from runtime.cli.next_command import next_step
 from runtime.files import atomic_path
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from export.builders.builder import Built
     from export.onnx_file import OnnxFile
+    from export.tracing import GraphShape
     from runtime.artifacts.metadata import Artifact
 
 _ARCHITECTURE = re.compile(r"sm[0-9]{2,3}")
@@ -42,38 +46,62 @@ class EngineReport:
 
 
 def build_engine(
-    model: str | Path,
+    model: str | Path | nn.Module,
     folder: str | Path | None = None,
     gpu: Sequence[str] = (),
     options: BuildOptions | None = None,
+    shape: GraphShape | None = None,
+    target: str = "tensorrt-rtx",
 ) -> list[EngineReport]:
     """Compile an ONNX file with the library that its metadata names as the target.
 
     Args:
-        model: a file of `maskport export --target tensorrt` or `tensorrt-rtx`.
+        model: a file of `maskport export --target tensorrt` or `tensorrt-rtx`; or a live module,
+            which is first exported to `<class>.rtx.onnx` in the folder, and checked.
         folder: for `<stem>.<arch>.engine` and its manifest; default: the model's folder.
         gpu: architectures like "sm89"; required by TensorRT-RTX. TensorRT builds for the local GPU.
         options: of the build.
+        shape: canvas and batch of a live module; a model that resizes every photo to one size
+            needs none.
+        target: of a live module.
 
     Raises:
+        ModelError: a live module that cannot be exported.
         UsageError: an architecture or option that the library does not support.
         ArtifactError: the file is not ours, is damaged, or was exported for another target.
         MissingDependencyError: the library is not installed.
         EngineBuildError: the library rejected the graph.
     """
-    path, options = Path(model), options or BuildOptions()
+    options = options or BuildOptions()
     for name in gpu:
         if not _ARCHITECTURE.fullmatch(name):
             raise UsageError(f"--gpu: expected architectures like sm86,sm89, got '{name}'")
+    if isinstance(model, str | os.PathLike):
+        if shape is not None:
+            raise UsageError(f"shape: {model} has its own; leave it out")
+        path = Path(model)
+    else:
+        path = _exported(model, Path(folder or "."), shape, target)
     from export.onnx_file import read_onnx
 
     onnx_file = read_onnx(path)
     library = _library(path, onnx_file.artifact)
     architectures = library.architectures(tuple(gpu))
-    target = Path(folder) if folder is not None else path.parent
-    if not target.is_dir():
-        raise UsageError(f"-o {target}: no such folder; create it first")
-    return [_build_one(library, onnx_file, a, options, target) for a in architectures]
+    output = Path(folder) if folder is not None else path.parent
+    if not output.is_dir():
+        raise UsageError(f"-o {output}: no such folder; create it first")
+    return [_build_one(library, onnx_file, a, options, output) for a in architectures]
+
+
+def _exported(model: nn.Module, folder: Path, shape: GraphShape | None, target: str) -> Path:
+    """Export a live module for a target that compiles engines."""
+    from export.onnx import export_onnx
+
+    destination = target_named(target)
+    if not destination.engine:
+        raise UsageError(f"target {target}: no engine is built for it; use tensorrt-rtx")
+    path = folder / f"{type(model).__name__}{destination.suffix}"
+    return export_onnx(model, path, shape=shape, target=target).path
 
 
 def _library(path: Path, artifact: Artifact) -> Library:

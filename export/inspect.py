@@ -13,7 +13,13 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from export.cli_spec_options import add_spec_arguments, print_reading, spec_options
+from export.cli_spec_options import (
+    add_spec_arguments,
+    model_arguments,
+    model_builder,
+    print_reading,
+    spec_options,
+)
 from model.errors import ArtifactError
 from model.spec import ModelSpec
 from model.spec_json import to_json
@@ -32,7 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="maskport inspect", description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="a checkpoint, an .onnx file or an .engine")
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        help="a checkpoint, an .onnx file or an .engine; not needed if the code of --model loads "
+        "the weights",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print only the spec, in the format of --spec"
     )
@@ -42,27 +54,32 @@ def _parser() -> Parser:
 
 def _inspect(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
-    suffix = args.file.suffix.lower()
-    if suffix in (".onnx", ".engine"):
+    builder = model_builder(args)
+    suffix = "" if args.file is None else args.file.suffix.lower()
+    if builder is None and suffix in (".onnx", ".engine"):
         artifact = _artifact(args.file)
         if args.json:
             print(to_json(artifact.spec, indent=2))
             return DONE
         _print_artifact(artifact)
         return DONE
-    from model.checkpoint import load
+    from model.live.read import LiveModel
+    from model.live.source import open_model
 
-    checkpoint = load(args.file, spec_options(args), args.config)
+    checkpoint = open_model(args.file, spec_options(args), args.config, builder)
     if args.json:
         print(to_json(checkpoint.spec, indent=2))
         return DONE
-    count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
-    _print_head(args.file, checkpoint.spec)
-    print(f"{count / 1e6:.1f} M values in {len(checkpoint.tensors)} tensors")
+    tensors = checkpoint.tensors
+    if isinstance(checkpoint, LiveModel):
+        tensors = checkpoint.reference.state_dict()
+    count = sum(tensor.numel() for tensor in tensors.values())
+    _print_head(checkpoint.path, checkpoint.spec)
+    print(f"{count / 1e6:.1f} M values in {len(tensors)} tensors")
     print(f"sha256 {checkpoint.sha256}")
     print("\n".join(describe(checkpoint.spec)))
     print_reading(checkpoint)
-    print(next_step("export", args.file))
+    print(next_step("export", *model_arguments(args, args.file)))
     return DONE
 
 

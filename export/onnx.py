@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from export.passes.half_precision import HalfReport
     from export.tracing import GraphShape
-    from model.checkpoint import Checkpoint, SpecOptions
+    from model.checkpoint import SpecOptions
     from model.live.builder import Builder
-    from model.live.read import LiveModel
+    from model.live.source import AnyModel
     from model.native.options import NativeOptions
     from model.spec import ModelSpec
 
@@ -86,6 +86,7 @@ def export_onnx(
     from export.precision.check import check_half
     from export.precision.formats import PRECISIONS
     from export.tracing import GraphShape, trace
+    from model.live.source import open_model
     from model.native.options import NativeOptions
 
     begin_step = steps.begin if steps else lambda _: None
@@ -96,8 +97,10 @@ def export_onnx(
     refuse_overwrite(output, path, check_photo, config)
     photo = None if check_photo is None else _decode(Path(check_photo))
     begin_step("reading the model" if path is None else "reading the weights")
-    live = builder or weights if path is None else builder
-    checkpoint = _read(path, live, options, config, shape)
+    canvas_hw = None
+    if shape.height is not None and shape.width is not None:
+        canvas_hw = shape.height, shape.width
+    checkpoint = open_model(weights, options, config, builder, canvas_hw)
     shape = shape.on_fixed_canvas(checkpoint.spec.preprocess)
     shape.check(checkpoint.spec.preprocess)
     if photo is not None:
@@ -130,33 +133,6 @@ def export_onnx(
     return ExportReport(output, checkpoint, size, report, native, half, half_check)
 
 
-def _read(
-    path: Path | None,
-    live: nn.Module | Builder | None,
-    options: SpecOptions | None,
-    config: Path | None,
-    shape: GraphShape,
-) -> Checkpoint | LiveModel:
-    """Read a live module, what a builder builds, or a checkpoint."""
-    canvas_hw = None
-    if shape.height is not None and shape.width is not None:
-        canvas_hw = shape.height, shape.width
-    if live is None:
-        from model.checkpoint import load
-
-        if path is None:
-            raise UsageError("expected a weights file, or --model with the code of the model")
-        return load(path, options, config)
-    if config is not None:
-        raise UsageError(f"--config {config}: a live model has its own values; leave it out")
-    from model.live.builder import Builder
-    from model.live.read import read_live
-
-    if isinstance(live, Builder):
-        return live.load(path, options, canvas_hw)
-    return read_live(live, options, canvas_hw)
-
-
 def _with_channels(photo: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.uint8]:
     """A photo of as many channels as the model takes: its own, repeated."""
     return photo[:, :, [index % 3 for index in range(channels)]]
@@ -173,9 +149,7 @@ def _to_half(graph: ir.Model, precision: str) -> HalfReport:
     return report
 
 
-def _for_native(
-    checkpoint: Checkpoint | LiveModel, options: SpecOptions | None, shape: GraphShape
-) -> Checkpoint | LiveModel:
+def _for_native(checkpoint: AnyModel, options: SpecOptions | None, shape: GraphShape) -> AnyModel:
     """Replace the number of candidates by the lowering's default, unless the user set one."""
     from model.spec_options import is_set
 
@@ -211,7 +185,7 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
 def _write(
     graph: ir.Model,
     path: Path,
-    checkpoint: Checkpoint | LiveModel,
+    checkpoint: AnyModel,
     shape: GraphShape,
     target: Target,
     precision: str = "fp32",

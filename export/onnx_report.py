@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from export.parity.check import CheckReport
     from export.passes.half_precision import HalfReport
     from export.precision.check import HalfCheckReport
-    from model.checkpoint import Checkpoint
-    from model.live.read import LiveModel
+    from model.live.source import AnyModel
     from model.native.options import NativeOptions
     from model.spec import ModelSpec
 
@@ -37,7 +36,7 @@ class ExportReport:
     """
 
     path: Path
-    checkpoint: Checkpoint | LiveModel
+    checkpoint: AnyModel
     size_bytes: int
     check: CheckReport | None
     rounds: NativeOptions | None = None

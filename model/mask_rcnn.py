@@ -101,9 +101,7 @@ class MaskRCNN(nn.Module):
     def _add_heads(self, spec: ModelSpec, channels: int, kept: KeptParts) -> None:
         classes, has_stage = spec.num_foreground, self.roi_stage is not None
         side = spec.box.pooler.output_size
-        self.box_head = kept.box_head or BoxHead(
-            channels, side, spec.box, classes, mean=has_stage
-        )
+        self.box_head = kept.box_head or BoxHead(channels, side, spec.box, classes, mean=has_stage)
         self.select = DetectionSelector(spec.box, classes, spec.anchors.end_shift)
         self.mask_head: nn.Module | None = None
         if spec.mask is not None:

@@ -23,13 +23,15 @@ from runtime.postprocessing.certificate import (
 )
 from runtime.preprocessing.canvas_selection import require_one_model
 from runtime.selection import Selection, SelectionOptions
-from runtime.sessions.open import open_session
+from runtime.sessions.open import open_module, open_session
 from runtime.sessions.session import Session
 from runtime.sources.photos import Photo, decode
 from runtime.stages import Call, Stages, StageTimes, name_of
 from runtime.whole_numbers import require_count
 
 if TYPE_CHECKING:  # what `import runtime.predictor` need not load
+    from torch import nn
+
     from model.spec import ModelSpec
     from runtime.stream import PhotoInput, ResultCallback, Streamed, StreamOptions
 
@@ -78,7 +80,7 @@ class Predictor(Closing):
     @classmethod
     def open(
         cls,
-        path: PathLike | Sequence[PathLike],
+        path: PathLike | nn.Module | Sequence[PathLike],
         *,
         backend: str | None = None,
         device: str | None = None,
@@ -91,7 +93,8 @@ class Predictor(Closing):
         """Open an exported `.onnx` file, an `.engine`, or a checkpoint (which needs PyTorch).
 
         Args:
-            path: the file, or several of one model for different canvases.
+            path: the file, or several of one model for different canvases; or a live module of
+                torchvision's `GeneralizedRCNN` family, of which a copy runs in PyTorch.
             backend: "onnxruntime", "onnxruntime-tensorrt" (its TensorRT provider), "tensorrt" (an
                 engine) or "torch" (a checkpoint); None chooses by the suffix.
             device: "cpu", "cuda" or "cuda:1"; None takes the GPU if the backend needs one, else
@@ -107,18 +110,23 @@ class Predictor(Closing):
         Raises:
             ArtifactError: no such file, damaged, changed, or not written by maskport.
             UsageError: contradicting options, or files of different models.
+            ModelError: a live module with a part that cannot be run.
             MissingDependencyError: the backend's library is not installed.
             DeviceError: the backend needs a GPU and none is usable.
         """
         check_on_uncertified(on_uncertified)
-        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-        if len(paths) > 1 and (sha256 is not None or runtime_cache is not None):
+        paths = list(path) if isinstance(path, list | tuple) else [path]
+        is_module = not isinstance(paths[0], str | os.PathLike) if paths else False
+        if (len(paths) > 1 or is_module) and (sha256 is not None or runtime_cache is not None):
             raise UsageError("sha256, runtime_cache: of one file each; open the files one by one")
         cache = None if runtime_cache is None else Path(runtime_cache)
         sessions: list[Session] = []
         try:
-            for one in map(Path, paths):
-                session = open_session(one, backend, threads, sha256, cache, device)
+            for one in paths:
+                if isinstance(one, str | os.PathLike):
+                    session = open_session(Path(one), backend, threads, sha256, cache, device)
+                else:
+                    session = open_module(one, backend, threads, device)
                 sessions.append(session)
             return cls(sessions, on_uncertified, scaled_decode)
         except BaseException:

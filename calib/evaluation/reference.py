@@ -25,27 +25,23 @@ _SHARED: tuple[Callable[[ModelSpec], str], ...] = (
 
 
 def open_reference(context: RunContext) -> Session:
-    """The session of `--reference`, or of the input file.
+    """The session of `--reference` and `--model`, or of the input file.
 
-    A checkpoint runs in PyTorch, with the file's preprocessing, thresholds and limits, so that the
-    two are comparable. Without a number of threads PyTorch's own setting stays.
+    A checkpoint or live model runs in PyTorch, with the file's preprocessing, thresholds and
+    limits, so that the two are comparable. Without a number of threads PyTorch's own setting stays.
 
     Raises:
         UsageError: other classes than the graph's, only one of the two has masks, or the reference
             is not float32 itself.
         MaskportError: it cannot be opened.
     """
-    path = context.options.reference
-    if path is None:
-        return open_session(context.artifact.path, None, context.threads)
-    is_checkpoint = path.suffix.lower() in CHECKPOINT_SUFFIXES
-    session = (
-        _open_checkpoint(path, context)
-        if is_checkpoint
-        else open_session(path, None, context.threads)
-    )
+    path, model = context.options.reference, context.options.reference_model
+    if model is not None or (path is not None and path.suffix.lower() in CHECKPOINT_SUFFIXES):
+        session: Session = _open_in_pytorch(context)
+    else:
+        session = open_session(path or context.artifact.path, None, context.threads)
     try:
-        _require_comparable(path, session.artifact, context.artifact)
+        _require_comparable(session.artifact.path, session.artifact, context.artifact)
     except UsageError:
         session.close()
         raise
@@ -78,14 +74,19 @@ def with_settings_of(graph: ModelSpec, reference: ModelSpec) -> ModelSpec:
     )
 
 
-def _open_checkpoint(path: Path, context: RunContext) -> Session:
+def _open_in_pytorch(context: RunContext) -> Session:
     import torch
 
-    from model.checkpoint import load
+    from model.live.builder import Builder
+    from model.live.source import open_model
     from runtime.sessions.torch import TorchSession
 
     if context.threads is not None:
         torch.set_num_threads(context.threads)
-    checkpoint = load(path)
+    options, model = context.options, context.options.reference_model
+    if isinstance(model, Builder):
+        checkpoint = open_model(options.reference, builder=model)
+    else:
+        checkpoint = open_model(options.reference if model is None else model)
     spec = with_settings_of(context.artifact.spec, checkpoint.spec)
     return TorchSession(replace(checkpoint, spec=spec))

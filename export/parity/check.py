@@ -16,9 +16,8 @@ from export.onnx_file import remove_checksum
 from export.parity.eager_variants import model_noise
 from export.parity.network_reference import NetworkEager, eager_reference
 from export.parity.torchvision_reference import EagerRun, TorchvisionEager
-from model.checkpoint import Checkpoint
-from model.live.read import LiveModel
 from model.errors import ExportError
+from model.live.source import AnyModel
 from runtime.compare.limits import Verdict
 from runtime.compare.matching import compare
 from runtime.compare.noise_check import check_with_noise
@@ -57,7 +56,7 @@ class CheckReport:
 
 
 def check_file(
-    checkpoint: Checkpoint | LiveModel, path: Path, photo: npt.NDArray[np.uint8], name: str
+    checkpoint: AnyModel, path: Path, photo: npt.NDArray[np.uint8], name: str
 ) -> CheckReport:
     """Run the file in ONNX Runtime and the eager model on one photo.
 

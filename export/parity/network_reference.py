@@ -17,9 +17,8 @@ from torch import Tensor
 
 from export.parity.torchvision_reference import THRESHOLD_MARGIN, EagerRun, TorchvisionEager
 from model.arrays import UInt8
-from model.checkpoint import Checkpoint
-from model.live.read import LiveModel
 from model.heads.selection import DetectionSelector
+from model.live.source import AnyModel
 from model.mask_rcnn import Outputs
 from model.placement import Windows, image_windows
 from model.spec import ModelSpec
@@ -38,7 +37,7 @@ class NetworkEager:
         canvas_hw: pad to this canvas, and shrink photos to fit it; None pads by the spec's rule.
     """
 
-    def __init__(self, checkpoint: Checkpoint, canvas_hw: tuple[int, int] | None = None) -> None:
+    def __init__(self, checkpoint: AnyModel, canvas_hw: tuple[int, int] | None = None) -> None:
         self.spec = checkpoint.spec
         self.model = checkpoint.build()
         self._canvas_hw = canvas_hw
@@ -163,7 +162,7 @@ def _candidates(
 
 
 def eager_reference(
-    checkpoint: Checkpoint | LiveModel, canvas_hw: tuple[int, int] | None = None
+    checkpoint: AnyModel, canvas_hw: tuple[int, int] | None = None
 ) -> TorchvisionEager | NetworkEager:
     """The reference: the live module itself, torchvision's own model, or our network."""
     if checkpoint.spec.dialect == "torchvision":

@@ -22,9 +22,9 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops.boxes import clip_boxes_to_image
 
 from model.arrays import Float32
-from model.checkpoint import Checkpoint
-from model.live.read import LiveModel
 from model.families.torchvision.reference import eager_model
+from model.live.read import LiveModel
+from model.live.source import AnyModel
 from model.spec import ModelSpec
 from runtime.compare.attribution import EagerTrace
 from runtime.compare.keypoint_attribution import KeypointTrace
@@ -95,7 +95,7 @@ class TorchvisionEager:
 
     def __init__(
         self,
-        checkpoint: Checkpoint | LiveModel,
+        checkpoint: AnyModel,
         canvas_hw: tuple[int, int] | None = None,
         model: GeneralizedRCNN | None = None,
     ) -> None:

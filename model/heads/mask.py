@@ -24,9 +24,7 @@ class MaskHead(nn.Module):
         super().__init__()
         norm = norm_layer(spec.norm, spec.norm_eps)
         self.class_agnostic = spec.class_agnostic
-        self.convs = MaskRCNNHeads(
-            channels, list(spec.conv_widths), spec.dilation, norm_layer=norm
-        )
+        self.convs = MaskRCNNHeads(channels, list(spec.conv_widths), spec.dilation, norm_layer=norm)
         inputs = spec.conv_widths[-1] if spec.conv_widths else channels
         self.predictor = MaskRCNNPredictor(inputs, spec.deconv_width, num_outputs)
 

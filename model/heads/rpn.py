@@ -83,9 +83,7 @@ class RegionProposalNetwork(nn.Module):
         best = [self._best(*level) for level in levels]
         top_deltas, anchors, top_logits = (torch.cat(t, dim=1) for t in zip(*best, strict=True))
         spec = self.spec
-        boxes = decode(
-            top_deltas, anchors, spec.box_weights, spec.size_clamp, spec.max_log_ratio
-        )
+        boxes = decode(top_deltas, anchors, spec.box_weights, spec.size_clamp, spec.max_log_ratio)
         return windows.clip(boxes, self.spec.clip_to, self.anchors.end_shift), top_logits
 
     def _flatten(

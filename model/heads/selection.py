@@ -140,9 +140,7 @@ class DetectionSelector(nn.Module):
         selected = torch.gather(flat, 1, index[:, :, None].expand(-1, -1, 4))  # [N, K, 4]
         reference = torch.gather(proposals, 1, best.row[:, :, None].expand(-1, -1, 4))
         spec = self.spec
-        return decode(
-            selected, reference, spec.box_weights, spec.size_clamp, spec.max_log_ratio
-        )
+        return decode(selected, reference, spec.box_weights, spec.size_clamp, spec.max_log_ratio)
 
 
 def _best(

@@ -58,7 +58,7 @@ class Builder:
             ) from error
         if not isinstance(values, dict):
             raise UsageError(
-                f"--model-args: expected a JSON object like {{\"num_classes\": 3}}, got {arguments}"
+                f'--model-args: expected a JSON object like {{"num_classes": 3}}, got {arguments}'
             )
         return cls(reference, values)
 
@@ -213,7 +213,8 @@ def _import(name: str) -> ModuleType:
         if not path.is_file():
             raise ModelError(f"--model {name}: no such file; expected the code of the model")
         spec = importlib.util.spec_from_file_location(f"maskport_user_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # as an import does: dataclasses and pickle look it up
         spec.loader.exec_module(module)

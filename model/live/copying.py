@@ -22,8 +22,11 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-_HOOK_FLAGS = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called")
-_HOOK_FLAGS += ("_forward_pre_hooks_with_kwargs",)
+_HOOK_FLAGS = (
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 
 def float32_copy(module: _Module) -> _Module:
@@ -60,8 +63,8 @@ def without_hooks(module: _Module) -> _Module:
     """Remove the hooks of a copy, but for those that compute weights, in place."""
     for part in module.modules():
         for name in _HOOKS:
-            hooks = getattr(part, name, None)
-            for key in [k for k, hook in (hooks or {}).items() if not _computes_weights(hook)]:
+            hooks: dict[int, Any] = getattr(part, name, None) or {}
+            for key in [k for k, hook in hooks.items() if not _computes_weights(hook)]:
                 hooks.pop(key)
                 for flags in _HOOK_FLAGS:
                     getattr(part, flags, {}).pop(key, None)

@@ -57,9 +57,7 @@ def replaced_methods(part: object, base: type, unused: Collection[str] = ()) -> 
         name
         for name in dict.fromkeys(("forward", *names))
         if name not in unused
-        and (
-            getattr(type(part), name, None) is not getattr(base, name, None) or name in vars(part)
-        )
+        and (getattr(type(part), name, None) is not getattr(base, name, None) or name in vars(part))
     ]
 
 

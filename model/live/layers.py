@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.mobilenetv3 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import Conv2dNormActivation, FrozenBatchNorm2d
+from torchvision.ops.misc import SqueezeExcitation
 
+from model.spec.body import NormKind
+
+BLOCKS = (BasicBlock, Bottleneck, InvertedResidual, Conv2dNormActivation, SqueezeExcitation)
+CONTAINERS = (nn.Sequential, nn.ModuleDict, nn.ModuleList)
 _BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 _INACTIVE = (nn.Dropout, nn.Dropout2d)  # in eval mode
 _INPLACE = re.compile(r",? ?inplace=(True|False)")
@@ -45,7 +54,7 @@ def _signatures(module: nn.Module, with_plain: bool) -> list[tuple[str, str]]:
     ]
 
 
-def signature(layer: nn.Module) -> str:
+def signature(layer: Any) -> str:
     """Type and settings of a layer, as far as they decide its result in eval mode."""
     if type(layer) is FrozenBatchNorm2d:
         return f"BatchNorm2d({layer.weight.shape[0]}, {layer.eps!r})"
@@ -53,3 +62,27 @@ def signature(layer: nn.Module) -> str:
         return f"BatchNorm2d({layer.num_features}, {layer.eps!r})"
     name = f"{type(layer).__module__}.{type(layer).__qualname__}"
     return f"{name}({_INPLACE.sub('', layer.extra_repr())})"
+
+
+def norm_of(module: nn.Module) -> tuple[NormKind, float]:
+    """Kind and epsilon of the first normalization; same_layers compares all of them."""
+    layer: Any
+    for layer in module.modules():
+        if isinstance(layer, nn.GroupNorm):
+            return "group_norm", layer.eps
+        if hasattr(layer, "eps") and hasattr(layer, "running_mean"):
+            return "batch_norm", float(layer.eps)
+    return "none", 1e-5
+
+
+def is_ordinary(module: nn.Module) -> bool:
+    """Whether every container inside runs its children as torchvision's blocks do."""
+    for part in module.modules():
+        if "forward" in vars(part):
+            return False
+        if type(part) is IntermediateLayerGetter or not list(part.children()):
+            continue
+        base = next((b for b in (*BLOCKS, *CONTAINERS) if isinstance(part, b)), None)
+        if base is None or type(part).forward is not base.forward:
+            return False
+    return True

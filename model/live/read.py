@@ -20,7 +20,9 @@ from model.families.coco import numbered
 from model.families.dialect import Assumption
 from model.families.torchvision.dialect import DIALECT
 from model.heads.kept import KeptParts
-from model.live import parts, settings
+from model.live import heads as head_readers
+from model.live import settings
+from model.live.backbone import Backbone, read_backbone
 from model.live.copying import (
     float32_copy,
     hooked_parts,
@@ -55,6 +57,7 @@ class LiveModel:
         tensors: of the layers that are ours, by the names of `MaskRCNN`'s state dict.
         reference: a float32 copy of the module on the CPU, in eval mode, with the user's options.
         kept: the parts of the reference that the network contains as they are.
+        kept_paths: their names in the module.
         notes: lines for the user.
         assumptions: none; every value is from the module.
     """
@@ -65,6 +68,7 @@ class LiveModel:
     tensors: Mapping[str, Tensor]
     reference: GeneralizedRCNN
     kept: KeptParts
+    kept_paths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
 
@@ -110,7 +114,7 @@ def read_live(
     }
     path, sha256 = weights or (Path(type(detector).__name__), tensors_sha256(copied))
     notes = _notes(detector, inside, kept)
-    return LiveModel(path, sha256, spec, tensors, copied, names, notes)
+    return LiveModel(path, sha256, spec, tensors, copied, names, tuple(kept.paths), notes)
 
 
 def _modules(kept: KeptParts) -> dict[str, nn.Module]:
@@ -126,7 +130,9 @@ def _own_names(spec: ModelSpec, kept: KeptParts) -> list[str]:
     return [n for n in network.state_dict() if not (prefixes and n.startswith(prefixes))]
 
 
-def _read(model: GeneralizedRCNN, canvas_hw: tuple[int, int] | None) -> tuple[ModelSpec, parts.Kept]:
+def _read(
+    model: GeneralizedRCNN, canvas_hw: tuple[int, int] | None
+) -> tuple[ModelSpec, head_readers.Kept]:
     channels, hw, maps = _probe(model, canvas_hw)
     width = _same_width(model, maps)
     preprocess = settings.preprocess_spec(model.transform, channels)
@@ -137,13 +143,13 @@ def _read(model: GeneralizedRCNN, canvas_hw: tuple[int, int] | None) -> tuple[Mo
             f"returns {len(maps)} maps ({', '.join(maps)}); expected as many"
         )
     strides = tuple(max(1, round(hw[0] / m.shape[2])) for m in maps.values())
-    backbone = parts.read_backbone(model.backbone, maps, strides, channels)
-    kept = parts.Kept()
+    backbone = read_backbone(model.backbone, maps, strides, channels)
+    kept = head_readers.Kept()
     if backbone.kept is not None:
         kept.modules["body"] = backbone.kept
         kept.paths.append("backbone" if backbone.fpn is None else "backbone.body")
     rpn = settings.rpn_spec(model.rpn)
-    rpn = parts.read_rpn_head(model.rpn.head, rpn, width, anchors.per_cell, kept)
+    rpn = head_readers.read_rpn_head(model.rpn.head, rpn, width, anchors.per_cell, kept)
     _require_rpn_outputs(model, maps, anchors.per_cell)
     heads = model.roi_heads
 
@@ -153,14 +159,14 @@ def _read(model: GeneralizedRCNN, canvas_hw: tuple[int, int] | None) -> tuple[Mo
         return replace(spec, levels=()) if spec.levels == outputs else spec
 
     box_pooler = pooler("box_roi_pool")
-    classes = parts.count_classes(heads, width, box_pooler)
+    classes = head_readers.count_classes(heads, width, box_pooler)
     box = settings.box_spec(heads, box_pooler, rpn.post_nms, classes - 1)
-    box = parts.read_box_head(heads, box, width, classes, kept)
+    box = head_readers.read_box_head(heads, box, width, classes, kept)
     mask = keypoint = None
     if heads.has_mask():
-        mask = parts.read_mask_head(heads, pooler("mask_roi_pool"), width, classes, kept)
+        mask = head_readers.read_mask_head(heads, pooler("mask_roi_pool"), width, classes, kept)
     if heads.has_keypoint():
-        keypoint = parts.read_keypoint_head(heads, pooler("keypoint_roi_pool"), width, kept)
+        keypoint = head_readers.read_keypoint_head(heads, pooler("keypoint_roi_pool"), width, kept)
     spec = ModelSpec(
         dialect="torchvision",
         architecture=_architecture(backbone, mask is not None, keypoint is not None),
@@ -180,7 +186,7 @@ def _read(model: GeneralizedRCNN, canvas_hw: tuple[int, int] | None) -> tuple[Mo
     return spec, kept
 
 
-def _architecture(backbone: parts.Backbone, has_masks: bool, has_keypoints: bool) -> str:
+def _architecture(backbone: Backbone, has_masks: bool, has_keypoints: bool) -> str:
     heads = "mask" * has_masks + "_" * (has_masks and has_keypoints) + "keypoint" * has_keypoints
     pyramid = "" if backbone.fpn is None else "_fpn"
     return f"{heads or 'faster'}rcnn_{backbone.name}{pyramid}"
@@ -254,7 +260,9 @@ def _fixed_canvas(fixed_size: Any, divisor: int) -> tuple[int, int] | None:
 
 def _channels(model: GeneralizedRCNN) -> list[int]:
     """The numbers of channels that photos may have; torchvision repeats a single mean."""
-    means = max(torch.as_tensor(v).numel() for v in (model.transform.image_mean, model.transform.image_std))
+    means = max(
+        torch.as_tensor(v).numel() for v in (model.transform.image_mean, model.transform.image_std)
+    )
     if means > 1:
         return [means]
     first = next((m for m in model.backbone.modules() if isinstance(m, nn.Conv2d)), None)
@@ -269,7 +277,9 @@ def _accepted_sides(backbone: nn.Module, channels: int, divisor: int) -> Iterato
     except Exception:  # a module may refuse it
         return
     named = [
-        getattr(part, name, None) for part in backbone.modules() for name in ("image_size", "img_size")
+        getattr(part, name, None)
+        for part in backbone.modules()
+        for name in ("image_size", "img_size")
     ]
     sides = [v[0] if isinstance(v, tuple | list) and v else v for v in named]
     searched = range(divisor, _LARGEST_SEARCHED + 1, max(divisor, 8))
@@ -330,7 +340,7 @@ def _with_sides(spec: PreprocessSpec, merged: PreprocessSpec) -> PreprocessSpec:
         raise UsageError(str(error)) from error
 
 
-def _notes(detector: GeneralizedRCNN, inside: str, kept: parts.Kept) -> tuple[str, ...]:
+def _notes(detector: GeneralizedRCNN, inside: str, kept: head_readers.Kept) -> tuple[str, ...]:
     notes = []
     if inside:
         notes.append(f"read: its part '{inside}' ({class_name(detector)})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -183,9 +184,7 @@ def pooler_spec(
     Raises:
         ModelError: another class, a size that is not square, or levels that do not double.
     """
-    own = require_own(
-        pooler, MultiScaleRoIAlign, where, "use a torchvision.ops.MultiScaleRoIAlign"
-    )
+    own = require_own(pooler, MultiScaleRoIAlign, where, "use a torchvision.ops.MultiScaleRoIAlign")
     names = list(maps)
     levels = tuple(i for i, name in enumerate(names) if name in own.featmap_names)
     if not levels:
@@ -201,7 +200,7 @@ def pooler_spec(
     inferred = [_scale(maps[names[level]], canvas_hw) for level in levels]
     scales = inferred if own.scales is None else [float(s) for s in own.scales]
     strides = tuple(round(1 / scale) for scale in scales)
-    is_doubling = all(b in (a, 2 * a) for a, b in zip(strides, strides[1:], strict=False))
+    is_doubling = all(b in (a, 2 * a) for a, b in pairwise(strides))
     if len(strides) != len(levels) or min(strides) < 1 or not is_doubling:
         raise ModelError(
             f"{where}: levels of strides {', '.join(f'{1 / s:g}' for s in scales)} for "

@@ -41,9 +41,8 @@ def detector_in(model: object) -> tuple[GeneralizedRCNN, str]:
             f"{class_name(module)} has {len(inside)} detectors ({names}); pass the one to export"
         )
     name, detector = inside[0]
-    if module is not detector or type(detector).forward is not GeneralizedRCNN.forward:
-        _require_pass_through(module, detector, name)
-    elif "forward" in vars(detector):
+    own_forward = type(detector).forward is GeneralizedRCNN.forward
+    if module is not detector or not own_forward or "forward" in vars(detector):
         _require_pass_through(module, detector, name)
     return detector, name
 

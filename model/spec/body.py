@@ -140,6 +140,16 @@ class ModuleBodySpec:
             f"{len(self.channels)} and {len(self.strides)}",
         )
 
+    @property
+    def norm(self) -> NormKind:
+        """None that the network adds: the module has its own."""
+        return "none"
+
+    @property
+    def norm_eps(self) -> float:
+        """See `norm`."""
+        return 0.0
+
 
 def _require_outputs(outputs: tuple[int, ...], stages: int) -> None:
     require(

@@ -82,6 +82,30 @@ def open_session(
     return OnnxRuntimeSession(path, threads, parsed or Device("cpu"), has_tensorrt, sha256)
 
 
+def open_module(
+    model: object, backend: str | None, threads: int | None, device: str | None
+) -> Session:
+    """Open a live module, which runs in PyTorch.
+
+    Raises:
+        UsageError: another backend than "torch", or neither a path nor a module.
+        ModelError: a part of the module that our network cannot run.
+    """
+    # Without PyTorch there is no module, and the runtime does not import it for the question.
+    if not any(c.__module__ == "torch.nn.modules.module" for c in type(model).__mro__):
+        raise UsageError(
+            f"expected the path of a file or a torch.nn.Module, got {type(model).__name__}"
+        )
+    if backend not in (None, "torch"):
+        raise UsageError(f"backend {backend}: a live module runs in 'torch'; leave it out")
+    if threads is not None:
+        require_threads(threads)
+    parsed = "cpu" if device is None else str(Device.parse(device))
+    from runtime.sessions.torch import TorchSession
+
+    return TorchSession.of_module(model, threads, parsed)
+
+
 def _gpu(device: Device | None, problem: str) -> Device:
     if device is not None and device.type == "cpu":
         raise UsageError(f"{problem}; pass cuda, or leave the device out")

@@ -26,7 +26,7 @@ from runtime.sessions.session import Inputs, Outputs
 if TYPE_CHECKING:
     import torch
 
-    from model.checkpoint import Checkpoint
+    from model.live.source import AnyModel
     from model.mask_rcnn import MaskRCNN
 
 Mode = Literal["eager", "static", "compiled", "cuda-graph"]
@@ -35,10 +35,10 @@ MODES: tuple[Mode, ...] = ("eager", "static", "compiled", "cuda-graph")
 
 
 class TorchSession:
-    """The forward pass of a checkpoint.
+    """The forward pass of a checkpoint or a live model.
 
     Args:
-        checkpoint: read by `model.checkpoint.load`.
+        checkpoint: read by `model.live.source.open_model`.
         device: "cpu", "cuda" or "cuda:1".
         mode: "eager" runs torchvision's own RoIAlign and NMS; "static" the formulas of the
             `native` lowering, with `nms_open` as in an engine; "compiled" those through
@@ -51,7 +51,7 @@ class TorchSession:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str = "cpu", mode: Mode = "eager", half: bool = False
+        self, checkpoint: AnyModel, device: str = "cpu", mode: Mode = "eager", half: bool = False
     ) -> None:
         import torch
 
@@ -108,6 +108,23 @@ class TorchSession:
         # The file may have been exchanged since.
         compare_hash(path, checkpoint.sha256, sha256)
         return cls(checkpoint, device, mode)
+
+    @classmethod
+    def of_module(
+        cls, model: object, threads: int | None = None, device: str = "cpu", mode: Mode = "eager"
+    ) -> Self:
+        """Read a live module; see `model.live.read.read_live`.
+
+        Raises:
+            ModelError: a part of it that our network cannot run.
+        """
+        import torch
+
+        from model.live.read import read_live
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return cls(read_live(model), device, mode)
 
     @property
     def artifact(self) -> Artifact:

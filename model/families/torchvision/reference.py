@@ -36,6 +36,7 @@ from model.spec import (
     FpnSpec,
     KeypointHeadSpec,
     MaskHeadSpec,
+    MobileNetV3Spec,
     ModelSpec,
     PoolerSpec,
     ResNetSpec,
@@ -104,6 +105,7 @@ def _backbone(spec: ModelSpec) -> BackboneWithFPN:
         returned = {f"layer{s + 1}": str(i) for i, s in enumerate(spec.body.outputs)}
         widths = [spec.body.channels[s] for s in spec.body.outputs]
     else:
+        assert isinstance(spec.body, MobileNetV3Spec)
         body = MobileNetV3Body(spec.body)
         returned = {str(block): str(i) for i, block in enumerate(spec.body.outputs)}
         widths = body.channels
