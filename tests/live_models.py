@@ -18,7 +18,6 @@ from export.parity.torchvision_reference import (
     EagerDetections,
     TorchvisionEager,
     _detections,
-    _outputs_of,
 )
 from model.arrays import UInt8
 from model.live.read import LiveModel, read_live
@@ -41,6 +40,9 @@ def run_object(
     tensors = [torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for p in photos]
     if canvas_hw is not None:
         _fit(running, canvas_hw)
+    with torch.inference_mode():
+        # torchvision takes the strides of its poolers from its first photo: one that is not flat.
+        running([torch.zeros(len(tensors[0]), *(canvas_hw or (96, 128)))])
     on_canvas: list[Tensor] = []
     original = running.transform.postprocess
 

@@ -164,7 +164,9 @@ def heads(channels: int = WIDTH, classes: int = CLASSES) -> dict[str, Any]:
     }
 
 
-def mask_rcnn(backbone: nn.Module | None = None, kind: type = MaskRCNN, **options: Any) -> nn.Module:
+def mask_rcnn(
+    backbone: nn.Module | None = None, kind: type = MaskRCNN, **options: Any
+) -> nn.Module:
     """A Mask R-CNN for photos of 64 to 128 pixels."""
     backbone = backbone or pyramid()
     defaults: dict[str, Any] = {
@@ -308,9 +310,7 @@ OWN: dict[str, Callable[[], nn.Module]] = {
     "no extra level": lambda: mask_rcnn(_four_levels(), rpn_anchor_generator=_FOUR_LEVELS),
 }
 KEPT: dict[str, Callable[[], nn.Module]] = {
-    "groups of two channels": lambda: mask_rcnn(
-        pyramid(norm_layer=lambda c: nn.GroupNorm(4, c))
-    ),
+    "groups of two channels": lambda: mask_rcnn(pyramid(norm_layer=lambda c: nn.GroupNorm(4, c))),
     "one map": lambda: faster_rcnn(LastMap()),
     "a dictionary of maps": lambda: mask_rcnn(
         _small_body(), rpn_anchor_generator=_FOUR_LEVELS, **_pools(["s0", "s1", "s2", "s3"])
@@ -333,9 +333,7 @@ KEPT: dict[str, Callable[[], nn.Module]] = {
     "mask head": lambda: mask_rcnn(mask_head=SeparableMaskHead(WIDTH)),
     "mask predictor": lambda: mask_rcnn(mask_predictor=ResizedMaskPredictor(WIDTH, CLASSES)),
     "RPN head": lambda: mask_rcnn(rpn_head=TwoTowers(WIDTH, 3)),
-    "keypoint predictor": lambda: keypoint_rcnn(
-        keypoint_predictor=ResizedMaskPredictor(WIDTH, 5)
-    ),
+    "keypoint predictor": lambda: keypoint_rcnn(keypoint_predictor=ResizedMaskPredictor(WIDTH, 5)),
 }
 VARIANTS = {**OWN, **KEPT}
 

@@ -122,7 +122,9 @@ class Builder:
             ) from error
         function = getattr(imported, name, None)
         if not callable(function):
-            hint = closest_hint(name, [n for n in vars(imported) if not n.startswith("_")])
+            hint = closest_hint(
+                name, [n for n in vars(imported) if not n.startswith("_")], "closest name"
+            )
             raise ModelError(
                 f"--model {self.reference}: '{module}' has no function '{name}'{hint}; expected a "
                 "callable that returns the model"

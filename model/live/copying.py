@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from model.errors import ModelError, in_brief
+from model.errors import ModelError, UsageError, in_brief
 from model.live.faces import class_name
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -52,6 +54,20 @@ def float32_copy(module: _Module) -> _Module:
             "attribute that copy.deepcopy fails on"
         ) from error
     return copied.eval().requires_grad_(False)
+
+
+def set_norm_eps(module: nn.Module, eps: float) -> None:
+    """Set the epsilon of every BatchNorm, as torchvision does for its published weights.
+
+    Raises:
+        UsageError: a negative or infinite epsilon.
+    """
+    if not 0 <= eps < math.inf:
+        raise UsageError(f"--norm-eps: expected 0 or more, got {eps}")
+    part: Any
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm | FrozenBatchNorm2d):
+            part.eps = eps
 
 
 def is_compiled(module: nn.Module) -> bool:

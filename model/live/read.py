@@ -26,6 +26,7 @@ from model.live.backbone import Backbone, read_backbone
 from model.live.copying import (
     float32_copy,
     hooked_parts,
+    set_norm_eps,
     tensors_sha256,
     without_hooks,
 )
@@ -101,6 +102,9 @@ def read_live(
     detector, inside = detector_in(model)
     copied = float32_copy(detector)
     settings.require_structure(copied)
+    if options is not None and options.norm_eps is not None:
+        set_norm_eps(copied, options.norm_eps)
+        options = replace(options, norm_eps=None)
     with torch.inference_mode(False), torch.no_grad():
         spec, kept = _read(copied, canvas_hw)
     spec = _with_options(spec, options, copied)

@@ -91,7 +91,7 @@ def preprocess_spec(transform: GeneralizedRCNNTransform, channels: int) -> Prepr
 
 
 def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
-    numbers = tuple(float(value) for value in torch.as_tensor(values).reshape(-1).tolist())
+    numbers = tuple(torch.as_tensor(values, dtype=torch.float64).reshape(-1).tolist())
     if len(numbers) not in (1, channels):
         raise ModelError(
             f"transform: {name} has {len(numbers)} values, the model takes {channels} channels; "

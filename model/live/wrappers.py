@@ -80,7 +80,8 @@ def _require_pass_through(module: nn.Module, detector: GeneralizedRCNN, name: st
     calls: list[Any] = []
     remedy = f"pass its part '{name}'" if name else "pass a model with torchvision's forward"
     where = f"{class_name(module)}.forward()"
-    with _recorded(module, detector, calls), torch.no_grad():
+    eager = torch.compiler.set_stance("force_eager")  # compiled parts inside would be compiled
+    with _recorded(module, detector, calls), torch.no_grad(), eager:
         try:
             result = module.forward([image.clone()])
         except Exception as error:  # the user's code may raise anything
