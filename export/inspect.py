@@ -59,7 +59,7 @@ def _inspect(argv: Sequence[str]) -> int:
     if builder is None and suffix in (".onnx", ".engine"):
         artifact = _artifact(args.file)
         if args.json:
-            print(to_json(artifact.spec, indent=2))
+            print(to_json(artifact.spec, indent=2, complete=True))
             return DONE
         _print_artifact(artifact)
         return DONE
@@ -68,7 +68,7 @@ def _inspect(argv: Sequence[str]) -> int:
 
     checkpoint = open_model(args.file, spec_options(args), args.config, builder)
     if args.json:
-        print(to_json(checkpoint.spec, indent=2))
+        print(to_json(checkpoint.spec, indent=2, complete=True))
         return DONE
     tensors = checkpoint.tensors
     if isinstance(checkpoint, LiveModel):

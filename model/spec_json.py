@@ -16,9 +16,25 @@ SCHEMA_VERSION = 2
 _Spec = TypeVar("_Spec")
 
 
-def to_json(spec: ModelSpec, *, indent: int | None = None) -> str:
-    """Write `spec` as JSON text with its schema version."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(spec)}, indent=indent)
+def to_json(spec: ModelSpec, *, indent: int | None = None, complete: bool = False) -> str:
+    """Write `spec` as JSON text with its schema version.
+
+    Fields that were added later are left out at their default, unless the text is to be `complete`.
+    """
+    data = asdict(spec) if complete else to_data(spec)
+    return json.dumps({"schema_version": SCHEMA_VERSION, **data}, indent=indent)
+
+
+def to_data(part: Any) -> dict[str, Any]:
+    """A part of a spec as JSON data; later fields only if they differ from their default.
+
+    So earlier files, and what was computed for them, equal those of the same model today.
+    """
+    return {
+        f.name: to_data(value) if is_dataclass(value := getattr(part, f.name)) else value
+        for f in fields(part)
+        if not (f.metadata.get("added") and getattr(part, f.name) == f.default)
+    }
 
 
 def from_json(text: str) -> ModelSpec:
@@ -46,7 +62,7 @@ def from_json(text: str) -> ModelSpec:
 @cache
 def pooler_to_json(spec: PoolerSpec) -> str:
     """Write one pooler, as an argument of an operator."""
-    return json.dumps(asdict(spec))
+    return json.dumps(to_data(spec))
 
 
 @cache

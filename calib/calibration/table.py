@@ -18,6 +18,7 @@ from calib.observers.observer import Observer
 from calib.options import QuantizeOptions
 from model.arrays import Float32
 from model.errors import ArtifactError, in_brief
+from model.spec_json import to_data
 from runtime.artifacts.metadata import Artifact
 from runtime.files import atomic_path
 
@@ -45,7 +46,7 @@ class TableKey:
     def of(cls, artifact: Artifact, model_sha256: str, options: QuantizeOptions) -> TableKey:
         """The key for a file and a method."""
         manifest = artifact.manifest
-        fields = asdict(artifact.spec.preprocess)
+        fields = to_data(artifact.spec.preprocess)
         fields |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
         return cls(model_sha256, json.dumps(fields, sort_keys=True), options.method)
 

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -230,10 +230,11 @@ def _document(report: QuantizeReport) -> dict[str, Any]:
 
 def _options(options: QuantizeOptions) -> dict[str, Any]:
     """The options; of files only the names, which are the same on other machines."""
-    return {
-        name: value.name if isinstance(value, Path) else value
-        for name, value in asdict(options).items()
-    }
+    named = {field.name: getattr(options, field.name) for field in fields(options)}
+    model = named.pop("reference_model")
+    if model is not None:
+        named["reference_model"] = getattr(model, "reference", type(model).__name__)
+    return {name: v.name if isinstance(v, Path) else v for name, v in named.items()}
 
 
 def _sensitivities(ranked: Sequence[GroupSensitivity]) -> list[dict[str, Any]]:
