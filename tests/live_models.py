@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.parity.network_reference import model_noise
+from export.parity.eager_variants import model_noise
 from export.parity.torchvision_reference import (
     EagerDetections,
     TorchvisionEager,
@@ -21,10 +21,9 @@ from export.parity.torchvision_reference import (
 )
 from model.arrays import UInt8
 from model.live.read import LiveModel, read_live
-from runtime.compare.attribution import explain
-from runtime.compare.limits import FP32_ONNX, Verdict, check
+from runtime.compare.limits import Verdict
 from runtime.compare.matching import compare
-from runtime.compare.noise import widened
+from runtime.compare.noise_check import check_with_noise
 from runtime.detections import Detections
 
 
@@ -94,17 +93,15 @@ def verdict_of(
     live: LiveModel = read_live(model, canvas_hw=canvas_hw)
     eager = TorchvisionEager(live, canvas_hw)
     objects = run_object(model, photos, canvas_hw)
-    traces = [run.trace for run in eager.run_batch(photos)]
-    names = [str(index) for index in range(len(photos))]
-    pairs = [compare(*pair) for pair in zip(objects, results, names, strict=True)]
-    limits = FP32_ONNX
-    verdict = explain(check(pairs, limits), pairs, lambda name: traces[int(name)])
-    if not verdict.passed:
-        threshold = live.spec.box.score_threshold
-        noises = [model_noise(eager, p, threshold, eager.run(p, threshold)) for p in photos]
-        for noise in noises:
-            limits = widened(limits, noise)
-        verdict = explain(check(pairs, limits), pairs, lambda name: traces[int(name)])
+    by_name = {str(index): photo for index, photo in enumerate(photos)}
+    runs = dict(zip(by_name, eager.run_batch(photos), strict=True))
+    pairs = [compare(*pair) for pair in zip(objects, results, by_name, strict=True)]
+    threshold = live.spec.box.score_threshold
+    verdict, _ = check_with_noise(
+        pairs,
+        lambda name: runs[name].trace,
+        lambda: model_noise(eager, by_name, runs, threshold),
+    )
     return verdict
 
 

@@ -48,7 +48,8 @@ def _is_rowwise(graph: ir.Graph, head: list[ir.Node]) -> bool:
     rows = _with_stage(graph, head)
     reads_input = any(value in graph.inputs for node in rows for value in node.inputs)
     entering = _entering(rows, {value for node in rows for value in node.outputs})
-    return not reads_input and all(v.shape is not None and len(v.shape) in (2, 4) for v in entering)
+    counts = {None if not value.shape else value.shape[0] for value in entering}
+    return not reads_input and len(counts) == 1 and isinstance(counts.pop(), ir.SymbolicDim)
 
 
 def _with_stage(graph: ir.Graph, head: list[ir.Node]) -> list[ir.Node]:

@@ -18,18 +18,7 @@ from tests.live_models import photos_of, run_object, verdict_of
 from tests.live_variants import KEPT, OWN, VARIANTS, built
 
 # One of each kind; the others are slow.
-QUICK = (
-    "pooled levels",
-    "mask dilation",
-    "anchors of a subclass",
-    "box coders",
-    "fixed size",
-    "four channels",
-    "levels P6 and P7",
-    "cosine predictor",
-    "mask predictor",
-    "RPN head",
-)
+QUICK = ("pooled levels", "box coders", "four channels", "cosine predictor", "RPN head")
 
 
 def _computes_the_same(names: Iterable[str], subtests: pytest.Subtests) -> None:
