@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from model.families.matterport import dialect as matterport_dialect
 from model.families.mmdetection import dialect as mmdetection_dialect
 from model.families.torchvision import dialect as torchvision_dialect
 from model.files.stored_spec import stored_spec
-from model.files.weights_file import read_weights
+from model.files.weights_file import Weights, read_weights
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
 from model.spec_options import SpecOptions, apply, is_set, read_spec_file
@@ -78,7 +78,7 @@ def load(
         SpecError: `options.overrides` has one.
     """
     path, options = Path(path), options or SpecOptions()
-    weights = read_weights(path)
+    weights = read_weights(path, DIALECTS)
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file; expected the framework's configuration")
     stored = stored_spec(weights.header, path)
@@ -94,7 +94,7 @@ def load(
             path,
             weights.sha256,
             config or _default_config(path, dialect),
-            weights.meta,
+            weights.content,
             tuple(weights.tensors),
             options,
             config_is_implicit=config is None,
@@ -106,8 +106,34 @@ def load(
     _require_known(assumed, path)
     original = {n: t for n, t in original.items() if n not in reading.unused}
     original.update(reading.added)
-    tensors = _matched(path, spec, original, dialect)
-    return Checkpoint(path, weights.sha256, spec, tensors, original, assumed, reading.notes)
+    expected = {
+        dialect.original(name, spec): (name, shape)
+        for name, shape in _network_shapes(spec, path).items()
+    }
+    counters = _counters(original, expected)
+    original = {n: t for n, t in original.items() if n not in counters}
+    tensors = _matched(path, spec, original, expected, dialect)
+    notes = (*reading.notes, *_provenance(weights, counters))
+    return Checkpoint(path, weights.sha256, spec, tensors, original, assumed, notes)
+
+
+def _counters(tensors: Mapping[str, Tensor], expected: Iterable[str]) -> list[str]:
+    """Single numbers of modules that the network does not have: `n_averaged`, a metric's total."""
+    modules = {name.partition(".")[0] for name in expected}
+    return [n for n, t in tensors.items() if n.partition(".")[0] not in modules and t.numel() == 1]
+
+
+def _provenance(weights: Weights, counters: Sequence[str]) -> Iterator[str]:
+    """One line about which of a file's tensors are used, unless all are."""
+    unused = weights.left_out + len(counters)
+    if weights.location.is_plain and not weights.others and not unused:
+        return
+    parts = [f"weights: {weights.location}"]
+    if weights.others:
+        parts.append(f"not used: {', '.join(map(str, weights.others))}")
+    if unused:
+        parts.append(f"other tensors beside it: {unused}")
+    yield "; ".join(parts)
 
 
 def _dialect(path: Path, tensors: Mapping[str, Tensor], stored: ModelSpec | None) -> Dialect:
@@ -147,13 +173,13 @@ def _require_known(assumed: Iterable[Assumption], path: Path) -> None:
 
 
 def _matched(
-    path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], dialect: Dialect
+    path: Path,
+    spec: ModelSpec,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[str, tuple[int, ...]]],
+    dialect: Dialect,
 ) -> dict[str, Tensor]:
     """The tensors by the network's names; names and shapes must be those of the network."""
-    expected = {
-        dialect.original(name, spec): (name, shape)
-        for name, shape in _network_shapes(spec, path).items()
-    }
     # FrozenBatchNorm has no such counter, and inference does not use it.
     missing = [n for n in expected if n not in tensors and not n.endswith(_COUNTER)]
     extra = [n for n in tensors if n not in expected]

@@ -58,7 +58,7 @@ class Source:
         path: of the weights file.
         sha256: of the weights file.
         config: the framework's configuration.
-        meta: untrusted plain data that the file stores beside the weights.
+        content: all of the file; untrusted plain data beside the tensors.
         names: of the tensors, before `Dialect.prepare`.
         options: of the user; what they override need not be valid in the configuration.
         config_is_implicit: the configuration is not from the user, but is in the same folder.
@@ -67,7 +67,7 @@ class Source:
     path: Path
     sha256: str
     config: Path | None = None
-    meta: Mapping[Any, object] = field(default_factory=dict)
+    content: Mapping[Any, object] = field(default_factory=dict)
     names: Collection[str] = ()
     options: SpecOptions = field(default_factory=SpecOptions)
     config_is_implicit: bool = False
@@ -88,7 +88,7 @@ class Dialect(Protocol):
     def config_names(self) -> tuple[str, ...]:
         """File names of a configuration in the folder of the weights that is used by default."""
 
-    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
+    def recognizes(self, names: Collection[str]) -> bool:
         """Whether the names are of this dialect."""
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

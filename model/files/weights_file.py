@@ -9,9 +9,10 @@ import pickle
 import stat
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from model.files.keras_h5 import read_keras_h5
 from model.files.pickle_limits import check_pickle
 from model.files.pickled_array import Allowance, RefusedError, shown
 from model.files.torch_placeholders import StoredArray, placeholders, values_of
+from model.files.wrappings import Location, Recognizer, locate
 from model.files.zoo_pickle import read_zoo_pickle
 
 STATE_DICT_LINE = 'torch.save(model.state_dict(), "weights.pth")'
@@ -32,18 +34,6 @@ _TRAINING_STATE = (
     "an MMDetection training state, with Python objects besides the weights; nothing in it "
     'was executed; where MMDetection is installed, save torch.load(FILE)["state_dict"] alone: '
     'torch.save(state_dict, "weights.pth")'
-)
-# Of compiled, data-parallel and Lightning modules, in the orders in which they wrap each other.
-_WRAPPER_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.", "_orig_mod.", "module.")
-# Averaged weights come last: a file that also has others means the others.
-_WRAPPERS = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-    "ema_state",
-    "ema_state_dict",
-    "state_dict_ema",
-    "model_ema",
 )
 _LEGACY_PICKLES = 5  # magic number, version, machine, weights, storage names
 # Far above any network's; they bound the search for the closest name.
@@ -57,21 +47,36 @@ class Weights:
     Attributes:
         tensors: by name, floating-point ones in float32.
         sha256: of the file, lower-case hex.
-        meta: the plain data that MMDetection stores beside the weights.
+        location: of the tensors in the file.
+        others: of other networks in it.
+        content: all of the file; untrusted plain data beside the tensors.
         header: the metadata of a `.safetensors` file.
     """
 
     tensors: dict[str, Tensor]
     sha256: str
-    meta: Mapping[Any, object] = field(default_factory=dict)
+    location: Location
+    others: tuple[Location, ...] = ()
+    content: Mapping[Any, object] = field(default_factory=dict)
     header: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def left_out(self) -> int:
+        """The number of tensors beside the network, in the same dict."""
+        count = sum(isinstance(v, Tensor | StoredArray) for v in self.location.content.values())
+        return count - len(self.tensors)
 
-def read_weights(path: Path) -> Weights:
+
+def read_weights(path: Path, known: Sequence[Recognizer] = ()) -> Weights:
     """Read weights: `.pth` / `.pt`, `.safetensors`, detectron2's zoo `.pkl`, Keras' `.h5`.
 
-    Wrapping dicts (`{"model": …}`, `{"state_dict": …}`) and the prefixes of compiled, data-parallel
-    and Lightning modules are removed. NumPy arrays become tensors, floating-point ones float32.
+    Dicts around the weights (`{"model": …}`), a prefix of all names (`detector.`) and the names of
+    wrapping modules (`module.`, `_orig_mod.`) are removed. NumPy arrays become tensors,
+    floating-point ones float32.
+
+    Args:
+        path: of the file.
+        known: networks to search for; a file with none of them gives its dict with most tensors.
 
     Raises:
         CheckpointError: missing, empty, truncated, not weights, replaced while it was read, or
@@ -81,14 +86,36 @@ def read_weights(path: Path) -> Weights:
     size = _require_file(path)
     with _unchanged(path) as sha256:
         loaded, header = _load(path)
-    tensors = _tensors_only(_arrays_to_tensors(_unwrap(loaded, path), size, path), path)
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(
+            f"{path}: expected a state dict, got {type(loaded).__name__}; "
+            f"save the weights with {STATE_DICT_LINE}"
+        )
+    location, *others = locate(loaded, known)
+    own = _own_names(location, path)
+    if not own:
+        keys = ", ".join(shown(key) for key in islice(loaded, 5)) or "nothing"
+        raise CheckpointError(
+            f"{path}: no tensors in it, got {keys}; expected a Mask R-CNN state dict, "
+            f"saved with {STATE_DICT_LINE}"
+        )
+    tensors = _checked_names(_arrays_to_tensors(own, size, path), path)
     _refuse_claims(tensors, size, path)
-    for prefix in _WRAPPER_PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
     floats = {name: _as_float32(name, t, path) for name, t in tensors.items()}
-    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    return Weights(floats, sha256, meta if isinstance(meta, Mapping) else {}, header)
+    return Weights(floats, sha256, location, tuple(others), loaded, header)
+
+
+def _own_names(location: Location, path: Path) -> dict[Any, Any]:
+    """The located tensors by the network's own names."""
+    names: dict[Any, Any] = {}
+    for own, name in location.tensors():
+        if own in names:
+            raise CheckpointError(
+                f"{path}: holds tensor {shown(own)} twice, as {shown(names[own])} and "
+                f"{shown(name)}; keep one of them"
+            )
+        names[own] = name
+    return {own: location.content[name] for own, name in names.items()}
 
 
 @contextmanager
@@ -224,22 +251,6 @@ def _unreadable(path: Path, error: Exception) -> str:
     )
 
 
-def _unwrap(loaded: object, path: Path) -> Mapping[Any, Any]:
-    for _ in range(2):
-        if not isinstance(loaded, Mapping):
-            break
-        inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
-        if inner is None:
-            return loaded
-        loaded = inner
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(
-            f"{path}: expected a state dict, got {type(loaded).__name__}; "
-            f"save the weights with {STATE_DICT_LINE}"
-        )
-    return loaded
-
-
 def _arrays_to_tensors(state: Mapping[Any, Any], file_size: int, path: Path) -> Mapping[Any, Any]:
     """Replace NumPy arrays by tensors; together they hold no more bytes than the file."""
     allowance = Allowance(file_size)
@@ -256,14 +267,8 @@ def _arrays_to_tensors(state: Mapping[Any, Any], file_size: int, path: Path) -> 
     return converted
 
 
-def _tensors_only(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    tensors = {k: v.detach() for k, v in state.items() if isinstance(v, Tensor)}
-    if not tensors:
-        keys = ", ".join(shown(k) for k in list(state)[:5]) or "nothing"
-        raise CheckpointError(
-            f"{path}: no tensors in it, got {keys}; expected a Mask R-CNN state dict, "
-            f"saved with {STATE_DICT_LINE}"
-        )
+def _checked_names(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    tensors = {name: tensor.detach() for name, tensor in state.items()}
     for name in tensors:
         if not isinstance(name, str) or len(name) > _MAX_NAME:
             raise CheckpointError(

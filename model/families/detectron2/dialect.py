@@ -6,7 +6,7 @@ docs/models.md describes how its models differ from torchvision's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,9 +71,9 @@ class Detectron2Dialect:
     landmark: str = "proposal_generator.rpn_head.objectness_logits.weight"
     config_names: tuple[str, ...] = ("config.yaml",)
 
-    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
+    def recognizes(self, names: Collection[str]) -> bool:
         """Whether the name of detectron2's RPN occurs."""
-        return self.landmark in tensors
+        return self.landmark in names
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         """Remove the anchors, which the network computes."""

@@ -7,7 +7,7 @@ pixel early and are measured from corner to corner of a square canvas.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +73,9 @@ class MatterportDialect:
     landmark: str = "mrcnn_class_logits/kernel"
     config_names: tuple[str, ...] = ()
 
-    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
+    def recognizes(self, names: Collection[str]) -> bool:
         """Whether the name of the class head occurs, in any group."""
-        return any("mrcnn_class_logits/" in name for name in tensors)
+        return any("mrcnn_class_logits/" in name for name in names)
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         """Tensors as `layer/variable`, in the network's layout, biases folded."""

@@ -56,9 +56,9 @@ class MMDetectionDialect:
     landmark: str = "rpn_head.rpn_cls.weight"
     config_names: tuple[str, ...] = ()
 
-    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
+    def recognizes(self, names: Collection[str]) -> bool:
         """Whether the names of its heads occur, including those of its other detectors."""
-        return any(name.startswith(_PARTS) for name in tensors)
+        return any(name.startswith(_PARTS) for name in names)
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         """Convert version 1's names and class order to version 2."""
@@ -74,7 +74,9 @@ class MMDetectionDialect:
                 "set the values by options or in a file for --spec"
             )
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
-        training = with_stored(read_training(source.meta), tensors, _PREPROCESSOR)
+        meta = source.content.get("meta")
+        training = read_training(meta if isinstance(meta, Mapping) else {})
+        training = with_stored(training, tensors, _PREPROCESSOR)
         applied = apply_config(build_spec(shapes, training), training.config, source.path)
         rows = _assumptions(applied.spec, training, is_version_1(source.names))
         assumed = tuple(row for row in rows if not _is_configured(row.field, applied.fields))

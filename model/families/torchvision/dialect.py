@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,9 +73,9 @@ class TorchvisionDialect:
     landmark: str = "roi_heads.box_predictor.cls_score.weight"
     config_names: tuple[str, ...] = ()
 
-    def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
+    def recognizes(self, names: Collection[str]) -> bool:
         """Whether the names of torchvision's box predictor and RPN occur."""
-        return self.landmark in tensors and any(n.startswith("rpn.head.") for n in tensors)
+        return self.landmark in names and any(n.startswith("rpn.head.") for n in names)
 
     def prepare(self, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         """Replace old names by current ones."""

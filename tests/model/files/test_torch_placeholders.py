@@ -57,7 +57,7 @@ def test_a_training_of_mmengine_is_read(
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)
     weights = read_weights(path)
     assert torch.equal(weights.tensors["a.b"], STATE["a.b"])
-    assert weights.meta == {"cfg": "a = 1"}
+    assert weights.content["meta"] == {"cfg": "a = 1"}
 
 
 @pytest.mark.parametrize("beside", [np.float64(0.375), np.int64(3), np.array([1.0, 2.0])])
