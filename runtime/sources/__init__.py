@@ -4,6 +4,7 @@ open: opens everything that a user can name as one `Source`
 items: the `Source` protocol and its items
 photos: decodes a file, a Pillow image or an array, and finds the photos of a folder
 pillow: decodes with Pillow; the high byte of deeper pixels
+foreign_format: the format of a file that is no readable photo
 decoded: a decoded photo, and the size limit
 scaled_jpeg: JPEGs decoded at a fraction of their size
 regular_file: opens regular files only

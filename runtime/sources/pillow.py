@@ -5,6 +5,7 @@ Importing Pillow is slow, so only the first photo imports this module.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from model.arrays import UInt8
 from model.errors import ImageError, image_named, in_brief
 from runtime.sources.decoded import MAX_PIXELS, Decoded, UprightSize, check_size, whole
+from runtime.sources.foreign_format import foreign_format
 from runtime.sources.regular_file import open_regular
 from runtime.sources.scaled_jpeg import TargetHw, shrink
 
@@ -43,6 +45,8 @@ _PNG_ORIENTATIONS = (
 )
 # Tags of TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+# Pillow logs what it also raises; without a handler Python prints it beside the error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def prepare() -> None:
@@ -53,7 +57,7 @@ def prepare() -> None:
 def from_file(path: Path, target_hw: TargetHw | None) -> Decoded:
     """Decode a file; see `photos.decode` and, with a target size, `photos.decode_at_least`."""
     with image_named(str(path)), open_regular(path) as file:
-        with _pillow_errors():
+        with _pillow_errors(file):
             image = Image.open(file, formats=_FORMATS)
         with image:
             if target_hw is None or image.format not in ("JPEG", "MPO"):
@@ -156,8 +160,8 @@ def _orientation(image: Image.Image) -> Any:
 
 
 @contextmanager
-def _pillow_errors() -> Iterator[None]:
-    """Convert any error of Pillow to an `ImageError`.
+def _pillow_errors(file: BinaryIO | None = None) -> Iterator[None]:
+    """Convert any error of Pillow to an `ImageError`; `file` has what it cannot identify.
 
     Its plugins raise many types, from `struct.error` to `EOFError`, and their warnings too under
     `python -W error`; no list of these is complete.
@@ -167,7 +171,9 @@ def _pillow_errors() -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"unknown image format; expected one of {', '.join(_FORMATS)}") from error
+        what = None if file is None else foreign_format(file)
+        what = "unknown image format" if what is None else f"{what} cannot be read"
+        raise ImageError(f"{what}; expected one of {', '.join(_FORMATS)}") from error
     except Image.DecompressionBombError as error:
         # The program may have set Pillow's own limit below ours.
         limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))

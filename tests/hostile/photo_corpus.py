@@ -39,6 +39,11 @@ STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 }
 
 
+def unreadable(what: str) -> str:
+    """The error about a format that is known but not read."""
+    return UNKNOWN.replace("unknown image format", what)
+
+
 def indices() -> NDArray[np.uint8]:
     """Four parts of unequal size, so that every rotation differs; borders at multiples of 8."""
     values = np.zeros((24, 40), np.uint8)

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.hostile import image_files as files
 from tests.hostile import photo_corpus as corpus
 from tests.hostile.image_files import GRAY, RGB, SHORT
-from tests.hostile.photo_corpus import COLORS, DAMAGED, UNKNOWN, Case
+from tests.hostile.photo_corpus import COLORS, DAMAGED, UNKNOWN, Case, unreadable
 
 DEPTH = "expected 8 or 16 bits per channel; convert it"
 
@@ -96,7 +96,7 @@ def _tiffs() -> dict[str, Case]:
         "strip-beyond-the-file.tif": (
             files.tiff(scene.tobytes(), 40, 24, [8] * 3, 2, offset=8 + scene.nbytes), DAMAGED
         ),
-        "mark-only.tif": (b"II*\0\x08\0\0\0", UNKNOWN),
+        "mark-only.tif": (b"II*\0\x08\0\0\0", unreadable("a damaged TIFF cannot be read")),
     }  # fmt: skip
 
 
@@ -198,9 +198,12 @@ def _no_photos() -> dict[str, Case]:
         "zeros.png": (bytes(5000), UNKNOWN),
         "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UNKNOWN),
         "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", UNKNOWN),
-        "document.jpg": (b"%PDF-1.7\n" + bytes(99), UNKNOWN),
+        "document.jpg": (b"%PDF-1.7\n" + bytes(99), unreadable("a PDF file cannot be read")),
         "archive.png": (b"PK\x03\x04" + bytes(99), UNKNOWN),
-        "phone.jpg": (struct.pack(">I", 24) + b"ftypheic" + bytes(99), UNKNOWN),
+        "phone.jpg": (
+            struct.pack(">I", 24) + b"ftypheic" + bytes(99),
+            unreadable("a HEIF photo cannot be read"),
+        ),
         "icon.png": (_icon(), UNKNOWN),
         "jpeg-named.png": (plain, kept),
         "png-named.jpg": (files.png(corpus.scene(), 8, RGB), corpus.scene()),
