@@ -213,6 +213,9 @@ def _write(
     graph.producer_name, graph.producer_version = "maskport", __version__
     graph.graph.name = checkpoint.spec.architecture
     graph.metadata_props.update(to_metadata(checkpoint.spec, manifest))
+    # Older runtimes refuse a newer version of the format, even if they have all operators.
+    opsets = [onnx.helper.make_opsetid(*opset) for opset in graph.graph.opset_imports.items()]
+    graph.ir_version = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
     ir.save(graph, path)
     onnx.checker.check_model(str(path))
     append_checksum(path)

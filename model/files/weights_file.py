@@ -212,6 +212,7 @@ def _check_pickles(path: Path) -> None:
                 check_pickle(file)
         return
     with _archive(path) as archive:
+        _refuse_programs(archive, path)
         for entry in archive.infolist():
             if entry.filename.endswith("data.pkl"):
                 check_pickle(io.BytesIO(archive.read(entry)))
@@ -233,6 +234,21 @@ def _archive(path: Path) -> zipfile.ZipFile:
             f"PyTorch writes no such file; save the weights with {STATE_DICT_LINE}"
         )
     return archive
+
+
+def _refuse_programs(archive: zipfile.ZipFile, path: Path) -> None:
+    """Archives of PyTorch with code beside the weights."""
+    files = {name.partition("/")[2] for name in archive.namelist()}
+    what = None
+    if "constants.pkl" in files or any(name.startswith("code/") for name in files):
+        what = "a TorchScript archive (torch.jit.save)"
+    elif "archive_format" in files or "serialized_exported_program.json" in files:
+        what = "an exported program (torch.export.save)"
+    if what is not None:
+        raise CheckpointError(
+            f"{path}: {what}, a program whose parts cannot be exported; nothing in it was "
+            f"executed; where the model is built in Python, save its weights with {STATE_DICT_LINE}"
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> str:
