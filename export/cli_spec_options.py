@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import UsageError
+from model.families.assumptions import listing
 from runtime.cli.console import fraction, printable, whole_number
 
 if TYPE_CHECKING:
@@ -103,10 +104,12 @@ def model_arguments(args: argparse.Namespace, weights: Path | None) -> list[str 
 
 def print_reading(checkpoint: AnyModel) -> None:
     """Print each note about the files that were read, and each assumption, on its own line."""
+    if checkpoint.taken:
+        print(f"weights: {printable(checkpoint.taken)}")
     for note in checkpoint.notes:
         print(printable(note))
-    for assumption in checkpoint.assumptions:
-        print(f"assumed: {printable(str(assumption))}")
+    for line in listing(checkpoint.assumptions):
+        print(f"assumed: {printable(line)}")
 
 
 def _names(text: str) -> tuple[str, ...]:

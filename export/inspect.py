@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from export.cli_spec_options import (
     add_spec_arguments,
@@ -23,12 +22,12 @@ from export.cli_spec_options import (
 from model.errors import ArtifactError
 from model.spec import ModelSpec
 from model.spec_json import to_json
+from model.spec_text import leaves, shown
 from runtime.artifacts.metadata import Artifact
 from runtime.cli.console import DONE, Parser, printable, run
 from runtime.cli.next_command import next_step
 
 _WIDTH, _INDENT = 100, 12
-_MANY = 12
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,32 +118,12 @@ def describe(spec: ModelSpec) -> list[str]:
         value = getattr(spec, part.name)
         if part.name in ("dialect", "architecture"):
             continue
-        text = printable(", ".join(_entries(value)) if value is not None else "none")
+        entries = [f"{path} {shown(v)}" for path, v in leaves(value)] if value else ["none"]
+        text = printable(", ".join(entries))
         lines += textwrap.wrap(
             f"{part.name:<{_INDENT}}{text}", _WIDTH, subsequent_indent=" " * _INDENT
         )
     return lines
-
-
-def _entries(part: Any, prefix: str = "") -> Iterator[str]:
-    for field in fields(part):
-        value = getattr(part, field.name)
-        if is_dataclass(value):
-            yield from _entries(value, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name} {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    if not isinstance(value, tuple):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    if value and len(set(value)) == 1 and len(value) > 1:
-        return f"{len(value)}x {_shown(value[0])}"
-    if len(value) > _MANY:
-        return f"{_shown(value[0])} … {_shown(value[-1])} ({len(value)})"
-    if any(isinstance(v, tuple) for v in value):
-        return " | ".join(_shown(v) for v in value)
-    return "/".join(_shown(v) for v in value) or "-"
 
 
 if __name__ == "__main__":

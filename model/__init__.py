@@ -11,5 +11,6 @@ ops: RoI pooling and NMS as opaque operators
 placement: the window of each image on the canvas
 spec_json: `ModelSpec` as JSON
 spec_options: options and `--spec` files
+spec_text: the fields of a spec as short text
 supported: the supported models, with their references and tests
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from model.errors import CheckpointError, SpecError, UsageError, closest_hint, first_line
+from model.families.assumptions import Assumption, assumptions
 from model.families.detectron2 import dialect as detectron2_dialect
-from model.families.dialect import Assumption, Dialect, Reading, Source
+from model.families.dialect import Dialect, Reading, Source
 from model.families.matterport import dialect as matterport_dialect
 from model.families.mmdetection import dialect as mmdetection_dialect
 from model.families.torchvision import dialect as torchvision_dialect
@@ -19,7 +20,7 @@ from model.files.stored_spec import stored_spec
 from model.files.weights_file import Weights, read_weights
 from model.mask_rcnn import MaskRCNN
 from model.spec import ModelSpec
-from model.spec_options import SpecOptions, apply, is_set, read_spec_file
+from model.spec_options import SpecOptions, apply, read_spec_file
 
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 
@@ -42,8 +43,9 @@ class Checkpoint:
         spec: read from the weights and the configuration, with the user's options.
         tensors: by the names of `MaskRCNN`'s state dict.
         original: the same tensors by the dialect's names.
-        assumptions: values of the spec that neither the weights nor the user gave.
+        assumptions: values of the spec that are in neither the file nor the options.
         notes: lines for the user.
+        taken: which of the file's tensors were read; empty for all.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Checkpoint:
     original: Mapping[str, Tensor]
     assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...] = ()
+    taken: str = ""
 
     def build(self) -> MaskRCNN:
         """The network in eval mode with these weights."""
@@ -102,8 +105,8 @@ def load(
         original = dialect.prepare(weights.tensors, path)
         reading = _read(dialect, original, source)
     spec = apply(reading.spec, options)
-    assumed = tuple(a for a in reading.assumptions if not is_set(a.field, options))
-    _require_known(assumed, path)
+    assumed = assumptions(spec, reading.assumed, options)
+    _require_known(assumed, reading.required, path)
     original = {n: t for n, t in original.items() if n not in reading.unused}
     original.update(reading.added)
     expected = {
@@ -113,8 +116,8 @@ def load(
     counters = _counters(original, expected)
     original = {n: t for n, t in original.items() if n not in counters}
     tensors = _matched(path, spec, original, expected, dialect)
-    notes = (*reading.notes, *_provenance(weights, counters))
-    return Checkpoint(path, weights.sha256, spec, tensors, original, assumed, notes)
+    taken = _taken(weights, counters)
+    return Checkpoint(path, weights.sha256, spec, tensors, original, assumed, reading.notes, taken)
 
 
 def _counters(tensors: Mapping[str, Tensor], expected: Iterable[str]) -> list[str]:
@@ -123,17 +126,16 @@ def _counters(tensors: Mapping[str, Tensor], expected: Iterable[str]) -> list[st
     return [n for n, t in tensors.items() if n.partition(".")[0] not in modules and t.numel() == 1]
 
 
-def _provenance(weights: Weights, counters: Sequence[str]) -> Iterator[str]:
-    """One line about which of a file's tensors are used, unless all are."""
+def _taken(weights: Weights, counters: Sequence[str]) -> str:
     unused = weights.left_out + len(counters)
     if weights.location.is_plain and not weights.others and not unused:
-        return
-    parts = [f"weights: {weights.location}"]
+        return ""
+    parts = [str(weights.location)]
     if weights.others:
         parts.append(f"not used: {', '.join(map(str, weights.others))}")
     if unused:
         parts.append(f"other tensors beside it: {unused}")
-    yield "; ".join(parts)
+    return "; ".join(parts)
 
 
 def _dialect(path: Path, tensors: Mapping[str, Tensor], stored: ModelSpec | None) -> Dialect:
@@ -162,13 +164,13 @@ def _read(dialect: Dialect, tensors: Mapping[str, Tensor], source: Source) -> Re
         ) from error
 
 
-def _require_known(assumed: Iterable[Assumption], path: Path) -> None:
-    missing = [a for a in assumed if a.is_required]
+def _require_known(assumed: Iterable[Assumption], required: Iterable[str], path: Path) -> None:
+    missing = [a for a in assumed if a.field in set(required)]
     if missing:
-        fields = ", ".join(f"'{a.field}'" for a in missing)
+        values = ", ".join(f"'{a.field}'" for a in missing)
         raise CheckpointError(
-            f"{path}: the {missing[0].what} {missing[0].value} are not in the weights; "
-            f"set {fields} in a file for {missing[0].option}"
+            f"{path}: {values} are not in the weights and not those of the framework's own models; "
+            f"set them in a file for {missing[0].option}"
         )
 
 

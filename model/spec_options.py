@@ -13,6 +13,21 @@ from model.errors import SpecError, UsageError
 from model.spec import ModelSpec
 from model.spec_json import SCHEMA_VERSION, merge
 
+# The option for a field; all others are set in a `--spec` file.
+OPTIONS: Mapping[str, str] = {
+    "preprocess.short_side": "--short-side",
+    "preprocess.long_side": "--long-side",
+    "box.score_threshold": "--score-threshold",
+    "box.nms_iou": "--nms-iou",
+    "box.detections": "--detections",
+    "body.norm_eps": "--norm-eps",
+    "fpn.norm_eps": "--norm-eps",
+    "roi_stage.norm_eps": "--norm-eps",
+    "box.norm_eps": "--norm-eps",
+    "mask.norm_eps": "--norm-eps",
+    "classes.names": "--names",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class SpecOptions:

@@ -73,6 +73,7 @@ def diagnose_checkpoint(path: Path) -> Diagnosis:
     """Read a checkpoint as the export does, without running anything in it."""
     try:
         from model.checkpoint import load
+        from model.families.assumptions import listing
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision without its extension
         reason = in_brief(error)
         remedy = "pip install 'maskport[export]', which includes torch and torchvision"
@@ -84,8 +85,9 @@ def diagnose_checkpoint(path: Path) -> Diagnosis:
     spec = checkpoint.spec
     summary = f"{spec.dialect}, {spec.architecture}, {spec.num_foreground} classes"
     findings = [Finding("ok", path.name, summary)]
-    findings += [Finding("ok", "read", note) for note in checkpoint.notes]
-    findings += [Finding("ok", "assumed", str(a)) for a in checkpoint.assumptions]
+    read = [checkpoint.taken, *checkpoint.notes] if checkpoint.taken else checkpoint.notes
+    findings += [Finding("ok", "read", note) for note in read]
+    findings += [Finding("ok", "assumed", line) for line in listing(checkpoint.assumptions)]
     findings += [diagnose_spec(spec, target) for target in TARGETS.values()]
     can_export = all(f.status == "ok" for f in findings)
     return Diagnosis(tuple(findings), ("export", str(path)) if can_export else ())

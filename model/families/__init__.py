@@ -1,6 +1,6 @@
 """Checkpoint dialects: how each framework names its tensors, and the spec that they imply.
 
-assumptions: assumptions that several dialects share
+assumptions: what neither a checkpoint nor the user says about the network
 coco: COCO's class and keypoint names
 dialect: the interface of a dialect
 resnet: the stages of a ResNet by shapes

@@ -1,76 +1,116 @@
-"""The assumptions that several dialects share, by the field of `ModelSpec`."""
+"""The assumptions of a checkpoint: what neither its file nor the user says about the network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import groupby
 
-from model.families import coco
-from model.families.dialect import Assumption
-from model.spec import ModelSpec, PoolerSpec
+from model.spec import ModelSpec
+from model.spec.body import GROUPS_OF_GROUP_NORM
+from model.spec_options import OPTIONS, SpecOptions, is_set
+from model.spec_text import leaves, shown
 
-_ROWS: Mapping[str, tuple[str, str, Callable[[ModelSpec], str]]] = {
-    "box.score_threshold": (
-        "score threshold", "--score-threshold", lambda s: f"{s.box.score_threshold:g}"
-    ),
-    "box.nms_iou": ("NMS IoU", "--nms-iou", lambda s: f"{s.box.nms_iou:g}"),
-    "box.detections": ("detections per image", "--detections", lambda s: str(s.box.detections)),
-    "box.box_weights": ("box weights", "--spec", lambda s: joined(s.box.box_weights)),
-    "box.pooler": ("pooling", "--spec", lambda s: pooling(s.box.pooler)),
-    "classes.names": ("class names", "--names", lambda s: class_names(s)),
-    "preprocess.short_side": ("short side", "--short-side", lambda s: str(s.preprocess.short_side)),
-    "preprocess.long_side": ("long side", "--long-side", lambda s: str(s.preprocess.long_side)),
-    "preprocess.channel_order": ("channel order", "--spec", lambda s: s.preprocess.channel_order),
-    "preprocess.mean": ("pixel mean", "--spec", lambda s: joined(s.preprocess.mean)),
-    "preprocess.std": ("pixel std", "--spec", lambda s: joined(s.preprocess.std)),
-    "rpn.pre_nms": ("RPN", "--spec", lambda s: proposals(s)),
-}  # fmt: skip
-
-
-def assumptions(spec: ModelSpec, *fields: str) -> list[Assumption]:
-    """The assumptions about these fields, with the spec's values."""
-    return [
-        Assumption(what, text(spec), option, field)
-        for field in fields
-        for what, option, text in [_ROWS[field]]
-    ]
-
-
-def anchor_assumptions(spec: ModelSpec, *known_counts: int) -> list[Assumption]:
-    """Sizes and ratios; required if the number per cell is not one of `known_counts`."""
-    anchors = spec.anchors
-    sizes, ratios = ", ".join(map(joined, anchors.sizes)), joined(anchors.ratios[0])
-    is_unknown = anchors.per_cell not in known_counts
-    if is_unknown:
-        sizes = ratios = f"of {anchors.per_cell} anchors per cell"
-    return [
-        Assumption("anchor sizes", sizes, "--spec", "anchors.sizes", is_unknown),
-        Assumption("anchor ratios", ratios, "--spec", "anchors.ratios", is_unknown),
-    ]
+# Fields that every dialect reads from names and shapes, and the ones that are this project's own.
+_BY_WEIGHTS = (
+    "dialect", "architecture", "*.module", "*.norm", "body.kind", "*.map_side", "body.blocks",
+    "body.block", "body.stem_channels", "body.widths", "body.channels", "body.groups",
+    "body.outputs", "body.width_multiplier", "body.reduced_tail", "fpn", "fpn.channels",
+    "roi_stage", "roi_stage.blocks", "roi_stage.width", "roi_stage.channels", "roi_stage.groups",
+    "rpn.conv_widths", "box.conv_widths", "box.fc_widths", "box.class_agnostic", "mask",
+    "mask.conv_widths", "mask.deconv_width", "mask.class_agnostic", "keypoint",
+    "keypoint.conv_widths", "classes.dataset_ids", "box.candidates",
+)  # fmt: skip
+# Fields that no framework's user sets.
+_CONVENTIONS = (
+    "preprocess.resize_rule", "preprocess.interpolation", "preprocess.value_range",
+    "preprocess.square", "preprocess.placement", "preprocess.padding", "body.stem_pool",
+    "anchors.order", "anchors.rounded", "anchors.stride_rule", "anchors.end_shift",
+    "rpn.min_size_inclusive", "rpn.size_clamp", "rpn.top_over", "rpn.clip_to",
+    "*.pooler.inner_eps", "*.pooler.quantise", "*.pooler.reduce", "*.pooler.placement",
+    "*.pooler.crop_frame", "box.background", "box.choice", "box.score_inclusive",
+    "box.size_clamp", "box.min_size", "box.min_size_inclusive", "box.to_image", "mask.paste",
+    "mask.threshold", "mask.threshold_inclusive", "keypoint.score",
+)  # fmt: skip
 
 
-def joined(values: Iterable[float]) -> str:
-    """Numbers like "10/10/5/5"."""
-    return "/".join(f"{value:g}" for value in values)
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """A value that is in neither the checkpoint nor the user's options.
+
+    `field` is its path in `ModelSpec`, `option` what overrides it.
+    """
+
+    field: str
+    value: str
+    option: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.value} ({self.option})"
 
 
-def proposals(spec: ModelSpec) -> str:
-    """The RPN's filters like "1000 → NMS 0.7 → 1000"."""
-    return f"{spec.rpn.pre_nms} → NMS {spec.rpn.nms_iou:g} → {spec.rpn.post_nms}"
+def unknown_fields(spec: ModelSpec, known: Iterable[str]) -> tuple[str, ...]:
+    """The paths of all fields that weights cannot tell.
+
+    Args:
+        spec: of the checkpoint.
+        known: patterns of further paths: what the framework's code fixes or its configuration has.
+    """
+    patterns = [*_BY_WEIGHTS, *_CONVENTIONS, *known]
+    if spec.roi_stage is None:  # the first linear layer has the pooled side
+        patterns.append("box.pooler.output_size")
+    return tuple(
+        path
+        for path, value in leaves(spec)
+        if _is_used(path, spec)
+        # Names tell GroupNorm from BatchNorm, but not its groups.
+        and (value == "group_norm" or not any(fnmatchcase(path, each) for each in patterns))
+    )
 
 
-def pooling(pooler: PoolerSpec) -> str:
-    """RoIAlign with its size, alignment and samples."""
-    side, samples = pooler.output_size, pooler.sampling_ratio or "adaptive"
-    aligned = "aligned" if pooler.aligned else "not aligned"
-    return f"RoIAlign {side}x{side}, {aligned}, sampling {samples}"
+def _is_used(path: str, spec: ModelSpec) -> bool:
+    """Whether a field has an effect in this network."""
+    name, _, leaf = path.partition(".")
+    part = getattr(spec, name)
+    if leaf == "norm_eps":
+        return part.norm != "none" and getattr(part, "conv_widths", ...) != ()
+    if path in ("preprocess.short_side", "preprocess.long_side"):
+        return spec.preprocess.fixed_hw is None
+    if path == "body.stride_in_1x1":
+        return part.block != "basic"
+    return path != "mask.dilation" or part.conv_widths != ()
 
 
-def class_names(spec: ModelSpec) -> str:
-    """COCO's number of classes, or the first and the last name without the background."""
-    names = spec.classes.names
-    if names == coco.with_gaps().names:
-        return f"COCO's {len(names)}"
-    names = names[len(names) - spec.num_foreground :]
-    if names == coco.without_gaps().names:
-        return f"COCO's {len(names)}"
-    return " … ".join(dict.fromkeys((names[0], names[-1])))
+def assumptions(
+    spec: ModelSpec, paths: Iterable[str], options: SpecOptions
+) -> tuple[Assumption, ...]:
+    """The assumptions that are left after the user's options, with the final values."""
+    values = dict(leaves(spec))
+    return tuple(
+        Assumption(path, _shown(path, values[path], spec), OPTIONS.get(path, "--spec"))
+        for path in paths
+        if path in values and _is_used(path, spec) and not is_set(path, options)
+    )
+
+
+def _shown(path: str, value: object, spec: ModelSpec) -> str:
+    if path.endswith(".pooler.levels"):  # empty for all of them
+        value = getattr(spec, path.partition(".")[0]).pooler.pooled_levels
+    groups = f" of {GROUPS_OF_GROUP_NORM} groups" if value == "group_norm" else ""
+    return f"{shown(value)}{groups}"
+
+
+def listing(assumed: Iterable[Assumption]) -> Iterator[str]:
+    """One line per part of the spec, "rpn: pre_nms 1000, nms_iou 0.7 (--spec)"."""
+    for part, rows in groupby(assumed, lambda a: a.field.partition(".")[0]):
+        own, rest = [], []
+        for row in rows:
+            text = f"{row.field.partition('.')[2]} {row.value}"
+            if row.option == "--spec":
+                rest.append(text)
+            else:
+                own.append(f"{text} ({row.option})")
+        if rest:
+            own.append(f"{', '.join(rest)} (--spec)")
+        yield f"{part}: {', '.join(own)}"

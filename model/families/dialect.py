@@ -14,40 +14,25 @@ from model.spec_options import SpecOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Assumption:
-    """A value that is not in the weights, and the option that overrides it.
-
-    `field` is its path in `ModelSpec`. If `is_required` there is no default: opening the
-    checkpoint fails unless the user sets it.
-    """
-
-    what: str
-    value: str
-    option: str
-    field: str
-    is_required: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.value} ({self.option})"
-
-
-@dataclass(frozen=True, slots=True)
 class Reading:
-    """A spec read from names and shapes, and its assumptions.
+    """A spec read from names and shapes, and what it assumes.
 
     Attributes:
         spec: of the checkpoint.
-        assumptions: values of the spec that are not in the checkpoint.
+        assumed: paths of the fields of the spec that are not in the checkpoint.
         notes: lines for the user: the configuration that was read, its unknown keys.
         unused: tensors that are not weights of the network.
         added: tensors with known values that the file omits.
+        required: assumed fields without a default: opening the checkpoint fails unless the user
+            sets them.
     """
 
     spec: ModelSpec
-    assumptions: tuple[Assumption, ...]
+    assumed: tuple[str, ...]
     notes: tuple[str, ...] = ()
     unused: frozenset[str] = frozenset()
     added: Mapping[str, Tensor] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from model.errors import ModelError, SpecError, UsageError
 from model.families.coco import numbered
-from model.families.dialect import Assumption
+from model.families.assumptions import Assumption
 from model.families.torchvision.dialect import DIALECT
 from model.heads.kept import KeptParts
 from model.live import heads as head_readers
@@ -61,6 +61,7 @@ class LiveModel:
         kept_paths: their names in the module.
         notes: lines for the user.
         assumptions: none; every value is from the module.
+        taken: empty; see `Checkpoint`.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class LiveModel:
     kept_paths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    taken: str = ""
 
     def build(self) -> MaskRCNN:
         """The network in eval mode with these weights."""

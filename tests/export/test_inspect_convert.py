@@ -14,6 +14,7 @@ from export import convert, inspect
 from export.inspect import describe
 from model.checkpoint import Checkpoint, load
 from model.errors import CheckpointError
+from model.families.assumptions import listing
 from model.files.stored_spec import header_of
 from model.spec import ClassSpec
 from model.spec_json import from_json
@@ -92,8 +93,8 @@ def test_inspect_prints_every_field(weights: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     checkpoint = load(weights)
     assert f"torchvision · {checkpoint.spec.architecture}" in out.splitlines()[0]
-    for assumption in checkpoint.assumptions:
-        assert f"assumed: {assumption}" in out
+    for line in listing(checkpoint.assumptions):
+        assert f"assumed: {line}" in out
     assert checkpoint.sha256 in out
     assert out.splitlines()[-1].startswith("next: ")
     words = " ".join(out.split())

@@ -189,4 +189,4 @@ def test_settings_without_an_effect(tmp_path: Path) -> None:
     path = _with_norms(GN, tmp_path, {})
     (tmp_path / "config.yaml").unlink()
     lines = [str(a) for a in load(path).assumptions]
-    assert "normalization of the body GroupNorm (--config)" in lines
+    assert "body.norm group_norm of 32 groups (--spec)" in lines

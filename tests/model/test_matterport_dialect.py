@@ -144,13 +144,14 @@ def test_half_and_double_precision_are_read(weights: Weights, tmp_path: Path) ->
 def test_every_assumption_is_named(checkpoint: Checkpoint) -> None:
     assumed = "\n".join(map(str, checkpoint.assumptions))
     for words in (
-        "score threshold 0.7", "NMS IoU 0.3", "detections per image 100", "--names",
-        "pixel mean 123.7/116.8/103.9", "RPN 6000 → NMS 0.7 → 1000", "box weights 10/10/5/5",
-        "anchor sizes 32, 64, 128, 256, 512", "anchor ratios 2/1/0.5", "mask pool 14",
-        "IMAGE_RESIZE_MODE square",
+        "box.score_threshold 0.7", "box.nms_iou 0.3", "box.detections 100", "--names",
+        "preprocess.mean 123.7/116.8/103.9", "rpn.pre_nms 6000", "box.box_weights 10/10/5/5",
+        "anchors.sizes 32 | 64 | 128 | 256 | 512", "anchors.ratios 5x 2/1/0.5",
+        "mask.pooler.output_size 14",
     ):  # fmt: skip
         assert words in assumed
-    assert "short side" not in assumed
+    assert "short_side" not in assumed
+    assert "IMAGE_RESIZE_MODE square" in checkpoint.notes[0]
 
 
 def test_the_level_rule_follows_the_canvas(checkpoint: Checkpoint, weights: Weights) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 import model.checkpoint
 from model.checkpoint import Checkpoint, SpecOptions, load, read_spec_file
 from model.errors import CheckpointError, MaskportError, SpecError, UsageError
+from model.families.assumptions import listing
 from model.files.weights_file import Weights, read_weights
+from model.files.wrappings import Recognizer
 from tests.small_checkpoint import SPEC, saved, sound_state
 
 
@@ -49,21 +52,25 @@ def test_an_option_sets_its_field_and_ends_its_assumption(
             assert assumed(after) <= assumed(before)
 
 
-def test_everything_else_is_assumed_with_its_option(tmp_path: Path) -> None:
-    lines = [str(a) for a in opened(tmp_path).assumptions]
-    assert set(lines) == {
-        "BatchNorm epsilon 1e-05 (--norm-eps)",
-        "short side 800 (--short-side)",
-        "long side 1333 (--long-side)",
-        "score threshold 0.05 (--score-threshold)",
-        "NMS IoU 0.5 (--nms-iou)",
-        "detections per image 100 (--detections)",
-        "class names class_1 … class_2 (--names)",
-        "anchor sizes 32, 64, 128, 256, 512 (--spec)",
-        "anchor ratios 0.5/1/2 (--spec)",
-        "torchvision's defaults: no dilation, sampling ratio 2, mask pool 14, "
-        "RPN 1000 → NMS 0.7 → 1000, box weights 10/10/5/5, ImageNet mean and std (--spec)",
-    }
+def test_assumptions_are_listed_by_part_with_their_options(tmp_path: Path) -> None:
+    lines = list(listing(opened(tmp_path, nms_iou=0.25).assumptions))
+    assert [line.partition(":")[0] for line in lines] == [
+        "body", "classes", "fpn", "preprocess", "anchors", "rpn", "box", "mask"
+    ]  # fmt: skip
+    assert lines[0].startswith("body: norm_eps 1e-05 (--norm-eps), dilations 4x 1, ")
+    assert lines[2] == "fpn: extra_level pool (--spec)"
+    assert "nms_iou" not in lines[6]
+
+
+def test_values_are_those_after_all_options(tmp_path: Path) -> None:
+    """One option may change another field, or make it useless."""
+    overrides = {"preprocess": {"fixed_hw": [160, 224]}}
+    checkpoint = opened(tmp_path, overrides=overrides)
+    assert not {"preprocess.short_side", "preprocess.fixed_hw"} & assumed(checkpoint)
+    levels = {"box": {"pooler": {"levels": [0], "strides": [4]}}}
+    values = {a.field: a.value for a in opened(tmp_path, overrides=levels).assumptions}
+    assert values["mask.pooler.levels"] == "0/1/2/3"
+    assert "box.pooler.levels" not in values
 
 
 def test_epsilon_reaches_every_norm(tmp_path: Path) -> None:
@@ -80,8 +87,8 @@ def test_epsilon_reaches_every_norm(tmp_path: Path) -> None:
 def test_epsilon_of_published_files(
     sha256: str, eps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_with_hash(path: Path) -> Weights:
-        return replace(read_weights(path), sha256=sha256.ljust(64, "0"))
+    def read_with_hash(path: Path, known: Sequence[Recognizer]) -> Weights:
+        return replace(read_weights(path, known), sha256=sha256.ljust(64, "0"))
 
     monkeypatch.setattr(model.checkpoint, "read_weights", read_with_hash)
     checkpoint = opened(tmp_path)

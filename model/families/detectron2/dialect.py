@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from model.errors import CheckpointError
-from model.families.assumptions import anchor_assumptions, assumptions
+from model.families.assumptions import unknown_fields
 from model.families.detectron2.names import original_name
 from model.families.detectron2.norms import omitted_statistics
 from model.families.detectron2.settings import (
@@ -24,7 +24,7 @@ from model.families.detectron2.settings import (
     shown,
 )
 from model.families.detectron2.spec import build_spec, layout
-from model.families.dialect import Assumption, Reading, Source
+from model.families.dialect import Reading, Source
 from model.families.shapes import Shapes
 from model.spec import ModelSpec, ResNetSpec
 from model.spec_options import SpecOptions, is_set
@@ -59,6 +59,12 @@ _FIELDS = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "box.box_weights",
     "TEST.DETECTIONS_PER_IMAGE": "box.detections",
 }
+# What detectron2's code fixes.
+_FIXED = (
+    "preprocess.size_divisor", "preprocess.fixed_hw", "body.first_dilations", "*.norm_eps",
+    "fpn.extra_level", "anchors.cells", "rpn.score_threshold", "*.max_log_ratio",
+    "*.pooler.strides", "*.pooler.canonical_*", "*.pooler.outer_eps", "mask.dilation",
+)  # fmt: skip
 # The zoo's ResNeXts have another pretraining than its ResNets.
 _RESNEXT = {"MODEL.RESNETS.STRIDE_IN_1X1": False, "MODEL.PIXEL_STD": [57.375, 57.12, 58.395]}
 
@@ -91,7 +97,7 @@ class Detectron2Dialect:
             spec = build_spec(shapes, _with_defaults(settings, source.options))
             notes = _notes(source, settings, spec, tensors)
             # A configuration has the number of classes but not their names.
-            assumed = tuple(assumptions(spec, "classes.names"))
+            assumed = tuple(f for f in unknown_fields(spec, ()) if f.endswith(".names"))
             added = omitted_statistics(tensors, spec)
             if added:
                 notes += (
@@ -101,7 +107,9 @@ class Detectron2Dialect:
             return Reading(spec, assumed, notes, frozenset(_PIXELS), added)
         settings = _without_config(shapes, tensors)
         spec = build_spec(shapes, settings)
-        return Reading(spec, _assumptions(spec, settings), (), frozenset(_PIXELS))
+        note = f"no configuration: {settings.source} is assumed; pass the training's with --config"
+        assumed = unknown_fields(spec, _known(settings))
+        return Reading(spec, assumed, (note,), frozenset(_PIXELS))
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to detectron2's."""
@@ -135,34 +143,10 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
     return replace(settings, values=values, configured=frozenset(stored), explicit=stored)
 
 
-def _assumptions(spec: ModelSpec, settings: Settings) -> tuple[Assumption, ...]:
-    """The values that are not in the weights, from the zoo's base file of the architecture."""
-    rows = [
-        Assumption("configuration", settings.source, "--config", ""),
-        *assumptions(spec, "box.score_threshold", "box.nms_iou", "box.detections"),
-        *assumptions(
-            spec,
-            "preprocess.short_side",
-            "preprocess.long_side",
-            "preprocess.channel_order",
-            "classes.names",
-        ),
-        *anchor_assumptions(spec, spec.anchors.per_cell),
-        *assumptions(spec, "rpn.pre_nms", "box.pooler", "box.box_weights"),
-    ]
-    if spec.body.norm == "group_norm":
-        rows.append(Assumption("normalization of the body", "GroupNorm", "--config", "body.norm"))
-    if spec.body.kind == "resnet":
-        where = "1x1" if spec.body.stride_in_1x1 else "3x3"
-        rows.append(Assumption("stride in the", where, "--spec", "body.stride_in_1x1"))
-        if spec.body.dilations[-1] > 1:
-            dilation = str(spec.body.dilations[-1])
-            rows.append(Assumption("dilation of res5", dilation, "--spec", "body.dilations"))
-    if "MODEL.PIXEL_MEAN" not in settings.configured:
-        rows += assumptions(spec, "preprocess.mean")
-    if "MODEL.PIXEL_STD" not in settings.configured:
-        rows += assumptions(spec, "preprocess.std")
-    return tuple(rows)
+def _known(settings: Settings) -> list[str]:
+    """Fields that detectron2's code fixes, or the weights have: old files have mean and std."""
+    stored = {"MODEL.PIXEL_MEAN": "preprocess.mean", "MODEL.PIXEL_STD": "preprocess.std"}
+    return [*_FIXED, *(stored[key] for key in settings.configured)]
 
 
 def _notes(

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from model.errors import UsageError
 from model.families import coco
-from model.families.assumptions import anchor_assumptions, assumptions, joined
-from model.families.dialect import Assumption, Reading, Source
+from model.families.assumptions import unknown_fields
+from model.families.dialect import Reading, Source
 from model.families.matterport.tensors import NORM_EPS, layer_names, network_layout
 from model.families.shapes import Shapes
 from model.spec import (
@@ -54,6 +54,19 @@ _LAYERS = {
     "mask_head.predictor.conv5_mask": "mrcnn_mask_deconv",
     "mask_head.predictor.mask_fcn_logits": "mrcnn_mask",
 }
+_ANCHORS = ("anchors.sizes", "anchors.ratios")
+# What Matterport's code fixes.
+_FIXED = (
+    "preprocess.channel_order", "preprocess.std", "preprocess.size_divisor", "preprocess.fixed_hw",
+    "body.stride_in_1x1", "body.*dilations", "*.norm_eps", "fpn.*", "anchors.offset",
+    "anchors.cells", "rpn.min_size", "rpn.score_threshold", "*.max_log_ratio", "*.pooler.aligned",
+    "*.pooler.sampling_ratio", "*.pooler.strides", "*.pooler.levels", "*.pooler.canonical_*",
+    "*.pooler.outer_eps", "*.pooler.kind", "box.scoring", "mask.dilation",
+)  # fmt: skip
+_DEFAULTS = (
+    "assumed of Matterport's Config: IMAGE_RESIZE_MODE square, no IMAGE_MIN_SCALE, "
+    "RPN_ANCHOR_STRIDE 1"
+)
 _BLOCK = re.compile(r"body\.layer(\d)\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))")
 _LATERAL = re.compile(r"fpn\.(inner|layer)_blocks\.(\d)\.0")
 _MASK = re.compile(r"mask_head\.convs\.(\d+)\.([01])")
@@ -98,7 +111,8 @@ class MatterportDialect:
             box=_box_head(shapes, channels),
             mask=_mask_head(shapes),
         )
-        return Reading(spec, _assumptions(spec))
+        required = () if spec.anchors.per_cell == len(_RATIOS) else _ANCHORS
+        return Reading(spec, unknown_fields(spec, _FIXED), (_DEFAULTS,), required=required)
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to `layer/variable`."""
@@ -245,26 +259,4 @@ def _mask_head(shapes: Shapes) -> MaskHeadSpec | None:
         norm_eps=NORM_EPS,
         paste="resize",
         threshold_inclusive=True,
-    )
-
-
-def _assumptions(spec: ModelSpec) -> tuple[Assumption, ...]:
-    """The values that are not in the weights, from Matterport's `Config`."""
-    side, weights = str(spec.preprocess.long_side), joined(spec.rpn.box_weights)
-    rows = [
-        *assumptions(spec, "box.score_threshold", "box.nms_iou", "box.detections"),
-        *assumptions(spec, "classes.names", "preprocess.short_side"),
-        Assumption("square canvas of side", side, "--long-side", "preprocess.long_side"),
-        *assumptions(spec, "preprocess.mean", "rpn.pre_nms"),
-        Assumption("RPN box weights", weights, "--spec", "rpn.box_weights"),
-        *assumptions(spec, "box.box_weights"),
-    ]
-    if spec.mask is not None:
-        mask_side = str(spec.mask.pooler.output_size)
-        rows.append(Assumption("mask pool", mask_side, "--spec", "mask.pooler.output_size"))
-    defaults = "IMAGE_RESIZE_MODE square, no IMAGE_MIN_SCALE, RPN_ANCHOR_STRIDE 1"
-    return (
-        *rows,
-        *anchor_assumptions(spec, len(_RATIOS)),
-        Assumption("defaults of Matterport's Config:", defaults, "--spec", ""),
     )

@@ -14,8 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from model.errors import CheckpointError
-from model.families.assumptions import anchor_assumptions, assumptions, pooling
-from model.families.dialect import Assumption, Reading, Source
+from model.families.assumptions import unknown_fields
+from model.families.dialect import Reading, Source
 from model.families.mmdetection.meta import Training, read_training, with_stored
 from model.families.mmdetection.names import as_version_2, is_version_1, original_name
 from model.families.mmdetection.settings import apply_config
@@ -46,6 +46,19 @@ _UNSUPPORTED = tuple(
         (r"backbone\.layer\d\.0\.downsample\.2\.", "a ResNet with avg_down (V1d)"),
     )
 )
+_PIXELS = ("channel_order", "mean", "std")
+# What MMDetection's code fixes.
+_FIXED = (
+    "body.first_dilations", "fpn.fuse", "anchors.cells", "rpn.score_threshold", "*.max_log_ratio",
+    "*.pooler.strides", "*.pooler.levels", "*.pooler.canonical_level", "*.pooler.outer_eps",
+    "*.pooler.kind", "mask.dilation",
+)  # fmt: skip
+# What its configurations always have.
+_CONFIGURED = (
+    "preprocess.short_side", "preprocess.long_side", "anchors.sizes", "anchors.ratios",
+    "rpn.pre_nms", "rpn.post_nms", "rpn.nms_iou", "box.score_threshold", "box.nms_iou",
+    "box.detections", "box.box_weights", "box.pooler.sampling_ratio",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +91,12 @@ class MMDetectionDialect:
         training = read_training(meta if isinstance(meta, Mapping) else {})
         training = with_stored(training, tensors, _PREPROCESSOR)
         applied = apply_config(build_spec(shapes, training), training.config, source.path)
-        rows = _assumptions(applied.spec, training, is_version_1(source.names))
-        assumed = tuple(row for row in rows if not _is_configured(row.field, applied.fields))
-        notes = (*_notes(applied.spec, training, source.names), *applied.notes)
+        spec = applied.spec
+        assumed = unknown_fields(spec, _known(spec, training, applied.fields))
+        required = () if spec.anchors.per_cell == 3 else ("anchors.sizes", "anchors.ratios")
+        notes = (*_notes(spec, training, source.names), *applied.notes)
         unused = frozenset(f"{_PREPROCESSOR}{leaf}" for leaf in ("mean", "std")) & tensors.keys()
-        return Reading(applied.spec, assumed, notes, unused)
+        return Reading(spec, assumed, notes, unused, required=required)
 
     def original(self, name: str, spec: ModelSpec) -> str:
         """Map the network's name to MMDetection's."""
@@ -121,6 +135,8 @@ def _notes(spec: ModelSpec, training: Training, names: Collection[str]) -> tuple
         )
     if training.version is not None:
         notes.append(f"written by MMDetection {ascii(training.version)[1:-1]}")
+    if is_version_1(names):
+        notes.append("version 1 trained these weights with boxes that end a pixel later than here")
     norms = {spec.body.norm, spec.box.norm, "none" if spec.fpn is None else spec.fpn.norm}
     if "group_norm" in norms:
         notes.append(
@@ -130,36 +146,19 @@ def _notes(spec: ModelSpec, training: Training, names: Collection[str]) -> tuple
     return tuple(notes)
 
 
-# Assumptions about several fields; they are removed if the configuration sets all of them.
-_FIELDS_OF = {
-    "rpn.pre_nms": ("rpn.pre_nms", "rpn.nms_iou", "rpn.post_nms"),
-    "box.pooler": ("box.pooler.sampling_ratio",),
-}
-
-
-def _is_configured(field: str, fields: frozenset[str]) -> bool:
-    return fields.issuperset(_FIELDS_OF.get(field, (field,)))
-
-
-def _assumptions(spec: ModelSpec, training: Training, is_old: bool) -> list[Assumption]:
-    """The values that are not in the weights; the configuration may still set some."""
-    pooler = spec.box.pooler
-    pooled = f"{pooling(pooler)}, finest scale {pooler.canonical_size:g}"
-    rows = [
-        *assumptions(spec, "box.score_threshold", "box.nms_iou", "box.detections"),
-        *assumptions(spec, "preprocess.short_side", "preprocess.long_side", "rpn.pre_nms"),
-        Assumption("pooling", pooled, "--spec", "box.pooler"),
-        *assumptions(spec, "box.box_weights"),
-    ]
-    if training.class_names is None or len(training.class_names) != spec.num_foreground:
-        rows += assumptions(spec, "classes.names")
-    if training.stride_in_1x1 is None:
-        style = "3x3 (pytorch)"
-        rows.append(Assumption("style: stride in the", style, "--spec", "body.stride_in_1x1"))
-    for name in ("channel_order", "mean", "std"):
-        if getattr(training, name) is None:
-            rows += assumptions(spec, f"preprocess.{name}")
-    if is_old:
-        note = "version 1 trained these weights with boxes that end a pixel later"
-        rows.append(Assumption("coordinates as of version 2;", note, "--spec", ""))
-    return [*rows, *anchor_assumptions(spec, 3)]
+def _known(spec: ModelSpec, training: Training, fields: frozenset[str]) -> set[str]:
+    """Fields that MMDetection's code fixes, or the training's metadata has."""
+    known = {*_FIXED, *fields}
+    names = training.class_names
+    if names is not None and len(names) == spec.num_foreground:
+        known.add("classes.names")
+    stored = {
+        "body.stride_in_1x1": training.stride_in_1x1,
+        **{f"preprocess.{name}": getattr(training, name) for name in _PIXELS},
+    }
+    known.update(field for field, value in stored.items() if value is not None)
+    if training.config.tree:
+        # What a configuration leaves out has the default of MMDetection's classes.
+        unset = {*_CONFIGURED, *stored, "classes.names"}
+        known.update(field for field in unknown_fields(spec, known) if field not in unset)
+    return known

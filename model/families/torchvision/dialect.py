@@ -18,8 +18,8 @@ from torchvision.models.detection import (
 
 from model.errors import CheckpointError
 from model.families import coco
-from model.families.assumptions import anchor_assumptions, assumptions, joined, proposals
-from model.families.dialect import Assumption, Reading, Source
+from model.families.assumptions import unknown_fields
+from model.families.dialect import Reading, Source
 from model.families.shapes import Shapes, replace_prefix
 from model.families.torchvision.body import BodyReading, read_body
 from model.spec import (
@@ -62,6 +62,11 @@ _EPS_ZERO_WEIGHTS = (
 )
 # Its builder has smaller sides and fewer proposals than that of the model with the same shapes.
 _SMALL_MOBILENET = FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
+# What torchvision's code fixes.
+_FIXED = (
+    "preprocess.channel_order", "body.stride_in_1x1", "fpn.fuse", "anchors.offset",
+    "*.pooler.aligned", "*.pooler.kind", "box.scoring",
+)  # fmt: skip
 _COCO_PERSON = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.meta
 
 
@@ -112,7 +117,13 @@ class TorchvisionDialect:
             mask=mask,
             keypoint=keypoint,
         )
-        return Reading(spec, _assumptions(spec, is_small))
+        known = list(_FIXED)
+        if is_small:
+            known += ["preprocess.*_side", "rpn.*"]
+        if eps == 0.0:
+            known.append("*.norm_eps")
+        required = () if spec.anchors.per_cell in (3, 15) else ("anchors.sizes", "anchors.ratios")
+        return Reading(spec, unknown_fields(spec, known), required=required)
 
 
 DIALECT = TorchvisionDialect()
@@ -218,39 +229,3 @@ def _architecture(
     second = "_v2" if shapes.has("roi_heads.box_head.0.0.") else ""
     family = heads if mask or keypoint else "faster"
     return f"{family}rcnn_{body}_fpn{second}"
-
-
-def _assumptions(spec: ModelSpec, is_small: bool) -> tuple[Assumption, ...]:
-    """The values that neither the weights nor the hash of a published file determine."""
-    rows = assumptions(
-        spec, "box.score_threshold", "box.nms_iou", "box.detections", "classes.names"
-    )
-    if spec.body.norm_eps != 0.0:
-        eps = f"{spec.body.norm_eps:g}"
-        rows.append(Assumption("BatchNorm epsilon", eps, "--norm-eps", "body.norm_eps"))
-    if not is_small:
-        rows += assumptions(spec, "preprocess.short_side", "preprocess.long_side")
-    if isinstance(spec.body, MobileNetV3Spec) and not is_small:
-        threshold = f"{spec.rpn.score_threshold:g}"
-        rows.append(Assumption("RPN score threshold", threshold, "--spec", "rpn.score_threshold"))
-    if spec.keypoint is not None:
-        names = spec.keypoint.names
-        shown = "COCO's 17" if names == COCO_KEYPOINTS else f"{names[0]} … {names[-1]}"
-        rows.append(Assumption("keypoint names", shown, "--spec", "keypoint.names"))
-    defaults = Assumption("torchvision's defaults:", _defaults(spec), "--spec", "")
-    return (*rows, *anchor_assumptions(spec, 3, 15), defaults)
-
-
-def _defaults(spec: ModelSpec) -> str:
-    """Values that are rarely changed, in one line."""
-    parts = ["no dilation", f"sampling ratio {spec.box.pooler.sampling_ratio}"]
-    if spec.mask is not None:
-        parts.append(f"mask pool {spec.mask.pooler.output_size}")
-    if spec.keypoint is not None:
-        parts.append(f"keypoint pool {spec.keypoint.pooler.output_size}")
-    parts += [
-        f"RPN {proposals(spec)}",
-        f"box weights {joined(spec.box.box_weights)}",
-        "ImageNet mean and std",
-    ]
-    return ", ".join(parts)

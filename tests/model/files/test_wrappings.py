@@ -74,9 +74,8 @@ def test_any_wrapping(tmp_path: Path, subtests: pytest.Subtests) -> None:
             expected = sound_state()
             assert checkpoint.original.keys() == expected.keys()
             assert all(torch.equal(checkpoint.original[n], t) for n, t in expected.items())
-            notes = [line for line in checkpoint.notes if line.startswith("weights: ")]
-            assert len(notes) == bool(note)
-            assert note in "".join(notes)
+            assert note in checkpoint.taken
+            assert bool(checkpoint.taken) == bool(note)
 
 
 def test_the_library_s_own_wrappers(tmp_path: Path) -> None:
@@ -86,8 +85,8 @@ def test_the_library_s_own_wrappers(tmp_path: Path) -> None:
     torch.save({"state_dict": wrapped.state_dict()}, tmp_path / "w.pth")
     checkpoint = load(tmp_path / "w.pth")
     assert checkpoint.original.keys() == sound_state().keys()
-    where = "weights: ['state_dict'] 'detector.module.module.*'; other tensors beside it: 1"
-    assert checkpoint.notes[-1] == where
+    where = "['state_dict'] 'detector.module.module.*'; other tensors beside it: 1"
+    assert checkpoint.taken == where
 
 
 def test_what_may_be_a_part_of_the_network_is_refused(
