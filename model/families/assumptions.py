@@ -74,12 +74,12 @@ def _is_used(path: str, spec: ModelSpec) -> bool:
     name, _, leaf = path.partition(".")
     part = getattr(spec, name)
     if leaf == "norm_eps":
-        return part.norm != "none" and getattr(part, "conv_widths", ...) != ()
+        return bool(part.norm != "none" and getattr(part, "conv_widths", ...) != ())
     if path in ("preprocess.short_side", "preprocess.long_side"):
         return spec.preprocess.fixed_hw is None
     if path == "body.stride_in_1x1":
-        return part.block != "basic"
-    return path != "mask.dilation" or part.conv_widths != ()
+        return bool(part.block != "basic")
+    return bool(path != "mask.dilation" or part.conv_widths)
 
 
 def assumptions(
