@@ -169,8 +169,8 @@ def _require_known(assumed: Iterable[Assumption], required: Iterable[str], path:
     if missing:
         values = ", ".join(f"'{a.field}'" for a in missing)
         raise CheckpointError(
-            f"{path}: {values} are not in the weights and not those of the framework's own models; "
-            f"set them in a file for {missing[0].option}"
+            f"{path}: {values} are not in the weights, and a model of these sizes has no usual "
+            f"ones; set them in a file for {missing[0].option}"
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import SpecError, UsageError
-from model.spec import ModelSpec
+from model.spec import ModelSpec, ResNetSpec
 from model.spec_json import SCHEMA_VERSION, merge
 
 # The option for a field; all others are set in a `--spec` file.
@@ -151,7 +151,38 @@ def _overrides(spec: ModelSpec, options: SpecOptions) -> dict[str, Any]:
     for path, value in fields.items():
         if value is not None:
             _put(tree, path, value)
+    for head in ("box", "mask", "keypoint"):
+        strides = _strides(spec, tree, head)
+        if strides is not None:
+            _put(tree, f"{head}.pooler.strides", strides)
     return tree
+
+
+def _strides(spec: ModelSpec, tree: Mapping[str, Any], head: str) -> list[int] | None:
+    """Strides of a head's pooler that follow from other levels or dilations; None if set or same.
+
+    Values of a wrong type are left to `merge`, which names them.
+    """
+    part, body = getattr(spec, head), spec.body
+    if part is None or not isinstance(body, ResNetSpec):
+        return None
+    pooler = part.pooler
+    own, changed = _at(tree, f"{head}.pooler"), _at(tree, "body")
+    if "strides" in own or not ("levels" in own or "dilations" in changed):
+        return None
+    try:
+        body = replace(body, dilations=tuple(changed.get("dilations", body.dilations)))
+        every = [body.stride(stage) for stage in body.outputs]
+        every.append(2 * every[-1])
+        return [every[i] for i in own.get("levels") or pooler.pooled_levels]
+    except (SpecError, TypeError, IndexError):
+        return None
+
+
+def _at(tree: Any, path: str) -> Mapping[str, Any]:
+    for name in path.split("."):
+        tree = tree.get(name, {}) if isinstance(tree, Mapping) else {}
+    return tree if isinstance(tree, Mapping) else {}
 
 
 def _put(tree: Any, path: str, value: object) -> None:

@@ -148,7 +148,10 @@ ROUNDS: tuple[tuple[Change, ...], ...] = (
     (
         dilate(slice(1, None)),
         put("transform.fixed_size", (224, 160)),
-        put("rpn.anchor_generator.cell_anchors", [torch.ones(3, 4)] * 5),
+        put(
+            "rpn.anchor_generator.cell_anchors",
+            [torch.tensor([[-20.0, -10.0, 20.0, 10.0]] * 3)] * 5,
+        ),
     ),
     (no_extra_level,),
 )

@@ -12,7 +12,9 @@ from model.bodies.mobilenet import MobileNetV3Body
 from model.errors import CheckpointError
 from model.families.resnet import read_stages
 from model.families.shapes import Shapes
+from model.families.torchvision.foreign_body import family_of
 from model.spec import MobileNetV3Spec, ResNetSpec
+from model.spec.body import NormKind
 
 _PREFIX = "backbone.body."
 _RESNETS: dict[tuple[str, tuple[int, ...], int, int], str] = {
@@ -47,14 +49,42 @@ def read_body(shapes: Shapes, norm_eps: float) -> BodyReading:
     Raises:
         CheckpointError: neither a ResNet nor a MobileNet-V3-large with a feature pyramid.
     """
-    if shapes.has(f"{_PREFIX}layer"):
-        return _resnet(shapes, norm_eps)
-    if shapes.has(f"{_PREFIX}0."):
-        return _mobilenet(shapes, norm_eps)
-    raise CheckpointError(
-        f"{shapes.path}: unknown body under 'backbone.body.'; expected a torchvision ResNet, "
-        "ResNeXt or MobileNet-V3-large with a feature pyramid"
+    if shapes.has("backbone.fpn."):
+        if shapes.has(f"{_PREFIX}layer"):
+            return _resnet(shapes, norm_eps)
+        mobilenet = _closest_mobilenet(shapes, norm_eps)
+        if mobilenet is not None:
+            return _mobilenet(shapes, *mobilenet)
+    raise CheckpointError(_refusal(shapes))
+
+
+def _refusal(shapes: Shapes) -> str:
+    """What the body is, as far as names tell, and what to do."""
+    has_pyramid = shapes.has("backbone.fpn.")
+    prefix = _PREFIX if has_pyramid else "backbone."
+    names = {n.removeprefix(prefix): s for n, s in shapes.by_name.items() if n.startswith(prefix)}
+    family = family_of(names)
+    body = "unknown" if family is None else f"a {family}"
+    if family == "MobileNetV3":
+        body += " of other sizes than mobilenet_v3_large"
+    return (
+        f"{shapes.path}: the body is {body}{'' if has_pyramid else ', without a feature pyramid'}; "
+        "weights alone tell only a ResNet, ResNeXt or MobileNet-V3-large with a pyramid; export "
+        "the model itself (maskport.export_onnx(model, …), or --model)"
     )
+
+
+def norm_kind(shapes: Shapes, prefix: str) -> NormKind:
+    """The normalization with these parameters; only BatchNorm has statistics."""
+    if not shapes.has(prefix):
+        return "none"
+    return "batch_norm" if shapes.has(f"{prefix}running_mean") else "group_norm"
+
+
+def input_channels(shapes: Shapes) -> int:
+    """Channels of the photos that the body takes."""
+    is_resnet = shapes.has(f"{_PREFIX}layer")
+    return shapes.of(f"{_PREFIX}{'conv1' if is_resnet else '0.0'}.weight", 4)[1]
 
 
 def _pyramid_inputs(shapes: Shapes) -> list[int]:
@@ -74,6 +104,7 @@ def _resnet(shapes: Shapes, norm_eps: float) -> BodyReading:
     spec = ResNetSpec(
         stem_channels=shapes.of(f"{_PREFIX}conv1.weight", 4)[0],
         dilations=(1,) * count,
+        norm=norm_kind(shapes, f"{_PREFIX}bn1."),
         norm_eps=norm_eps,
         outputs=_match_outputs(stages.channels, shapes),
         **stages._asdict(),
@@ -95,8 +126,7 @@ def _match_outputs(channels: Sequence[int], shapes: Shapes) -> tuple[int, ...]:
     )
 
 
-def _mobilenet(shapes: Shapes, norm_eps: float) -> BodyReading:
-    spec, body = _closest_mobilenet(shapes, norm_eps)
+def _mobilenet(shapes: Shapes, spec: MobileNetV3Spec, body: MobileNetV3Body) -> BodyReading:
     strided = [i for i, block in enumerate(body) if getattr(block, "_is_cn", False)]
     # torchvision's extractor: the stem, the strided blocks, the last convolution.
     stages = [0, *strided, len(body) - 1]
@@ -114,7 +144,9 @@ def _width(block: Any) -> int:
     return int(block.out_channels)
 
 
-def _closest_mobilenet(shapes: Shapes, norm_eps: float) -> tuple[MobileNetV3Spec, MobileNetV3Body]:
+def _closest_mobilenet(
+    shapes: Shapes, norm_eps: float
+) -> tuple[MobileNetV3Spec, MobileNetV3Body] | None:
     """The width with the most equal shapes; `load` names the tensors that differ."""
     actual = {
         n.removeprefix(_PREFIX): s for n, s in shapes.by_name.items() if n.startswith(_PREFIX)
@@ -126,14 +158,9 @@ def _closest_mobilenet(shapes: Shapes, norm_eps: float) -> tuple[MobileNetV3Spec
             with torch.device("meta"):
                 body = MobileNetV3Body(spec)
             expected = {n: tuple(t.shape) for n, t in body.state_dict().items()}
-            similarity = sum(expected.get(n) == s for n, s in actual.items()) / len(actual)
+            similarity = sum(expected.get(n) == s for n, s in actual.items()) / max(len(actual), 1)
             if similarity == 1:
                 return spec, body
             if similarity > highest:
                 best, highest = (spec, body), similarity
-    if best is not None:
-        return best
-    raise CheckpointError(
-        f"{shapes.path}: a MobileNet of unknown widths; expected MobileNet-V3-large at "
-        f"{', '.join(map(str, _MOBILENET_WIDTHS))}"
-    )
+    return best

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 from torchvision.models.detection import (
@@ -21,7 +20,7 @@ from model.families import coco
 from model.families.assumptions import unknown_fields
 from model.families.dialect import Reading, Source
 from model.families.shapes import Shapes, replace_prefix
-from model.families.torchvision.body import BodyReading, read_body
+from model.families.torchvision.body import BodyReading, input_channels, norm_kind, read_body
 from model.spec import (
     AnchorSpec,
     BoxHeadSpec,
@@ -100,7 +99,7 @@ class TorchvisionDialect:
         shapes = Shapes(source.path, {n: tuple(t.shape) for n, t in tensors.items()})
         eps = 0.0 if any(_is(source.sha256, w.url) for w in _EPS_ZERO_WEIGHTS) else 1e-5
         is_small = _is(source.sha256, _SMALL_MOBILENET.url)
-        body = read_body(shapes, eps)
+        body, photo_channels = read_body(shapes, eps), input_channels(shapes)
         channels = shapes.of("backbone.fpn.layer_blocks.0.0.weight", 4)[0]
         mask = _mask_head(shapes, body.strides, eps)
         keypoint = _keypoint_head(shapes, body.strides)
@@ -109,8 +108,8 @@ class TorchvisionDialect:
             architecture=_architecture(body.name, shapes, mask, keypoint),
             body=body.spec,
             classes=_classes(shapes, keypoint),
-            fpn=FpnSpec(channels, _norm_kind(shapes, "backbone.fpn.inner_blocks.0.1."), eps),
-            preprocess=PreprocessSpec(320, 640) if is_small else PreprocessSpec(),
+            fpn=FpnSpec(channels, norm_kind(shapes, "backbone.fpn.inner_blocks.0.1."), eps),
+            preprocess=_preprocess(photo_channels, is_small),
             anchors=_anchors(shapes, body.strides),
             rpn=_rpn(shapes, body, mask is None and keypoint is None, is_small),
             box=_box_head(shapes, body.strides, channels, eps),
@@ -122,8 +121,10 @@ class TorchvisionDialect:
             known += ["preprocess.*_side", "rpn.*"]
         if eps == 0.0:
             known.append("*.norm_eps")
-        required = () if spec.anchors.per_cell in (3, 15) else ("anchors.sizes", "anchors.ratios")
-        return Reading(spec, unknown_fields(spec, known), required=required)
+        required = [] if spec.anchors.per_cell in (3, 15) else ["anchors.sizes", "anchors.ratios"]
+        if photo_channels != 3:
+            required += ["preprocess.mean", "preprocess.std"]
+        return Reading(spec, unknown_fields(spec, known), required=tuple(required))
 
 
 DIALECT = TorchvisionDialect()
@@ -144,8 +145,12 @@ def _is(sha256: str, url: str) -> bool:
     return match is not None and sha256.startswith(match[1])
 
 
-def _norm_kind(shapes: Shapes, prefix: str) -> Literal["none", "batch_norm"]:
-    return "batch_norm" if shapes.has(prefix) else "none"
+def _preprocess(channels: int, is_small: bool) -> PreprocessSpec:
+    spec = PreprocessSpec(320, 640) if is_small else PreprocessSpec()
+    if channels == 3:
+        return spec
+    # No values are usual for other channels; the user must set them.
+    return replace(spec, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 def _anchors(shapes: Shapes, strides: tuple[int, ...]) -> AnchorSpec:
@@ -195,7 +200,8 @@ def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: floa
     pattern = re.compile(rf"(roi_heads\.box_head\.{number})\.(?:weight|bias)")
     linear = {int(m[2]): m[1] for n in shapes.by_name if (m := pattern.fullmatch(n))}
     widths = tuple(shapes.of(f"{linear[i]}.weight", 2)[0] for i in sorted(linear))
-    return BoxHeadSpec(_pooler(strides, side), convs, widths, norm_eps=eps)
+    norm = norm_kind(shapes, "roi_heads.box_head.0.1.") if convs else "batch_norm"
+    return BoxHeadSpec(_pooler(strides, side), convs, widths, norm, eps)
 
 
 def _mask_head(shapes: Shapes, strides: tuple[int, ...], eps: float) -> MaskHeadSpec | None:
@@ -205,7 +211,7 @@ def _mask_head(shapes: Shapes, strides: tuple[int, ...], eps: float) -> MaskHead
         pooler=_pooler(strides, 14),
         conv_widths=shapes.widths("roi_heads.mask_head.{}.0", 4),
         deconv_width=shapes.of("roi_heads.mask_predictor.conv5_mask.weight", 4)[1],
-        norm=_norm_kind(shapes, "roi_heads.mask_head.0.1."),
+        norm=norm_kind(shapes, "roi_heads.mask_head.0.1."),
         norm_eps=eps,
     )
 

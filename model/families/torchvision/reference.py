@@ -1,18 +1,19 @@
 """torchvision's own model for a checkpoint: the reference for all comparisons.
 
-Transform, RPN, poolers, heads, postprocessing and paste are torchvision's code. Only the body is
-ours, because torchvision has no builder for arbitrary widths; tests compare it with torchvision's.
+Everything is torchvision's code, so that an error of our network is a difference of the check; only
+a ResNet of widths that torchvision's blocks cannot have is ours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import (
@@ -28,9 +29,14 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
-from model.bodies.mobilenet import MobileNetV3Body
 from model.bodies.resnet import ResNetBody
 from model.errors import SpecError
+from model.families.torchvision.reference_body import (
+    has_blocks,
+    mobilenet_body,
+    norm_of,
+    resnet_body,
+)
 from model.spec import (
     BoxHeadSpec,
     FpnSpec,
@@ -62,7 +68,7 @@ def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRC
     options: dict[str, Any] = {
         **_transform_options(spec),
         **_rpn_options(spec),
-        "box_roi_pool": _pooler(spec.box.pooler),
+        "box_roi_pool": _pooler(spec.box.pooler, len(spec.body.outputs)),
         "box_head": _box_head(spec.box, channels),
         "box_predictor": FastRCNNPredictor(spec.box.fc_widths[-1], classes),
         "box_score_thresh": spec.box.score_threshold,
@@ -71,6 +77,9 @@ def eager_model(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> GeneralizedRC
         "bbox_reg_weights": spec.box.box_weights,
     }
     model = _with_heads(spec, _backbone(spec), options, classes)
+    model.rpn.min_size = spec.rpn.min_size
+    model.rpn.box_coder = BoxCoder(spec.rpn.box_weights, spec.rpn.max_log_ratio)
+    model.roi_heads.box_coder = BoxCoder(spec.box.box_weights, spec.box.max_log_ratio)
     missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
     missing = [n for n in missing if not n.endswith("num_batches_tracked")]
     if missing or unexpected:
@@ -83,8 +92,9 @@ def _with_heads(
     spec: ModelSpec, backbone: BackboneWithFPN, options: dict[str, Any], classes: int
 ) -> GeneralizedRCNN:
     channels = _pyramid(spec).channels
-    masks = {} if spec.mask is None else _mask_options(spec.mask, channels, classes)
-    keypoints = {} if spec.keypoint is None else _keypoint_options(spec.keypoint, channels)
+    levels = len(spec.body.outputs)
+    masks = {} if spec.mask is None else _mask_options(spec.mask, channels, classes, levels)
+    keypoints = {} if spec.keypoint is None else _keypoint_options(spec.keypoint, channels, levels)
     model: GeneralizedRCNN
     if spec.keypoint is not None:
         model = KeypointRCNN(backbone, **options, **keypoints)
@@ -99,22 +109,24 @@ def _with_heads(
 
 
 def _backbone(spec: ModelSpec) -> BackboneWithFPN:
-    body: nn.Module
     if isinstance(spec.body, ResNetSpec):
-        body = ResNetBody(spec.body)
+        build = resnet_body if has_blocks(spec.body) else ResNetBody
+        body = build(spec.body, spec.preprocess.channels)
         returned = {f"layer{s + 1}": str(i) for i, s in enumerate(spec.body.outputs)}
         widths = [spec.body.channels[s] for s in spec.body.outputs]
     else:
         assert isinstance(spec.body, MobileNetV3Spec)
-        body = MobileNetV3Body(spec.body)
+        body = mobilenet_body(spec.body, spec.preprocess.channels)
         returned = {str(block): str(i) for i, block in enumerate(spec.body.outputs)}
-        widths = body.channels
-    fpn, norm = _pyramid(spec), None
-    if fpn.norm == "batch_norm":
-        norm = partial(nn.BatchNorm2d, eps=fpn.norm_eps)
-    return BackboneWithFPN(
+        widths = list(spec.body.channels)
+    fpn = _pyramid(spec)
+    norm = None if fpn.norm == "none" else norm_of(fpn.norm, fpn.norm_eps)
+    backbone = BackboneWithFPN(
         body, returned, widths, fpn.channels, LastLevelMaxPool(), norm_layer=norm
     )
+    if fpn.extra_level == "none":  # its constructor always adds one
+        backbone.fpn.extra_blocks = None
+    return backbone
 
 
 def _require_supported(spec: ModelSpec) -> None:
@@ -125,12 +137,10 @@ def _require_supported(spec: ModelSpec) -> None:
         "preprocess.resize_rule": pre.resize_rule == "torchvision",
         "preprocess.channel_order": pre.channel_order == "rgb",
         "preprocess.value_range": pre.value_range == 1.0,
-        "preprocess.size_divisor": pre.size_divisor == 32,
-        "fpn.extra_level": spec.fpn is not None and spec.fpn.extra_level == "pool",
+        "fpn.fuse": spec.fpn is not None and spec.fpn.fuse == "sum",
         "anchors": (anchors.order, anchors.rounded, anchors.offset, anchors.stride_rule)
         == ("ratio-major", True, 0.0, "canvas"),
-        "rpn": (rpn.min_size, rpn.min_size_inclusive, rpn.box_weights)
-        == (1e-3, True, (1.0, 1.0, 1.0, 1.0)),
+        "rpn": (rpn.min_size_inclusive, rpn.size_clamp) == (True, "upper"),
         "box": (box.class_agnostic, box.background, box.min_size, box.min_size_inclusive)
         == (False, "first", 1e-2, True),
         "mask": mask is None
@@ -159,11 +169,16 @@ def _transform_options(spec: ModelSpec) -> dict[str, Any]:
         "max_size": pre.long_side,
         "image_mean": list(pre.mean),
         "image_std": list(pre.std),
+        "size_divisible": pre.size_divisor,
+        # torchvision takes the width first.
+        "fixed_size": None if pre.fixed_hw is None else pre.fixed_hw[::-1],
     }
 
 
 def _rpn_options(spec: ModelSpec) -> dict[str, Any]:
     anchors = AnchorGenerator(spec.anchors.sizes, spec.anchors.ratios)
+    if spec.anchors.cells:
+        anchors.cell_anchors = [torch.tensor(cell) for cell in spec.anchors.cells]
     return {
         "rpn_anchor_generator": anchors,
         "rpn_head": RPNHead(
@@ -176,8 +191,9 @@ def _rpn_options(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _pooler(spec: PoolerSpec) -> MultiScaleRoIAlign:
-    names = [str(i) for i in range(len(spec.strides))]
+def _pooler(spec: PoolerSpec, pyramid: int) -> MultiScaleRoIAlign:
+    """A pooler on levels of a pyramid with `pyramid` levels and perhaps an extra one."""
+    names = ["pool" if i == pyramid else str(i) for i in spec.pooled_levels]
     pooler = MultiScaleRoIAlign(names, spec.output_size, spec.sampling_ratio)
     # torchvision derives the strides from the first photo and keeps them. A very flat photo gives
     # wrong strides for all later photos too; these are the strides of any other photo.
@@ -197,24 +213,26 @@ def _box_head(spec: BoxHeadSpec, channels: int) -> nn.Module:
             (channels, side, side),
             list(spec.conv_widths),
             list(spec.fc_widths),
-            norm_layer=partial(nn.BatchNorm2d, eps=spec.norm_eps),
+            norm_layer=norm_of(spec.norm, spec.norm_eps),
         )
     return head
 
 
-def _mask_options(spec: MaskHeadSpec, channels: int, classes: int) -> dict[str, Any]:
-    norm = partial(nn.BatchNorm2d, eps=spec.norm_eps) if spec.norm == "batch_norm" else None
+def _mask_options(spec: MaskHeadSpec, channels: int, classes: int, levels: int) -> dict[str, Any]:
+    norm = None if spec.norm == "none" else norm_of(spec.norm, spec.norm_eps)
     inputs = spec.conv_widths[-1] if spec.conv_widths else channels
     return {
-        "mask_roi_pool": _pooler(spec.pooler),
-        "mask_head": MaskRCNNHeads(channels, list(spec.conv_widths), 1, norm_layer=norm),
+        "mask_roi_pool": _pooler(spec.pooler, levels),
+        "mask_head": MaskRCNNHeads(
+            channels, list(spec.conv_widths), spec.dilation, norm_layer=norm
+        ),
         "mask_predictor": MaskRCNNPredictor(inputs, spec.deconv_width, classes),
     }
 
 
-def _keypoint_options(spec: KeypointHeadSpec, channels: int) -> dict[str, Any]:
+def _keypoint_options(spec: KeypointHeadSpec, channels: int, levels: int) -> dict[str, Any]:
     return {
-        "keypoint_roi_pool": _pooler(spec.pooler),
+        "keypoint_roi_pool": _pooler(spec.pooler, levels),
         "keypoint_head": KeypointRCNNHeads(channels, spec.conv_widths),
         "keypoint_predictor": KeypointRCNNPredictor(spec.conv_widths[-1], len(spec.names)),
     }
