@@ -14,11 +14,11 @@ from export.cli_spec_options import (
     add_spec_arguments,
     model_builder,
     print_reading,
-    spec_options,
 )
 from model.errors import ModelError, UsageError
 from runtime.cli.console import DONE, Parser, run
 from runtime.cli.next_command import next_step
+from runtime.cli.spec_options import spec_options
 from runtime.files import atomic_path, refuse_overwrite
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from export.cli_spec_options import (
     model_arguments,
     model_builder,
     print_reading,
-    spec_options,
 )
 from model.errors import ArtifactError
 from model.spec import ModelSpec
@@ -26,6 +25,7 @@ from model.spec_text import leaves, shown
 from runtime.artifacts.metadata import Artifact
 from runtime.cli.console import DONE, Parser, printable, run
 from runtime.cli.next_command import next_step
+from runtime.cli.spec_options import spec_options
 
 _WIDTH, _INDENT = 100, 12
 

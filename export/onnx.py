@@ -16,12 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.cli_spec_options import add_spec_arguments, model_builder, spec_options
+from export.cli_spec_options import add_spec_arguments, model_builder
 from export.onnx_report import ExportReport, print_report
 from export.targets import TARGETS, Target, landscape_hw, native_candidates, target_named
 from maskport import __version__
 from model.errors import UsageError, require_one_of
 from runtime.cli.console import DONE, Parser, Steps, require_packages, run, whole_number
+from runtime.cli.spec_options import spec_options
 from runtime.files import atomic_path, refuse_overwrite
 
 if TYPE_CHECKING:

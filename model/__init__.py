@@ -1,6 +1,6 @@
 """The network: checkpoints read safely, a spec of all that decides the results, one forward.
 
-`spec`, `spec_json`, `errors` and `arrays` do not import torch.
+`spec`, `spec_json`, `spec_options`, `errors` and `arrays` do not import torch.
 
 arrays: NumPy array types
 checkpoint: a weights file to spec and network

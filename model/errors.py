@@ -68,6 +68,10 @@ class DeviceError(MaskportError):
     """There is no usable GPU, or a call to it failed."""
 
 
+class AssumptionWarning(UserWarning):
+    """Values of a checkpoint's model that are in neither the file nor the options."""
+
+
 def in_brief(error: BaseException, most: int = 200) -> str:
     """A library's message as one line of at most `most` characters, for use in parentheses."""
     return " ".join(str(error).split())[:most]

@@ -28,7 +28,9 @@ from runtime.cli.console import (
 )
 from runtime.cli.figure import require_matplotlib
 from runtime.cli.next_command import next_step
+from runtime.cli.spec_options import add_spec_options, spec_arguments, spec_options
 from runtime.files import atomic_path, make_folder
+from runtime.sessions.open import backend_of
 from runtime.sources.photos import find_photos
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ def _parser() -> Parser:
         action="store_true",
         help="no comparison of results and no plot; does not need maskport[eval]",
     )
+    add_spec_options(parser, score_threshold=False)
     return parser
 
 
@@ -102,7 +105,10 @@ def _benchmark(argv: Sequence[str]) -> int:
     if measured.left_out:
         print_error(f"{measured.left_out} of {plural(len(photos), 'photo')} could not be used")
         return FAILED
-    print(next_step("predict", args.artifacts[0], args.images, "-o", "out"))
+    again = [args.artifacts[0], args.images, "-o", "out"]
+    if backend_of(args.artifacts[0]) == "torch":
+        again += spec_arguments(args)
+    print(next_step("predict", *again))
     return DONE
 
 
@@ -151,10 +157,23 @@ def _measure(
     from runtime.benchmarking.worker import OpenOptions
 
     labels: list[Labels] = []
+    spec = spec_options(args, score_threshold=False)
     options = [
-        OpenOptions(path, args.backend, args.device, args.threads, args.score_threshold)
+        OpenOptions(
+            path,
+            args.backend,
+            args.device,
+            args.threads,
+            args.score_threshold,
+            *((spec, args.config) if backend_of(path) == "torch" else ()),
+        )
         for path in args.artifacts
     ]
+    if all(one.spec is None for one in options) and spec_arguments(args):
+        raise UsageError(
+            f"{spec_arguments(args)[0]}: for a checkpoint, whose spec is not complete; every "
+            "artifact contains its spec"
+        )
     plan = Plan(args.repeats, args.batch)
 
     def check_artifacts(artifacts: Sequence[Artifact]) -> None:
@@ -204,6 +223,9 @@ def _report(
     }
     photos, passes = plural(len(measured.photos), "photo"), plural(args.repeats, "timed pass", "es")
     print(f"{photos}, {passes}, batch {args.batch}")
+    for measurement in measured.artifacts:
+        for line in measurement.artifact.assumptions:
+            print(f"assumed of {measurement.artifact.path}: {printable(line)}")
     print(report.table(artifacts, against))
     path = args.run_dir / "benchmark.json"
     with atomic_path(path) as temporary:

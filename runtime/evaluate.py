@@ -15,10 +15,12 @@ from typing import get_args
 
 from model.errors import UsageError
 from model.spec import ModelSpec
+from model.spec_options import SpecOptions
 from runtime.annotations.labeled_photos import find_labeled_photos
 from runtime.annotations.labels import Labels, labels_for
 from runtime.cli.console import DONE, Parser, printable, run, thread_count, whole_number
 from runtime.cli.next_command import next_step
+from runtime.cli.spec_options import add_spec_options, spec_arguments, spec_options
 from runtime.compare.coco_evaluators import (
     Evaluator,
     default_evaluator,
@@ -60,6 +62,7 @@ def _parser() -> Parser:
     execution.add_argument(
         "--threads", type=thread_count, help="threads of the network; default: all cores"
     )
+    add_spec_options(parser)
     return parser
 
 
@@ -99,6 +102,8 @@ def evaluate(
     per_class: bool = False,
     sigmas: Sequence[float] = (),
     evaluator: Evaluator | None = None,
+    spec: SpecOptions | None = None,
+    config: Path | None = None,
 ) -> Evaluation:
     """COCO AP of an artifact on annotated photos.
 
@@ -117,6 +122,8 @@ def evaluate(
         sigmas: falloff of each keypoint in OKS, as fractions of the object's size; by default
             COCO's for 17 keypoints, else their mean for each.
         evaluator: "hotcoco" or "pycocotools"; None takes hotcoco if it is installed.
+        spec: fields of the spec that a checkpoint does not hold.
+        config: the framework's own configuration of a checkpoint.
 
     Raises:
         UsageError: annotations that AP cannot be computed from; a run folder of another artifact,
@@ -133,7 +140,9 @@ def evaluate(
     options = ScoreOptions(max_detections, sigmas, per_class, evaluator)
     found = find_labeled_photos(Path(annotations), Path(images))
     with ExitStack() as opened:
-        predictor = opened.enter_context(Predictor.open(artifact, backend=backend, threads=threads))
+        predictor = opened.enter_context(
+            Predictor.open(artifact, backend=backend, threads=threads, options=spec, config=config)
+        )
         labels = labels_for(found, predictor.spec)
         for notice in labels.notices:
             print(printable(notice))
@@ -195,12 +204,14 @@ def _evaluate(argv: Sequence[str]) -> int:
         per_class=args.per_class,
         sigmas=args.sigmas,
         evaluator=args.evaluator,
+        spec=spec_options(args),
+        config=args.config,
     )
     for line in lines(result):
         print(line)
     if args.run_dir is not None:
         write(args.run_dir, args.artifact, result)
-    print(next_step("predict", args.artifact, args.images, "-o", "out"))
+    print(next_step("predict", args.artifact, args.images, "-o", "out", *spec_arguments(args)))
     return DONE
 
 

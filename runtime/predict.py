@@ -33,6 +33,7 @@ from runtime.cli.image_ids import NumberedItems
 from runtime.cli.next_command import next_step
 from runtime.cli.overwrite_guard import OverwriteGuard
 from runtime.cli.photo_progress import PhotoProgress
+from runtime.cli.spec_options import add_spec_options, spec_options
 from runtime.formats.labelme import MASK_SHAPES, MaskShape
 from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
@@ -79,6 +80,7 @@ def _parser() -> Parser:
     _add_output(parser.add_argument_group("output"))
     _add_selection(parser.add_argument_group("selection of results"))
     _add_execution(parser.add_argument_group("execution"))
+    add_spec_options(parser, score_threshold=False)
     return parser
 
 
@@ -189,6 +191,8 @@ def _predict(argv: Sequence[str]) -> int:
         sha256=args.sha256,
         runtime_cache=args.runtime_cache,
         scaled_decode=args.scaled_decode,
+        options=spec_options(args, score_threshold=False),
+        config=args.config,
     )
     with opened as predictor:
         predictor.check(batch_size=args.batch, **options)

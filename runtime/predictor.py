@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what `import runtime.predictor` need not load
     from torch import nn
 
     from model.spec import ModelSpec
+    from model.spec_options import SpecOptions
     from runtime.stream import PhotoInput, ResultCallback, Streamed, StreamOptions
 
 PathLike = str | os.PathLike[str]
@@ -89,6 +90,8 @@ class Predictor(Closing):
         sha256: str | None = None,
         runtime_cache: PathLike | None = None,
         scaled_decode: bool = False,
+        options: SpecOptions | None = None,
+        config: PathLike | None = None,
     ) -> Self:
         """Open an exported `.onnx` file, an `.engine`, or a checkpoint (which needs PyTorch).
 
@@ -106,6 +109,13 @@ class Predictor(Closing):
             runtime_cache: for a TensorRT-RTX engine: file that keeps the kernels compiled for this
                 GPU; it is code, so only you should be able to write it.
             scaled_decode: see the class.
+            options: fields of the spec that a checkpoint does not hold, such as
+                `SpecOptions(short_side=640)`; `maskport inspect` lists them.
+            config: the framework's own configuration of a checkpoint.
+
+        Warns:
+            AssumptionWarning: values of a checkpoint's model that are in neither the file nor the
+                options; also in `artifact.assumptions`.
 
         Raises:
             ArtifactError: no such file, damaged, changed, or not written by maskport.
@@ -120,13 +130,16 @@ class Predictor(Closing):
         if (len(paths) > 1 or is_module) and (sha256 is not None or runtime_cache is not None):
             raise UsageError("sha256, runtime_cache: of one file each; open the files one by one")
         cache = None if runtime_cache is None else Path(runtime_cache)
+        yaml = None if config is None else Path(config)
         sessions: list[Session] = []
         try:
             for one in paths:
                 if isinstance(one, str | os.PathLike):
-                    session = open_session(Path(one), backend, threads, sha256, cache, device)
+                    session = open_session(
+                        Path(one), backend, threads, sha256, cache, device, options, yaml
+                    )
                 else:
-                    session = open_module(one, backend, threads, device)
+                    session = open_module(one, backend, threads, device, options)
                 sessions.append(session)
             return cls(sessions, on_uncertified, scaled_decode)
         except BaseException:

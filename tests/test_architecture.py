@@ -26,7 +26,9 @@ PACKAGES = {
     "calib": (6, {"calib", "export", "runtime", "model"}),
 }
 # All that `runtime` may import of `model`; only the file that runs a checkpoint may import more.
-TORCH_FREE = ("model.spec", "model.errors", "model.spec_json", "model.arrays")
+TORCH_FREE = (
+    "model.spec", "model.errors", "model.spec_json", "model.spec_options", "model.arrays",
+)  # fmt: skip
 REACHES_THE_NETWORK = Path("runtime/sessions/torch.py")
 MAX_LINES = 400
 HEAVY = {

@@ -10,7 +10,7 @@ from calib.context import RunContext
 from model.errors import UsageError
 from model.spec import ModelSpec
 from runtime.artifacts.metadata import Artifact
-from runtime.sessions.open import CHECKPOINT_SUFFIXES, open_session
+from runtime.sessions.open import backend_of, open_session
 from runtime.sessions.session import Session
 
 # Thresholds and limits that an export may change.
@@ -36,7 +36,7 @@ def open_reference(context: RunContext) -> Session:
         MaskportError: it cannot be opened.
     """
     path, model = context.options.reference, context.options.reference_model
-    if model is not None or (path is not None and path.suffix.lower() in CHECKPOINT_SUFFIXES):
+    if model is not None or (path is not None and backend_of(path) == "torch"):
         session: Session = _open_in_pytorch(context)
     else:
         session = open_session(path or context.artifact.path, None, context.threads)
@@ -89,4 +89,8 @@ def _open_in_pytorch(context: RunContext) -> Session:
     else:
         checkpoint = open_model(options.reference if model is None else model)
     spec = with_settings_of(context.artifact.spec, checkpoint.spec)
-    return TorchSession(replace(checkpoint, spec=spec))
+    taken = {"preprocess", *(f"rpn.{f}" for f in _RPN_FIELDS), *(f"box.{f}" for f in _BOX_FIELDS)}
+    assumed = tuple(
+        a for a in checkpoint.assumptions if not {a.field, a.field.partition(".")[0]} & taken
+    )
+    return TorchSession(replace(checkpoint, spec=spec, assumptions=assumed))

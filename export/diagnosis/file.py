@@ -20,6 +20,7 @@ from model.errors import (
 from model.spec import ModelSpec
 from runtime.artifacts.engine_manifest import EngineFile, load_checked, read_engine_file
 from runtime.cuda.driver import local_architecture
+from runtime.sessions.open import CHECKPOINT_SUFFIXES, backend_of
 from runtime.sessions.tensorrt_library import check_architecture, load_library
 
 
@@ -102,15 +103,10 @@ def diagnose_spec(spec: ModelSpec, target: Target) -> Finding:
     return Finding("ok", subject, f"can be exported with --size {height}x{width}")
 
 
-_BY_SUFFIX: dict[str, Callable[[Path], Diagnosis]] = {
-    ".onnx": diagnose_onnx,
-    ".engine": diagnose_engine,
-    ".pth": diagnose_checkpoint,
-    ".pt": diagnose_checkpoint,
-    ".safetensors": diagnose_checkpoint,
-    ".pkl": diagnose_checkpoint,
-    ".h5": diagnose_checkpoint,
-    ".hdf5": diagnose_checkpoint,
+_BY_BACKEND: dict[str, Callable[[Path], Diagnosis]] = {
+    "onnxruntime": diagnose_onnx,
+    "tensorrt": diagnose_engine,
+    "torch": diagnose_checkpoint,
 }
 
 
@@ -120,12 +116,11 @@ def diagnose_file(path: Path) -> Diagnosis:
     Raises:
         ArtifactError: no such file, or a suffix that no command reads.
     """
-    require_known(path)
-    return _BY_SUFFIX[path.suffix.lower()](path)
+    return _BY_BACKEND[require_known(path)](path)
 
 
-def require_known(path: Path) -> None:
-    """Reject a missing file, and a suffix that no command reads.
+def require_known(path: Path) -> str:
+    """The backend of a file; a missing one, and one that no command reads, is refused.
 
     Raises:
         ArtifactError: see `diagnose_file`.
@@ -134,7 +129,10 @@ def require_known(path: Path) -> None:
         raise ArtifactError(
             f"{path}: no such file; expected an exported .onnx, an .engine or a checkpoint"
         )
-    if path.suffix.lower() not in _BY_SUFFIX:
+    backend = backend_of(path)
+    if backend is None:
         raise ArtifactError(
-            f"{path}: unknown suffix '{path.suffix}'; expected one of {', '.join(_BY_SUFFIX)}"
+            f"{path}: unknown suffix '{path.suffix}'; expected .onnx, .engine or one of "
+            f"{', '.join(CHECKPOINT_SUFFIXES)}"
         )
+    return backend

@@ -67,11 +67,16 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An executable file with its spec and manifest."""
+    """An executable file with its spec and manifest.
+
+    `assumptions` of a checkpoint are the parts of its spec that are in neither the file nor the
+    options, a line each; an exported file has none.
+    """
 
     path: Path
     spec: ModelSpec
     manifest: Manifest
+    assumptions: tuple[str, ...] = ()
 
 
 def to_metadata(spec: ModelSpec, manifest: Manifest) -> dict[str, str]:

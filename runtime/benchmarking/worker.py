@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import ArtifactError, MaskportError
+from model.errors import ArtifactError, AssumptionWarning, MaskportError
+from model.spec_options import SpecOptions
 from runtime.benchmarking.timings import STAGES, Timing
 from runtime.detections import Detections
 from runtime.formats.coco import CocoRow, rows
@@ -32,13 +33,18 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How an artifact is opened and run; `threads` applies to networks on the CPU only."""
+    """How an artifact is opened and run.
+
+    `threads` applies to networks on the CPU only, `spec` and `config` to checkpoints.
+    """
 
     path: Path
     backend: str | None = None
     device: str | None = None
     threads: int | None = None
     score_threshold: float | None = None
+    spec: SpecOptions | None = None
+    config: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +103,8 @@ def serve(pipe: Connection, options: OpenOptions) -> None:
     # Ctrl-C reaches the whole process group; the parent decides, and closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # The parent prints them, from the artifact.
+    warnings.simplefilter("ignore", AssumptionWarning)
     _send_errors(pipe, lambda: _serve(pipe, options))
 
 
@@ -108,6 +116,8 @@ def _serve(pipe: Connection, options: OpenOptions) -> None:
         device=options.device,
         threads=None if is_engine else options.threads,
         on_uncertified="ignore",
+        options=options.spec,
+        config=options.config,
     ) as predictor:
         requests = Requests(predictor, options.score_threshold)
         predictor.warm_up()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
-from model.errors import MaskportError, MissingDependencyError, UsageError
+from model.errors import AssumptionWarning, MaskportError, MissingDependencyError, UsageError
 from runtime.whole_numbers import MAX_THREADS
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -123,6 +123,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
         with warnings.catch_warnings():
             # The runtime reports large or damaged photos itself, in one line each.
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            _print_assumptions()
             status = command(sys.argv[1:] if argv is None else argv)
             # A closed pipe is noticed here rather than while Python exits.
             sys.stdout.flush()
@@ -146,6 +147,20 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _print_assumptions() -> None:
+    """Until `warnings.catch_warnings` ends: print assumptions as plain lines, each file's once."""
+    show_other = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if issubclass(category, AssumptionWarning):
+            print("\n".join(map(printable, str(message).splitlines()[1:])))
+        else:
+            show_other(message, category, *where, **options)
+
+    warnings.simplefilter("always", AssumptionWarning)
+    warnings.showwarning = show
 
 
 def accept_any_output() -> None:

@@ -28,7 +28,7 @@ from runtime.device.workspace import Workspace, recently_used
 from runtime.preprocessing.canvas import origin_yx, resized_hw, shared_canvas_hw
 from runtime.selection import Selection, SelectionOptions
 from runtime.sessions.device import Device
-from runtime.sessions.open import CHECKPOINT_SUFFIXES, require_no_cache
+from runtime.sessions.open import CHECKPOINT_SUFFIXES, backend_of, require_no_cache
 
 _MOST_STREAMS = 16
 
@@ -71,17 +71,18 @@ def open_device_session(
         UsageError: a file that does not run on device arrays, or an unknown device.
         ArtifactError, CheckpointError, DeviceError, MissingDependencyError: see the sessions.
     """
-    suffix, parsed = path.suffix.lower(), Device.parse(device)
+    parsed = Device.parse(device)
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected an .engine or a checkpoint")
-    if suffix == ".engine":
+    name = backend_of(path)
+    if name == "tensorrt":
         from runtime.sessions.tensorrt import TensorRTSession
 
         if parsed.type == "cpu":
             raise UsageError(f"device {device}: {path} is an engine for a GPU; use cuda")
         index = parsed.index if ":" in device else None
         return TensorRTSession(path, sha256, runtime_cache=runtime_cache, device_index=index)
-    if suffix not in CHECKPOINT_SUFFIXES:
+    if name != "torch":
         raise UsageError(
             f"{path}: only .engine files and checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}) take "
             "device arrays; run an .onnx with Predictor, or build an engine from it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.errors import ArtifactError, UsageError, require_one_of
+from model.spec_options import SpecOptions
 from runtime.sessions.device import Device
 from runtime.sessions.session import Session
 from runtime.whole_numbers import require_threads
@@ -20,7 +21,22 @@ _SUFFIXES = {
     ".h5": "torch",
     ".hdf5": "torch",
 }
+# Of PyTorch's files, whatever their names are: archives, pickles, and pickles before torch 1.6.
+_TORCH_FILES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 CHECKPOINT_SUFFIXES = tuple(suffix for suffix, name in _SUFFIXES.items() if name == "torch")
+
+
+def backend_of(path: Path) -> str | None:
+    """The backend that opens a file: by its suffix, or PyTorch by its content; None for none.
+
+    A checkpoint may have any name, such as Lightning's `.ckpt` or `.pth.tar`.
+    """
+    name = _SUFFIXES.get(path.suffix.lower())
+    if name is None and path.is_file():
+        with path.open("rb") as file:
+            is_torch = file.read(4).startswith(_TORCH_FILES)
+        name = "torch" if is_torch else None
+    return name
 
 
 def open_session(
@@ -30,6 +46,8 @@ def open_session(
     sha256: str | None = None,
     runtime_cache: Path | None = None,
     device: str | None = None,
+    options: SpecOptions | None = None,
+    config: Path | None = None,
 ) -> Session:
     """Open a file with the named backend, or with that of its suffix.
 
@@ -41,6 +59,8 @@ def open_session(
         runtime_cache: kernel cache of a TensorRT-RTX engine.
         device: "cpu", "cuda" or "cuda:1"; None takes the GPU for engines and for ONNX Runtime's
             TensorRT provider, else the CPU.
+        options: fields of the spec that a checkpoint does not hold.
+        config: the framework's configuration of a checkpoint.
 
     Raises:
         ArtifactError: no such file, another hash, or a suffix that no backend opens.
@@ -56,12 +76,14 @@ def open_session(
         raise ArtifactError(
             f"{path}: no such file; expected an exported .onnx, an .engine or a checkpoint"
         )
-    name = backend or _SUFFIXES.get(path.suffix.lower())
+    name = backend or backend_of(path)
     if name is None:
         raise ArtifactError(
             f"{path}: no backend for '{path.suffix}' files; expected one of "
             f"{', '.join(_SUFFIXES)}, or name the backend ({', '.join(BACKENDS)})"
         )
+    if name != "torch" and (config is not None or options not in (None, SpecOptions())):
+        raise UsageError(f"{path}: contains its spec; options of the spec are for checkpoints")
     if name == "tensorrt":
         if threads is not None:
             raise UsageError(f"threads: {path} runs on the GPU; leave it out")
@@ -73,7 +95,9 @@ def open_session(
     if name == "torch":
         from runtime.sessions.torch import TorchSession
 
-        return TorchSession.open(path, threads, str(parsed or "cpu"), sha256=sha256)
+        return TorchSession.open(
+            path, threads, str(parsed or "cpu"), sha256=sha256, options=options, config=config
+        )
     if name == "onnxruntime-tensorrt":
         parsed = _gpu(parsed, f"backend {name}: runs on a GPU")
     from runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -83,7 +107,11 @@ def open_session(
 
 
 def open_module(
-    model: object, backend: str | None, threads: int | None, device: str | None
+    model: object,
+    backend: str | None,
+    threads: int | None,
+    device: str | None,
+    options: SpecOptions | None = None,
 ) -> Session:
     """Open a live module, which runs in PyTorch.
 
@@ -103,7 +131,7 @@ def open_module(
     parsed = "cpu" if device is None else str(Device.parse(device))
     from runtime.sessions.torch import TorchSession
 
-    return TorchSession.of_module(model, threads, parsed)
+    return TorchSession.of_module(model, threads, parsed, options=options)
 
 
 def _gpu(device: Device | None, problem: str) -> Device:

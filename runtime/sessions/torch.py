@@ -6,6 +6,7 @@ The only module of the runtime that imports the network's code.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from model.errors import (
     ArtifactError,
+    AssumptionWarning,
     DeviceError,
     MissingDependencyError,
     UsageError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from model.live.source import AnyModel
     from model.mask_rcnn import MaskRCNN
+    from model.spec_options import SpecOptions
 
 Mode = Literal["eager", "static", "compiled", "cuda-graph"]
 _MOST_GRAPHS = 64  # input shapes with a compiled or captured graph
@@ -55,6 +58,8 @@ class TorchSession:
     ) -> None:
         import torch
 
+        from model.families.assumptions import listing
+
         require_one_of("mode", mode, MODES)
         if mode == "cuda-graph" and not device.startswith("cuda"):
             raise UsageError(f"mode cuda-graph: expected a CUDA device, got {device}")
@@ -74,7 +79,11 @@ class TorchSession:
         precision = "fp16" if half else "fp32"
         lowering = "eager" if mode == "eager" else "native"
         manifest = Manifest("torch", lowering, precision, checkpoint.sha256)
-        self._artifact = Artifact(checkpoint.path, checkpoint.spec, manifest)
+        assumed = tuple(listing(checkpoint.assumptions))
+        if assumed:
+            lines = "".join(f"\nassumed: {line}" for line in assumed)
+            warnings.warn(f"{checkpoint.path}:{lines}", AssumptionWarning, stacklevel=3)
+        self._artifact = Artifact(checkpoint.path, checkpoint.spec, manifest, assumed)
 
     @classmethod
     def open(
@@ -84,8 +93,13 @@ class TorchSession:
         device: str = "cpu",
         mode: Mode = "eager",
         sha256: str | None = None,
+        options: SpecOptions | None = None,
+        config: Path | None = None,
     ) -> Self:
-        """Read a checkpoint with its dialect's defaults; `threads` None keeps PyTorch's setting.
+        """Read a checkpoint; `threads` None keeps PyTorch's setting.
+
+        Warns:
+            AssumptionWarning: values that are in neither the file nor the options.
 
         Raises:
             MissingDependencyError: PyTorch is not installed.
@@ -104,14 +118,19 @@ class TorchSession:
         if threads is not None:
             torch.set_num_threads(threads)
         require_hash(path, sha256)
-        checkpoint = load(path)
+        checkpoint = load(path, options, config)
         # The file may have been exchanged since.
         compare_hash(path, checkpoint.sha256, sha256)
         return cls(checkpoint, device, mode)
 
     @classmethod
     def of_module(
-        cls, model: object, threads: int | None = None, device: str = "cpu", mode: Mode = "eager"
+        cls,
+        model: object,
+        threads: int | None = None,
+        device: str = "cpu",
+        mode: Mode = "eager",
+        options: SpecOptions | None = None,
     ) -> Self:
         """Read a live module; see `model.live.read.read_live`.
 
@@ -124,7 +143,7 @@ class TorchSession:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(read_live(model), device, mode)
+        return cls(read_live(model, options), device, mode)
 
     @property
     def artifact(self) -> Artifact:

@@ -34,9 +34,9 @@ def test_a_file_that_is_exchanged_after_its_hash_was_checked(
     path = tmp_path / "weights.pth"
     path.write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    monkeypatch.setattr(model.checkpoint, "load", lambda _: demo_checkpoint)
+    monkeypatch.setattr(model.checkpoint, "load", lambda *_: demo_checkpoint)
     with pytest.raises(ArtifactError, match=f"is not the expected {empty[:16]}"):
         TorchSession.open(path, sha256=empty)
     same = replace(demo_checkpoint, sha256=empty)
-    monkeypatch.setattr(model.checkpoint, "load", lambda _: same)
+    monkeypatch.setattr(model.checkpoint, "load", lambda *_: same)
     TorchSession.open(path, sha256=empty.upper()).close()
