@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ from model.families.assumptions import Assumption, assumptions
 from model.families.detectron2 import dialect as detectron2_dialect
 from model.families.dialect import Dialect, Reading, Source
 from model.families.matterport import dialect as matterport_dialect
+from model.families.mayaku import dialect as mayaku_dialect
 from model.families.mmdetection import dialect as mmdetection_dialect
+from model.families.stored_names import stored_names
 from model.families.torchvision import dialect as torchvision_dialect
 from model.files.stored_spec import stored_spec
 from model.files.weights_file import Weights, read_weights
@@ -25,6 +27,7 @@ from model.spec_options import SpecOptions, apply, read_spec_file
 __all__ = ["DIALECTS", "Checkpoint", "SpecOptions", "load", "read_spec_file"]
 
 DIALECTS: tuple[Dialect, ...] = (
+    mayaku_dialect.DIALECT,
     torchvision_dialect.DIALECT,
     detectron2_dialect.DIALECT,
     mmdetection_dialect.DIALECT,
@@ -103,7 +106,7 @@ def load(
             config_is_implicit=config is None,
         )
         original = dialect.prepare(weights.tensors, path)
-        reading = _read(dialect, original, source)
+        reading = _with_names(_read(dialect, original, source), weights)
     spec = apply(reading.spec, options)
     assumed = assumptions(spec, reading.assumed, options)
     _require_known(assumed, reading.required, path)
@@ -162,6 +165,22 @@ def _read(dialect: Dialect, tensors: Mapping[str, Tensor], source: Source) -> Re
             f"{source.path}: {what} describe no valid network ({error}); expected weights of a "
             "Mask R-CNN"
         ) from error
+
+
+def _with_names(reading: Reading, weights: Weights) -> Reading:
+    """Use the class names that the file holds beside the tensors, if the dialect has none."""
+    if "classes.names" not in reading.assumed:
+        return reading
+    found = stored_names(weights.content, reading.spec)
+    if found is None:
+        return reading
+    place, classes = found
+    return replace(
+        reading,
+        spec=replace(reading.spec, classes=classes),
+        assumed=tuple(field for field in reading.assumed if field != "classes.names"),
+        notes=(*reading.notes, f"class names: '{place}' in the file"),
+    )
 
 
 def _require_known(assumed: Iterable[Assumption], required: Iterable[str], path: Path) -> None:

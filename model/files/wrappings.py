@@ -79,16 +79,18 @@ def locate(loaded: Mapping[Any, Any], known: Sequence[Recognizer]) -> list[Locat
     """
     found = [
         Location(keys, prefix, content)
-        for keys, content in _dicts(loaded)
+        for keys, content in nested_dicts(loaded)
         for prefix in _prefixes(content, known)
     ]
     if found:
         return sorted(found, key=lambda location: location.is_averaged)
-    plain = [Location(keys, (), content) for keys, content in _dicts(loaded)]
+    plain = [Location(keys, (), content) for keys, content in nested_dicts(loaded)]
     return [max(plain, key=lambda location: sum(1 for _ in location.tensors()))]
 
 
-def _dicts(loaded: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Mapping[Any, Any]]]:
+def nested_dicts(
+    loaded: Mapping[Any, Any],
+) -> Iterator[tuple[tuple[Any, ...], Mapping[Any, Any]]]:
     """The file's dict and those inside it, outermost first, each once."""
     level: list[tuple[tuple[Any, ...], Mapping[Any, Any]]] = [((), loaded)]
     seen = {id(loaded)}

@@ -18,7 +18,8 @@ class PreprocessSpec:
         long_side: limit of the longer side.
         resize_rule: order of operations and rounding. "torchvision": one scale, rounded down.
             "detectron2": short side, then the limit, halves up. "mmdetection": one scale, halves
-            up. "matterport": one scale, at least 1 before the limit, halves to even.
+            up. "matterport": one scale, at least 1 before the limit, halves to even. "mayaku": one
+            scale, halves to even.
         interpolation: "bilinear" in float without antialiasing; "pillow-bilinear",
             "opencv-bilinear" and "skimage-bilinear" round to uint8 as their libraries do.
         value_range: the largest value of the graph's input, 1 or 255.
@@ -35,7 +36,9 @@ class PreprocessSpec:
 
     short_side: int = 800
     long_side: int = 1333
-    resize_rule: Literal["torchvision", "detectron2", "mmdetection", "matterport"] = "torchvision"
+    resize_rule: Literal["torchvision", "detectron2", "mmdetection", "matterport", "mayaku"] = (
+        "torchvision"
+    )
     interpolation: Literal["bilinear", "pillow-bilinear", "opencv-bilinear", "skimage-bilinear"] = (
         "bilinear"
     )

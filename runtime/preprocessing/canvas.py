@@ -61,6 +61,9 @@ def resized_hw(
     elif spec.resize_rule == "mmdetection":
         scale = _one_scale(height, width, spec, canvas_hw)
         sides = int(height * scale + 0.5), int(width * scale + 0.5)
+    elif spec.resize_rule == "mayaku":
+        scale = _one_scale(height, width, spec, canvas_hw)
+        sides = round(height * scale), round(width * scale)
     elif spec.resize_rule == "matterport":
         sides = _even_sides(height, width, spec, canvas_hw)
     else:
@@ -78,7 +81,7 @@ def resized_hw(
 def _one_scale(
     height: int, width: int, spec: PreprocessSpec, canvas_hw: tuple[int, int] | None
 ) -> float:
-    """One scale for both limits (torchvision, MMDetection)."""
+    """One scale for both limits (torchvision, MMDetection, mayaku)."""
     scale = min(spec.long_side / max(height, width), spec.short_side / min(height, width))
     if canvas_hw is not None:
         scale = min(scale, canvas_hw[0] / height, canvas_hw[1] / width)

@@ -251,9 +251,7 @@ def test_heads_with_other_anchors(tmp_path: Path) -> None:
         state[f"rpn_head.{name}.weight"] = torch.ones(5 * per_anchor, 16, 1, 1)
         state[f"rpn_head.{name}.bias"] = torch.ones(5 * per_anchor)
     torch.save(state, path)
-    with pytest.raises(
-        CheckpointError, match=r"'anchors.ratios' are not in the weights"
-    ):
+    with pytest.raises(CheckpointError, match=r"'anchors.ratios' are not in the weights"):
         load(path)
     anchors = {
         "sizes": [[8.0 * s] for s in (4, 8, 16, 32, 64)],

@@ -60,7 +60,7 @@ _FIELDS = {
     "TEST.DETECTIONS_PER_IMAGE": "box.detections",
 }
 # What detectron2's code fixes.
-_FIXED = (
+FIXED = (
     "preprocess.size_divisor", "preprocess.fixed_hw", "body.first_dilations", "*.norm_eps",
     "fpn.extra_level", "anchors.cells", "rpn.score_threshold", "*.max_log_ratio",
     "*.pooler.strides", "*.pooler.canonical_*", "*.pooler.outer_eps", "mask.dilation",
@@ -146,7 +146,7 @@ def _without_config(shapes: Shapes, tensors: Mapping[str, Tensor]) -> Settings:
 def _known(settings: Settings) -> list[str]:
     """Fields that detectron2's code fixes, or the weights have: old files have mean and std."""
     stored = {"MODEL.PIXEL_MEAN": "preprocess.mean", "MODEL.PIXEL_STD": "preprocess.std"}
-    return [*_FIXED, *(stored[key] for key in settings.configured)]
+    return [*FIXED, *(stored[key] for key in settings.configured)]
 
 
 def _notes(

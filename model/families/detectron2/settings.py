@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from model.errors import CheckpointError
+from model.families.detectron2 import lazy_config
 from model.files.yaml_config import read_yaml
 
 DEFAULTS: Mapping[str, Any] = {
@@ -247,7 +248,9 @@ def assumed_settings(base: str) -> Settings:
 
 
 def read_settings(path: Path, is_implicit: bool = False) -> Settings:
-    """Read a configuration, complete or with a `_BASE_`; missing keys have their defaults.
+    """Read a configuration, complete or with a `_BASE_`, or of LazyConfig.
+
+    Missing keys have their defaults.
 
     Args:
         path: of the file.
@@ -257,7 +260,12 @@ def read_settings(path: Path, is_implicit: bool = False) -> Settings:
         CheckpointError: unreadable, not detectron2's, or its base does not exist and is not the
             zoo's.
     """
-    explicit: dict[str, Any] = {}
+    tree = read_yaml(path)
+    if lazy_config.is_lazy(tree):
+        values = {**DEFAULTS, **BASES["Base-RCNN-FPN.yaml"], **lazy_config.DEFAULTS}
+        explicit = lazy_config.lazy_keys(tree)
+        return Settings({**values, **explicit}, path.name, frozenset(DEFAULTS), explicit=explicit)
+    explicit = {}
     for content in _chain(path):
         explicit = {**content, **explicit}
     known = {key: value for key, value in explicit.items() if key in DEFAULTS}
