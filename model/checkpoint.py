@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def load(
     counters = _counters(original, expected)
     original = {n: t for n, t in original.items() if n not in counters}
     tensors = _matched(path, spec, original, expected, dialect)
-    taken = _taken(weights, counters)
+    taken = weights.taken(len(counters))
     return Checkpoint(path, weights.sha256, spec, tensors, original, assumed, reading.notes, taken)
 
 
@@ -127,18 +127,6 @@ def _counters(tensors: Mapping[str, Tensor], expected: Iterable[str]) -> list[st
     """Single numbers of modules that the network does not have: `n_averaged`, a metric's total."""
     modules = {name.partition(".")[0] for name in expected}
     return [n for n, t in tensors.items() if n.partition(".")[0] not in modules and t.numel() == 1]
-
-
-def _taken(weights: Weights, counters: Sequence[str]) -> str:
-    unused = weights.left_out + len(counters)
-    if weights.location.is_plain and not weights.others and not unused:
-        return ""
-    parts = [str(weights.location)]
-    if weights.others:
-        parts.append(f"not used: {', '.join(map(str, weights.others))}")
-    if unused:
-        parts.append(f"other tensors beside it: {unused}")
-    return "; ".join(parts)
 
 
 def _dialect(path: Path, tensors: Mapping[str, Tensor], stored: ModelSpec | None) -> Dialect:

@@ -60,11 +60,18 @@ class Weights:
     content: Mapping[Any, object] = field(default_factory=dict)
     header: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def left_out(self) -> int:
-        """The number of tensors beside the network, in the same dict."""
-        count = sum(isinstance(v, Tensor | StoredArray) for v in self.location.content.values())
-        return count - len(self.tensors)
+    def taken(self, unused: int = 0) -> str:
+        """Which tensors of the file these are, without `unused` ones; empty for all."""
+        beside = sum(isinstance(v, Tensor | StoredArray) for v in self.location.content.values())
+        unused += beside - len(self.tensors)
+        if self.location.is_plain and not self.others and not unused:
+            return ""
+        parts = [str(self.location)]
+        if self.others:
+            parts.append(f"not used: {', '.join(map(str, self.others))}")
+        if unused:
+            parts.append(f"other tensors beside it: {unused}")
+        return "; ".join(parts)
 
 
 def read_weights(path: Path, known: Sequence[Recognizer] = ()) -> Weights:

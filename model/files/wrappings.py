@@ -137,6 +137,11 @@ def _prefix(name: str, landmark: str) -> tuple[str, ...] | None:
     return tuple(parts)
 
 
+def plain_name(name: str) -> str:
+    """A tensor's name without the modules that only wrap another one."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
 def _inside(name: Any, prefix: tuple[str, ...]) -> Any:
     """A tensor's own name; None if it is not under the prefix."""
     if not isinstance(name, str):
@@ -144,5 +149,4 @@ def _inside(name: Any, prefix: tuple[str, ...]) -> Any:
     parts = name.split(".")
     if tuple(parts[: len(prefix)]) != prefix:
         return None
-    own = [part for part in parts[len(prefix) :] if part not in _WRAPPERS]
-    return ".".join(own) or None
+    return plain_name(".".join(parts[len(prefix) :])) or None

@@ -7,9 +7,9 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from model.errors import ModelError, UsageError, closest_hint, in_brief
 from model.files.weights_file import read_weights
+from model.files.wrappings import plain_name
 from model.live.read import LiveModel, read_live
 from model.spec_options import SpecOptions
 
 _OWN_PACKAGES = ("model", "runtime", "export", "calib")
 _COUNTER = "num_batches_tracked"
-_COMPILED = "_orig_mod."
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,10 @@ class Builder:
         module = self.build()
         if weights is None:
             return read_live(module, options, canvas_hw)
-        file = read_weights(weights)
+        file = read_weights(weights, [_Names(tuple(map(plain_name, module.state_dict())))])
         load_strictly(module, file.tensors, weights)
-        return read_live(module, options, canvas_hw, (weights, file.sha256))
+        live = read_live(module, options, canvas_hw, (weights, file.sha256))
+        return replace(live, taken=file.taken())
 
     def _function(self) -> Callable[..., object]:
         module, _, name = self.reference.rpartition(":")
@@ -145,20 +146,38 @@ class Builder:
         return arguments
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The names of a module's tensors, to find them in a file; implements `Recognizer`."""
+
+    names: tuple[str, ...]
+
+    @property
+    def landmark(self) -> str:
+        """The module's first tensor."""
+        return next((n for n in self.names if not n.endswith(_COUNTER)), "")
+
+    def recognizes(self, names: Collection[str]) -> bool:
+        """Whether most of the names occur; those that are missing are named later."""
+        return 2 * len(set(self.names) & set(names)) > len(self.names)
+
+
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load weights into a module; every name and shape must fit.
 
-    A prefix that all its names have in the file ("model.", "detector.", "module.") is taken off.
+    Args:
+        module: of the user.
+        tensors: by the module's names, without wrappers such as "module.".
+        path: of their file, for messages.
 
     Raises:
         ModelError: missing or unexpected names, or other shapes.
     """
     expected = list(module.state_dict())
-    state = _without_prefix({_plain(n): t for n, t in tensors.items()}, map(_plain, expected))
-    by_plain = {_plain(name): name for name in expected}
+    by_plain = {plain_name(name): name for name in expected}
     try:
         result = module.load_state_dict(
-            {by_plain.get(name, name): tensor for name, tensor in state.items()}, strict=False
+            {by_plain.get(name, name): tensor for name, tensor in tensors.items()}, strict=False
         )
     except (RuntimeError, TypeError) as error:
         raise ModelError(
@@ -178,23 +197,6 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
             f"{path}: the tensors do not fit the model: {'; '.join(rows)}; pass the arguments of "
             "the training in --model-args"
         )
-
-
-def _plain(name: str) -> str:
-    return name.replace(_COMPILED, "")
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], names: Iterator[str]) -> dict[str, Tensor]:
-    """The tensors under the prefix that all `names` have in the file."""
-    expected = [n for n in names if not n.endswith(_COUNTER)]
-    if not expected or expected[0] in tensors:
-        return dict(tensors)
-    ends = [n for n in tensors if n.endswith(f".{expected[0]}")]
-    for prefix in (name.removesuffix(expected[0]) for name in ends):
-        if all(prefix + name in tensors for name in expected):
-            inside = {n: t for n, t in tensors.items() if n.startswith(prefix)}
-            return {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
-    return dict(tensors)
 
 
 @contextmanager

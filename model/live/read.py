@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from model.errors import ModelError, SpecError, UsageError
-from model.families.coco import numbered
 from model.families.assumptions import Assumption
+from model.families.coco import numbered
 from model.families.torchvision.dialect import DIALECT
 from model.heads.kept import KeptParts
 from model.live import heads as head_readers
