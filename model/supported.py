@@ -55,6 +55,11 @@ SUPPORTED = (
     Supported("detectron2", "equal specs and tensors",
         "test_detectron2_golden test_detectron2_dialect",
         ("`.pth`, zoo `.pkl`, `config.yaml` or its `_BASE_`",)),
+    Supported("detectron2", "equal specs", "test_detectron2_lazy_config",
+        ("`config.yaml` of LazyConfig",)),
+    Supported("mayaku", "mayaku 2.0.1's own detections, where it is installed",
+        "test_mayaku_package test_mayaku_dialect",
+        ("Faster, Mask and Keypoint R-CNN on ResNet + FPN, `.pth` of 2.x",)),
     Supported("The papers", _EAGER, "test_family_zoo", (
         "C4 with res5 at stride 1 on 7x7 RoIs, 300 proposals (`--spec`)",
         "RoIPool on one level (`--spec`)",
