@@ -74,11 +74,14 @@ def _refusal(shapes: Shapes) -> str:
     )
 
 
-def norm_kind(shapes: Shapes, prefix: str) -> NormKind:
-    """The normalization with these parameters; only BatchNorm has statistics."""
-    if not shapes.has(prefix):
+def norm_kind(shapes: Shapes, part: str, layer: str) -> NormKind:
+    """The normalization of a part, by one of its layers; only BatchNorm has statistics."""
+    if not shapes.has(part + layer):
         return "none"
-    return "batch_norm" if shapes.has(f"{prefix}running_mean") else "group_norm"
+    has_statistics = any(
+        name.startswith(part) and name.endswith(".running_mean") for name in shapes.by_name
+    )
+    return "batch_norm" if has_statistics else "group_norm"
 
 
 def input_channels(shapes: Shapes) -> int:
@@ -104,7 +107,7 @@ def _resnet(shapes: Shapes, norm_eps: float) -> BodyReading:
     spec = ResNetSpec(
         stem_channels=shapes.of(f"{_PREFIX}conv1.weight", 4)[0],
         dilations=(1,) * count,
-        norm=norm_kind(shapes, f"{_PREFIX}bn1."),
+        norm=norm_kind(shapes, _PREFIX, "bn1."),
         norm_eps=norm_eps,
         outputs=_match_outputs(stages.channels, shapes),
         **stages._asdict(),

@@ -108,7 +108,7 @@ class TorchvisionDialect:
             architecture=_architecture(body.name, shapes, mask, keypoint),
             body=body.spec,
             classes=_classes(shapes, keypoint),
-            fpn=FpnSpec(channels, norm_kind(shapes, "backbone.fpn.inner_blocks.0.1."), eps),
+            fpn=FpnSpec(channels, norm_kind(shapes, "backbone.fpn.", "inner_blocks.0.1."), eps),
             preprocess=_preprocess(photo_channels, is_small),
             anchors=_anchors(shapes, body.strides),
             rpn=_rpn(shapes, body, mask is None and keypoint is None, is_small),
@@ -200,7 +200,7 @@ def _box_head(shapes: Shapes, strides: tuple[int, ...], channels: int, eps: floa
     pattern = re.compile(rf"(roi_heads\.box_head\.{number})\.(?:weight|bias)")
     linear = {int(m[2]): m[1] for n in shapes.by_name if (m := pattern.fullmatch(n))}
     widths = tuple(shapes.of(f"{linear[i]}.weight", 2)[0] for i in sorted(linear))
-    norm = norm_kind(shapes, "roi_heads.box_head.0.1.") if convs else "batch_norm"
+    norm = norm_kind(shapes, "roi_heads.box_head.", "0.1.") if convs else "batch_norm"
     return BoxHeadSpec(_pooler(strides, side), convs, widths, norm, eps)
 
 
@@ -211,7 +211,7 @@ def _mask_head(shapes: Shapes, strides: tuple[int, ...], eps: float) -> MaskHead
         pooler=_pooler(strides, 14),
         conv_widths=shapes.widths("roi_heads.mask_head.{}.0", 4),
         deconv_width=shapes.of("roi_heads.mask_predictor.conv5_mask.weight", 4)[1],
-        norm=norm_kind(shapes, "roi_heads.mask_head.0.1."),
+        norm=norm_kind(shapes, "roi_heads.mask_head.", "0.1."),
         norm_eps=eps,
     )
 
