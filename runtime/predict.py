@@ -9,11 +9,13 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from model.arrays import UInt8
 from model.errors import ImageError, UsageError
 from model.spec_json import to_json
 from runtime.cli.console import (
@@ -32,8 +34,10 @@ from runtime.cli.console import (
 from runtime.cli.image_ids import NumberedItems
 from runtime.cli.next_command import next_step
 from runtime.cli.overwrite_guard import OverwriteGuard
+from runtime.cli.photo_options import add_bands, add_value_range
 from runtime.cli.photo_progress import PhotoProgress
 from runtime.cli.spec_options import add_spec_options, spec_options
+from runtime.drawing.source_image import displayed, require_bands
 from runtime.formats.labelme import MASK_SHAPES, MaskShape
 from runtime.formats.result_writer import FORMATS, ResultWriter, require_formats
 from runtime.formats.resume import done_ids
@@ -43,6 +47,7 @@ from runtime.selection import SelectionOptions, parse_score_threshold
 from runtime.sources.items import Item
 from runtime.sources.live import is_live, live_name
 from runtime.sources.open import open_sources
+from runtime.sources.pixel_format import Pixels
 from runtime.stream import Streamed
 
 _MAX_REPEAT_NOTES = 5
@@ -77,6 +82,9 @@ def _parser() -> Parser:
         help="the same model exported for another canvas; each photo uses the best-fitting one",
     )
     add_alias(parser, "--also", "extra_artifact", type=Path, action="append")
+    bands = parser.add_argument_group("photos of other than 8-bit RGB")
+    add_value_range(bands)
+    add_bands(bands)
     _add_output(parser.add_argument_group("output"))
     _add_selection(parser.add_argument_group("selection of results"))
     _add_execution(parser.add_argument_group("execution"))
@@ -193,9 +201,12 @@ def _predict(argv: Sequence[str]) -> int:
         scaled_decode=args.scaled_decode,
         options=spec_options(args, score_threshold=False),
         config=args.config,
+        value_range=args.value_range,
     )
     with opened as predictor:
         predictor.check(batch_size=args.batch, **options)
+        form = predictor.pixel_format
+        require_bands(args.bands, form.channels)
         settings = _settings(args, predictor, options)
         shape: MaskShape = args.labelme_shape or "polygon"
         results = ResultWriter(
@@ -205,7 +216,8 @@ def _predict(argv: Sequence[str]) -> int:
             # The writer has truncated a partial record of an interrupted run.
             done = done_ids(args.output, formats) if args.resume else {}
             items.require_ids(done, args.output)
-            run_ = _Run(items, done, writer, guard)
+            shown = partial(displayed, form=form, bands=args.bands)
+            run_ = _Run(items, done, writer, guard, shown)
             is_complete = run_.stream(predictor, options, args.batch, args.workers, bool(live))
             written = writer.finish()
         print(_summary(run_.progress, predictor))
@@ -262,6 +274,9 @@ def _settings(
         "batch": args.batch,
         "every": args.frame_stride,  # the key of existing runs
         "scaled_decode": args.scaled_decode,
+        # Runs before these options have no such keys.
+        **({} if args.value_range is None else {"value_range": list(args.value_range)}),
+        **({} if args.bands is None else {"bands": args.bands}),
         # Runs before this option wrote polygons.
         "labelme_shape": None if args.labelme_shape == "polygon" else args.labelme_shape,
     }
@@ -290,11 +305,13 @@ class _Run:
         done: Collection[str],
         writer: ResultWriter,
         guard: OverwriteGuard,
+        shown: Callable[[Pixels], UInt8],
     ) -> None:
         self.id_rule = items.id_rule
         self.done = len(done)
         self._items = items.items(done)
         self._guard = guard
+        self._shown = shown
         self._writer = writer
         remaining = None if items.count is None else max(items.count - len(done), 0)
         self.progress = PhotoProgress(remaining)
@@ -346,7 +363,8 @@ class _Run:
         assert result.item is not None
         assert result.pixels is not None
         assert result.detections is not None
-        self._writer.write_files(result.item, result.pixels, result.detections)
+        pixels = self._shown(result.pixels)
+        self._writer.write_files(result.item, pixels, result.detections)
 
     def _record(self, result: Streamed) -> None:
         if isinstance(result.error, ImageError):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
 
-from model.arrays import UInt8
 from model.errors import UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.closing import Closing
@@ -25,7 +24,8 @@ from runtime.preprocessing.canvas_selection import require_one_model
 from runtime.selection import Selection, SelectionOptions
 from runtime.sessions.open import open_module, open_session
 from runtime.sessions.session import Session
-from runtime.sources.photos import Photo, decode
+from runtime.sources.photos import Photo, decode_as
+from runtime.sources.pixel_format import PixelFormat, Pixels, ValueRange
 from runtime.stages import Call, Stages, StageTimes, name_of
 from runtime.whole_numbers import require_count
 
@@ -42,8 +42,9 @@ PathLike = str | os.PathLike[str]
 class Predictor(Closing):
     """An opened artifact; thread-safe.
 
-    Photos are paths, Pillow images or uint8 arrays ([h, w, 3] RGB or [h, w] gray). Results are in
-    each photo's own pixels. Options per call select the rows of a result:
+    Photos are paths, Pillow images or uint8 arrays ([h, w, 3] RGB or [h, w] gray). A model of C
+    other channels takes photos of C bands, of 8 or 16 bits: files or arrays [h, w, C]; see
+    `runtime.sources.bands`. Results are in each photo's own pixels. Options per call select the rows of a result:
 
     * `score_threshold`: rows of at least this score; or a mapping from class name to threshold,
       with "*" for all other classes. Never below the exported one.
@@ -61,9 +62,12 @@ class Predictor(Closing):
         scaled_decode: decode JPEG files that are far larger than the canvas at 1/2, 1/4 or 1/8 of
             their size. Faster, but no longer the eager model's result: see
             `runtime.sources.photos.decode_at_least`.
+        value_range: stored values that become 0 and 1, as (0, 4095) for 12 bits in 16; values
+            outside are clipped. None takes the whole range of 8 or 16 bits.
 
     Raises:
-        UsageError: sessions of different models or for equal canvases.
+        UsageError: sessions of different models or for equal canvases; a range that does not
+            ascend.
     """
 
     def __init__(
@@ -71,11 +75,12 @@ class Predictor(Closing):
         session: Session | Sequence[Session],
         on_uncertified: OnUncertified = "warn",
         scaled_decode: bool = False,
+        value_range: ValueRange | None = None,
     ) -> None:
         check_on_uncertified(on_uncertified)
         sessions = list(session) if isinstance(session, Sequence) else [session]
         require_one_model([one.artifact for one in sessions])
-        self._stages = Stages(sessions, on_uncertified, scaled_decode)
+        self._stages = Stages(sessions, on_uncertified, scaled_decode, value_range)
         self.times = StageTimes()
 
     @classmethod
@@ -92,6 +97,7 @@ class Predictor(Closing):
         scaled_decode: bool = False,
         options: SpecOptions | None = None,
         config: PathLike | None = None,
+        value_range: ValueRange | None = None,
     ) -> Self:
         """Open an exported `.onnx` file, an `.engine`, or a checkpoint (which needs PyTorch).
 
@@ -116,6 +122,7 @@ class Predictor(Closing):
         Warns:
             AssumptionWarning: values of a checkpoint's model that are in neither the file nor the
                 options; also in `artifact.assumptions`.
+            value_range: see the class.
 
         Raises:
             ArtifactError: no such file, damaged, changed, or not written by maskport.
@@ -141,7 +148,7 @@ class Predictor(Closing):
                 else:
                     session = open_module(one, backend, threads, device, options)
                 sessions.append(session)
-            return cls(sessions, on_uncertified, scaled_decode)
+            return cls(sessions, on_uncertified, scaled_decode, value_range)
         except BaseException:
             for session in sessions:
                 session.close()
@@ -161,6 +168,11 @@ class Predictor(Closing):
     def spec(self) -> ModelSpec:
         """The model's spec."""
         return self._stages.spec
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """The channels that the model takes of a photo, and the range of values."""
+        return self._stages.form
 
     # A str is also a sequence of str; at run time it is one photo.
     @overload
@@ -257,18 +269,18 @@ class Predictor(Closing):
         self._selection(options)
         self._batch(batch_size)
 
-    def decode(self, photo: Photo) -> UInt8:
+    def decode(self, photo: Photo) -> Pixels:
         """Decode a photo as `predict` does and add the time to `times`.
 
         Returns:
-            uint8 [h, w, 3] RGB, which `predict` accepts.
+            uint8 [h, w, 3] RGB, or the model's bands [h, w, C] as stored, which `predict` accepts.
 
         Raises:
-            ImageError: see `runtime.sources.photos.decode`.
+            ImageError: see `runtime.sources.photos.decode_as`.
         """
         call = Call([photo], [""], Selection())
         with call.timed("decode"):
-            pixels = decode(photo, self.spec.preprocess.channels)
+            pixels = decode_as(photo, self.pixel_format)
         self.times.add(call.seconds)
         return pixels
 
@@ -276,10 +288,12 @@ class Predictor(Closing):
         """Run every network once on a blank photo, so that the first real one is not slower."""
         from runtime.sources.pillow import prepare
 
+        form = self.pixel_format
+        dtype = np.uint8 if form.value_range is None else np.float32  # which holds any range
         short, long = self.spec.preprocess.short_side, self.spec.preprocess.long_side
         for artifact in self.artifacts:
             sides = artifact.manifest.canvas_hw or (short, min(long, short * 4 // 3))
-            self.predict(np.zeros((*sides, self.spec.preprocess.channels), np.uint8))
+            self.predict(np.zeros((*sides, form.channels), dtype))
         prepare()
         self.times = StageTimes()
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from model.errors import ArtifactError, ImageError, MaskportError
+from model.errors import ArtifactError, ImageError, MaskportError, UsageError
 from runtime.detections import Detections
 from runtime.postprocessing.certificate import OnUncertified, missing_certificates
 from runtime.postprocessing.from_raw import from_raw, raw_rows
@@ -24,7 +24,8 @@ from runtime.preprocessing.canvas_selection import choose_canvas
 from runtime.selection import Selection
 from runtime.sessions.session import Outputs, Session
 from runtime.sources.decoded import Decoded, whole
-from runtime.sources.photos import Photo, decode, decode_at_least, is_in_memory
+from runtime.sources.photos import Photo, decode_as, decode_at_least, is_in_memory
+from runtime.sources.pixel_format import PixelFormat, ValueRange
 
 if TYPE_CHECKING:
     from model.spec import ModelSpec
@@ -125,6 +126,10 @@ class Stages:
         sessions: one, or several of one model with different fixed canvases.
         on_uncertified: see `runtime.predictor.Predictor`.
         scaled_decode: see there.
+        value_range: see there.
+
+    Raises:
+        UsageError: `scaled_decode` for other photos than 8-bit RGB.
     """
 
     def __init__(
@@ -132,8 +137,15 @@ class Stages:
         sessions: Sequence[Session],
         on_uncertified: OnUncertified,
         scaled_decode: bool = False,
+        value_range: ValueRange | None = None,
     ) -> None:
         self.sessions = tuple(sessions)
+        self.form = PixelFormat(self.spec.preprocess.channels, value_range)
+        if scaled_decode and not self.form.is_rgb:
+            raise UsageError(
+                "--scaled-decode: only 8-bit RGB photos are decoded at a fraction of their size; "
+                "omit it"
+            )
         self._on_uncertified = on_uncertified
         self._scaled_decode = scaled_decode
         self._canvases_hw = tuple(session.artifact.manifest.canvas_hw for session in sessions)
@@ -227,7 +239,7 @@ class Stages:
     def _decode(self, photo: Photo) -> Decoded:
         if self._scaled_decode:
             return decode_at_least(photo, self._resized_hw)
-        return whole(decode(photo, self.spec.preprocess.channels))
+        return whole(decode_as(photo, self.form))
 
     def _resized_hw(self, photo_hw: tuple[int, int]) -> tuple[int, int]:
         """A photo's size on the canvas chosen for it."""
@@ -240,8 +252,11 @@ class Stages:
     def _canvas(self, session: int, decoded: Sequence[Decoded]) -> Canvas:
         smallest = self.sessions[session].artifact.manifest.batch_bounds[0]
         rule, canvas_hw = self.spec.preprocess, self._canvases_hw[session]
+        photos = [one.pixels for one in decoded]
+        if not self.form.is_rgb:
+            photos = [self.form.scaled(pixels) for pixels in photos]
         return to_canvas(
-            [one.pixels for one in decoded],
+            photos,
             rule,
             canvas_hw,
             max(len(decoded), smallest),

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.arrays import UInt8
 from model.errors import ImageError, MaskportError, UsageError
 from runtime.detections import Detections
 from runtime.selection import Selection
@@ -54,7 +53,7 @@ class Streamed:
             and None afterwards unless the stream keeps pixels.
         detections: in the photo's own pixels; None if there is an `error`.
         error: why the photo could not be used.
-        pixels: uint8 [h, w, 3] RGB, at a fraction of the photo's size if it was decoded so; for
+        pixels: uint8 [h, w, 3] RGB, or the model's bands as stored, at a fraction of the photo's size if it was decoded so; for
             `then`, and None afterwards unless the stream keeps them. None if decoding failed.
         seconds: by stage; the photos of a batch share its time equally.
         value: what the stream's `then` returned.
@@ -65,7 +64,7 @@ class Streamed:
     photo: Photo | ImageError | None
     detections: Detections | None
     error: MaskportError | None
-    pixels: UInt8 | None
+    pixels: Pixels | None
     seconds: Mapping[str, float]
     value: Any = None
     item: ItemName | None = None

@@ -18,6 +18,7 @@ from model.arrays import Float32, UInt8
 from model.errors import ImageError
 from runtime.preprocessing import opencv_bilinear, skimage_bilinear
 from runtime.preprocessing.torch_bilinear import resize_into
+from runtime.sources.pixel_format import Scaled, to_bytes
 
 if TYPE_CHECKING:
     from model.spec import PreprocessSpec
@@ -139,7 +140,7 @@ def origin_yx(
 
 
 def to_canvas(
-    photos: Sequence[UInt8],
+    photos: Sequence[Scaled],
     spec: PreprocessSpec,
     canvas_hw: tuple[int, int] | None = None,
     batch: int | None = None,
@@ -149,7 +150,7 @@ def to_canvas(
     """Resize photos, place them on canvases of one size, and pad.
 
     Args:
-        photos: uint8 [h, w, C] each, RGB if C is 3.
+        photos: uint8 [h, w, C] each, RGB if C is 3; or float32 on the same scale, from 0 to 255.
         spec: the resize rule and the graph's value range.
         canvas_hw: a fixed canvas; None takes the spec's square, or the smallest that holds all
             photos, rounded up to the spec's divisor, as the eager model does.
@@ -215,32 +216,44 @@ def shared_canvas_hw(sizes: Sequence[tuple[int, int]], spec: PreprocessSpec) -> 
     return spec.canvas_side(tallest), spec.canvas_side(widest)
 
 
-def resize(photo: UInt8, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
+def resize(photo: Scaled, hw: tuple[int, int], spec: PreprocessSpec) -> Float32:
     """Resize uint8 [h, w, C], RGB if C is 3, to float32 [C, H, W] in the graph's channels."""
     planes = np.empty((spec.channels, *hw), np.float32)
     _resize_into(planes, photo, spec)
     return planes
 
 
-def _resize_into(planes: Float32, photo: UInt8, spec: PreprocessSpec) -> None:
+def _resize_into(planes: Float32, photo: Scaled, spec: PreprocessSpec) -> None:
     """Fill float32 [C, H, W]."""
     scale = np.float32(spec.value_range / 255.0)
     if spec.interpolation == "bilinear":
         channels = (2, 1, 0) if spec.channel_order == "bgr" else tuple(range(spec.channels))
         resize_into(planes, photo, channels, float(scale))
         return
+    # The other libraries resize bytes.
+    pixels = to_bytes(photo)
     if spec.channel_order == "bgr":
-        photo = photo[:, :, ::-1]
+        pixels = pixels[:, :, ::-1]
     hw = planes.shape[1:]
     if spec.interpolation == "pillow-bilinear":
-        from PIL import Image
-
-        image = Image.fromarray(np.ascontiguousarray(photo))
-        resized = np.asarray(image.resize((hw[1], hw[0]), Image.Resampling.BILINEAR))
-        np.multiply(resized.transpose(2, 0, 1), scale, out=planes, dtype=np.float32)
+        # Pillow resizes each channel by itself, and has modes for some numbers of them only.
+        parts = [pixels] if spec.channels == 3 else np.split(pixels, spec.channels, axis=2)
+        for target, part in zip(np.split(planes, len(parts)), parts, strict=True):
+            resized = _by_pillow(part, (hw[0], hw[1]))
+            np.multiply(resized.transpose(2, 0, 1), scale, out=target, dtype=np.float32)
     elif spec.interpolation == "opencv-bilinear":
-        integers = opencv_bilinear.resize_uint8(photo, (hw[0], hw[1]))
+        integers = opencv_bilinear.resize_uint8(pixels, (hw[0], hw[1]))
         np.multiply(integers.transpose(2, 0, 1), scale, out=planes, dtype=np.float32)
     else:
-        integers = skimage_bilinear.resize_uint8(photo, (hw[0], hw[1]))
+        integers = skimage_bilinear.resize_uint8(pixels, (hw[0], hw[1]))
         np.multiply(integers, scale, out=planes, dtype=np.float32)
+
+
+def _by_pillow(pixels: UInt8, hw: tuple[int, int]) -> UInt8:
+    """Resize uint8 [h, w, 3] or [h, w, 1]."""
+    from PIL import Image
+
+    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    image = Image.fromarray(np.ascontiguousarray(plain))
+    resized = np.asarray(image.resize((hw[1], hw[0]), Image.Resampling.BILINEAR))
+    return resized.reshape(*hw, -1)

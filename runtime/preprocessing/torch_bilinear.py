@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.arrays import Float32, UInt8
+from runtime.sources.pixel_format import Scaled
 
 try:
     from runtime.preprocessing import _bilinear
@@ -26,7 +27,7 @@ Indices = npt.NDArray[np.intp]
 
 
 def resize_into(
-    resized: Float32, photo: UInt8, channels: Sequence[int] = (0, 1, 2), scale: float = 1.0
+    resized: Float32, photo: Scaled, channels: Sequence[int] = (0, 1, 2), scale: float = 1.0
 ) -> None:
     """Resize into existing memory.
 
@@ -35,16 +36,17 @@ def resize_into(
 
     Args:
         resized: float32 [C, H, W], filled.
-        photo: uint8 [h, w, bands].
+        photo: uint8 or float32 [h, w, bands].
         channels: the photo's channel of each plane.
         scale: factor of all pixels.
 
     Source: torch `interpolate(mode="bilinear", align_corners=False)`, with its index arithmetic.
     """
-    # The kernel has loops for three channels.
-    is_rgb = len(channels) == photo.shape[2] == 3
-    resize = resize_c if IS_COMPILED and is_rgb else resize_numpy
-    resize(resized, photo, channels, scale)
+    # The kernel has loops for three channels of bytes.
+    if IS_COMPILED and len(channels) == photo.shape[2] == 3 and photo.dtype == np.uint8:
+        resize_c(resized, photo, channels, scale)  # type: ignore[arg-type]
+    else:
+        resize_numpy(resized, photo, channels, scale)
 
 
 def resize_c(resized: Float32, photo: UInt8, channels: Sequence[int], scale: float) -> None:
@@ -64,7 +66,7 @@ def resize_c(resized: Float32, photo: UInt8, channels: Sequence[int], scale: flo
     )
 
 
-def resize_numpy(resized: Float32, photo: UInt8, channels: Sequence[int], scale: float) -> None:
+def resize_numpy(resized: Float32, photo: Scaled, channels: Sequence[int], scale: float) -> None:
     """`resize_into` in NumPy."""
     left, right, near = taps(photo.shape[1], resized.shape[2])
     weights = _column_weights(near, scale)[:, :, None]

@@ -5,6 +5,10 @@ items: the `Source` protocol and its items
 photos: decodes a file, a Pillow image or an array, and finds the photos of a folder
 pillow: decodes with Pillow; the high byte of deeper pixels
 foreign_format: the format of a file that is no readable photo
+pixel_format: the channels that a model takes, and the range of values
+bands: decodes photos of other channels than RGB, as they are stored
+tiff: reads TIFF files of several bands
+deep_png: reads 16-bit PNG files of several channels
 decoded: a decoded photo, and the size limit
 scaled_jpeg: JPEGs decoded at a fraction of their size
 regular_file: opens regular files only

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.arrays import UInt8
 from model.errors import ImageError
+from runtime.sources.pixel_format import Pixels
 
 MAX_PIXELS = 178_956_970
 
@@ -15,12 +15,12 @@ class Decoded:
     """A decoded photo.
 
     Attributes:
-        pixels: uint8 [h, w, 3] RGB, upright.
+        pixels: uint8 [h, w, 3] RGB, upright; of other models [h, w, C] as stored.
         full_hw: upright height and width of the whole photo; `pixels` is smaller if it was decoded
             at a fraction of it.
     """
 
-    pixels: UInt8
+    pixels: Pixels
     full_hw: tuple[int, int]
 
 
@@ -37,7 +37,7 @@ class UprightSize:
     is_turned: bool
 
 
-def whole(pixels: UInt8) -> Decoded:
+def whole(pixels: Pixels) -> Decoded:
     """A photo decoded at its full size."""
     return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
 

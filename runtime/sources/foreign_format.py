@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 from typing import BinaryIO
+
+from runtime.sources import tiff
 
 _HEAD = 512
 # Offset, bytes, name. A brand follows "ftyp": HEIF and AVIF are photos, the others videos.
@@ -29,43 +30,20 @@ _SIGNATURES = (
     (0, b"%PDF", "a PDF file"),
     (128, b"DICM", "a DICOM file"),
 )
-_TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "", b"MM\0+": ""}
-_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 258, 277
-_MOST_TAGS = 200
 
 
 def foreign_format(file: BinaryIO) -> str | None:
     """What a file is by its first bytes; None if they are unknown. Moves the file's position."""
-    try:
-        file.seek(0)
-        head = file.read(_HEAD)
-        if head[:4] in _TIFF:
-            order = _TIFF[head[:4]]
-            return f"a TIFF of {_bands(file, order, head)}" if order else "a BigTIFF"
-    except (OSError, struct.error):
-        return "a damaged TIFF"
+    if tiff.is_tiff(file):
+        layout = tiff.layout(file)
+        if layout is None:
+            return "a damaged TIFF"
+        bands, bits = layout
+        return f"a TIFF of {bands} band{'s' * (bands != 1)} of {bits} bits"
+    file.seek(0)
+    head = file.read(_HEAD)
     for offset, signature, name in _SIGNATURES:
         # One byte proves nothing: MPEG-TS repeats it at the start.
         if head[offset:].startswith(signature) and (offset != 188 or head[:1] == signature):
             return name
     return None
-
-
-def _bands(file: BinaryIO, order: str, head: bytes) -> str:
-    """Number and depth of the bands in a TIFF's first directory."""
-    file.seek(struct.unpack_from(f"{order}I", head, 4)[0])
-    (count,) = struct.unpack(f"{order}H", file.read(2))
-    tags: dict[int, tuple[int, bytes]] = {}
-    for _ in range(min(count, _MOST_TAGS)):
-        tag, length, value = struct.unpack(f"{order}H2xI4s", file.read(12))
-        tags[tag] = length, value
-    bands = _short(order, tags.get(_SAMPLES_PER_PIXEL, (1, b""))[1], 1)
-    length, value = tags.get(_BITS_PER_SAMPLE, (1, b""))
-    if length > 2:  # the tag then has the position of its values
-        file.seek(struct.unpack(f"{order}I", value)[0])
-        value = file.read(2)
-    return f"{bands} band{'s' * (bands != 1)} of {_short(order, value, 1)} bits"
-
-
-def _short(order: str, value: bytes, default: int) -> int:
-    return int(struct.unpack_from(f"{order}H", value)[0]) if value else default

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from model.arrays import UInt8
 from model.errors import ImageError, UsageError
 from runtime.sources.decoded import Decoded, UprightSize, check_size, whole
+from runtime.sources.pixel_format import PixelFormat, Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,14 +35,14 @@ def is_in_memory(photo: object) -> bool:
     return isinstance(photo, Image.Image)
 
 
-def decode(photo: Photo, channels: int = 3) -> UInt8:
-    """Decode a photo to uint8 [h, w, 3] RGB, or take an array of other channels.
+def decode(photo: Photo) -> UInt8:
+    """Decode a photo to uint8 [h, w, 3] RGB.
 
     Files and Pillow images are rotated by their EXIF orientation (unreadable EXIF is ignored);
     transparency is dropped; an animation gives its first frame; color profiles are not applied.
     Channels of 16 bits give the high byte, 12-bit grays the high 8 bits; Pillow scales and rounds
     the colors of a PPM with another maximum than 255. Arrays are used unchanged: uint8 [h, w, 3]
-    RGB, or [h, w] gray. With other `channels` than 3, only arrays [h, w, channels] are taken.
+    RGB, or [h, w] gray.
 
     Damage that a decoder does not report, such as flipped bits inside a JPEG, stays undetected.
     If the program set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`, truncation only gives a warning.
@@ -50,7 +51,21 @@ def decode(photo: Photo, channels: int = 3) -> UInt8:
         ImageError: not an image, damaged or truncated, empty, not a regular file, more than 16 bits
             per channel, or larger than `decoded.MAX_PIXELS` or the memory.
     """
-    return _from_array(photo, channels) if channels != 3 else _decode(photo, None).pixels
+    return _decode(photo, None).pixels
+
+
+def decode_as(photo: Photo, form: PixelFormat) -> Pixels:
+    """Decode a photo to what a model takes: `decode` for 8-bit RGB, else `bands.decode`.
+
+    Raises:
+        ImageError: as these.
+        MissingDependencyError: a TIFF file of several bands, without tifffile.
+    """
+    if form.is_rgb:
+        return decode(photo)
+    from runtime.sources import bands
+
+    return bands.decode(photo, form)
 
 
 def decode_at_least(photo: Photo, target_hw: TargetHw) -> Decoded:
@@ -132,7 +147,7 @@ def _glob(pattern: str) -> list[Path]:
 
 def _decode(photo: Photo, target_hw: TargetHw | None) -> Decoded:
     if isinstance(photo, np.ndarray):
-        return whole(_from_array(photo, 3))
+        return whole(_from_array(photo))
     from PIL import Image
 
     from runtime.sources import pillow
@@ -152,20 +167,13 @@ def _hint_for(photo: object) -> str:
     return "; pass an encoded photo as PIL.Image.open(io.BytesIO(…))" if is_encoded else ""
 
 
-def _from_array(array: object, channels: int) -> UInt8:
-    if not isinstance(array, np.ndarray):
+def _from_array(array: npt.NDArray[Any]) -> UInt8:
+    is_gray = array.ndim == 2
+    if array.dtype != np.uint8 or not (is_gray or (array.ndim == 3 and array.shape[2] == 3)):
         raise ImageError(
-            f"expected an array, uint8 [h, w, {channels}], for this model of {channels} channels, "
-            f"got {type(array).__name__}"
-        )
-    is_gray = array.ndim == 2 and channels in (1, 3)
-    if array.dtype != np.uint8 or not (is_gray or (array.ndim == 3 and array.shape[2] == channels)):
-        rgb = " RGB" if channels == 3 else ""
-        raise ImageError(
-            f"expected an array as uint8 [h, w, {channels}]{rgb}, got {array.dtype} "
-            f"{list(array.shape)}"
+            f"expected an array as uint8 [h, w, 3] RGB, got {array.dtype} {list(array.shape)}"
         )
     # Before the copy: a broadcast array may be larger than the memory.
     check_size(array.shape[1], array.shape[0])
     plain: UInt8 = np.asarray(array)
-    return np.repeat(plain[:, :, None], channels, axis=2) if is_gray else plain
+    return np.repeat(plain[:, :, None], 3, axis=2) if is_gray else plain

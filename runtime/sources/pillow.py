@@ -17,7 +17,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from model.arrays import UInt8
-from model.errors import ImageError, image_named, in_brief
+from model.errors import ImageError, MaskportError, image_named, in_brief
+from runtime.sources import tiff
 from runtime.sources.decoded import MAX_PIXELS, Decoded, UprightSize, check_size, whole
 from runtime.sources.foreign_format import foreign_format
 from runtime.sources.regular_file import open_regular
@@ -47,6 +48,7 @@ _PNG_ORIENTATIONS = (
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 # Pillow logs what it also raises; without a handler Python prints it beside the error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+_SAMPLE_FORMAT, _SIGNED = 339, 2
 
 
 def prepare() -> None:
@@ -57,8 +59,7 @@ def prepare() -> None:
 def from_file(path: Path, target_hw: TargetHw | None) -> Decoded:
     """Decode a file; see `photos.decode` and, with a target size, `photos.decode_at_least`."""
     with image_named(str(path)), open_regular(path) as file:
-        with _pillow_errors(file):
-            image = Image.open(file, formats=_FORMATS)
+        image = opened(file)
         with image:
             if target_hw is None or image.format not in ("JPEG", "MPO"):
                 return whole(to_rgb(image))
@@ -68,6 +69,16 @@ def from_file(path: Path, target_hw: TargetHw | None) -> Decoded:
             return Decoded(to_rgb(image), full_hw)
 
 
+def opened(file: BinaryIO) -> Image.Image:
+    """Open a file of a format of `photos.decode`; reads its header only.
+
+    Raises:
+        ImageError: damaged, or not such a file.
+    """
+    with pillow_errors(file):
+        return Image.open(file, formats=_FORMATS)
+
+
 def upright_size(path: Path) -> UprightSize:
     """The size that `from_file` decodes to; reads no pixels if the header is enough.
 
@@ -75,9 +86,14 @@ def upright_size(path: Path) -> UprightSize:
         ImageError: as `from_file`, but damage after the header stays undetected.
     """
     with image_named(str(path)), open_regular(path) as file:
-        with _pillow_errors():
+        with pillow_errors():
             has_late_metadata = _has_late_metadata(file)
-            image = Image.open(file, formats=_FORMATS)
+        try:
+            image = opened(file)
+        except ImageError:
+            if not tiff.is_tiff(file):
+                raise
+            return _tiff_size(file)
         with image:
             check_size(image.width, image.height)
             tags = getattr(image, "tag_v2", {})
@@ -85,7 +101,15 @@ def upright_size(path: Path) -> UprightSize:
             if has_late_metadata or tags.get(ExifTags.Base.Orientation, 1) != 1:
                 height, width, _ = to_rgb(image).shape
                 return UprightSize((height, width), is_turned=True)
-            return UprightSize(_upright_hw(image), _orientation(image) in _TRANSPOSES)
+            return UprightSize(_upright_hw(image), orientation(image) in _TRANSPOSES)
+
+
+def _tiff_size(file: BinaryIO) -> UprightSize:
+    """Of a file whose samples Pillow has no mode for."""
+    with pillow_errors():
+        (height, width), turn = tiff.size_hw(file)
+    hw = (width, height) if turn in _SIDEWAYS else (height, width)
+    return UprightSize(hw, turn in _TRANSPOSES)
 
 
 def _has_late_metadata(file: BinaryIO) -> bool:
@@ -102,7 +126,7 @@ def _has_late_metadata(file: BinaryIO) -> bool:
 
 
 def _upright_hw(image: Image.Image) -> tuple[int, int]:
-    is_sideways = _orientation(image) in _SIDEWAYS
+    is_sideways = orientation(image) in _SIDEWAYS
     return (image.width, image.height) if is_sideways else (image.height, image.width)
 
 
@@ -110,13 +134,13 @@ def to_rgb(image: Image.Image) -> UInt8:
     """Decode an opened image; see `photos.decode`."""
     check_size(image.width, image.height)
     _warn_of_lenient_pillow(image)
-    with _pillow_errors():
+    with pillow_errors():
         # Before the orientation: Pillow rotates TIFF files while it loads them.
         image.load()
-        transpose = _TRANSPOSES.get(_orientation(image))
+        transpose = _TRANSPOSES.get(orientation(image))
         upright = image if transpose is None else image.transpose(transpose)
         if not is_deep(upright):
-            return _rgb(upright)
+            return rgb(upright)
         return high_byte(image, np.asarray(upright))
 
 
@@ -135,7 +159,8 @@ def _warn_of_lenient_pillow(image: Image.Image) -> None:
         )
 
 
-def _rgb(image: Image.Image) -> UInt8:
+def rgb(image: Image.Image) -> UInt8:
+    """A loaded image of 8 bits as RGB; transparency is dropped."""
     if image.mode == "RGB":
         return np.asarray(image)
     if image.mode == "P" and not (image.palette and image.palette.palette):
@@ -150,7 +175,7 @@ def _rgb(image: Image.Image) -> UInt8:
     return np.asarray(image.convert("RGB"))
 
 
-def _orientation(image: Image.Image) -> Any:
+def orientation(image: Image.Image) -> Any:
     """The EXIF orientation, 1 to 8; None for damaged EXIF, whose file may have intact pixels."""
     try:
         # Pillow's own method for PNG files decodes the pixels first.
@@ -160,7 +185,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 @contextmanager
-def _pillow_errors(file: BinaryIO | None = None) -> Iterator[None]:
+def pillow_errors(file: BinaryIO | None = None) -> Iterator[None]:
     """Convert any error of Pillow to an `ImageError`; `file` has what it cannot identify.
 
     Its plugins raise many types, from `struct.error` to `EOFError`, and their warnings too under
@@ -168,7 +193,7 @@ def _pillow_errors(file: BinaryIO | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except ImageError:
+    except MaskportError:
         raise
     except UnidentifiedImageError as error:
         what = None if file is None else foreign_format(file)
@@ -208,17 +233,24 @@ def high_byte(image: Image.Image, gray: npt.NDArray[Any]) -> UInt8:
     Raises:
         ImageError: floats, 32 bits, or values that exceed 16 bits.
     """
-    tags = getattr(image, "tag_v2", {})
-    bits = _first(tags.get(_BITS_PER_SAMPLE), 16)
+    bits, _, is_inverted = depth(image)
     if gray.dtype.kind == "f" or bits > 16 or gray.min() < 0 or gray.max() >> bits:
         raise ImageError(
             f"{gray.dtype} pixels from {gray.min():g} to {gray.max():g}; expected 8 or "
             "16 bits per channel; convert it"
         )
     high = (gray.astype(np.uint16) >> (bits - 8)).astype(np.uint8)
-    if _first(tags.get(_PHOTOMETRIC), None) == _WHITE_IS_ZERO:
+    if is_inverted:
         high = ~high
     return np.repeat(high[:, :, None], 3, axis=2)
+
+
+def depth(image: Image.Image) -> tuple[int, bool, bool]:
+    """Bits of a deep gray image's samples, and whether they have a sign, and white as 0."""
+    tags = getattr(image, "tag_v2", {})
+    bits = _first(tags.get(_BITS_PER_SAMPLE), 16)
+    is_signed = _first(tags.get(_SAMPLE_FORMAT), 1) == _SIGNED
+    return bits, is_signed, _first(tags.get(_PHOTOMETRIC), None) == _WHITE_IS_ZERO
 
 
 def _first(value: Any, default: Any) -> Any:
