@@ -12,6 +12,7 @@ from export.cli_spec_options import add_model_arguments, model_builder
 from model.errors import ArtifactError, UsageError
 from runtime.cli.console import Parser, plural, printable, thread_count
 from runtime.cli.figure import require_matplotlib
+from runtime.cli.photo_options import add_value_range
 from runtime.files import make_folder
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def parser() -> Parser:
     _add_precision(parser)
     _add_layers(parser)
     _add_evaluation(parser)
+    add_value_range(parser)
     parser.add_argument(
         "--threads", type=thread_count, help="threads of the network; default: all cores"
     )
@@ -169,6 +171,7 @@ def options_of(args: argparse.Namespace) -> QuantizeOptions:
         reference=args.reference,
         reference_model=model_builder(args),
         threads=args.threads,
+        value_range=args.value_range,
     )
 
 
@@ -248,7 +251,9 @@ def evaluation_set(
 
     if args.eval_images is None:
         return None
-    photos, unusable = open_evaluation_set(args.eval_images, args.annotations, file.artifact)
+    photos, unusable = open_evaluation_set(
+        args.eval_images, args.annotations, file.artifact, args.value_range
+    )
     for notice in () if photos.labels is None else photos.labels.notices:
         print(printable(notice))
     for reason in unusable:

@@ -12,8 +12,8 @@ from calib.options import QuantizeOptions
 from calib.rounding.vnni import int8_accumulation_saturates
 from calib.writers.registry import writer_for
 from export.onnx_file import OnnxFile
-from model.arrays import UInt8
 from runtime.artifacts.metadata import Artifact
+from runtime.sources.pixel_format import PixelFormat, Pixels
 
 Progress = Callable[[int, str], Callable[[int], None]]
 
@@ -47,7 +47,7 @@ class RunContext:
     progress: Progress = silent
     advance: Callable[[int], None] = lambda done: None
     skipped: dict[Path, str] = field(default_factory=dict)
-    _decoded: dict[Path, UInt8] = field(default_factory=dict)
+    _decoded: dict[Path, Pixels] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -87,15 +87,20 @@ class RunContext:
         """Begin a stage that runs that many photos."""
         self.advance = self.progress(photos, title)
 
-    def pixels(self, photo: Photo) -> UInt8:
-        """A decoded photo.
+    @property
+    def form(self) -> PixelFormat:
+        """What the model takes of a photo."""
+        return PixelFormat(self.artifact.spec.preprocess.channels, self.options.value_range)
+
+    def pixels(self, photo: Photo) -> Pixels:
+        """A decoded photo, as `runtime.sources.photos.decode_as`.
 
         Raises:
             ImageError: see `calib.calibration.photos.read_photo`.
         """
         if photo.path in self._decoded:
             return self._decoded[photo.path]
-        pixels = read_photo(photo.path, self.artifact)
+        pixels = read_photo(photo.path, self.artifact, self.form)
         if sum(kept.nbytes for kept in self._decoded.values()) + pixels.nbytes <= _CACHE_BYTES:
             self._decoded[photo.path] = pixels
         return pixels

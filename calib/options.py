@@ -11,6 +11,7 @@ from calib.graph.formats import FORMATS
 from calib.graph.presets import PRESETS, Preset
 from calib.observers.methods import METHODS
 from model.errors import UsageError, require_one_of
+from runtime.sources.pixel_format import ValueRange
 from runtime.whole_numbers import require_threads
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class QuantizeOptions:
         reduce_range: give weights 7 bits, so that int8 sums do not saturate on a CPU without VNNI;
             None decides by this CPU where Q/DQ are placed for ONNX Runtime.
         threads: of the CPU; None takes all cores.
+        value_range: of the photos, see `runtime.predictor.Predictor`.
 
     Raises:
         UsageError: an unknown value, or options that exclude each other.
@@ -65,6 +67,7 @@ class QuantizeOptions:
     reference_model: nn.Module | Builder | None = None
     reduce_range: bool | None = None
     threads: int | None = None
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         """Check all values."""

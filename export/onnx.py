@@ -96,7 +96,8 @@ def export_onnx(
     output, shape, opset = Path(output), shape or GraphShape(), checked_opset(opset, precision)
     path = Path(weights) if isinstance(weights, str | os.PathLike) else None
     refuse_overwrite(output, path, check_photo, config)
-    photo = None if check_photo is None else _decode(Path(check_photo))
+    if check_photo is not None and not os.path.isfile(check_photo):  # a pipe could block forever
+        raise UsageError(f"--check-image {check_photo}: no such file; expected a photo")
     begin_step("reading the model" if path is None else "reading the weights")
     canvas_hw = None
     if shape.height is not None and shape.width is not None:
@@ -104,8 +105,9 @@ def export_onnx(
     checkpoint = open_model(weights, options, config, builder, canvas_hw)
     shape = shape.on_fixed_canvas(checkpoint.spec.preprocess)
     shape.check(checkpoint.spec.preprocess)
-    if photo is not None:
-        photo = _with_channels(photo, checkpoint.spec.preprocess.channels)
+    photo = None
+    if check_photo is not None:
+        photo = _decode(Path(check_photo), checkpoint.spec.preprocess.channels)
     native = None
     if destination.lowering == "native":
         checkpoint = _for_native(checkpoint, options, shape)
@@ -132,11 +134,6 @@ def export_onnx(
                 half_check = check_half(temporary, photo, report, half.half)
     size = output.stat().st_size
     return ExportReport(output, checkpoint, size, report, native, half, half_check)
-
-
-def _with_channels(photo: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.uint8]:
-    """A photo of as many channels as the model takes: its own, repeated."""
-    return photo[:, :, [index % 3 for index in range(channels)]]
 
 
 def _to_half(graph: ir.Model, precision: str) -> HalfReport:
@@ -175,12 +172,15 @@ def _require_fixed(spec: ModelSpec, shape: GraphShape) -> None:
         raise UsageError("--batch: expected a fixed batch or a range for TensorRT, like 1 or 1:4:8")
 
 
-def _decode(path: Path) -> npt.NDArray[np.uint8]:
-    from runtime.sources.photos import decode
+def _decode(path: Path, channels: int) -> npt.NDArray[np.uint8]:
+    """A photo of as many channels as the model takes; the sample photo's own are repeated."""
+    from runtime.sources.photos import decode, decode_as
+    from runtime.sources.pixel_format import PixelFormat, to_bytes
 
-    if not os.path.isfile(path):  # reading a pipe could block forever
-        raise UsageError(f"--check-image {path}: no such file; expected a photo")
-    return decode(path)
+    if path == SAMPLE_PHOTO:
+        return decode(path)[:, :, [index % 3 for index in range(channels)]]
+    form = PixelFormat(channels)
+    return to_bytes(form.scaled(decode_as(path, form)))
 
 
 def _write(

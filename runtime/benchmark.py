@@ -28,6 +28,7 @@ from runtime.cli.console import (
 )
 from runtime.cli.figure import require_matplotlib
 from runtime.cli.next_command import next_step
+from runtime.cli.photo_options import add_value_range
 from runtime.cli.spec_options import add_spec_options, spec_arguments, spec_options
 from runtime.files import atomic_path, make_folder
 from runtime.sessions.open import backend_of
@@ -76,6 +77,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--backend", help="for all artifacts; default: by suffix")
     parser.add_argument("--device", help="cpu, cuda or cuda:1; default: by the backend")
+    add_value_range(parser)
     parser.add_argument("--score-threshold", type=fraction, help="drop results below this score")
     parser.add_argument(
         "--run-dir",
@@ -166,6 +168,7 @@ def _measure(
             args.threads,
             args.score_threshold,
             *((spec, args.config) if backend_of(path) == "torch" else ()),
+            value_range=args.value_range,
         )
         for path in args.artifacts
     ]

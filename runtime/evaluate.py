@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import get_args
 
 from model.errors import UsageError
-from model.spec import ModelSpec
 from model.spec_options import SpecOptions
 from runtime.annotations.labeled_photos import find_labeled_photos
 from runtime.annotations.labels import Labels, labels_for
 from runtime.cli.console import DONE, Parser, printable, run, thread_count, whole_number
 from runtime.cli.next_command import next_step
+from runtime.cli.photo_options import add_value_range
 from runtime.cli.spec_options import add_spec_options, spec_arguments, spec_options
 from runtime.compare.coco_evaluators import (
     Evaluator,
@@ -33,6 +33,7 @@ from runtime.evaluation.score import ScoreOptions, Scorer
 from runtime.files import make_folder
 from runtime.formats.coco import CocoRow
 from runtime.predictor import Predictor
+from runtime.sources.pixel_format import ValueRange
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +59,7 @@ def _parser() -> Parser:
     )
     _add_numbers(parser.add_argument_group("numbers"))
     execution = parser.add_argument_group("execution")
+    add_value_range(execution)
     execution.add_argument("--backend", help="onnxruntime or torch; default: by the suffix")
     execution.add_argument(
         "--threads", type=thread_count, help="threads of the network; default: all cores"
@@ -104,6 +106,7 @@ def evaluate(
     evaluator: Evaluator | None = None,
     spec: SpecOptions | None = None,
     config: Path | None = None,
+    value_range: ValueRange | None = None,
 ) -> Evaluation:
     """COCO AP of an artifact on annotated photos.
 
@@ -124,6 +127,7 @@ def evaluate(
         evaluator: "hotcoco" or "pycocotools"; None takes hotcoco if it is installed.
         spec: fields of the spec that a checkpoint does not hold.
         config: the framework's own configuration of a checkpoint.
+        value_range: of the photos, see `runtime.predictor.Predictor`.
 
     Raises:
         UsageError: annotations that AP cannot be computed from; a run folder of another artifact,
@@ -141,7 +145,14 @@ def evaluate(
     found = find_labeled_photos(Path(annotations), Path(images))
     with ExitStack() as opened:
         predictor = opened.enter_context(
-            Predictor.open(artifact, backend=backend, threads=threads, options=spec, config=config)
+            Predictor.open(
+                artifact,
+                backend=backend,
+                threads=threads,
+                options=spec,
+                config=config,
+                value_range=value_range,
+            )
         )
         labels = labels_for(found, predictor.spec)
         for notice in labels.notices:
@@ -150,7 +161,7 @@ def evaluate(
         other = None
         if against is not None:
             # Checked before the first photo, run after the last.
-            other = _other(Path(against), labels, predictor.spec, threads, opened)
+            other = _other(Path(against), labels, predictor, threads, opened)
         detected = detect(predictor, labels, folder)
         errors = None
         if against is not None and other is not None:
@@ -170,16 +181,17 @@ def evaluate(
 
 
 def _other(
-    path: Path, labels: Labels, spec: ModelSpec, threads: int | None, opened: ExitStack
+    path: Path, labels: Labels, first: Predictor, threads: int | None, opened: ExitStack
 ) -> Callable[[Path | None], list[CocoRow]]:
     """Open another artifact, or a finished run of it; returns what gives its detections.
 
     The callable takes the folder of an artifact's records.
     """
+    spec, value_range = first.spec, first.pixel_format.value_range
     if path.is_dir():
         rows = detected_before(path, labels, spec)
         return lambda _: rows
-    predictor = opened.enter_context(Predictor.open(path, threads=threads))
+    predictor = opened.enter_context(Predictor.open(path, threads=threads, value_range=value_range))
     if predictor.spec.classes != spec.classes:
         raise UsageError(
             f"--against: {path} has other classes, so errors cannot be compared; name another "
@@ -206,6 +218,7 @@ def _evaluate(argv: Sequence[str]) -> int:
         evaluator=args.evaluator,
         spec=spec_options(args),
         config=args.config,
+        value_range=args.value_range,
     )
     for line in lines(result):
         print(line)

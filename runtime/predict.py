@@ -216,8 +216,7 @@ def _predict(argv: Sequence[str]) -> int:
             # The writer has truncated a partial record of an interrupted run.
             done = done_ids(args.output, formats) if args.resume else {}
             items.require_ids(done, args.output)
-            shown = partial(displayed, form=form, bands=args.bands)
-            run_ = _Run(items, done, writer, guard, shown)
+            run_ = _Run(items, done, writer, guard, partial(displayed, form=form, bands=args.bands))
             is_complete = run_.stream(predictor, options, args.batch, args.workers, bool(live))
             written = writer.finish()
         print(_summary(run_.progress, predictor))
@@ -274,9 +273,8 @@ def _settings(
         "batch": args.batch,
         "every": args.frame_stride,  # the key of existing runs
         "scaled_decode": args.scaled_decode,
-        # Runs before these options have no such keys.
-        **({} if args.value_range is None else {"value_range": list(args.value_range)}),
-        **({} if args.bands is None else {"bands": args.bands}),
+        "value_range": args.value_range,
+        "bands": args.bands,
         # Runs before this option wrote polygons.
         "labelme_shape": None if args.labelme_shape == "polygon" else args.labelme_shape,
     }
@@ -363,8 +361,7 @@ class _Run:
         assert result.item is not None
         assert result.pixels is not None
         assert result.detections is not None
-        pixels = self._shown(result.pixels)
-        self._writer.write_files(result.item, pixels, result.detections)
+        self._writer.write_files(result.item, self._shown(result.pixels), result.detections)
 
     def _record(self, result: Streamed) -> None:
         if isinstance(result.error, ImageError):

@@ -44,7 +44,8 @@ class Predictor(Closing):
 
     Photos are paths, Pillow images or uint8 arrays ([h, w, 3] RGB or [h, w] gray). A model of C
     other channels takes photos of C bands, of 8 or 16 bits: files or arrays [h, w, C]; see
-    `runtime.sources.bands`. Results are in each photo's own pixels. Options per call select the rows of a result:
+    `runtime.sources.bands`. Results are in each photo's own pixels. Options per call select the
+    rows of a result:
 
     * `score_threshold`: rows of at least this score; or a mapping from class name to threshold,
       with "*" for all other classes. Never below the exported one.

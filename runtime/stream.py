@@ -30,6 +30,7 @@ from runtime.detections import Detections
 from runtime.selection import Selection
 from runtime.sources.items import Item, ItemName
 from runtime.sources.photos import Photo, is_in_memory
+from runtime.sources.pixel_format import Pixels
 from runtime.stages import Call, Stages, name_of
 from runtime.whole_numbers import require_count
 
@@ -53,8 +54,9 @@ class Streamed:
             and None afterwards unless the stream keeps pixels.
         detections: in the photo's own pixels; None if there is an `error`.
         error: why the photo could not be used.
-        pixels: uint8 [h, w, 3] RGB, or the model's bands as stored, at a fraction of the photo's size if it was decoded so; for
-            `then`, and None afterwards unless the stream keeps them. None if decoding failed.
+        pixels: uint8 [h, w, 3] RGB, at a fraction of the photo's size if it was decoded so; or the
+            model's bands as stored, [h, w, C]; for `then`, and None afterwards unless the
+            stream keeps them. None if decoding failed.
         seconds: by stage; the photos of a batch share its time equally.
         value: what the stream's `then` returned.
         item: the photo's names, if the source gave items.

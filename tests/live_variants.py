@@ -255,6 +255,17 @@ def _pools(names: list[str], **options: Any) -> dict[str, nn.Module]:
     }
 
 
+def of_channels(channels: int) -> nn.Module:
+    """A model of photos of that many bands."""
+    return mask_rcnn(
+        _small_body(channels),
+        rpn_anchor_generator=_FOUR_LEVELS,
+        image_mean=[0.5] * channels,
+        image_std=[0.25] * channels,
+        **_pools(["s0", "s1"]),
+    )
+
+
 # Name to model; the tests run each against its object.
 OWN: dict[str, Callable[[], nn.Module]] = {
     "defaults": mask_rcnn,
@@ -322,13 +333,7 @@ KEPT: dict[str, Callable[[], nn.Module]] = {
         pyramid(extra_blocks=LastLevelP6P7(WIDTH, WIDTH)), rpn_anchor_generator=_SIX_LEVELS
     ),
     "different epsilons": lambda: mask_rcnn(pyramid(_mixed_epsilons(resnet_body()))),
-    "four channels": lambda: mask_rcnn(
-        _small_body(4),
-        rpn_anchor_generator=_FOUR_LEVELS,
-        image_mean=[0.5] * 4,
-        image_std=[0.25] * 4,
-        **_pools(["s0", "s1"]),
-    ),
+    "four channels": lambda: of_channels(4),
     "cosine predictor": lambda: mask_rcnn(box_predictor=CosinePredictor(16, CLASSES)),
     "mask head": lambda: mask_rcnn(mask_head=SeparableMaskHead(WIDTH)),
     "mask predictor": lambda: mask_rcnn(mask_predictor=ResizedMaskPredictor(WIDTH, CLASSES)),
@@ -345,8 +350,13 @@ _SPREAD |= {"cls_logits": 1.0}
 
 def built(name: str) -> nn.Module:
     """The model of that name, seeded, in eval mode, with spread scores and deltas."""
+    return spread(VARIANTS[name])
+
+
+def spread(make: Callable[[], nn.Module]) -> nn.Module:
+    """The model that a function makes, likewise."""
     torch.manual_seed(0)
-    model = VARIANTS[name]().eval()
+    model = make().eval()
     with torch.no_grad():
         for path, part in model.named_modules():
             name = path.rpartition(".")[2]

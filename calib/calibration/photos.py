@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.arrays import UInt8
 from model.errors import ImageError, UsageError
 from runtime.artifacts.metadata import Artifact
 from runtime.cli.console import plural
 from runtime.preprocessing.canvas import Canvas, resized_hw, to_canvas
-from runtime.sources.photos import decode
+from runtime.sources.photos import decode_as
+from runtime.sources.pixel_format import RGB, PixelFormat, Pixels
 
 if TYPE_CHECKING:
     from calib.context import RunContext
@@ -54,20 +54,20 @@ def unique_photos(paths: Iterable[str | Path | Photo], context: RunContext) -> l
     return list(unique.values())
 
 
-def read_photo(path: Path, artifact: Artifact) -> UInt8:
+def read_photo(path: Path, artifact: Artifact, form: PixelFormat = RGB) -> Pixels:
     """Decode and check a photo.
 
     Raises:
         ImageError: it cannot be decoded, is all black, or its resized size would be zero.
     """
-    pixels = decode(path)
-    if not pixels.any():
+    pixels = decode_as(path, form)
+    if not (pixels if form.is_rgb else form.scaled(pixels)).any():
         raise ImageError(f"{path}: all black; its activations would come from biases only")
     require_resizable(pixels, path, artifact)
     return pixels
 
 
-def require_resizable(pixels: UInt8, path: Path, artifact: Artifact) -> None:
+def require_resizable(pixels: Pixels, path: Path, artifact: Artifact) -> None:
     """Refuse a photo whose resized size would be zero.
 
     Raises:
@@ -85,7 +85,7 @@ def canvases(photos: Iterable[Photo], context: RunContext) -> Iterator[tuple[lis
     An incomplete last batch is filled with its own photos, not with blank ones.
     """
     rows = context.artifact.manifest.batch_bounds[0]
-    batch: dict[Photo, UInt8] = {}
+    batch: dict[Photo, Pixels] = {}
     for photo in photos:
         try:
             batch[photo] = context.pixels(photo)
@@ -94,12 +94,12 @@ def canvases(photos: Iterable[Photo], context: RunContext) -> Iterator[tuple[lis
             context.skipped[photo.path] = reason if name in reason else f"{name}: {reason}"
             continue
         if len(batch) == rows:
-            yield list(batch), _canvas(list(batch.values()), context.artifact)
+            yield list(batch), _canvas(list(batch.values()), context)
             batch = {}
     if batch:
         pixels = list(batch.values())
         filled = [pixels[i % len(pixels)] for i in range(rows)]
-        yield list(batch), _canvas(filled, context.artifact)
+        yield list(batch), _canvas(filled, context)
 
 
 def require_enough(used: int, context: RunContext) -> None:
@@ -119,5 +119,7 @@ def require_enough(used: int, context: RunContext) -> None:
         )
 
 
-def _canvas(pixels: Sequence[UInt8], artifact: Artifact) -> Canvas:
-    return to_canvas(pixels, artifact.spec.preprocess, artifact.manifest.canvas_hw)
+def _canvas(pixels: Sequence[Pixels], context: RunContext) -> Canvas:
+    form, artifact = context.form, context.artifact
+    scaled = pixels if form.is_rgb else [form.scaled(one) for one in pixels]
+    return to_canvas(scaled, artifact.spec.preprocess, artifact.manifest.canvas_hw)

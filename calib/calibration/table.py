@@ -48,6 +48,8 @@ class TableKey:
         manifest = artifact.manifest
         fields = to_data(artifact.spec.preprocess)
         fields |= {"canvas": [manifest.height, manifest.width], "batch": manifest.batch_bounds[0]}
+        if options.value_range is not None:
+            fields["value_range"] = list(options.value_range)
         return cls(model_sha256, json.dumps(fields, sort_keys=True), options.method)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.arrays import UInt8
 from runtime.compare.agreement import TRUTH_SCORE, agreement_ap
 from runtime.detections import Detections
 from runtime.predictor import Predictor
 from runtime.sessions.session import Session
+from runtime.sources.pixel_format import Pixels, ValueRange
 
 # With fewer confident detections of the reference, agreement AP is meaningless.
 LEAST_CONFIDENT = 8
@@ -48,11 +48,14 @@ class Scores:
 
 
 def detect(
-    session: Session, photos: Iterable[Path | UInt8], advance: Callable[[int], None]
+    session: Session,
+    photos: Iterable[Path | Pixels],
+    advance: Callable[[int], None],
+    value_range: ValueRange | None = None,
 ) -> list[Detections]:
     """Detections by photo; closes the session."""
     results = []
-    with Predictor(session, on_uncertified="ignore") as predictor:
+    with Predictor(session, on_uncertified="ignore", value_range=value_range) as predictor:
         for photo in photos:
             results.append(predictor.predict(photo))
             advance(1)

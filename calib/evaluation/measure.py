@@ -20,6 +20,7 @@ from runtime.compare.coco_inputs import IouType
 from runtime.detections import Detections
 from runtime.formats.coco import rows_by_class
 from runtime.sessions.session import Session
+from runtime.sources.pixel_format import ValueRange
 
 _RESAMPLES = 200
 
@@ -63,6 +64,7 @@ class Reference:
     photos: EvaluationSet
     detections: Sequence[Detections]
     spec: ModelSpec
+    value_range: ValueRange | None = None
 
 
 def evaluate_session(
@@ -83,7 +85,7 @@ def evaluate_session(
         last = now
         advance(count)
 
-    results = detect(session, reference.photos.paths, tick)
+    results = detect(session, reference.photos.paths, tick, reference.value_range)
     pairs = zip(reference.detections, results, strict=True)
     by_photo = [agreement([one], [other]) for one, other in pairs]
     worst = max(range(len(results)), key=lambda i: by_photo[i].loss)

@@ -12,7 +12,8 @@ from runtime.annotations.labeled_photos import find_labeled_photos
 from runtime.annotations.labels import Labels, labels_for
 from runtime.artifacts.metadata import Artifact
 from runtime.cli.console import plural
-from runtime.sources.photos import decode, files_at, find_photos
+from runtime.sources.photos import decode_as, files_at, find_photos
+from runtime.sources.pixel_format import PixelFormat, ValueRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,10 @@ class EvaluationSet:
 
 
 def open_evaluation_set(
-    folder: str, annotations: Path | None, artifact: Artifact
+    folder: str,
+    annotations: Path | None,
+    artifact: Artifact,
+    value_range: ValueRange | None = None,
 ) -> tuple[EvaluationSet, list[str]]:
     """The photos of a folder; with annotations, those that they name.
 
@@ -33,6 +37,7 @@ def open_evaluation_set(
         folder: of the photos; without annotations also a file or a pattern.
         annotations: COCO JSON.
         artifact: of the FP32 file.
+        value_range: of the photos, see `runtime.predictor.Predictor`.
 
     Returns:
         the usable photos, and why others were left out.
@@ -46,11 +51,12 @@ def open_evaluation_set(
         else find_labeled_photos(annotations, Path(folder), allow_unreadable=True)
     )
     photos = dict(enumerate(find_photos([folder]))) if labeled is None else labeled.photos
+    form = PixelFormat(artifact.spec.preprocess.channels, value_range)
     unusable: list[str] = []
     usable: list[int] = []
     for image_id, path in photos.items():
         try:
-            require_resizable(decode(path), path, artifact)
+            require_resizable(decode_as(path, form), path, artifact)
         except ImageError as error:
             unusable.append(str(error))
             continue

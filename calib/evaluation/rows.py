@@ -54,8 +54,10 @@ def evaluate_file(quantizer: Quantizer, output: Path, photos: EvaluationSet) -> 
     context = quantizer.context
     runs = _RUNS + (context.options.budget is not None)
     context.start(runs * len(photos.paths), "evaluating")
-    detections = detect(open_reference(context), photos.paths, context.advance)
-    reference = Reference(photos, detections, context.artifact.spec)
+    detections = detect(
+        open_reference(context), photos.paths, context.advance, context.options.value_range
+    )
+    reference = Reference(photos, detections, context.artifact.spec, context.options.value_range)
     rows, missing = [], {}
     for title, opener in _openers(quantizer, output):
         try:

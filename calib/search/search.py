@@ -105,7 +105,9 @@ def _candidate(
     nodes = frozenset().union(*(one.group.nodes for one in sensitivity.ranked[kept:]))
     model, placement = quantizer.quantized(nodes)
     pixels = map(context.pixels, photos)
-    detections = detect(open_graph(model, context), pixels, context.advance)
+    detections = detect(
+        open_graph(model, context), pixels, context.advance, context.options.value_range
+    )
     fraction = quantizer.work_fraction(names_of(placement.layers))
     return Candidate(kept, fraction, agreement(references, detections), nodes)
 
@@ -137,7 +139,9 @@ def choose_layers(quantizer: Quantizer, budget: float) -> LayerChoice:
     runs = len(first) * (groups + 1) + len(photos) * (1 + most_candidates(groups))
     context.start(runs, "measuring groups of layers")
     pixels = map(context.pixels, photos)
-    references = detect(open_reference(context), pixels, context.advance)
+    references = detect(
+        open_reference(context), pixels, context.advance, context.options.value_range
+    )
     confident = confident_rows(references)
     if confident < LEAST_CONFIDENT:
         raise UsageError(

@@ -166,4 +166,5 @@ def _detect(
         lambda tensor, values: recorder.record(layer_of[tensor], values),
         context.threads,
     )
-    return detect(session, map(context.pixels, photos), context.advance)
+    pixels = map(context.pixels, photos)
+    return detect(session, pixels, context.advance, context.options.value_range)

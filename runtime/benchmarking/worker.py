@@ -27,6 +27,7 @@ from runtime.detections import Detections
 from runtime.formats.coco import CocoRow, rows
 from runtime.masks import rle
 from runtime.predictor import Predictor
+from runtime.sources.pixel_format import ValueRange
 
 _STATUS = Path("/proc/self/status")
 
@@ -45,6 +46,7 @@ class OpenOptions:
     score_threshold: float | None = None
     spec: SpecOptions | None = None
     config: Path | None = None
+    value_range: ValueRange | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +120,7 @@ def _serve(pipe: Connection, options: OpenOptions) -> None:
         on_uncertified="ignore",
         options=options.spec,
         config=options.config,
+        value_range=options.value_range,
     ) as predictor:
         requests = Requests(predictor, options.score_threshold)
         predictor.warm_up()

@@ -1,6 +1,7 @@
 """Shared by all commands.
 
 console: exit statuses, error lines, argument types, progress.
+photo_options: options of photos that are not 8-bit RGB.
 photo_progress: progress of a stream of photos, on a terminal or as JSON lines.
 image_ids: COCO image ids for the photos of a command.
 next_command: the last line of every command, the next command to run.

@@ -102,9 +102,18 @@ class DevicePredictor(Closing):
 
     Args:
         session: an opened network, `TensorRTSession` or `TorchSession`.
+
+    Raises:
+        UsageError: a model of other channels than RGB.
     """
 
     def __init__(self, session: DeviceSession) -> None:
+        channels = session.artifact.spec.preprocess.channels
+        if channels != 3:
+            raise UsageError(
+                f"{session.artifact.path}: takes photos of {channels} channels; frames on a device "
+                "are RGB, use Predictor"
+            )
         self._session = session
         self._workspaces: OrderedDict[tuple[object, ...], Workspace] = OrderedDict()
         self._lock = threading.Lock()

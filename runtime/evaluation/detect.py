@@ -60,6 +60,7 @@ def detect(predictor: Predictor, labels: Labels, folder: Path | None) -> Detecte
         if folder is not None:
             artifact = {_ARTIFACT: _sha256(predictor.artifact.path)}
             settings = _settings(labels, predictor.spec) | artifact
+            settings["value_range"] = predictor.pixel_format.value_range
             writer = ResultWriter(_FORMATS, folder, predictor.spec, True, settings)
             stack.enter_context(writer)
             rows, done = _records(folder, labels)
@@ -88,7 +89,7 @@ def detected_before(folder: Path, labels: Labels, spec: ModelSpec) -> list[CocoR
         ArtifactError: its records cannot be read.
     """
     settings = resume.RunSettings(folder, _FORMATS, _settings(labels, spec))
-    settings.require_same(except_for=[_ARTIFACT])
+    settings.require_same(except_for=[_ARTIFACT, "value_range"])
     rows, done = _records(folder, labels)
     if done != labels.photos.keys():
         raise UsageError(

@@ -16,7 +16,7 @@ from PIL import Image
 from model.errors import ImageError, image_named
 from runtime.sources import deep_png, pillow, tiff
 from runtime.sources.decoded import check_size
-from runtime.sources.pixel_format import PixelFormat, Pixels
+from runtime.sources.pixel_format import PixelFormat, Pixels, other_channels
 from runtime.sources.regular_file import open_regular
 from runtime.sources.tiff import Samples
 
@@ -50,9 +50,7 @@ def decode(photo: object, form: PixelFormat) -> Pixels:
         with image_named(str(photo)):
             return _from_file(Path(photo), form)
     else:
-        raise ImageError(
-            f"expected a path, a Pillow image or an array, got {type(photo).__name__}"
-        )
+        raise ImageError(f"expected a path, a Pillow image or an array, got {type(photo).__name__}")
     form.check(pixels)
     return pixels
 
@@ -99,10 +97,8 @@ def _from_pillow(image: Image.Image, file: BinaryIO | None) -> Samples:
         plain = image.convert("RGBA")
     elif image.mode == "1":
         plain = image.convert("L")
-    if plain.mode in ("L", "LA", "RGB", "RGBA"):
-        values = np.asarray(plain)
-    else:
-        values = pillow.rgb(plain)
+    is_plain = plain.mode in ("L", "LA", "RGB", "RGBA")
+    values = np.asarray(plain) if is_plain else pillow.rgb(plain)
     values = values[:, :, None] if values.ndim == 2 else values
     has_alpha = plain.mode in ("LA", "RGBA")
     return Samples(values, image.mode, 8, has_alpha, orientation)
@@ -121,8 +117,13 @@ def _deep_gray(image: Image.Image, orientation: int) -> Samples:
         elif is_inverted:
             raise ImageError(f"inverted gray of {bits} bits; convert it")
         else:
-            values = values.astype(np.int16 if bits <= 16 else values.dtype)
+            values = values.astype(np.int16) if bits <= 16 else _of_32_bits(values, is_signed)
     return Samples(values[:, :, None], f"{bits}-bit gray", bits, False, orientation)
+
+
+def _of_32_bits(values: npt.NDArray[Any], is_signed: bool) -> npt.NDArray[Any]:
+    """Pillow stores unsigned integers of 32 bits as signed ones."""
+    return values if is_signed else np.ascontiguousarray(values, np.int32).view(np.uint32)
 
 
 def _fitted(samples: Samples, form: PixelFormat) -> Pixels:
@@ -136,10 +137,7 @@ def _fitted(samples: Samples, form: PixelFormat) -> Pixels:
     elif bands == 2 and channels == 3 and samples.has_alpha:
         values = np.repeat(values[:, :, :1], 3, axis=2)
     elif bands != channels:
-        raise ImageError(
-            f"expected {_counted(channels)}, as the model takes, got {bands} ({samples.kind}); "
-            "give a photo of the model's bands"
-        )
+        raise other_channels(channels, bands, samples.kind)
     if samples.bits not in (8, 16, 32, 64) and samples.bits > 1 and form.value_range is None:
         raise ImageError(
             f"samples of {samples.bits} bits; give --value-range LOW:HIGH (value_range), such as "
@@ -164,13 +162,9 @@ def _from_array(array: npt.NDArray[Any], form: PixelFormat) -> Pixels:
     pixels = array[:, :, None] if array.ndim == 2 and channels in (1, 3) else array
     if pixels.ndim != 3 or pixels.shape[2] not in {channels, 1 if channels == 3 else channels}:
         raise ImageError(
-            f"expected an array [h, w, {channels}], for this model of {_counted(channels)}, got "
+            f"expected an array [h, w, {channels}] of the model's {channels} bands, got "
             f"{array.dtype} {list(array.shape)}"
         )
     # Before a copy: a broadcast array may be larger than the memory.
     check_size(pixels.shape[1], pixels.shape[0])
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] < channels else np.asarray(pixels)
-
-
-def _counted(channels: int) -> str:
-    return "1 channel" if channels == 1 else f"{channels} channels"

@@ -43,7 +43,7 @@ def read(file: BinaryIO, channels: int) -> npt.NDArray[np.uint16]:
     mode = "RGB" if channels == 3 else "RGBA"
     high = _decoded(mode, f"{mode};16B", hw, data, is_interlaced)
     low = _decoded(mode, f"{mode};16L", hw, data, is_interlaced)
-    return high.astype(np.uint16) << 8 | low
+    return (high.astype(np.uint16) << 8 | low).astype(np.uint16, copy=False)
 
 
 def _decoded(

@@ -87,10 +87,11 @@ class PixelFormat:
         low, high = self.value_range or (0.0, _FULL_RANGE[pixels.dtype])
         # Integers of 32 bits and doubles lose bits in float32 before the range is applied.
         wide = np.float32 if pixels.dtype.itemsize <= 2 else np.float64
-        scaled = pixels.astype(wide)
-        scaled -= wide(low)
-        scaled *= wide(_WHITE / (high - low))
-        return scaled.clip(0, _WHITE).astype(np.float32, copy=False)
+        scaled: npt.NDArray[Any] = pixels.astype(wide)
+        np.subtract(scaled, wide(low), out=scaled)
+        np.multiply(scaled, wide(_WHITE / (high - low)), out=scaled)
+        np.clip(scaled, 0, _WHITE, out=scaled)
+        return scaled.astype(np.float32, copy=False)
 
 
 RGB = PixelFormat()
@@ -102,6 +103,21 @@ def to_bytes(scaled: Scaled) -> UInt8:
         return scaled.astype(np.uint8, copy=False)
     rounded: Float32 = np.rint(scaled)
     return rounded.astype(np.uint8)
+
+
+def other_channels(channels: int, bands: int, kind: str) -> ImageError:
+    """The error of a photo with another number of bands than the model's channels.
+
+    Args:
+        channels: of the model.
+        bands: of the photo.
+        kind: of the photo.
+    """
+    counted = "1 channel" if channels == 1 else f"{channels} channels"
+    return ImageError(
+        f"expected {counted}, as the model takes, got {bands} ({kind}); give a photo of the "
+        "model's bands"
+    )
 
 
 def parse_value_range(text: str) -> ValueRange:

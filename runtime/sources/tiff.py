@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from model.errors import ImageError, MissingDependencyError
 from runtime.sources.decoded import check_size
+from runtime.sources.pixel_format import other_channels
 
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF 6.0.
@@ -90,10 +91,7 @@ def read(file: BinaryIO, channels: int) -> Samples:
         if first.samplesperpixel == 1 and len(tiff.pages) == channels:
             pages = [tiff.pages[index] for index in range(channels)]
         elif first.samplesperpixel > channels + 1:
-            raise ImageError(
-                f"expected {channels} channels, as the model takes, got {first.samplesperpixel} "
-                "bands"
-            )
+            raise other_channels(channels, first.samplesperpixel, "TIFF")
         return _joined(pages, os.fstat(file.fileno()).st_size)
 
 
