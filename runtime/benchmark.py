@@ -167,7 +167,8 @@ def _measure(
             args.device,
             args.threads,
             args.score_threshold,
-            *((spec, args.config) if backend_of(path) == "torch" else ()),
+            spec=spec if backend_of(path) == "torch" else None,
+            config=args.config if backend_of(path) == "torch" else None,
             value_range=args.value_range,
         )
         for path in args.artifacts

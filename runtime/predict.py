@@ -34,7 +34,7 @@ from runtime.cli.console import (
 from runtime.cli.image_ids import NumberedItems
 from runtime.cli.next_command import next_step
 from runtime.cli.overwrite_guard import OverwriteGuard
-from runtime.cli.photo_options import add_bands, add_value_range
+from runtime.cli.photo_options import add_photo_options
 from runtime.cli.photo_progress import PhotoProgress
 from runtime.cli.spec_options import add_spec_options, spec_options
 from runtime.drawing.source_image import displayed, require_bands
@@ -82,9 +82,7 @@ def _parser() -> Parser:
         help="the same model exported for another canvas; each photo uses the best-fitting one",
     )
     add_alias(parser, "--also", "extra_artifact", type=Path, action="append")
-    bands = parser.add_argument_group("photos of other than 8-bit RGB")
-    add_value_range(bands)
-    add_bands(bands)
+    add_photo_options(parser)
     _add_output(parser.add_argument_group("output"))
     _add_selection(parser.add_argument_group("selection of results"))
     _add_execution(parser.add_argument_group("execution"))

@@ -119,11 +119,11 @@ class Predictor(Closing):
             options: fields of the spec that a checkpoint does not hold, such as
                 `SpecOptions(short_side=640)`; `maskport inspect` lists them.
             config: the framework's own configuration of a checkpoint.
+            value_range: see the class.
 
         Warns:
             AssumptionWarning: values of a checkpoint's model that are in neither the file nor the
                 options; also in `artifact.assumptions`.
-            value_range: see the class.
 
         Raises:
             ArtifactError: no such file, damaged, changed, or not written by maskport.

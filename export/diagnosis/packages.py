@@ -65,6 +65,8 @@ _ALL = (
     Package("cuda-bindings", "12.6", "engine"),
     Package("array-api-compat", "1.12", "device"),
     Package("av", "18", "video"),
+    Package("tifffile", "2024.8", "tiff"),
+    Package("imagecodecs", "2024.6", "tiff"),
     Package("supervision", "0.31", "supervision"),
     Package("pycocotools", "2.0.10", "eval"),
     Package("hotcoco", "1.3", "eval"),

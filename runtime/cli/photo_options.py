@@ -41,3 +41,10 @@ def _bands(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected bands such as 4,1,2, got '{text}'") from None
+
+
+def add_photo_options(parser: argparse.ArgumentParser) -> None:
+    """Add both, as a group."""
+    group = parser.add_argument_group("photos of other than 8-bit RGB")
+    add_value_range(group)
+    add_bands(group)

@@ -16,7 +16,7 @@ from runtime.sources.pixel_format import other_channels
 
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF 6.0.
-_SAMPLES_PER_PIXEL, _BITS_PER_SAMPLE = 277, 258
+_WIDTH, _SAMPLES_PER_PIXEL, _BITS_PER_SAMPLE = 256, 277, 258
 _WHITE_IS_ZERO, _PALETTE, _INKS = 0, 3, 5
 _ALPHAS = (1, 2)
 # Compressions whose decoders stop at a segment's size, which a file inside a file may not.
@@ -65,6 +65,8 @@ def layout(file: BinaryIO) -> tuple[int, int] | None:
         tags = TiffImagePlugin.ImageFileDirectory_v2(header)
         file.seek(tags.next)
         tags.load(file)
+        if _WIDTH not in tags:
+            return None
         bits = tags.get(_BITS_PER_SAMPLE, (1,))
         return int(tags.get(_SAMPLES_PER_PIXEL, 1)), int(bits[0])
     except Exception:  # Pillow raises many types for damaged directories
