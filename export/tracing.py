@@ -224,7 +224,8 @@ def _run_tracer(
                 verbose=False,
             )
         except Exception as error:  # the exporter wraps any exception
-            raise _explain(error) from error
+            has_body = isinstance(model.spec.body, ModuleBodySpec)
+            raise _explain(error, has_body and _has_dynamic_sides(dynamic_shapes)) from error
     if program is None:
         raise ExportError("tracing failed: expected a program of torch.onnx.export, got none")
     graph_model = program.model
@@ -285,14 +286,18 @@ def _fast() -> Iterator[None]:
             gc.enable()
 
 
-def _explain(error: BaseException) -> ExportError:
+def _has_dynamic_sides(dynamic_shapes: dict[str, dict[int, Any]] | None) -> bool:
+    return dynamic_shapes is not None and 2 in dynamic_shapes["images"]
+
+
+def _explain(error: BaseException, may_need_size: bool) -> ExportError:
     """The error of a lowering, or the innermost of the tracer's wrapped errors."""
     while error.__cause__ is not None and not isinstance(error, ExportError):
         error = error.__cause__
     if isinstance(error, ExportError):
         return error
+    remedy = "check that pyproject.toml allows the installed torch"
+    if may_need_size:
+        remedy = "the model's own backbone may need a fixed canvas; export with --size HxW"
     message = in_brief(error, 300)
-    return ExportError(
-        f"tracing failed: {type(error).__name__}: {message}; "
-        "check that pyproject.toml allows the installed torch"
-    )
+    return ExportError(f"tracing failed: {type(error).__name__}: {message}; {remedy}")

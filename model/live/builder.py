@@ -72,7 +72,7 @@ class Builder:
         try:
             with _importing(self._folder()):
                 built = function(**self._arguments(function))
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything, or exit
             raise ModelError(
                 f"--model {self.reference}: {type(error).__name__}: {in_brief(error)}; correct the "
                 "code, or its --model-args"
@@ -116,7 +116,7 @@ class Builder:
                 imported = _import(module)
         except ModelError:
             raise
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything, or exit
             raise ModelError(
                 f"--model {self.reference}: importing '{module}' fails "
                 f"({type(error).__name__}: {in_brief(error)}); correct the name or the code"

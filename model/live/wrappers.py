@@ -16,6 +16,8 @@ from model.live.copying import is_compiled
 from model.live.faces import class_name
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+# What a checkpoint of another library is exported with.
+_CONFIGS = {"detectron2": "config.yaml", "mmdet": "config.py"}
 _SIDE = 32
 
 
@@ -31,6 +33,7 @@ def detector_in(model: object) -> tuple[GeneralizedRCNN, str]:
     module = _module(model)
     inside = [(n, m) for n, m in module.named_modules() if isinstance(m, GeneralizedRCNN)]
     if not inside:
+        _require_no_other_library(module)
         raise ModelError(
             f"{class_name(module)}: no two-stage detector of torchvision in it; expected a "
             "MaskRCNN, FasterRCNN, KeypointRCNN, or another GeneralizedRCNN"
@@ -45,6 +48,18 @@ def detector_in(model: object) -> tuple[GeneralizedRCNN, str]:
     if module is not detector or not own_forward or "forward" in vars(detector):
         _require_pass_through(module, detector, name)
     return detector, name
+
+
+def _require_no_other_library(module: nn.Module) -> None:
+    for part in module.modules():
+        for base in type(part).__mro__:
+            config = _CONFIGS.get(base.__module__.partition(".")[0])
+            if config is not None:
+                raise ModelError(
+                    f"{class_name(module)}: live models of {base.__module__.partition('.')[0]} "
+                    "cannot be read; save the state dict, and export the file with its "
+                    f"configuration (python -m export.onnx weights.pth --config {config})"
+                )
 
 
 def _module(model: object) -> nn.Module:

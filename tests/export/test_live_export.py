@@ -35,6 +35,9 @@ def make(name="defaults", fail=False):
 def nothing():
     return None
 
+def leave():
+    raise SystemExit(0)
+
 number = 3
 """
 # The canvases of `native`, where it is not 128x160.
@@ -124,6 +127,7 @@ def test_code_that_gives_no_model(
         (f"{file}:mkae", [], 1, "has no function 'mkae' (closest name: 'make')"),
         (f"{file}:number", [], 1, "has no function 'number'"),
         (f"{file}:nothing", [], 1, "returns NoneType; expected a torch.nn.Module"),
+        (f"{file}:leave", [], 1, "SystemExit: 0"),
         (code, ["--model-args", '{"fail": true}'], 1, "ValueError: no such data"),
         (code, ["--model-args", '{"size": 1}'], 1, "unexpected keyword argument 'size'"),
         (f"{tmp_path / 'no.py'}:make", [], 1, "no such file; expected the code"),
@@ -137,6 +141,28 @@ def test_code_that_gives_no_model(
             assert export_main(argv) == status
             assert message in capsys.readouterr().err
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_weights_in_wrappings(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    code, path = _code(tmp_path)
+    weights = built("defaults").state_dict()
+    head = "rpn.head.cls_logits.weight"
+    rows: dict[str, dict[str, object]] = {
+        "averaged by torch": {"n_averaged": torch.tensor(1)}
+        | {f"module.{name}": tensor for name, tensor in weights.items()},
+        "a compiled part": {
+            name.replace("backbone.", "backbone._orig_mod.", 1): tensor
+            for name, tensor in weights.items()
+        },
+        "a compiled model in a training": {
+            "state_dict": {f"detector._orig_mod.{n}": t for n, t in weights.items()}
+        },
+    }
+    for name, content in rows.items():
+        with subtests.test(name):
+            torch.save(content, path)
+            live = Builder.parse(code, None).load(path)
+            assert torch.equal(live.reference.state_dict()[head], weights[head])
 
 
 @pytest.mark.parametrize("prefix", ["model.", "module.detector."])

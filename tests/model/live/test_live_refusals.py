@@ -90,6 +90,11 @@ def _two(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros(len(x), 3), torch.zeros(len(x), 4)  # boxes of no class
 
 
+def _of_library(module: str) -> nn.Module:
+    """A stand-in for a model of a library that is not installed."""
+    return type("Detector", (nn.Module,), {"__module__": module})()
+
+
 REFUSALS: tuple[tuple[str, Callable[[], object], str], ...] = (
     ("a state dict", lambda: built("defaults").state_dict(), "pass its path"),
     ("a number", lambda: 3, "expected a module .*, got builtins.int"),
@@ -98,6 +103,16 @@ REFUSALS: tuple[tuple[str, Callable[[], object], str], ...] = (
         "one stage",
         lambda: retinanet_resnet50_fpn(weights=None, weights_backbone=None),
         "RetinaNet: no two-stage detector",
+    ),
+    (
+        "detectron2",
+        lambda: nn.Sequential(_of_library("detectron2.modeling.meta_arch.rcnn")),
+        "live models of detectron2 cannot be read; .* --config config.yaml",
+    ),
+    (
+        "MMDetection",
+        lambda: _of_library("mmdet.models.detectors.mask_rcnn"),
+        "live models of mmdet cannot be read; .* --config config.py",
     ),
     (
         "two detectors",
