@@ -29,7 +29,7 @@ def stored_names(content: Mapping[Any, object], spec: ModelSpec) -> tuple[str, C
                 names = ("__background__", *names)
             if len(names) == expected and all(map(_is_name, names)):
                 classes = spec.classes if spec.classes.names == names else ClassSpec(names)
-                return ".".join((*map(str, keys), key)), classes
+                return ".".join((*keys, key)), classes
     return None
 
 

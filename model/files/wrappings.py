@@ -41,14 +41,14 @@ class Location:
         content: the innermost dict; it may also hold other tensors and plain data.
     """
 
-    keys: tuple[Any, ...]
+    keys: tuple[str, ...]
     prefix: tuple[str, ...]
     content: Mapping[Any, Any]
 
     @property
     def is_averaged(self) -> bool:
         """Whether a name on the way suggests averaged weights (EMA, SWA)."""
-        return any(_AVERAGED.search(str(part)[:_MAX_NAME]) for part in (*self.keys, *self.prefix))
+        return any(_AVERAGED.search(part) for part in (*self.keys, *self.prefix))
 
     @property
     def is_plain(self) -> bool:
@@ -90,15 +90,17 @@ def locate(loaded: Mapping[Any, Any], known: Sequence[Recognizer]) -> list[Locat
 
 def nested_dicts(
     loaded: Mapping[Any, Any],
-) -> Iterator[tuple[tuple[Any, ...], Mapping[Any, Any]]]:
-    """The file's dict and those inside it, outermost first, each once."""
-    level: list[tuple[tuple[Any, ...], Mapping[Any, Any]]] = [((), loaded)]
+) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """The file's dict and those inside it under names, outermost first, each once."""
+    level: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), loaded)]
     seen = {id(loaded)}
     for _ in range(_DEPTH + 1):
         yield from level
         inner = []
         for keys, content in level:
             for key, value in content.items():
+                if not (isinstance(key, str) and len(key) <= _MAX_NAME):
+                    continue  # a number of thousands of digits could not even be printed
                 if isinstance(value, Mapping) and id(value) not in seen:
                     seen.add(id(value))
                     inner.append(((*keys, key), value))

@@ -126,5 +126,6 @@ def test_the_search_is_bounded() -> None:
     begin = time.process_time()
     locate({f"k{i}": shared for i in range(2000)}, [known])
     locate({f"{i}.head.weight": ONE for i in range(2000)}, [known])
+    locate({10**5000: {"head.weight": ONE}, "x" * 999: {"head.weight": ONE}}, [known])
     assert time.process_time() - begin < 5
     assert known.calls == wrappings._MOST_PREFIXES
