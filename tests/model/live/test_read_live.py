@@ -18,7 +18,7 @@ from tests.live_models import photos_of, run_object, verdict_of
 from tests.live_variants import KEPT, OWN, VARIANTS, built
 
 # One of each kind; the others are slow.
-QUICK = ("pooled levels", "box coders", "four channels", "cosine predictor", "RPN head")
+QUICK = ("box coders", "four channels", "RPN head")
 
 
 def _computes_the_same(names: Iterable[str], subtests: pytest.Subtests) -> None:
@@ -81,6 +81,7 @@ VALUES: tuple[tuple[str, Value, object], ...] = (
 )
 
 
+@pytest.mark.slow
 def test_values_in_the_spec(subtests: pytest.Subtests) -> None:
     models = {name: read_live(built(name)) for name in dict.fromkeys(row[0] for row in VALUES)}
     for name, value, expected in VALUES:
@@ -89,6 +90,7 @@ def test_values_in_the_spec(subtests: pytest.Subtests) -> None:
             assert found == (pytest.approx(expected) if type(expected) is float else expected)
 
 
+@pytest.mark.slow
 def test_dilation_as_torchvision_lays_it() -> None:
     # The first block of a dilated stage has the dilation of the stage before.
     from torchvision.models import resnet50
