@@ -29,8 +29,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         dest="model_code",
         metavar="CODE:NAME",
-        help="package.module:name or file.py:name, which is imported AND RUN to build the model; "
-        "the weights are loaded into it",
+        help="package.module:name or file.py:name, code that is RUN to build the model; the "
+        "weights are loaded into it",
     )
     code.add_argument(
         "--model-args", metavar="JSON", help='arguments of NAME, like {"num_classes": 3}'

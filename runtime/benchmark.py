@@ -173,9 +173,10 @@ def _measure(
         )
         for path in args.artifacts
     ]
-    if all(one.spec is None for one in options) and spec_arguments(args):
+    given = spec_arguments(args, score_threshold=False)
+    if given and all(one.spec is None for one in options):
         raise UsageError(
-            f"{spec_arguments(args)[0]}: for a checkpoint, whose spec is not complete; every "
+            f"{given[0]}: for a checkpoint, whose spec is not complete; every "
             "artifact contains its spec"
         )
     plan = Plan(args.repeats, args.batch)

@@ -64,9 +64,10 @@ def spec_options(args: argparse.Namespace, score_threshold: bool = True) -> Spec
     )
 
 
-def spec_arguments(args: argparse.Namespace) -> Sequence[str]:
+def spec_arguments(args: argparse.Namespace, score_threshold: bool = True) -> Sequence[str]:
     """The options that the user gave, for the next command."""
-    given = [(f"--{name.replace('_', '-')}", getattr(args, name, None)) for name in _FLAGS]
+    names = [name for name in _FLAGS if score_threshold or name != "score_threshold"]
+    given = [(f"--{name.replace('_', '-')}", getattr(args, name, None)) for name in names]
     return [part for flag, value in given if value is not None for part in (flag, str(value))]
 
 

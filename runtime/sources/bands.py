@@ -111,7 +111,10 @@ def _deep_gray(image: Image.Image, orientation: int) -> Samples:
     if values.dtype.kind != "f":
         if bits <= 16 and not is_signed:
             if values.min() < 0 or values.max() >> bits:
-                raise ImageError(f"values from {values.min()} to {values.max()} in {bits} bits")
+                raise ImageError(
+                    f"values from {values.min()} to {values.max()} in {bits} bits; save the photo "
+                    "again"
+                )
             values = values.astype(np.uint16)
             values = (1 << bits) - 1 - values if is_inverted else values
         elif is_inverted:

@@ -167,8 +167,10 @@ def test_a_photo_is_hashed_and_decoded_once(
 ) -> None:
     decoded: list[Path] = []
     hashed: list[Path] = []
-    decode, of = photos.decode, Photo.of
-    monkeypatch.setattr(photos, "decode", lambda path: decoded.append(path) or decode(path))
+    decode_as, of = photos.decode_as, Photo.of
+    monkeypatch.setattr(
+        photos, "decode_as", lambda path, form: decoded.append(path) or decode_as(path, form)
+    )
     monkeypatch.setattr(Photo, "of", lambda path: hashed.append(path) or of(path))
     quantize(tiny_onnx, scenes, tmp_path / "q.onnx", QuantizeOptions(threads=1))
     assert decoded == hashed == scenes
