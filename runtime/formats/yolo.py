@@ -17,8 +17,9 @@ the image's own size both readers give:
 
 Ultralytics' training first adds points between the vertices, up to 1000 or one more than the
 longest outline of the photo has. On a diagonal step, rounding moves such a point to a pixel beside
-the mask. So an outline of one piece with a diagonal step repeats its last vertex, up to a length to
-which nothing is added; along a bridge such pixels may remain.
+the mask. So an outline with a diagonal step repeats its last vertex, up to a length to which
+nothing is added. Where this length exceeds 1000, an outline of several pieces does not, and such
+pixels may remain beside its bridges.
 
 `bench/label_readers.py` measures this with the readers themselves. A reader that takes the outline
 as exact geometry gets half a pixel less on each side. There is no score, and a detection without a
@@ -103,11 +104,15 @@ def class_names(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def _without_resampling(rings: Sequence[MaskRing]) -> list[Int64]:
-    """The rings of a photo; those of one piece with a diagonal step are as long as the longest."""
+    """The rings of a photo, those with a diagonal step as long as the longest.
+
+    Not those with bridges if that exceeds 1000 vertices: many such rings would be a large file.
+    """
     longest = max(_RESAMPLED_VERTICES, *(len(ring.pixels) for ring in rings), 0)
+    is_long = longest > _RESAMPLED_VERTICES
     return [
         np.pad(ring.pixels, ((0, longest - len(ring.pixels)), (0, 0)), "edge")
-        if ring.has_diagonal and not ring.has_bridges
+        if ring.has_diagonal and not (ring.has_bridges and is_long)
         else ring.pixels
         for ring in rings
     ]
